@@ -213,7 +213,7 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
 
 fn clamp<B: Backend>(scales: Tensor<B, 2>) -> Tensor<B, 2> {
     let tracked = scales.is_require_grad();
-    scales.detach().clamp_min(SCALE_FLOOR).set_require_grad(tracked)
+    scales.clamp_min(SCALE_FLOOR).detach().set_require_grad(tracked)
 }
 
 /// The scales of the layer at `index`: its parameter, or what the rule measures.

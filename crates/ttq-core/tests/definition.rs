@@ -1,0 +1,211 @@
+//! The quantizer against its definition written as loops, for every threshold, scale rule and granularity, and its
+//! gradients against finite differences.
+
+use burn::backend::{Autodiff, Flex};
+use burn::prelude::*;
+use burn::tensor::Distribution;
+use ttq_core::{
+    Granularity, LatentGradient, NegativeScaleGradient, QuantizerConfig, SCALE_FLOOR, ScaleRule, TernaryQuantizer,
+    Threshold,
+};
+
+type B = Flex;
+type A = Autodiff<Flex>;
+
+const THRESHOLDS: [Threshold; 6] = [
+    Threshold::MaxFraction(0.05),
+    Threshold::MaxFraction(0.3),
+    Threshold::MeanFraction(0.7),
+    Threshold::MeanFraction(0.5),
+    Threshold::Sparsity(0.5),
+    Threshold::Sparsity(0.9),
+];
+const RULES: [ScaleRule; 4] =
+    [ScaleRule::Learned, ScaleRule::SideMeans, ScaleRule::SharedMean, ScaleRule::OverallMean];
+
+/// Every combination of the axes.
+fn configs() -> impl Iterator<Item = QuantizerConfig> {
+    THRESHOLDS.into_iter().flat_map(|threshold| {
+        RULES.into_iter().flat_map(move |scales| {
+            [Granularity::Tensor, Granularity::Channel].into_iter().map(move |granularity| QuantizerConfig {
+                threshold,
+                scales,
+                granularity,
+                ..QuantizerConfig::ttq()
+            })
+        })
+    })
+}
+
+/// The definition for one group of weights: threshold, codes and measured scales.
+fn naive(config: &QuantizerConfig, weights: &[f32]) -> (f32, Vec<i32>, [f32; 2]) {
+    let mut magnitudes: Vec<f32> = weights.iter().map(|w| w.abs()).collect();
+    let mean = magnitudes.iter().sum::<f32>() / magnitudes.len() as f32;
+    magnitudes.sort_by(f32::total_cmp);
+    let delta = match config.threshold {
+        Threshold::MaxFraction(t) => t as f32 * magnitudes[magnitudes.len() - 1],
+        Threshold::MeanFraction(f) => f as f32 * mean,
+        Threshold::Sparsity(r) => match (r * weights.len() as f64 + 0.5).floor() as usize {
+            0 => 0.0,
+            zeros => magnitudes[zeros - 1],
+        },
+    };
+    let codes: Vec<i32> = weights.iter().map(|w| i32::from(*w > delta) - i32::from(*w < -delta)).collect();
+    let mean_over = |keep: &dyn Fn(i32) -> bool| {
+        let kept: Vec<f32> = weights.iter().zip(&codes).filter(|(_, c)| keep(**c)).map(|(w, _)| w.abs()).collect();
+        (!kept.is_empty()).then(|| kept.iter().sum::<f32>() / kept.len() as f32)
+    };
+    let shared = mean_over(&|code| code != 0).unwrap_or(mean);
+    let scales = match config.scales {
+        ScaleRule::Learned | ScaleRule::SideMeans => {
+            [mean_over(&|code| code == 1).unwrap_or(shared), mean_over(&|code| code == -1).unwrap_or(shared)]
+        }
+        ScaleRule::SharedMean => [shared, shared],
+        ScaleRule::OverallMean => [mean, mean],
+    };
+    (delta, codes, scales.map(|scale| scale.max(SCALE_FLOOR as f32)))
+}
+
+/// Splits a flattened `[a, b, c, d]` weight into its groups: lists of flat indices.
+fn groups(config: &QuantizerConfig, dims: [usize; 4], channel_axis: usize) -> Vec<Vec<usize>> {
+    let total = dims.iter().product::<usize>();
+    match config.granularity {
+        Granularity::Tensor => vec![(0..total).collect()],
+        Granularity::Channel => {
+            let stride: usize = dims[channel_axis + 1..].iter().product();
+            let channel = |flat: usize| flat / stride % dims[channel_axis];
+            (0..dims[channel_axis]).map(|c| (0..total).filter(|flat| channel(*flat) == c).collect()).collect()
+        }
+    }
+}
+
+fn floats<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().iter().collect()
+}
+
+#[test]
+fn every_combination_of_axes_equals_the_definition() {
+    let device = Default::default();
+    for (dims, channel_axis) in [([5, 3, 3, 3], 0), ([7, 4, 1, 1], 1), ([1, 1, 1, 1], 0), ([2, 9, 1, 2], 1)] {
+        let latent = Tensor::<B, 4>::random(dims, Distribution::Normal(0.02, 0.1), &device);
+        let weights = floats(latent.clone());
+        for config in configs() {
+            let quantizer: TernaryQuantizer<B> = config.init().unwrap();
+            let scales = quantizer.measured_scales(latent.clone(), channel_axis);
+            let thresholds = floats(quantizer.threshold(latent.clone(), channel_axis));
+            let codes: Vec<i32> = quantizer.codes(latent.clone(), channel_axis).into_data().iter().collect();
+            let ternary = floats(quantizer.ternarize(latent.clone(), scales.clone(), channel_axis));
+            let scales = floats(scales);
+            for (group, indices) in groups(&config, dims, channel_axis).iter().enumerate() {
+                let members: Vec<f32> = indices.iter().map(|i| weights[*i]).collect();
+                let (delta, expected, [w_pos, w_neg]) = naive(&config, &members);
+                assert!((thresholds[group] - delta).abs() <= 1e-6 * delta, "{config:?}");
+                assert!((scales[2 * group] - w_pos).abs() <= 2e-6 * w_pos, "{config:?}");
+                assert!((scales[2 * group + 1] - w_neg).abs() <= 2e-6 * w_neg, "{config:?}");
+                for (index, code) in indices.iter().zip(expected) {
+                    assert_eq!(codes[*index], code, "{config:?} {dims:?}");
+                    let value = [-scales[2 * group + 1], 0.0, scales[2 * group]][(code + 1) as usize];
+                    assert_eq!(ternary[*index], value, "{config:?}: the three values are exact");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn autodiff_and_closed_form_give_the_same_gradients() {
+    let device = Default::default();
+    let dims = [6, 4, 3, 3];
+    for granularity in [Granularity::Tensor, Granularity::Channel] {
+        for latent_gradient in [LatentGradient::Scaled, LatentGradient::Identity] {
+            for sign in [NegativeScaleGradient::Exact, NegativeScaleGradient::Published] {
+                let config = QuantizerConfig {
+                    granularity,
+                    latent_gradient,
+                    negative_scale_gradient: sign,
+                    ..QuantizerConfig::ttq()
+                };
+                let latent = Tensor::<A, 4>::random(dims, Distribution::Normal(0.0, 0.1), &device).require_grad();
+                let grad = Tensor::<A, 4>::random(dims, Distribution::Normal(0.0, 1.0), &device);
+                let groups = granularity.groups(&dims, 0);
+                let scales =
+                    Tensor::<A, 2>::random([groups, 2], Distribution::Uniform(0.1, 2.0), &device).require_grad();
+                let quantizer: TernaryQuantizer<A> = config.init().unwrap();
+                let ternary = quantizer.ternarize(latent.clone(), scales.clone(), 0);
+                let grads = (ternary * grad.clone()).sum().backward();
+                let closed = quantizer.on::<B>().gradients(
+                    grad.inner(),
+                    latent.clone().inner(),
+                    scales.clone().inner(),
+                    0,
+                );
+                let latent = latent.grad(&grads).unwrap();
+                let scales = scales.grad(&grads).unwrap();
+                latent.into_data().assert_approx_eq::<f32>(&closed.latent.into_data(), Default::default());
+                scales.into_data().assert_approx_eq::<f32>(&closed.scales.into_data(), Default::default());
+            }
+        }
+    }
+}
+
+/// `L(W_p, W_n)` of a small nonlinear network behind a ternary weight, in float32.
+fn loss<B: Backend>(quantizer: &TernaryQuantizer<B>, latent: Tensor<B, 2>, scales: Tensor<B, 2>) -> Tensor<B, 1> {
+    let device = latent.device();
+    let input = Tensor::<B, 2>::from_floats([[0.4, -1.1, 0.3], [1.2, 0.5, -0.7]], &device);
+    let output = input.matmul(quantizer.ternarize(latent, scales, 1)).tanh();
+    (output - 0.3).powf_scalar(2.0).sum()
+}
+
+fn scale_gradients(sign: NegativeScaleGradient) -> ([f32; 2], [f32; 2]) {
+    let device = Default::default();
+    let latent = [[0.3, -0.2], [-0.6, 0.01], [0.15, 0.5]];
+    let scales = [0.7f32, 0.4];
+    let config = QuantizerConfig { negative_scale_gradient: sign, ..QuantizerConfig::ttq() };
+    let quantizer: TernaryQuantizer<A> = config.init().unwrap();
+    let tracked = Tensor::<A, 2>::from_floats([scales], &device).require_grad();
+    let grads = loss(&quantizer, Tensor::from_floats(latent, &device), tracked.clone()).backward();
+    let analytic = floats(tracked.grad(&grads).unwrap());
+    let at = |scales: [f32; 2]| {
+        let scales = Tensor::<B, 2>::from_floats([scales], &device);
+        floats(loss(&quantizer.on::<B>(), Tensor::from_floats(latent, &device), scales))[0]
+    };
+    let h = 1e-2;
+    let numeric = [
+        (at([scales[0] + h, scales[1]]) - at([scales[0] - h, scales[1]])) / (2.0 * h),
+        (at([scales[0], scales[1] + h]) - at([scales[0], scales[1] - h])) / (2.0 * h),
+    ];
+    ([analytic[0], analytic[1]], numeric)
+}
+
+#[test]
+fn finite_differences_agree_with_the_gradients_of_both_scales() {
+    let (analytic, numeric) = scale_gradients(NegativeScaleGradient::Exact);
+    for (analytic, numeric) in analytic.into_iter().zip(numeric) {
+        assert!(numeric.abs() > 0.05, "the test must not compare zeros");
+        assert!((analytic - numeric).abs() < 2e-3 * numeric.abs(), "{analytic} against {numeric}");
+    }
+}
+
+#[test]
+fn finite_differences_expose_the_published_sign() {
+    let (analytic, numeric) = scale_gradients(NegativeScaleGradient::Published);
+    assert!((analytic[0] - numeric[0]).abs() < 2e-3 * numeric[0].abs());
+    assert!((analytic[1] + numeric[1]).abs() < 2e-3 * numeric[1].abs(), "the sign is turned around");
+}
+
+#[test]
+#[should_panic(expected = "ternarize: the scales of a weight [4, 3] must have shape [1, 2], found [3, 2]")]
+fn scales_of_the_wrong_shape_are_named() {
+    let device = Default::default();
+    let quantizer: TernaryQuantizer<B> = QuantizerConfig::ttq().init().unwrap();
+    quantizer.ternarize(Tensor::<B, 2>::ones([4, 3], &device), Tensor::ones([3, 2], &device), 1);
+}
+
+#[test]
+fn a_configuration_survives_serde_and_defaults_to_ttq() {
+    let config = QuantizerConfig { granularity: Granularity::Channel, ..QuantizerConfig::twn() };
+    let text = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<QuantizerConfig>(&text).unwrap(), config);
+    assert_eq!(serde_json::from_str::<QuantizerConfig>("{}").unwrap(), QuantizerConfig::ttq());
+    assert!(serde_json::from_str::<QuantizerConfig>(r#"{"treshold":{"max_fraction":0.1}}"#).is_err());
+}
