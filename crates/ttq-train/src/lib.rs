@@ -1,1 +1,15 @@
-//! x
+//! Trained ternary quantization for burn-train: the learner step, one optimizer for each group of parameters, schedules,
+//! metrics and exact resume.
+//!
+//! A model that already runs in burn-train keeps its `TrainStep` and `InferenceStep`; only the lines that hand it to the
+//! learner change: [`TernaryStep`] around it and [`TernaryOptimizer`] around its optimizer.
+
+mod metric;
+mod optimizer;
+mod output;
+mod step;
+
+pub use metric::{FlipRatioMetric, NegativeScaleMetric, PositiveScaleMetric, SparsityMetric};
+pub use optimizer::{ParamGroup, TernaryOptimizer};
+pub use output::{SyncedTernaryOutput, TernaryOutput, TernaryState};
+pub use step::{Phase, TernaryStep};

@@ -1,0 +1,86 @@
+//! Metrics of the ternary weights for burn-train's dashboard and logs. Register them for training:
+//! `.metric_train_numeric(SparsityMetric::new())`.
+
+use std::sync::Arc;
+
+use burn::train::metric::state::{FormatOptions, NumericMetricState};
+use burn::train::metric::{
+    Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry, SerializedEntry,
+};
+
+use crate::TernaryState;
+
+macro_rules! ternary_metric {
+    ($(#[$doc:meta])* $metric:ident, $name:literal, $unit:expr, $value:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Default)]
+        pub struct $metric {
+            state: NumericMetricState,
+        }
+
+        impl $metric {
+            /// Name in the dashboard and in the logs.
+            pub const NAME: &str = $name;
+
+            /// Creates the metric.
+            pub fn new() -> Self {
+                Self::default()
+            }
+        }
+
+        impl Metric for $metric {
+            type Input = Option<TernaryState>;
+
+            fn name(&self) -> MetricName {
+                Arc::new(Self::NAME.into())
+            }
+
+            fn attributes(&self) -> MetricAttributes {
+                let unit: Option<&str> = $unit;
+                NumericAttributes { unit: unit.map(Into::into), higher_is_better: true }.into()
+            }
+
+            fn update(&mut self, state: &Self::Input, _metadata: &MetricMetadata) -> SerializedEntry {
+                let unit: Option<&str> = $unit;
+                let value: fn(&TernaryState) -> f64 = $value;
+                let format = FormatOptions::new(self.name()).precision(4);
+                let format = match unit {
+                    Some(unit) => format.unit(unit),
+                    None => format,
+                };
+                self.state.update(state.as_ref().map_or(f64::NAN, value), 1, format)
+            }
+
+            fn clear(&mut self) {
+                self.state.reset();
+            }
+        }
+
+        impl Numeric for $metric {
+            fn value(&self) -> NumericEntry {
+                self.state.current_value()
+            }
+
+            fn running_value(&self) -> NumericEntry {
+                self.state.running_value()
+            }
+        }
+    };
+}
+
+ternary_metric!(
+    /// Share of zeros among all ternary weights, in percent.
+    SparsityMetric, "Sparsity", Some("%"), |state| 100.0 * state.sparsity
+);
+ternary_metric!(
+    /// W_p, the mean over layers.
+    PositiveScaleMetric, "W_p", None, |state| state.w_pos
+);
+ternary_metric!(
+    /// W_n, the mean over layers.
+    NegativeScaleMetric, "W_n", None, |state| state.w_neg
+);
+ternary_metric!(
+    /// Share of codes that an update changed, in percent. High at the start, towards zero when training settles.
+    FlipRatioMetric, "Flip ratio", Some("%"), |state| 100.0 * state.flip_ratio
+);
