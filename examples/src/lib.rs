@@ -1,1 +1,3 @@
-//! x
+//! What the examples share: data, networks and the command line.
+
+pub mod model;

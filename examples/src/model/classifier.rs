@@ -1,0 +1,80 @@
+//! The learning task around a network: cross-entropy on class labels.
+
+use burn::module::{AutodiffModule, ModuleDisplay};
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::prelude::*;
+use burn::tensor::backend::AutodiffBackend;
+use burn::train::{ClassificationOutput, InferenceStep, TrainOutput, TrainStep};
+
+/// A batch of images and their classes.
+#[derive(Debug, Clone)]
+pub struct Batch<B: Backend> {
+    /// Normalized images, `[n, channels, height, width]`.
+    pub images: Tensor<B, 4>,
+    /// Classes, `[n]`.
+    pub targets: Tensor<B, 1, Int>,
+}
+
+/// A network that turns images into logits.
+pub trait Network<B: Backend>: Module<B> {
+    /// Logits `[n, classes]` of images `[n, channels, height, width]`.
+    fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2>;
+}
+
+/// A network that learns to classify images. This is what any Burn user writes to train with burn-train.
+#[derive(Module, Debug)]
+pub struct Classifier<B: Backend, N: Module<B>> {
+    network: N,
+    #[module(skip)]
+    backend: std::marker::PhantomData<B>,
+}
+
+impl<B: Backend, N: Network<B>> Classifier<B, N> {
+    /// A classifier around `network`.
+    pub fn new(network: N) -> Self {
+        Self { network, backend: std::marker::PhantomData }
+    }
+
+    /// Logits, targets and the mean cross-entropy of a batch.
+    pub fn classify(&self, batch: Batch<B>) -> ClassificationOutput<B> {
+        let logits = self.network.forward(batch.images);
+        let loss = CrossEntropyLossConfig::new()
+            .init(&logits.device())
+            .forward(logits.clone(), batch.targets.clone());
+        ClassificationOutput::new(loss, logits, batch.targets)
+    }
+
+    /// The network.
+    pub fn network(&self) -> &N {
+        &self.network
+    }
+
+    /// The network by value.
+    pub fn into_network(self) -> N {
+        self.network
+    }
+}
+
+impl<B, N> TrainStep for Classifier<B, N>
+where
+    B: AutodiffBackend,
+    N: Network<B> + AutodiffModule<B> + ModuleDisplay,
+    N::InnerModule: ModuleDisplay,
+{
+    type Input = Batch<B>;
+    type Output = ClassificationOutput<B>;
+
+    fn step(&self, batch: Batch<B>) -> TrainOutput<ClassificationOutput<B>> {
+        let output = self.classify(batch);
+        TrainOutput::new(self, output.loss.backward(), output)
+    }
+}
+
+impl<B: Backend, N: Network<B>> InferenceStep for Classifier<B, N> {
+    type Input = Batch<B>;
+    type Output = ClassificationOutput<B>;
+
+    fn step(&self, batch: Batch<B>) -> ClassificationOutput<B> {
+        self.classify(batch)
+    }
+}
