@@ -1,0 +1,86 @@
+//! When to stop.
+
+use burn::train::EarlyStoppingStrategy;
+use burn::train::metric::store::EventStoreClient;
+
+use crate::History;
+
+/// The early stopping of the PyTorch port of TTQ.
+///
+/// After more than `patience + 4` epochs, training stops when the latest validation accuracy is below
+///
+/// ```text
+/// threshold + mean of the five accuracies that are patience to patience + 4 epochs old
+/// ```
+///
+/// that is, when `patience` epochs have not brought `threshold` more than five epochs back then. Patience 10 and
+/// threshold 0.01 unless set.
+#[derive(Clone)]
+pub struct EarlyStopping {
+    history: History,
+    metric: String,
+    patience: usize,
+    threshold: f64,
+}
+
+/// Accuracies that are averaged.
+const WINDOW: usize = 5;
+
+impl EarlyStopping {
+    /// Watches the validation metric `metric`, in percent, as logged in `history`.
+    pub fn new(history: History, metric: &str) -> Self {
+        Self { history, metric: metric.into(), patience: 10, threshold: 0.01 }
+    }
+
+    /// Sets the number of epochs that must bring something.
+    #[must_use]
+    pub fn with_patience(mut self, epochs: usize) -> Self {
+        self.patience = epochs;
+        self
+    }
+
+    /// Sets how much they must bring, as a fraction of 1: 0.01 is one point of percent.
+    #[must_use]
+    pub fn with_threshold(mut self, threshold: f64) -> Self {
+        self.threshold = threshold;
+        self
+    }
+
+    /// The rule on the accuracies (fractions of 1) of all epochs so far, oldest first.
+    fn stops(&self, accuracies: &[f64]) -> bool {
+        let n = accuracies.len();
+        if n <= self.patience + WINDOW - 1 {
+            return false;
+        }
+        let window = &accuracies[n - self.patience - WINDOW..n - self.patience];
+        accuracies[n - 1] < self.threshold + window.iter().sum::<f64>() / WINDOW as f64
+    }
+}
+
+impl EarlyStoppingStrategy for EarlyStopping {
+    fn should_stop(&mut self, epoch: usize, _store: &EventStoreClient) -> bool {
+        self.history.wait_valid(epoch, &self.metric);
+        let epochs = self.history.epochs();
+        let accuracies: Vec<f64> =
+            epochs.iter().filter_map(|e| e.valid.get(&self.metric)).map(|percent| percent / 100.0).collect();
+        self.stops(&accuracies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn training_stops_when_patience_epochs_brought_less_than_the_threshold() {
+        let directory = tempfile::tempdir().unwrap();
+        let rule = EarlyStopping::new(History::new(directory.path()), "Accuracy").with_patience(2);
+        // Ages 2 to 6 of six epochs do not exist yet: never within patience + 4 epochs.
+        assert!(!rule.stops(&[0.9, 0.5, 0.4, 0.3, 0.2, 0.1]));
+        // The five accuracies that are 2 to 6 epochs old are the first five: their mean is 0.5.
+        let old = [0.4, 0.45, 0.5, 0.55, 0.6];
+        let with = |latest: f64| [&old[..], &[0.99, latest]].concat();
+        assert!(rule.stops(&with(0.509)));
+        assert!(!rule.stops(&with(0.511)));
+    }
+}

@@ -1,0 +1,296 @@
+//! The metrics of every epoch, complete, in order, and across resumes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use burn::train::logger::{FileMetricLogger, MetricLogger};
+use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
+use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
+use serde::{Deserialize, Serialize};
+
+/// How long to wait for metrics that are still being computed on their thread.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What can go wrong with a history's file.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The file cannot be read.
+    #[error("the history {} of the run to resume cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no history.
+    #[error("{} is no history of a run: restore the file or start a new run ({source})", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// The numeric metrics of one epoch: means over the epoch, by the metric's name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EpochMetrics {
+    /// The epoch, from 1.
+    pub epoch: usize,
+    /// Metrics of the training split.
+    pub train: BTreeMap<String, f64>,
+    /// Metrics of the validation split.
+    pub valid: BTreeMap<String, f64>,
+}
+
+/// The metrics of every epoch. A handle: clones share one history.
+///
+/// It is a [`MetricLogger`] that writes the same files as Burn's own, and it mends two things: Burn's event store answers
+/// before the metrics' thread has finished (the last batches of an epoch may be missing from its answer), and it numbers
+/// the first epoch after a resume 1. Register it with `SupervisedTraining::with_metric_logger(history.clone())`; the
+/// schedules, the early stopping and the checkpoint strategy of this crate read from it.
+///
+/// After every epoch it writes `history.json` into its directory.
+#[derive(Clone)]
+pub struct History {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: PathBuf,
+    state: Mutex<State>,
+    validated: Condvar,
+}
+
+struct State {
+    files: FileMetricLogger,
+    names: HashMap<MetricId, String>,
+    /// The epoch before the first that this process trains.
+    offset: usize,
+    /// Splits that have finished an epoch in this process.
+    numbered: Vec<Split>,
+    current: HashMap<Split, BTreeMap<String, f64>>,
+    epochs: BTreeMap<usize, EpochMetrics>,
+    complete: usize,
+}
+
+impl History {
+    /// An empty history of a run whose logs go to `directory`.
+    pub fn new(directory: impl AsRef<Path>) -> Self {
+        Self::with(directory.as_ref(), 0, BTreeMap::new())
+    }
+
+    /// The history of a run that goes on after `epoch`. Later epochs are dropped: they will be trained again.
+    ///
+    /// # Errors
+    /// [`HistoryError`] where `history.json` in `directory` cannot be read.
+    pub fn resume(directory: impl AsRef<Path>, epoch: usize) -> Result<Self, HistoryError> {
+        let path = file(directory.as_ref());
+        let text = fs::read_to_string(&path).map_err(|source| HistoryError::Read { path: path.clone(), source })?;
+        let epochs: Vec<EpochMetrics> =
+            serde_json::from_str(&text).map_err(|source| HistoryError::Format { path, source })?;
+        let epochs = epochs.into_iter().filter(|e| e.epoch <= epoch).map(|e| (e.epoch, e)).collect();
+        Ok(Self::with(directory.as_ref(), epoch, epochs))
+    }
+
+    fn with(directory: &Path, offset: usize, epochs: BTreeMap<usize, EpochMetrics>) -> Self {
+        let state = State {
+            files: FileMetricLogger::new(directory),
+            names: HashMap::new(),
+            offset,
+            numbered: Vec::new(),
+            current: HashMap::new(),
+            epochs,
+            complete: offset,
+        };
+        let shared = Shared { path: file(directory), state: Mutex::new(state), validated: Condvar::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The metrics of an epoch that is complete.
+    pub fn epoch(&self, epoch: usize) -> Option<EpochMetrics> {
+        let state = self.lock();
+        (epoch <= state.complete).then(|| state.epochs.get(&epoch).cloned()).flatten()
+    }
+
+    /// The metrics of all complete epochs.
+    pub fn epochs(&self) -> Vec<EpochMetrics> {
+        let state = self.lock();
+        state.epochs.range(..=state.complete).map(|(_, metrics)| metrics.clone()).collect()
+    }
+
+    /// A validation metric of an epoch whose last batch has been validated, as soon as the metrics' thread has it.
+    /// `None` where no metric of that name is logged, or nothing comes within a minute.
+    pub fn wait_valid(&self, epoch: usize, metric: &str) -> Option<f64> {
+        let waited = self.shared.validated.wait_timeout_while(self.lock(), PATIENCE, |state| state.complete < epoch);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.epochs.get(&epoch)?.valid.get(metric).copied()
+    }
+
+    /// The complete epoch with the highest value of a validation metric; the earliest of equals.
+    pub fn best_epoch(&self, metric: &str) -> Option<usize> {
+        let epochs = self.epochs();
+        let values = epochs.iter().filter_map(|e| e.valid.get(metric).map(|value| (e.epoch, *value)));
+        let best = values.reduce(|best, next| if next.1 > best.1 { next } else { best })?;
+        Some(best.0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the file under a temporary name, then renames.
+    fn save(&self, epochs: &[EpochMetrics]) {
+        let path = &self.shared.path;
+        let temporary = path.with_extension("json.part");
+        let written = serde_json::to_string_pretty(epochs)
+            .map_err(std::io::Error::from)
+            .and_then(|text| fs::write(&temporary, text))
+            .and_then(|()| fs::rename(&temporary, path));
+        if let Err(error) = written {
+            log::error!("cannot write the history {}: {error}", path.display());
+        }
+    }
+}
+
+fn file(directory: &Path) -> PathBuf {
+    directory.join("history.json")
+}
+
+impl State {
+    /// Burn's number of the running epoch, set right.
+    fn number(&self, epoch: usize, split: &Split) -> usize {
+        if self.numbered.contains(split) { epoch } else { self.offset + 1 }
+    }
+}
+
+impl MetricLogger for History {
+    fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {
+        let mut state = self.lock();
+        let epoch = state.number(epoch, split);
+        for numeric in &update.entries_numeric {
+            let Some(name) = state.names.get(&numeric.entry.metric_id).cloned() else { continue };
+            state.current.entry(split.clone()).or_default().insert(name, numeric.running_entry.current());
+        }
+        state.files.log(update, epoch, split);
+    }
+
+    fn read_numeric(&mut self, name: &str, epoch: usize, split: &Split) -> Result<Vec<NumericEntry>, String> {
+        self.lock().files.read_numeric(name, epoch, split)
+    }
+
+    fn log_metric_definition(&mut self, definition: MetricDefinition) {
+        let mut state = self.lock();
+        state.names.insert(definition.metric_id.clone(), definition.name.clone());
+        state.files.log_metric_definition(definition);
+    }
+
+    fn log_epoch_summary(&mut self, summary: EpochSummary) {
+        let mut state = self.lock();
+        let (epoch, split) = (summary.epoch_number, summary.split.clone());
+        state.files.log_epoch_summary(summary);
+        let values = state.current.remove(&split).unwrap_or_default();
+        if !state.numbered.contains(&split) {
+            state.numbered.push(split.clone());
+        }
+        let metrics = state.epochs.entry(epoch).or_default();
+        metrics.epoch = epoch;
+        match split {
+            Split::Train => metrics.train = values,
+            Split::Valid => {
+                metrics.valid = values;
+                state.complete = epoch;
+                let epochs: Vec<EpochMetrics> = state.epochs.values().cloned().collect();
+                self.save(&epochs);
+                self.shared.validated.notify_all();
+            }
+            Split::Test(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use burn::train::metric::store::NumericMetricUpdate;
+    use burn::train::metric::{MetricAttributes, MetricEntry, SerializedEntry};
+
+    /// A history with these validation accuracies in percent, logged as Burn does it.
+    pub(crate) fn with_accuracies(directory: &Path, accuracies: &[f64]) -> History {
+        let mut history = History::new(directory);
+        define(&mut history);
+        for (index, accuracy) in accuracies.iter().enumerate() {
+            log_epoch(&mut history, index + 1, index + 1, *accuracy);
+        }
+        history
+    }
+
+    fn id() -> MetricId {
+        MetricId::new(Arc::new("Accuracy".into()))
+    }
+
+    fn define(history: &mut History) {
+        history.log_metric_definition(MetricDefinition {
+            metric_id: id(),
+            name: "Accuracy".into(),
+            description: None,
+            attributes: MetricAttributes::None,
+        });
+    }
+
+    fn log_epoch(history: &mut History, burns_number: usize, epoch: usize, accuracy: f64) {
+        for (split, value) in [(Split::Train, accuracy - 1.0), (Split::Valid, accuracy)] {
+            let entry = MetricEntry::new(id(), SerializedEntry::new(String::new(), value.to_string()));
+            let update = NumericMetricUpdate::new(entry, NumericEntry::Value(0.0), NumericEntry::Value(value));
+            history.log(MetricsUpdate::new(vec![], vec![update]), burns_number, &split);
+            history.log_epoch_summary(EpochSummary::new(epoch, split));
+        }
+    }
+
+    #[test]
+    fn an_epoch_appears_when_its_validation_is_complete() {
+        let directory = tempfile::tempdir().unwrap();
+        let history = with_accuracies(directory.path(), &[50.0, 70.0, 70.0]);
+        assert_eq!(history.wait_valid(2, "Accuracy"), Some(70.0));
+        assert_eq!(history.wait_valid(2, "Nonsense"), None);
+        assert_eq!(history.epoch(3).unwrap().train["Accuracy"], 69.0);
+        assert_eq!(history.epoch(4), None);
+        assert_eq!(history.best_epoch("Accuracy"), Some(2));
+    }
+
+    #[test]
+    fn waiting_ends_when_another_thread_delivers() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut history = with_accuracies(directory.path(), &[50.0]);
+        let waiting = history.clone();
+        let waiter = std::thread::spawn(move || waiting.wait_valid(2, "Accuracy"));
+        log_epoch(&mut history, 2, 2, 60.0);
+        assert_eq!(waiter.join().unwrap(), Some(60.0));
+    }
+
+    #[test]
+    fn a_resumed_history_numbers_epochs_on_and_drops_later_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let whole = with_accuracies(directory.path(), &[50.0, 60.0, 65.0]);
+        with_accuracies(directory.path(), &[50.0, 60.0, 1.0]);
+        let mut resumed = History::resume(directory.path(), 2).unwrap();
+        assert_eq!(resumed.epoch(3), None);
+        define(&mut resumed);
+        // Burn counts the first epoch of a resumed run as 1.
+        log_epoch(&mut resumed, 1, 3, 65.0);
+        assert_eq!(resumed.epochs(), whole.epochs());
+        assert!(directory.path().join("valid/epoch-3/Accuracy.log").is_file());
+    }
+
+    #[test]
+    fn a_missing_or_broken_history_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = |directory: &Path| History::resume(directory, 1).err().unwrap().to_string();
+        assert!(error(directory.path()).contains("history.json"));
+        fs::write(directory.path().join("history.json"), "{").unwrap();
+        assert!(error(directory.path()).contains("no history of a run"));
+    }
+}

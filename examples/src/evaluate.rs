@@ -1,0 +1,86 @@
+//! Accuracy of a network on a set of images.
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::data::{ImageSet, Images, normalize};
+use crate::model::{Batch, Classifier, Network};
+
+/// Images in a batch of the evaluation.
+pub(crate) const BATCH: usize = 250;
+
+/// How well a network does on a set of images.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Share of images whose class has the highest logit, in percent.
+    pub accuracy: f64,
+    /// Share of images whose class is among the five highest logits, in percent.
+    pub top5: f64,
+    /// Mean cross-entropy in nats.
+    pub loss: f64,
+}
+
+/// Evaluates `classifier` on the test images.
+pub(crate) fn on_test<B: Backend, N: Network<B>>(
+    classifier: &Classifier<B, N>,
+    images: &Images,
+    device: &B::Device,
+) -> Evaluation {
+    let (mut first, mut among, mut loss) = (0usize, 0usize, 0.0);
+    let n = images.test.len();
+    for start in (0..n).step_by(BATCH) {
+        let indices = start..(start + BATCH).min(n);
+        let size = indices.len() as f64;
+        let output = classifier.classify(batch(&images.test, images, indices, device));
+        loss += size * output.loss.into_scalar().elem::<f64>();
+        for (logits, target) in rows(output.output).iter().zip(output.targets.into_data().iter::<i64>()) {
+            let rank = rank(logits, target as usize);
+            first += usize::from(rank == 0);
+            among += usize::from(rank < 5);
+        }
+    }
+    let percent = |count: usize| 100.0 * count as f64 / n as f64;
+    Evaluation { accuracy: percent(first), top5: percent(among), loss: loss / n as f64 }
+}
+
+fn rows<B: Backend>(logits: Tensor<B, 2>) -> Vec<Vec<f32>> {
+    let classes = logits.dims()[1];
+    let values: Vec<f32> = logits.into_data().iter().collect();
+    values.chunks(classes).map(<[f32]>::to_vec).collect()
+}
+
+/// How many classes come before `target`: those with a higher logit, or an equal one and a lower index.
+fn rank(logits: &[f32], target: usize) -> usize {
+    let own = logits[target];
+    logits.iter().enumerate().filter(|(class, logit)| **logit > own || (**logit == own && *class < target)).count()
+}
+
+fn batch<B: Backend>(
+    set: &ImageSet,
+    images: &Images,
+    indices: std::ops::Range<usize>,
+    device: &B::Device,
+) -> Batch<B> {
+    let [channels, height, width] = set.shape();
+    let size = channels * height * width;
+    let mut pixels = vec![0.0; indices.len() * size];
+    for (index, out) in indices.clone().zip(pixels.chunks_mut(size)) {
+        normalize(set.image(index), set.shape(), &images.mean, &images.std, out);
+    }
+    let targets: Vec<i32> = indices.clone().map(|index| i32::from(set.label(index))).collect();
+    Batch {
+        images: Tensor::from_data(TensorData::new(pixels, [indices.len(), channels, height, width]), device),
+        targets: Tensor::from_ints(targets.as_slice(), device),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rank_of_a_class_counts_those_before_it() {
+        let logits = [0.5, 2.0, 2.0, -1.0];
+        assert_eq!([0, 1, 2, 3].map(|class| rank(&logits, class)), [2, 0, 1, 3]);
+    }
+}

@@ -1,0 +1,152 @@
+//! The command line that the examples share.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use ttq_core::{Granularity, Threshold};
+
+/// Where tensors live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendChoice {
+    /// CUDA where a device answers, else Flex.
+    Auto,
+    /// The CPU.
+    Flex,
+    /// NVIDIA GPUs.
+    Cuda,
+    /// Other GPUs through Vulkan, Metal or WebGPU; needs the `wgpu` feature.
+    Wgpu,
+}
+
+/// How weights become ternary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Trained ternary quantization: two learned scales.
+    Ttq,
+    /// Ternary weight networks: one scale, the mean of the weights kept.
+    Twn,
+    /// BitNet b1.58: one scale, the mean of all weights.
+    Absmean,
+    /// Full precision only.
+    Fp,
+}
+
+/// How the learning rate goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleChoice {
+    /// Not at all.
+    Constant,
+    /// Divided by ten at half and at three quarters of the epochs.
+    Steps,
+    /// Along a cosine to zero, with an epoch of warm-up in runs of ten epochs or more.
+    Cosine,
+    /// Divided by ten when validation accuracy rests.
+    Plateau,
+}
+
+/// Which weights share their scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GranularityChoice {
+    /// One pair for the whole layer.
+    Tensor,
+    /// One pair for each output channel.
+    Channel,
+}
+
+impl From<GranularityChoice> for Granularity {
+    fn from(choice: GranularityChoice) -> Self {
+        match choice {
+            GranularityChoice::Tensor => Self::Tensor,
+            GranularityChoice::Channel => Self::Channel,
+        }
+    }
+}
+
+/// Options of every example.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub backend: BackendChoice,
+    /// How weights become ternary.
+    #[arg(long, value_enum, default_value = "ttq")]
+    pub method: Method,
+    /// Where the zero ends: max:T (T times the largest weight), mean:F (F times the mean weight) or zeros:R (a share R
+    /// of zeros) [default: the method's own: ttq max:0.05, twn mean:0.7, absmean mean:0.5].
+    #[arg(long)]
+    pub threshold: Option<Threshold>,
+    /// Which weights share a threshold and scales.
+    #[arg(long, value_enum, default_value = "tensor")]
+    pub granularity: GranularityChoice,
+    /// Make only weights ternary whose path matches this regular expression (may be repeated).
+    #[arg(long, value_name = "REGEX")]
+    pub include: Vec<String>,
+    /// Keep weights in full precision whose path matches this regular expression (may be repeated).
+    #[arg(long, value_name = "REGEX")]
+    pub exclude: Vec<String>,
+    /// Epochs with ternary weights.
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    /// Epochs in full precision before that; 0 to start from --init or from nothing.
+    #[arg(long, value_name = "N")]
+    pub fp_epochs: Option<usize>,
+    /// Images in a batch, over all devices.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub batch_size: Option<usize>,
+    /// Batches whose gradients make one update.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    pub accumulate: usize,
+    /// Learning rate at the start.
+    #[arg(long = "lr", value_name = "RATE", value_parser = learning_rate)]
+    pub learning_rate: Option<f64>,
+    /// How the learning rate goes down.
+    #[arg(long, value_enum)]
+    pub schedule: Option<ScheduleChoice>,
+    /// Stop a phase when validation accuracy has stopped rising.
+    #[arg(long)]
+    pub early_stopping: bool,
+    /// Train on the first N training images only.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub limit: Option<usize>,
+    /// Seed of initial weights, data order and augmentation.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Start from this checkpoint of the network: .safetensors, .bpk, .pt or .pth.
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub init: Option<PathBuf>,
+    /// Go on with the run in --out where it was stopped.
+    #[arg(long, requires = "out")]
+    pub resume: bool,
+    /// Directory of the run [default: a new one under runs/].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Directory of the data [default: $TTQ_DATA, else the user's cache, else a download].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Devices that share each batch.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    pub devices: usize,
+    /// Print plain lines instead of Burn's dashboard.
+    #[arg(long)]
+    pub no_tui: bool,
+    /// Depth of the ResNet: 20, 32, 44 or 56.
+    #[arg(skip)]
+    pub depth: Option<usize>,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("must be a whole number above 0".into()),
+        Ok(number) => Ok(number),
+    }
+}
+
+fn learning_rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate <= 1.0 => Ok(rate),
+        _ => Err("must be a number above 0 and at most 1".into()),
+    }
+}

@@ -1,0 +1,176 @@
+//! What an example does unless told otherwise, and the configuration of a run.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use ttq_core::{QuantizerConfig, SelectionConfig, TernaryConfig};
+use ttq_train::ScheduleConfig;
+
+use crate::data::Augmentation;
+use crate::{Method, Options, ScheduleChoice};
+
+/// Defaults of an example.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// Name of the example.
+    pub name: &'static str,
+    /// One line for `--help`.
+    pub about: &'static str,
+    /// Epochs in full precision.
+    pub fp_epochs: usize,
+    /// Epochs with ternary weights.
+    pub epochs: usize,
+    /// Images in a batch.
+    pub batch_size: usize,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// How the learning rate goes down.
+    pub schedule: ScheduleChoice,
+    /// L2 penalty of weights.
+    pub weight_decay: f64,
+    /// Factor on the learning rate of W_p and W_n.
+    pub scale_lr_factor: f64,
+    /// Training images held out for validation.
+    pub validation: usize,
+    /// Random changes of training images.
+    pub augmentation: Augmentation,
+}
+
+impl Recipe {
+    /// Digits on a CPU in about two minutes.
+    pub fn mnist() -> Self {
+        Self {
+            name: "mnist",
+            about: "Trains a small convolutional network on MNIST, first in full precision, then with ternary weights",
+            fp_epochs: 3,
+            epochs: 3,
+            batch_size: 64,
+            learning_rate: 0.05,
+            schedule: ScheduleChoice::Cosine,
+            weight_decay: 1e-4,
+            scale_lr_factor: 0.1,
+            validation: 5000,
+            augmentation: Augmentation { padding: 0, flip: false },
+        }
+    }
+
+    /// The paper's recipe for ResNets on CIFAR-10.
+    pub fn cifar() -> Self {
+        Self {
+            name: "cifar",
+            about: "Trains a ResNet on CIFAR-10, first in full precision, then with ternary weights",
+            fp_epochs: 160,
+            epochs: 160,
+            batch_size: 128,
+            learning_rate: 0.1,
+            schedule: ScheduleChoice::Steps,
+            weight_decay: 2e-4,
+            scale_lr_factor: 0.1,
+            validation: 5000,
+            augmentation: Augmentation { padding: 4, flip: true },
+        }
+    }
+}
+
+/// Everything that decides the outcome of a run. Saved as `config.json` in the run's directory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunConfig {
+    /// Name of the example.
+    pub example: String,
+    /// Depth of the ResNet (cifar).
+    pub depth: Option<usize>,
+    /// The method.
+    pub method: Method,
+    /// How weights become ternary, and which.
+    pub ternary: TernaryConfig,
+    /// Epochs in full precision.
+    pub fp_epochs: usize,
+    /// Epochs with ternary weights.
+    pub epochs: usize,
+    /// Images in a batch, over all devices.
+    pub batch_size: usize,
+    /// Batches whose gradients make one update.
+    pub accumulate: usize,
+    /// Devices that share each batch.
+    pub devices: usize,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// How the learning rate goes down.
+    pub schedule: ScheduleChoice,
+    /// Whether training stops by itself.
+    pub early_stopping: bool,
+    /// L2 penalty of weights.
+    pub weight_decay: f64,
+    /// Factor on the learning rate of W_p and W_n.
+    pub scale_lr_factor: f64,
+    /// Training images held out for validation.
+    pub validation: usize,
+    /// First so many training images, if not all.
+    pub limit: Option<usize>,
+    /// Random changes of training images.
+    pub augmentation: Augmentation,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Checkpoint that training starts from.
+    pub init: Option<PathBuf>,
+    /// Version of this program.
+    pub version: String,
+}
+
+impl RunConfig {
+    /// The recipe with what the command line changes.
+    pub fn new(recipe: &Recipe, options: &Options) -> Self {
+        let mut quantizer = match options.method {
+            Method::Ttq | Method::Fp => QuantizerConfig::ttq(),
+            Method::Twn => QuantizerConfig::twn(),
+            Method::Absmean => QuantizerConfig::absmean(),
+        };
+        if let Some(threshold) = options.threshold {
+            quantizer.threshold = threshold;
+        }
+        quantizer.granularity = options.granularity.into();
+        let selection = SelectionConfig {
+            include: options.include.clone(),
+            exclude: options.exclude.clone(),
+            ..SelectionConfig::default()
+        };
+        Self {
+            example: recipe.name.into(),
+            depth: options.depth,
+            method: options.method,
+            ternary: TernaryConfig { quantizer, selection },
+            fp_epochs: options.fp_epochs.unwrap_or(recipe.fp_epochs),
+            epochs: if options.method == Method::Fp { 0 } else { options.epochs.unwrap_or(recipe.epochs) },
+            batch_size: options.batch_size.unwrap_or(recipe.batch_size),
+            accumulate: options.accumulate,
+            devices: options.devices,
+            learning_rate: options.learning_rate.unwrap_or(recipe.learning_rate),
+            schedule: options.schedule.unwrap_or(recipe.schedule),
+            early_stopping: options.early_stopping,
+            weight_decay: recipe.weight_decay,
+            scale_lr_factor: recipe.scale_lr_factor,
+            validation: recipe.validation,
+            limit: options.limit,
+            augmentation: recipe.augmentation,
+            seed: options.seed,
+            init: options.init.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// The schedule of a phase that lasts `epochs`.
+    pub(crate) fn schedule(&self, epochs: usize) -> ScheduleConfig {
+        match self.schedule {
+            ScheduleChoice::Constant => ScheduleConfig::Constant,
+            // The paper's milestones, 80 and 120 of 160 epochs, at the same places of a run of any length.
+            ScheduleChoice::Steps => {
+                ScheduleConfig::MultiStep { milestones: vec![epochs.div_ceil(2), (3 * epochs).div_ceil(4)], gamma: 0.1 }
+            }
+            ScheduleChoice::Cosine => ScheduleConfig::WarmupCosine {
+                warmup_epochs: usize::from(epochs >= 10),
+                min_factor: 0.0,
+            },
+            ScheduleChoice::Plateau => ScheduleConfig::Plateau(Default::default()),
+        }
+    }
+}
