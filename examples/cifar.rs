@@ -1,2 +1,23 @@
-//! x
-fn main(){}
+//! CIFAR-10 with ternary weights: `cargo run --release --example cifar`, `-- --help` for what can be changed.
+
+use std::process::ExitCode;
+
+use clap::Arg;
+use ttq_examples::model::ResNet;
+use ttq_examples::{Options, Recipe, Run, data, exit, on_backend};
+
+fn main() -> ExitCode {
+    let recipe = Recipe::cifar();
+    let depth = Arg::new("depth")
+        .long("depth")
+        .help("Depth of the ResNet")
+        .value_parser(["20", "32", "44", "56"])
+        .default_value("20");
+    let (mut options, matches) = Options::parse(&recipe, |command| command.arg(depth));
+    options.depth = matches.get_one::<String>("depth").and_then(|depth| depth.parse().ok());
+    exit(|| {
+        let run = Run::prepare(&recipe, &options, data::cifar10)?;
+        let depth = run.config().depth.unwrap_or(20);
+        on_backend!(run, |B, classes, device| ResNet::<B>::new(depth, classes, device))
+    })
+}

@@ -6,18 +6,21 @@ use crate::BackendChoice;
 
 /// A backend that is compiled in and has a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Selected {
+pub enum Backends {
+    /// The CPU.
     #[cfg(feature = "flex")]
     Flex,
+    /// NVIDIA GPUs.
     #[cfg(feature = "cuda")]
     Cuda,
+    /// Other GPUs.
     #[cfg(feature = "wgpu")]
     Wgpu,
 }
 
-impl Selected {
+impl Backends {
     /// Name on the command line.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             #[cfg(feature = "flex")]
             Self::Flex => "flex",
@@ -30,7 +33,7 @@ impl Selected {
 }
 
 /// The backend behind a choice, with the reason where the choice was `auto`.
-pub(crate) fn select(choice: BackendChoice, devices: usize) -> Result<(Selected, &'static str)> {
+pub(crate) fn select(choice: BackendChoice, devices: usize) -> Result<(Backends, &'static str)> {
     match choice {
         BackendChoice::Auto => auto(devices),
         BackendChoice::Flex => flex().map(|backend| (backend, "as asked for")),
@@ -39,7 +42,7 @@ pub(crate) fn select(choice: BackendChoice, devices: usize) -> Result<(Selected,
     }
 }
 
-fn auto(devices: usize) -> Result<(Selected, &'static str)> {
+fn auto(devices: usize) -> Result<(Backends, &'static str)> {
     if let Ok(backend) = cuda(devices) {
         return Ok((backend, "a CUDA device answers"));
     }
@@ -50,32 +53,32 @@ fn auto(devices: usize) -> Result<(Selected, &'static str)> {
 }
 
 #[cfg(feature = "flex")]
-fn flex() -> Result<Selected> {
-    Ok(Selected::Flex)
+fn flex() -> Result<Backends> {
+    Ok(Backends::Flex)
 }
 
 #[cfg(not(feature = "flex"))]
-fn flex() -> Result<Selected> {
+fn flex() -> Result<Backends> {
     bail!("this program was built without the backend flex: build it with `--features flex`")
 }
 
 #[cfg(feature = "wgpu")]
-fn wgpu() -> Result<Selected> {
-    Ok(Selected::Wgpu)
+fn wgpu() -> Result<Backends> {
+    Ok(Backends::Wgpu)
 }
 
 #[cfg(not(feature = "wgpu"))]
-fn wgpu() -> Result<Selected> {
+fn wgpu() -> Result<Backends> {
     bail!("this program was built without the backend wgpu: build it with `--features wgpu`")
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_devices: usize) -> Result<Selected> {
+fn cuda(_devices: usize) -> Result<Backends> {
     bail!("this program was built without the backend cuda: build it with `--features cuda`")
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(devices: usize) -> Result<Selected> {
+fn cuda(devices: usize) -> Result<Backends> {
     // SAFETY: the function only tries to load the driver's library, whose initializers are the vendor's and expected to
     // run in any process that uses CUDA.
     let driver = unsafe { cudarc::driver::sys::is_culib_present() };
@@ -83,8 +86,37 @@ fn cuda(devices: usize) -> Result<Selected> {
         bail!("no CUDA driver (libcuda) was found: install NVIDIA's driver, or take `--backend flex`");
     }
     match cudarc::driver::CudaContext::device_count() {
-        Ok(count) if count as usize >= devices => Ok(Selected::Cuda),
+        Ok(count) if count as usize >= devices => Ok(Backends::Cuda),
         Ok(count) => bail!("{devices} CUDA devices were asked for and {count} answer: lower `--devices`"),
         Err(error) => bail!("the CUDA driver does not answer ({error}): take `--backend flex`"),
     }
+}
+
+/// Trains on the backend that a run was given: `on_backend!(run, |B, classes, device| MnistNet::<B>::new(classes, device))`.
+#[macro_export]
+macro_rules! on_backend {
+    ($run:expr, |$backend:ident, $classes:ident, $device:ident| $network:expr) => {{
+        let run: $crate::Run = $run;
+        let devices = run.config().devices;
+        match run.backend {
+            #[cfg(feature = "flex")]
+            $crate::Backends::Flex => {
+                type $backend = burn::backend::Autodiff<burn::backend::Flex>;
+                let devices = vec![Default::default(); devices];
+                run.train::<$backend, _>(devices, |$classes, $device| $network)
+            }
+            #[cfg(feature = "cuda")]
+            $crate::Backends::Cuda => {
+                type $backend = burn::backend::Autodiff<burn::backend::Cuda>;
+                let devices = (0..devices).map(burn::backend::cuda::CudaDevice::new).collect();
+                run.train::<$backend, _>(devices, |$classes, $device| $network)
+            }
+            #[cfg(feature = "wgpu")]
+            $crate::Backends::Wgpu => {
+                type $backend = burn::backend::Autodiff<burn::backend::Wgpu>;
+                let devices = vec![Default::default(); devices];
+                run.train::<$backend, _>(devices, |$classes, $device| $network)
+            }
+        }
+    }};
 }

@@ -14,7 +14,9 @@ mod run;
 mod summary;
 mod weights;
 
-pub use options::{BackendChoice, Method, Options, ScheduleChoice};
+pub use backend::Backends;
+pub use evaluate::Evaluation;
+pub use options::{BackendChoice, GranularityChoice, Method, Options, ScheduleChoice};
 pub use recipe::{Recipe, RunConfig};
-pub use run::main;
+pub use run::{Run, exit};
 pub use summary::Summary;

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, FromArgMatches, ValueEnum};
 use serde::{Deserialize, Serialize};
 use ttq_core::{Granularity, Threshold};
+
+use crate::Recipe;
 
 /// Where tensors live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -135,6 +137,35 @@ pub struct Options {
     /// Depth of the ResNet: 20, 32, 44 or 56.
     #[arg(skip)]
     pub depth: Option<usize>,
+}
+
+impl Options {
+    /// Reads the command line of the example behind `recipe`, whose numbers are the defaults; `more` adds arguments of its
+    /// own. Prints help or what is wrong, and ends the process, as command lines do.
+    pub fn parse(recipe: &Recipe, more: impl FnOnce(Command) -> Command) -> (Self, clap::ArgMatches) {
+        let fixed = |text: String| -> &'static str { text.leak() };
+        let command = Self::augment_args(Command::new(recipe.name).about(recipe.about))
+            .version(env!("CARGO_PKG_VERSION"))
+            .mut_arg("epochs", |arg| arg.default_value(fixed(recipe.epochs.to_string())))
+            .mut_arg("fp_epochs", |arg| arg.default_value(fixed(recipe.fp_epochs.to_string())))
+            .mut_arg("batch_size", |arg| arg.default_value(fixed(recipe.batch_size.to_string())))
+            .mut_arg("learning_rate", |arg| arg.default_value(fixed(recipe.learning_rate.to_string())))
+            .mut_arg("schedule", |arg| arg.default_value(recipe.schedule.name()));
+        let matches = more(command).get_matches();
+        let options = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        (options, matches)
+    }
+}
+
+impl ScheduleChoice {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Constant => "constant",
+            Self::Steps => "steps",
+            Self::Cosine => "cosine",
+            Self::Plateau => "plateau",
+        }
+    }
 }
 
 fn positive(text: &str) -> Result<usize, String> {

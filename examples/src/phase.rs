@@ -12,7 +12,7 @@ use burn::optim::momentum::MomentumConfig;
 use burn::prelude::*;
 use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder, Recorder};
 use burn::tensor::backend::AutodiffBackend;
-use burn::train::metric::{AccuracyMetric, LossMetric, Metric, TopKAccuracyMetric};
+use burn::train::metric::{AccuracyMetric, LossMetric, TopKAccuracyMetric};
 use burn::train::{
     ExecutionStrategy, Interrupter, Learner, MultiDeviceOptim, SupervisedTraining, TrainingStrategy,
 };
@@ -66,7 +66,6 @@ where
     N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
     N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
 {
-    let config = plan.config;
     let checkpoint = latest_checkpoint(plan.directory);
     let history = match checkpoint {
         Some(epoch) => History::resume(plan.directory, epoch)?,
@@ -85,7 +84,6 @@ where
     let path = plan.directory.join("checkpoint").join(format!("model-{best}"));
     let record = Recorder::<B>::load(&FileRecorder::default(), path.clone(), &plan.devices[0])
         .map_err(|error| anyhow::anyhow!("cannot read the checkpoint {}: {error}", path.display()))?;
-    let _ = config;
     Ok(End::Done(model.load_record(record)))
 }
 
@@ -250,6 +248,7 @@ impl<B: Backend> Batcher<B, Item, Batch<B>> for Images2Batch {
 mod tests {
     use super::*;
     use burn::backend::Flex;
+    use burn::train::metric::Metric;
 
     #[test]
     fn metric_names_are_those_of_burn() {

@@ -1,40 +1,235 @@
 //! A run from the command line to the table at its end.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
-use burn::backend::Autodiff;
+use anyhow::{Context, Result, bail};
 use burn::module::{AutodiffModule, ModuleDisplay};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::Interrupter;
-use ttq_core::{Ternary, TernaryStats};
+use serde::{Deserialize, Serialize};
+use ttq_core::Ternary;
 use ttq_train::{Phase, TernaryStep};
 
-use crate::backend::{Selected, select};
-use crate::data::{DataError, Images};
+use crate::backend::{Backends, select};
+use crate::data::{DataError, ImageSet, Images};
+use crate::evaluate::{self, Evaluation};
 use crate::model::{Classifier, Network};
 use crate::out::{Out, read_json, write_json};
-use crate::phase::{End, Model, Plan, train};
-use crate::{Method, Options, RunConfig, Recipe, Summary, evaluate, weights};
+use crate::phase::{End, Plan, train};
+use crate::{Options, Recipe, RunConfig, Summary, weights};
 
-/// Makes the network of an example for a backend.
-pub trait MakeNetwork {
-    /// The network on backend `B`.
-    type Network<B: Backend>: Network<B>;
-
-    /// A network with random weights for `classes` classes.
-    fn network<B: Backend>(&self, classes: usize, device: &B::Device) -> Self::Network<B>;
+/// Runs `example`. An error is one sentence and exit code 1.
+pub fn exit(example: impl FnOnce() -> Result<()>) -> ExitCode {
+    match example() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-/// Runs an example: its recipe, its command line, its data, its network. Errors are one sentence and exit code 1.
-pub fn main(
-    recipe: &Recipe,
-    options: &Options,
-    load: impl FnOnce(Option<&std::path::Path>) -> Result<Images, DataError>,
-) -> ExitCode {
-    let _ = (recipe, options, load);
-    ExitCode::SUCCESS
+/// A run that is ready to start: its configuration is settled, its directory made, its data loaded.
+pub struct Run {
+    /// The backend it was given.
+    pub backend: Backends,
+    config: RunConfig,
+    out: Out,
+    images: Images,
+    dashboard: bool,
+    interrupter: Interrupter,
+}
+
+/// What a run has trained.
+struct Trained<B: Backend, N: Module<B> + ModuleDisplay> {
+    full_precision: Option<Classifier<B, N>>,
+    ternary: Option<Ternary<B, Classifier<B, N>>>,
+}
+
+/// Time spent in earlier sittings, `time.json`.
+#[derive(Serialize, Deserialize)]
+struct Time {
+    seconds: f64,
+}
+
+impl Run {
+    /// Settles everything that can go wrong before training starts.
+    ///
+    /// # Errors
+    /// A backend that is absent, data that cannot be had, a directory that cannot be written, a configuration that makes no
+    /// sense.
+    pub fn prepare(
+        recipe: &Recipe,
+        options: &Options,
+        load: fn(Option<&Path>) -> Result<Images, DataError>,
+    ) -> Result<Self> {
+        let config = RunConfig::new(recipe, options);
+        if config.fp_epochs + config.epochs == 0 {
+            bail!("there is nothing to train: raise --fp-epochs or --epochs");
+        }
+        let (backend, why) = select(options.backend, options.devices)?;
+        if let Some(init) = config.init.as_ref().filter(|init| !init.is_file()) {
+            bail!("there is no checkpoint at {}: check --init", init.display());
+        }
+        let images = load(options.data.as_deref())?;
+        let (out, config) = Out::open(options, config)?;
+        println!("{} on {} ({why}), run in {}", recipe.name, backend.name(), out.root().display());
+        println!("data: {}", images.source);
+        let interrupter = Interrupter::new();
+        let handle = interrupter.clone();
+        ctrlc::set_handler(move || {
+            if handle.should_stop() {
+                std::process::exit(130);
+            }
+            eprintln!("stopping after this batch; press Ctrl-C again to stop at once");
+            handle.stop(Some("stopped by the user"));
+        })
+        .context("cannot listen for Ctrl-C")?;
+        Ok(Self { backend, config, out, images, dashboard: !options.no_tui, interrupter })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// Trains in full precision, then with ternary weights; evaluates; writes and prints the figures.
+    ///
+    /// # Errors
+    /// A checkpoint of another network, a selection that fits nothing, files that cannot be written.
+    pub fn train<B, N>(self, devices: Vec<B::Device>, network: impl Fn(usize, &B::Device) -> N) -> Result<()>
+    where
+        B: AutodiffBackend,
+        N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
+        N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
+    {
+        let device = devices[0].clone();
+        let start = Instant::now();
+        let time = self.out.root().join("time.json");
+        let before = if time.is_file() { read_json::<Time>(&time)?.seconds } else { 0.0 };
+        B::seed(&device, self.config.seed);
+        let mut network = network(self.images.classes, &device);
+        if let Some(init) = &self.config.init {
+            weights::load(&mut network, init)?;
+        }
+        let float_bytes = 4 * Module::num_params(&network);
+        let trained = self.phases(Classifier::new(network), &devices)?;
+        let seconds = before + start.elapsed().as_secs_f64();
+        write_json(&time, &Time { seconds })?;
+        let Some(Trained { full_precision, ternary }) = trained else { return Ok(()) };
+
+        // The test images are looked at here, once.
+        let evaluate = |model: &Classifier<B, N>| -> Evaluation {
+            evaluate::on_test(&model.valid(), &self.images, &Default::default())
+        };
+        let mut summary = Summary {
+            example: self.config.example.clone(),
+            data: self.images.source.clone(),
+            backend: self.backend.name().into(),
+            full_precision_accuracy: None,
+            full_precision_top5: None,
+            ternary_accuracy: None,
+            ternary_top5: None,
+            sparsity: None,
+            float_bytes,
+            packed_bytes: None,
+            seconds: 0.0,
+            layers: None,
+        };
+        if let Some(model) = full_precision {
+            summary = summary.with_full_precision(evaluate(&model));
+        }
+        if let Some(ternary) = ternary {
+            summary = summary.with_ternary(evaluate(&ternary.materialize()), ternary.stats());
+        }
+        summary.seconds = before + start.elapsed().as_secs_f64();
+        write_json(&self.out.summary(), &summary)?;
+        println!("\n{summary}");
+        println!("{}", self.out.summary().display());
+        Ok(())
+    }
+
+    /// Both phases, each where its result is not there yet; `None` where the user stopped.
+    fn phases<B, N>(&self, model: Classifier<B, N>, devices: &[B::Device]) -> Result<Option<Trained<B, N>>>
+    where
+        B: AutodiffBackend,
+        N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
+        N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
+    {
+        let config = &self.config;
+        let mut all = self.images.train.clone();
+        all.truncate(config.limit.unwrap_or(usize::MAX));
+        // A tenth at most is held out where training images are few.
+        let (train_set, valid_set) = all.split(config.validation.min(all.len() / 10), config.seed);
+        let (train_set, valid_set) = (Arc::new(train_set), Arc::new(valid_set));
+        let wrapped = Ternary::new(model, &config.ternary)?;
+        if config.epochs > 0 {
+            println!("{}", wrapped.selection());
+        }
+        let plan = |phase, epochs, directory| self.plan(phase, epochs, directory, &train_set, &valid_set, devices);
+
+        let (directory, path) = (self.out.full_precision(), self.out.full_precision_network());
+        let (model, full_precision) = if config.fp_epochs > 0 {
+            let plan = plan(Phase::FullPrecision, config.fp_epochs, &directory);
+            let step = TernaryStep::new(wrapped);
+            let step = match train(step, &plan)? {
+                End::Done(step) => step,
+                End::Stopped(epoch) => return Ok(self.stopped(epoch)),
+            };
+            let model = step.into_ternary().into_latent();
+            weights::save(model.network(), &path)?;
+            (model.clone(), Some(model))
+        } else {
+            let model = wrapped.into_latent();
+            (model.clone(), config.init.is_some().then_some(model))
+        };
+        if config.epochs == 0 {
+            return Ok(Some(Trained { full_precision, ternary: None }));
+        }
+
+        // Wrapped anew: the scales start from the trained weights.
+        let directory = self.out.ternary();
+        let step = TernaryStep::new(Ternary::new(model, &config.ternary)?);
+        let step = match train(step, &plan(Phase::Ternary, config.epochs, &directory))? {
+            End::Done(step) => step,
+            End::Stopped(epoch) => return Ok(self.stopped(epoch)),
+        };
+        let ternary = step.into_ternary();
+        weights::save(ternary.materialize().network(), &self.out.ternary_network())?;
+        weights::save(ternary.latent().network(), &self.out.latent_network())?;
+        Ok(Some(Trained { full_precision, ternary: Some(ternary) }))
+    }
+
+    fn plan<'a, B: Backend>(
+        &'a self,
+        phase: Phase,
+        epochs: usize,
+        directory: &'a Path,
+        train: &Arc<ImageSet>,
+        valid: &Arc<ImageSet>,
+        devices: &'a [B::Device],
+    ) -> Plan<'a, B> {
+        Plan {
+            config: &self.config,
+            epochs,
+            phase,
+            directory,
+            train: train.clone(),
+            valid: valid.clone(),
+            images: &self.images,
+            devices,
+            interrupter: &self.interrupter,
+            dashboard: self.dashboard,
+        }
+    }
+
+    fn stopped<T>(&self, epochs: usize) -> Option<T> {
+        let out = self.out.root().display();
+        println!("stopped; {epochs} epochs of this phase are saved, go on with --resume --out {out}");
+        None
+    }
 }

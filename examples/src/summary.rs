@@ -37,9 +37,9 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(crate) fn with_full_precision(mut self, evaluation: Option<Evaluation>) -> Self {
-        self.full_precision_accuracy = evaluation.map(|e| e.accuracy);
-        self.full_precision_top5 = evaluation.map(|e| e.top5);
+    pub(crate) fn with_full_precision(mut self, evaluation: Evaluation) -> Self {
+        self.full_precision_accuracy = Some(evaluation.accuracy);
+        self.full_precision_top5 = Some(evaluation.top5);
         self
     }
 

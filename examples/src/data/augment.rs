@@ -1,0 +1,138 @@
+//! From bytes to normalized floats, with or without random changes.
+
+use serde::{Deserialize, Serialize};
+
+/// Random changes of a training image: a crop of its own size after padding with zeros, and a horizontal flip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Augmentation {
+    /// Pixels added on each side before the crop.
+    pub padding: usize,
+    /// Whether half of the images are mirrored.
+    pub flip: bool,
+}
+
+impl Augmentation {
+    /// Writes a randomly changed image to `out`, normalized channel by channel: `(pixel / 255 - mean) / std`. What
+    /// changes depends on `seed` alone; see [`mix`]. Padding is 0 after normalization.
+    pub fn apply(
+        &self,
+        image: &[u8],
+        [channels, height, width]: [usize; 3],
+        mean: &[f32],
+        std: &[f32],
+        seed: u64,
+        out: &mut [f32],
+    ) {
+        let positions = 2 * self.padding as u64 + 1;
+        let shift = |random: u64| (random % positions) as isize - self.padding as isize;
+        let (down, right) = (shift(seed >> 8), shift(seed >> 32));
+        let flip = self.flip && seed & 1 == 1;
+        for channel in 0..channels {
+            let plane = &image[channel * height * width..][..height * width];
+            let out = &mut out[channel * height * width..][..height * width];
+            for (y, row) in out.chunks_exact_mut(width).enumerate() {
+                let from_y = y as isize + down;
+                for (x, value) in row.iter_mut().enumerate() {
+                    let x = if flip { width - 1 - x } else { x };
+                    let from_x = x as isize + right;
+                    let inside = (0..height as isize).contains(&from_y) && (0..width as isize).contains(&from_x);
+                    *value = if inside {
+                        let pixel = plane[from_y as usize * width + from_x as usize];
+                        scale(pixel, mean[channel], std[channel])
+                    } else {
+                        0.0
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Writes an image to `out`, normalized channel by channel: `(pixel / 255 - mean) / std`.
+pub fn normalize(image: &[u8], [_, height, width]: [usize; 3], mean: &[f32], std: &[f32], out: &mut [f32]) {
+    let planes = image.chunks_exact(height * width).zip(out.chunks_exact_mut(height * width));
+    for ((plane, out), (mean, std)) in planes.zip(mean.iter().zip(std)) {
+        for (pixel, value) in plane.iter().zip(out) {
+            *value = scale(*pixel, *mean, *std);
+        }
+    }
+}
+
+fn scale(pixel: u8, mean: f32, std: f32) -> f32 {
+    (f32::from(pixel) / 255.0 - mean) / std
+}
+
+/// A random number for an image in an epoch: splitmix64 of seed, epoch and index.
+pub fn mix(seed: u64, epoch: u64, index: u64) -> u64 {
+    [epoch, index].into_iter().fold(finalize(seed), |state, value| finalize(state ^ value))
+}
+
+fn finalize(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: [usize; 3] = [2, 3, 4];
+
+    fn image() -> Vec<u8> {
+        (1..=24).map(|i| i * 10).collect()
+    }
+
+    fn apply(augmentation: Augmentation, seed: u64) -> Vec<f32> {
+        let mut out = vec![f32::NAN; 24];
+        augmentation.apply(&image(), SHAPE, &[0.0, 0.5], &[1.0, 0.25], seed, &mut out);
+        out
+    }
+
+    fn normalized() -> Vec<f32> {
+        let mut out = vec![f32::NAN; 24];
+        normalize(&image(), SHAPE, &[0.0, 0.5], &[1.0, 0.25], &mut out);
+        out
+    }
+
+    #[test]
+    fn pixels_are_normalized_by_the_numbers_of_their_channel() {
+        let out = normalized();
+        assert_eq!(out[0], 10.0 / 255.0);
+        assert_eq!(out[23], (240.0 / 255.0 - 0.5) / 0.25);
+    }
+
+    #[test]
+    fn without_padding_and_flip_an_image_stays_as_it_is() {
+        for seed in 0..20 {
+            assert_eq!(apply(Augmentation { padding: 0, flip: false }, mix(seed, 1, 2)), normalized());
+        }
+    }
+
+    #[test]
+    fn crops_and_flips_are_all_reached_and_move_whole_images() {
+        let (padding, flip) = (1, true);
+        let plain = normalized();
+        let mut seen = std::collections::BTreeSet::new();
+        for index in 0..500 {
+            let out = apply(Augmentation { padding, flip }, mix(3, 1, index));
+            let matches: Vec<(isize, isize, bool)> = (-1..=1)
+                .flat_map(|down| (-1..=1).flat_map(move |right| [false, true].map(|flip| (down, right, flip))))
+                .filter(|(down, right, flip)| {
+                    (0..24).all(|at| {
+                        let (c, y, x) = (at / 12, at / 4 % 3, at % 4);
+                        let x = if *flip { 3 - x } else { x };
+                        let (y, x) = (y as isize + down, x as isize + right);
+                        let inside = (0..3).contains(&y) && (0..4).contains(&x);
+                        let expected = if inside { plain[c * 12 + y as usize * 4 + x as usize] } else { 0.0 };
+                        out[at] == expected
+                    })
+                })
+                .collect();
+            assert_eq!(matches.len(), 1);
+            seen.insert(matches[0]);
+        }
+        assert_eq!(seen.len(), 18);
+    }
+}

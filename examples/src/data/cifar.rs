@@ -1,0 +1,126 @@
+//! CIFAR-10 (Krizhevsky 2009), binary version: records of a label and 3,072 bytes, red, green and blue planes of 32×32.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+
+use super::cache::{Place, read, write};
+use super::{DataError, ImageSet, Images};
+
+const PLACE: Place = Place { name: "CIFAR-10", folder: "cifar-10-batches-bin", witness: "data_batch_1.bin" };
+const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
+const MD5: &str = "c32a1d4ab5d03f1284b67883e8d87530";
+const TRAIN: [&str; 5] =
+    ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
+const TEST: [&str; 1] = ["test_batch.bin"];
+const SHAPE: [usize; 3] = [3, 32, 32];
+const PIXELS: usize = 3 * 32 * 32;
+const RECORDS: usize = 10_000;
+
+/// CIFAR-10: 50,000 training and 10,000 test images of ten kinds of things, `[3, 32, 32]`.
+///
+/// # Errors
+/// [`DataError`] where it is neither on disk nor can be downloaded, or a file is damaged.
+pub fn cifar10(data: Option<&Path>) -> Result<Images, DataError> {
+    let folder = match PLACE.find(data)? {
+        Some(folder) => folder,
+        None => {
+            let cache = PLACE.cache()?;
+            unpack(&PLACE.download(URL, MD5)?, &cache)?;
+            cache.join(PLACE.folder)
+        }
+    };
+    let source = format!("CIFAR-10 from {}", folder.display());
+    Ok(Images::new("CIFAR-10", source, set(&folder, &TRAIN)?, set(&folder, &TEST)?))
+}
+
+/// Writes the archive's `.bin` files into their folder of the cache.
+fn unpack(archive: &[u8], cache: &Path) -> Result<(), DataError> {
+    let error = |error| DataError::File { action: "unpack", path: URL.into(), source: error };
+    let mut files = BTreeMap::new();
+    let mut archive = tar::Archive::new(GzDecoder::new(archive));
+    for entry in archive.entries().map_err(error)? {
+        let mut entry = entry.map_err(error)?;
+        let path = entry.path().map_err(error)?.into_owned();
+        if path.extension().is_some_and(|ending| ending == "bin") {
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).map_err(error)?;
+            files.insert(path.file_name().unwrap_or_default().to_os_string(), bytes);
+        }
+    }
+    // The file by which the set is recognized, the first by name, comes last: an interrupted writing is begun again.
+    files.iter().rev().try_for_each(|(name, bytes)| write(&cache.join(PLACE.folder).join(name), bytes))
+}
+
+fn set(folder: &Path, names: &[&str]) -> Result<ImageSet, DataError> {
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for name in names {
+        let path = folder.join(name);
+        let bytes = read(&path)?;
+        let expected = RECORDS * (1 + PIXELS);
+        if bytes.len() != expected {
+            return Err(DataError::damaged(path, "size", format!("{expected} bytes"), bytes.len()));
+        }
+        for record in bytes.chunks_exact(1 + PIXELS) {
+            if record[0] > 9 {
+                return Err(DataError::damaged(path, "largest label", "at most 9", record[0]));
+            }
+            labels.push(record[0]);
+            pixels.extend_from_slice(&record[1..]);
+        }
+    }
+    Ok(ImageSet::new(SHAPE, pixels, labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cache::tests::real_data;
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_truncated_file_is_named_with_both_sizes() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("test_batch.bin"), vec![0; 3073 * 10]).unwrap();
+        let error = set(directory.path(), &TEST).unwrap_err().to_string();
+        assert!(error.contains("test_batch.bin") && error.contains("30730000 bytes") && error.contains("30730;"), "{error}");
+    }
+
+    #[test]
+    fn a_label_above_nine_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("test_batch.bin"), vec![77; 3073 * RECORDS]).unwrap();
+        assert!(set(directory.path(), &TEST).unwrap_err().to_string().contains("at most 9 and is 77"));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(set(directory.path(), &TRAIN).unwrap_err().to_string().contains("data_batch_1.bin"));
+    }
+
+    #[test]
+    fn an_archive_is_unpacked_into_its_folder() {
+        let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), Default::default()));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(3);
+        builder.append_data(&mut header, "cifar-10-batches-bin/test_batch.bin", &b"abc"[..]).unwrap();
+        let archive = builder.into_inner().unwrap().finish().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        unpack(&archive, directory.path()).unwrap();
+        assert_eq!(fs::read(directory.path().join("cifar-10-batches-bin/test_batch.bin")).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn the_real_files_hold_what_is_known_of_them() {
+        let Some(data) = real_data() else { return };
+        let images = cifar10(Some(&data)).unwrap();
+        assert_eq!((images.train.len(), images.test.len()), (50_000, 10_000));
+        assert_eq!((images.train.label(0), images.test.label(0)), (6, 3));
+        for (mean, known) in images.mean.iter().zip([0.4914, 0.4822, 0.4465]) {
+            assert!((mean - known).abs() < 1e-3);
+        }
+    }
+}

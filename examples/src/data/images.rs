@@ -1,0 +1,157 @@
+//! Labelled images in memory.
+
+use super::augment::mix;
+
+/// Labelled images of one shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSet {
+    shape: [usize; 3],
+    pixels: Vec<u8>,
+    labels: Vec<u8>,
+}
+
+/// A data set: what to train on, what to test on, and how bright it is.
+#[derive(Debug, Clone)]
+pub struct Images {
+    /// Name of the data set.
+    pub name: &'static str,
+    /// Where the data came from, in a line.
+    pub source: String,
+    /// Number of classes.
+    pub classes: usize,
+    /// Training images.
+    pub train: ImageSet,
+    /// Test images.
+    pub test: ImageSet,
+    /// Mean of each channel of the training images, pixels between 0 and 1.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel of the training images, pixels between 0 and 1.
+    pub std: Vec<f32>,
+}
+
+impl Images {
+    /// A data set of ten classes, its brightness measured on the training images.
+    pub(crate) fn new(name: &'static str, source: String, train: ImageSet, test: ImageSet) -> Self {
+        let (mean, std) = train.brightness();
+        Self { name, source, classes: 10, train, test, mean, std }
+    }
+}
+
+impl ImageSet {
+    /// Images `[n, channels, height, width]` as bytes, with `n` labels.
+    ///
+    /// # Panics
+    /// Where the numbers of pixels and labels do not fit.
+    pub fn new(shape: [usize; 3], pixels: Vec<u8>, labels: Vec<u8>) -> Self {
+        let size: usize = shape.iter().product();
+        assert_eq!(pixels.len(), labels.len() * size, "ImageSet: every label needs {size} pixels");
+        Self { shape, pixels, labels }
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// `[channels, height, width]`
+    pub fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    /// The pixels of an image, channel by channel.
+    pub fn image(&self, index: usize) -> &[u8] {
+        let size: usize = self.shape.iter().product();
+        &self.pixels[index * size..(index + 1) * size]
+    }
+
+    /// The class of an image.
+    pub fn label(&self, index: usize) -> u8 {
+        self.labels[index]
+    }
+
+    /// Keeps the first `n` images.
+    pub fn truncate(&mut self, n: usize) {
+        let size: usize = self.shape.iter().product();
+        self.labels.truncate(n);
+        self.pixels.truncate(n * size);
+    }
+
+    /// Splits off `validation` images, drawn by `seed`: the training images that remain, in their order, and those for
+    /// validation.
+    pub fn split(&self, validation: usize, seed: u64) -> (Self, Self) {
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.sort_by_key(|index| mix(seed, 0, *index as u64));
+        let (held_out, rest) = order.split_at_mut(validation.min(self.len()));
+        held_out.sort_unstable();
+        rest.sort_unstable();
+        (self.pick(rest), self.pick(held_out))
+    }
+
+    /// The images of these indices.
+    pub(crate) fn pick(&self, indices: &[usize]) -> Self {
+        let pixels = indices.iter().flat_map(|index| self.image(*index).iter().copied()).collect();
+        Self { shape: self.shape, pixels, labels: indices.iter().map(|index| self.labels[*index]).collect() }
+    }
+
+    /// Mean and standard deviation of each channel, pixels between 0 and 1.
+    fn brightness(&self) -> (Vec<f32>, Vec<f32>) {
+        let [channels, height, width] = self.shape;
+        let plane = height * width;
+        (0..channels)
+            .map(|channel| {
+                // Sums of bytes and their squares are exact in u64.
+                let planes = (0..self.len()).map(|i| &self.image(i)[channel * plane..(channel + 1) * plane]);
+                let (sum, squares) = planes.flatten().fold((0u64, 0u64), |(sum, squares), pixel| {
+                    let value = u64::from(*pixel);
+                    (sum + value, squares + value * value)
+                });
+                let n = (self.len() * plane).max(1) as f64;
+                let mean = sum as f64 / n / 255.0;
+                let variance = squares as f64 / n / (255.0 * 255.0) - mean * mean;
+                (mean as f32, variance.max(1e-12).sqrt() as f32)
+            })
+            .unzip()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(n: usize) -> ImageSet {
+        ImageSet::new([1, 1, 2], (0..2 * n).map(|i| (i / 2) as u8).collect(), (0..n).map(|i| i as u8).collect())
+    }
+
+    #[test]
+    fn a_split_is_disjoint_complete_and_repeats_with_the_seed() {
+        let set = numbered(100);
+        let (train, valid) = set.split(30, 5);
+        assert_eq!((train.len(), valid.len()), (70, 30));
+        assert_eq!(set.split(30, 5), (train.clone(), valid.clone()));
+        assert_ne!(set.split(30, 6).1, valid);
+        let mut labels = [train.labels.clone(), valid.labels.clone()].concat();
+        labels.sort_unstable();
+        assert_eq!(labels, set.labels);
+        assert!((0..30).all(|i| valid.image(i) == [valid.label(i); 2]));
+    }
+
+    #[test]
+    fn brightness_is_measured_per_channel() {
+        let set = ImageSet::new([2, 1, 2], vec![0, 255, 51, 51], vec![0]);
+        let (mean, std) = set.brightness();
+        assert_eq!(mean, [0.5, 0.2]);
+        assert!((std[0] - 0.5).abs() < 1e-6 && std[1] < 1e-5);
+    }
+
+    #[test]
+    fn truncation_keeps_the_first_images() {
+        let mut set = numbered(5);
+        set.truncate(2);
+        assert_eq!(set, numbered(2));
+    }
+}

@@ -1,0 +1,174 @@
+//! MNIST (LeCun, Cortes, Burges), four files in the IDX format: big-endian magic number and sizes, then bytes.
+
+use std::io::Read;
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+
+use super::cache::{Place, read, write};
+use super::digits::digits;
+use super::{DataError, ImageSet, Images};
+
+const PLACE: Place = Place { name: "MNIST", folder: "mnist", witness: "train-images-idx3-ubyte" };
+/// The mirror that burn-dataset uses.
+const URL: &str = "https://storage.googleapis.com/cvdf-datasets/mnist/";
+/// Files and the MD5 sums of their compressed form.
+const FILES: [(&str, &str); 4] = [
+    ("train-images-idx3-ubyte", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+    ("train-labels-idx1-ubyte", "d53e105ee54ea40749a09fcbcd1e9432"),
+    ("t10k-images-idx3-ubyte", "9fb629c4189551a2d022fa330f9573f3"),
+    ("t10k-labels-idx1-ubyte", "ec29112dd5afa0611ce80d1b7f02629c"),
+];
+const SIDE: usize = 28;
+
+/// MNIST: 60,000 training and 10,000 test images of digits, `[1, 28, 28]`. Where it is neither on disk nor in the
+/// network's reach: 1,797 smaller digits that come with this program, announced as such.
+///
+/// # Errors
+/// [`DataError`] where a directory that was asked for does not hold it, or a file is damaged.
+pub fn mnist(data: Option<&Path>) -> Result<Images, DataError> {
+    let folder = match PLACE.find(data)? {
+        Some(folder) => folder,
+        None => {
+            let folder = PLACE.cache()?.join(PLACE.folder);
+            match download(&folder) {
+                Ok(()) => folder,
+                Err(DataError::Download { reason, .. }) => return Ok(digits(&reason)),
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    let train = set(&folder, FILES[0].0, FILES[1].0)?;
+    let test = set(&folder, FILES[2].0, FILES[3].0)?;
+    Ok(Images::new("MNIST", format!("MNIST from {}", folder.display()), train, test))
+}
+
+fn download(folder: &Path) -> Result<(), DataError> {
+    // The file by which the set is recognized comes last: an interrupted download is begun again.
+    for (name, md5) in FILES.into_iter().rev() {
+        let bytes = PLACE.download(&format!("{URL}{name}.gz"), md5)?;
+        write(&folder.join(format!("{name}.gz")), &bytes)?;
+    }
+    Ok(())
+}
+
+fn set(folder: &Path, images: &str, labels: &str) -> Result<ImageSet, DataError> {
+    let (image_path, pixels) = idx(folder, images, &[SIDE, SIDE])?;
+    let (label_path, labels) = idx(folder, labels, &[])?;
+    let n = pixels.len() / (SIDE * SIDE);
+    if labels.len() != n {
+        return Err(DataError::damaged(label_path, "number of labels", format!("{n}, that of the images"), labels.len()));
+    }
+    if let Some(label) = labels.iter().find(|label| **label > 9) {
+        return Err(DataError::damaged(label_path, "largest label", "at most 9", label));
+    }
+    if n == 0 {
+        return Err(DataError::damaged(image_path, "number of images", "above 0", 0));
+    }
+    Ok(ImageSet::new([1, SIDE, SIDE], pixels, labels))
+}
+
+/// Reads an IDX file of bytes, plain or compressed, whose items have the dimensions `item`.
+fn idx(folder: &Path, name: &str, item: &[usize]) -> Result<(std::path::PathBuf, Vec<u8>), DataError> {
+    let (plain, compressed) = (folder.join(name), folder.join(format!("{name}.gz")));
+    let (path, bytes) = if plain.is_file() {
+        let bytes = read(&plain)?;
+        (plain, bytes)
+    } else {
+        let mut bytes = Vec::new();
+        GzDecoder::new(&read(&compressed)?[..])
+            .read_to_end(&mut bytes)
+            .map_err(|error| DataError::damaged(&compressed, "gzip stream", "whole", error))?;
+        (compressed, bytes)
+    };
+    let rank = 1 + item.len();
+    let header = 4 + 4 * rank;
+    if bytes.len() < header {
+        return Err(DataError::damaged(path, "size", format!("{header} bytes or more"), bytes.len()));
+    }
+    let magic = [0, 0, 8, rank as u8];
+    if bytes[..4] != magic {
+        return Err(DataError::damaged(path, "magic number", format!("{magic:?}"), format!("{:?}", &bytes[..4])));
+    }
+    let size = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
+    let dims: Vec<usize> = (1..rank).map(|dim| size(4 + 4 * dim)).collect();
+    if dims != item {
+        return Err(DataError::damaged(path, "size of an image", format!("{item:?}"), format!("{dims:?}")));
+    }
+    let expected = header + size(4) * item.iter().product::<usize>();
+    if bytes.len() != expected {
+        return Err(DataError::damaged(path, "size", format!("{expected} bytes"), bytes.len()));
+    }
+    Ok((path, bytes[header..].to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cache::tests::real_data;
+    use super::*;
+    use std::fs;
+
+    /// Two images, as a well-formed file.
+    fn images() -> Vec<u8> {
+        let mut bytes = vec![0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28];
+        bytes.resize(bytes.len() + 2 * 784, 7);
+        bytes
+    }
+
+    fn labels() -> Vec<u8> {
+        vec![0, 0, 8, 1, 0, 0, 0, 2, 3, 9]
+    }
+
+    fn read_set(images: &[u8], labels: &[u8]) -> Result<ImageSet, String> {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("images"), images).unwrap();
+        fs::write(directory.path().join("labels"), labels).unwrap();
+        set(directory.path(), "images", "labels").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_well_formed_pair_of_files_is_read() {
+        let set = read_set(&images(), &labels()).unwrap();
+        assert_eq!((set.len(), set.label(1), set.image(1)[783]), (2, 9, 7));
+    }
+
+    #[test]
+    fn a_truncated_file_and_trailing_bytes_are_named_with_both_sizes() {
+        for bytes in [images()[..1000].to_vec(), [images(), vec![0]].concat()] {
+            let error = read_set(&bytes, &labels()).unwrap_err();
+            assert!(error.contains("images") && error.contains("1584 bytes"), "{error}");
+            assert!(error.contains(&bytes.len().to_string()), "{error}");
+        }
+        assert!(read_set(&[0, 0], &labels()).unwrap_err().contains("16 bytes or more"));
+    }
+
+    #[test]
+    fn a_wrong_magic_number_a_wrong_shape_and_wrong_labels_are_named() {
+        let mut wrong = images();
+        wrong[3] = 1;
+        assert!(read_set(&wrong, &labels()).unwrap_err().contains("magic number"));
+        let mut wrong = images();
+        wrong[15] = 27;
+        assert!(read_set(&wrong, &labels()).unwrap_err().contains("size of an image should be [28, 28]"));
+        let three = [0, 0, 8, 1, 0, 0, 0, 3, 3, 9, 1];
+        assert!(read_set(&images(), &three).unwrap_err().contains("number of labels should be 2"));
+        assert!(read_set(&images(), &[0, 0, 8, 1, 0, 0, 0, 2, 3, 10]).unwrap_err().contains("largest label"));
+    }
+
+    #[test]
+    fn a_broken_gzip_stream_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("images.gz"), b"no gzip").unwrap();
+        let error = set(directory.path(), "images", "labels").unwrap_err().to_string();
+        assert!(error.contains("images.gz is damaged") && error.contains("gzip"), "{error}");
+    }
+
+    #[test]
+    fn the_real_files_hold_what_is_known_of_them() {
+        let Some(data) = real_data() else { return };
+        let images = mnist(Some(&data)).unwrap();
+        assert_eq!((images.train.len(), images.test.len()), (60_000, 10_000));
+        assert_eq!((images.train.label(0), images.test.label(0)), (5, 7));
+        assert!((images.mean[0] - 0.1307).abs() < 1e-4 && (images.std[0] - 0.3081).abs() < 1e-4);
+    }
+}
