@@ -55,12 +55,7 @@ fn rank(logits: &[f32], target: usize) -> usize {
     logits.iter().enumerate().filter(|(class, logit)| **logit > own || (**logit == own && *class < target)).count()
 }
 
-fn batch<B: Backend>(
-    set: &ImageSet,
-    images: &Images,
-    indices: std::ops::Range<usize>,
-    device: &B::Device,
-) -> Batch<B> {
+fn batch<B: Backend>(set: &ImageSet, images: &Images, indices: std::ops::Range<usize>, device: &B::Device) -> Batch<B> {
     let [channels, height, width] = set.shape();
     let size = channels * height * width;
     let mut pixels = vec![0.0; indices.len() * size];

@@ -13,9 +13,7 @@ use burn::prelude::*;
 use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder, Recorder};
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::metric::{AccuracyMetric, LossMetric, TopKAccuracyMetric};
-use burn::train::{
-    ExecutionStrategy, Interrupter, Learner, MultiDeviceOptim, SupervisedTraining, TrainingStrategy,
-};
+use burn::train::{ExecutionStrategy, Interrupter, Learner, MultiDeviceOptim, SupervisedTraining, TrainingStrategy};
 use ttq_train::{
     AtomicRecorder, EarlyStopping, FlipRatioMetric, History, KeepLastAndBest, NegativeScaleMetric, ParamGroup, Phase,
     PositiveScaleMetric, ReproducibleLoader, SparsityMetric, TernaryOptimizer, TernaryStep, latest_checkpoint,
@@ -77,9 +75,9 @@ where
             return Ok(End::Stopped(latest_checkpoint(plan.directory).unwrap_or(0)));
         }
     }
-    let best = history.best_epoch(ACCURACY).with_context(|| {
-        format!("no epoch was validated in {}: train at least one epoch", plan.directory.display())
-    })?;
+    let best = history
+        .best_epoch(ACCURACY)
+        .with_context(|| format!("no epoch was validated in {}: train at least one epoch", plan.directory.display()))?;
     println!("{}: epoch {best} validates best", name(plan.phase));
     let path = plan.directory.join("checkpoint").join(format!("model-{best}"));
     let record = Recorder::<B>::load(&FileRecorder::default(), path.clone(), &plan.devices[0])
@@ -102,18 +100,17 @@ where
 {
     let config = plan.config;
     if plan.train.is_empty() || plan.valid.is_empty() {
-        bail!("there are {} images to train on and {} to validate on: raise --limit", plan.train.len(), plan.valid.len());
+        bail!(
+            "there are {} images to train on and {} to validate on: raise --limit",
+            plan.train.len(),
+            plan.valid.len()
+        );
     }
     let first_epoch = checkpoint.unwrap_or(0) + 1;
     let batch_size = config.batch_size.min(plan.train.len());
     let steps_per_epoch = plan.train.len() / batch_size;
-    let schedule = config.schedule(plan.epochs).build(
-        config.learning_rate,
-        steps_per_epoch,
-        plan.epochs,
-        history,
-        ACCURACY,
-    )?;
+    let schedule =
+        config.schedule(plan.epochs).build(config.learning_rate, steps_per_epoch, plan.epochs, history, ACCURACY)?;
 
     let device = &plan.devices[0];
     let training = {
@@ -198,9 +195,7 @@ where
 }
 
 /// Stochastic gradient descent with momentum for every group, each with a state of its own.
-fn optimizer<B, N>(
-    config: &RunConfig,
-) -> TernaryOptimizer<Sgd<B, N>, Sgd<B, N>, Sgd<B, N>>
+fn optimizer<B, N>(config: &RunConfig) -> TernaryOptimizer<Sgd<B, N>, Sgd<B, N>, Sgd<B, N>>
 where
     B: AutodiffBackend,
     N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
@@ -216,11 +211,8 @@ where
     )
 }
 
-type Sgd<B, N> = burn::optim::adaptor::OptimizerAdaptor<
-    burn::optim::Sgd<<B as AutodiffBackend>::InnerBackend>,
-    Model<B, N>,
-    B,
->;
+type Sgd<B, N> =
+    burn::optim::adaptor::OptimizerAdaptor<burn::optim::Sgd<<B as AutodiffBackend>::InnerBackend>, Model<B, N>, B>;
 
 /// One image on its way into a batch.
 struct Item {

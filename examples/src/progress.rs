@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use burn::train::LearnerSummary;
 use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn::train::metric::{MetricDefinition, NumericEntry};
@@ -9,7 +10,6 @@ use burn::train::renderer::{
     EvaluationName, EvaluationProgress, MetricState, MetricsRenderer, MetricsRendererEvaluation,
     MetricsRendererTraining, ProgressType, TrainingProgress,
 };
-use burn::train::LearnerSummary;
 use ttq_train::{EpochMetrics, FlipRatioMetric, History, NegativeScaleMetric, PositiveScaleMetric, SparsityMetric};
 
 use crate::phase::{ACCURACY, LOSS};

@@ -166,10 +166,9 @@ impl RunConfig {
             ScheduleChoice::Steps => {
                 ScheduleConfig::MultiStep { milestones: vec![epochs.div_ceil(2), (3 * epochs).div_ceil(4)], gamma: 0.1 }
             }
-            ScheduleChoice::Cosine => ScheduleConfig::WarmupCosine {
-                warmup_epochs: usize::from(epochs >= 10),
-                min_factor: 0.0,
-            },
+            ScheduleChoice::Cosine => {
+                ScheduleConfig::WarmupCosine { warmup_epochs: usize::from(epochs >= 10), min_factor: 0.0 }
+            }
             ScheduleChoice::Plateau => ScheduleConfig::Plateau(Default::default()),
         }
     }

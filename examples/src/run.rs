@@ -1,6 +1,6 @@
 //! A run from the command line to the table at its end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,7 +46,9 @@ pub struct Run {
 
 /// What a run has trained.
 struct Trained<B: Backend, N: Module<B> + ModuleDisplay> {
-    full_precision: Option<Classifier<B, N>>,
+    /// File of the network in full precision. (A clone of the trained one would share its batch statistics with the ternary
+    /// network.)
+    full_precision: Option<PathBuf>,
     ternary: Option<Ternary<B, Classifier<B, N>>>,
 }
 
@@ -112,12 +114,17 @@ impl Run {
         let time = self.out.root().join("time.json");
         let before = if time.is_file() { read_json::<Time>(&time)?.seconds } else { 0.0 };
         B::seed(&device, self.config.seed);
-        let mut network = network(self.images.classes, &device);
-        if let Some(init) = &self.config.init {
-            weights::load(&mut network, init)?;
-        }
-        let float_bytes = 4 * Module::num_params(&network);
-        let trained = self.phases(Classifier::new(network), &devices)?;
+        let load = |path: &Path| -> Result<N> {
+            let mut network = network(self.images.classes, &device);
+            weights::load(&mut network, path)?;
+            Ok(network)
+        };
+        let start_from = match &self.config.init {
+            Some(init) => load(init)?,
+            None => network(self.images.classes, &device),
+        };
+        let float_bytes = 4 * Module::num_params(&start_from);
+        let trained = self.phases(Classifier::new(start_from), &devices)?;
         let seconds = before + start.elapsed().as_secs_f64();
         write_json(&time, &Time { seconds })?;
         let Some(Trained { full_precision, ternary }) = trained else { return Ok(()) };
@@ -140,8 +147,8 @@ impl Run {
             seconds: 0.0,
             layers: None,
         };
-        if let Some(model) = full_precision {
-            summary = summary.with_full_precision(evaluate(&model));
+        if let Some(path) = full_precision {
+            summary = summary.with_full_precision(evaluate(&Classifier::new(load(&path)?)));
         }
         if let Some(ternary) = ternary {
             summary = summary.with_ternary(evaluate(&ternary.materialize()), ternary.stats());
@@ -182,10 +189,9 @@ impl Run {
             };
             let model = step.into_ternary().into_latent();
             weights::save(model.network(), &path)?;
-            (model.clone(), Some(model))
+            (model, Some(path))
         } else {
-            let model = wrapped.into_latent();
-            (model.clone(), config.init.is_some().then_some(model))
+            (wrapped.into_latent(), config.init.clone())
         };
         if config.epochs == 0 {
             return Ok(Some(Trained { full_precision, ternary: None }));

@@ -71,7 +71,11 @@ impl fmt::Display for Summary {
         row("top-5", cell(self.full_precision_top5, percent), cell(self.ternary_top5, percent))?;
         row("zeros", "-".into(), cell(self.sparsity.map(|s| 100.0 * s), percent))?;
         row("bytes (float32 / 2-bit)", bytes(self.float_bytes), cell(self.packed_bytes, bytes))?;
-        row("smaller by", "1".into(), cell(self.packed_bytes.map(|p| self.float_bytes as f64 / p as f64), |x| format!("{x:.1}")))?;
+        row(
+            "smaller by",
+            "1".into(),
+            cell(self.packed_bytes.map(|p| self.float_bytes as f64 / p as f64), |x| format!("{x:.1}")),
+        )?;
         write!(f, "{:.0} s on {}, {}", self.seconds, self.backend, self.data)
     }
 }

@@ -29,11 +29,12 @@ pub(crate) fn load<B: Backend, M: Module<B>>(network: &mut M, path: &Path) -> Re
             network.load_from(&mut SafetensorsStore::from_file(path).validate(false)).map_err(|e| e.to_string())
         }
         "bpk" => network.load_from(&mut BurnpackStore::from_file(path).validate(false)).map_err(|e| e.to_string()),
-        "pt" | "pth" => network.load_from(&mut PytorchStore::from_file(path).validate(false)).map_err(|e| e.to_string()),
-        _ => bail!(
-            "the checkpoint {} has an unknown ending: .safetensors, .bpk, .pt and .pth are read",
-            path.display()
-        ),
+        "pt" | "pth" => {
+            network.load_from(&mut PytorchStore::from_file(path).validate(false)).map_err(|e| e.to_string())
+        }
+        _ => {
+            bail!("the checkpoint {} has an unknown ending: .safetensors, .bpk, .pt and .pth are read", path.display())
+        }
     };
     match result {
         Ok(applied) => check(&applied, path),

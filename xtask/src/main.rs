@@ -1,2 +1,48 @@
-//! x
-fn main(){}
+//! The project's own commands: `cargo xtask --help`.
+
+mod bench;
+mod ci;
+mod rules;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Checks everything, cheapest first: format, house rules, clippy, tests, documentation.
+    Ci,
+    /// Checks the house rules alone.
+    Rules,
+    /// Runs a benchmark suite.
+    Bench(bench::Bench),
+}
+
+fn main() -> ExitCode {
+    let result = match Options::parse().command {
+        Command::Ci => ci::run(),
+        Command::Rules => rules::run(),
+        Command::Bench(bench) => bench.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root.
+fn root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_path_buf()
+}

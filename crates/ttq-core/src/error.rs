@@ -35,10 +35,7 @@ pub enum SelectionError {
         reason: String,
     },
     /// A pattern matches none of the weights that could become ternary.
-    #[error(
-        "the layer pattern `{pattern}` matches no weight of the model; the candidates are:{}",
-        list(candidates)
-    )]
+    #[error("the layer pattern `{pattern}` matches no weight of the model; the candidates are:{}", list(candidates))]
     NoMatch {
         /// The pattern as given.
         pattern: String,

@@ -299,12 +299,9 @@ impl<B: Backend> ModuleVisitor<B> for Candidates {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let shape = param.lazy_shape();
         match self.place.weight_of() {
-            Some(kind) if shape.num_elements() > 0 => self.choices.push(Choice {
-                path: self.place.path(),
-                kind,
-                shape: shape.to_vec(),
-                kept: None,
-            }),
+            Some(kind) if shape.num_elements() > 0 => {
+                self.choices.push(Choice { path: self.place.path(), kind, shape: shape.to_vec(), kept: None })
+            }
             _ => self.other_parameters += shape.num_elements(),
         }
     }

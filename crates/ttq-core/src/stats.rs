@@ -69,7 +69,8 @@ impl LayerStats {
             let values = scales.iter().skip(column).step_by(2);
             values.map(|value| f64::from(*value)).sum::<f64>() / (scales.len() / 2) as f64
         };
-        let at_floor = |column: usize| scales.iter().skip(column).step_by(2).any(|s| f64::from(*s) <= SCALE_FLOOR * 1.001);
+        let at_floor =
+            |column: usize| scales.iter().skip(column).step_by(2).any(|s| f64::from(*s) <= SCALE_FLOOR * 1.001);
         let mut warnings = Vec::new();
         if plus + minus == 0 {
             warnings.push(Warning::AllZero);

@@ -177,12 +177,8 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     }
 
     fn map_layers<F: MapLayer<B>>(&self, map: F) -> M {
-        let mut mapper = Replace {
-            quantizer: self.quantizer(),
-            scales: &self.scales,
-            layers: Walk::new(&self.plan.layers),
-            map,
-        };
+        let mut mapper =
+            Replace { quantizer: self.quantizer(), scales: &self.scales, layers: Walk::new(&self.plan.layers), map };
         self.model.clone().map(&mut mapper)
     }
 }

@@ -20,8 +20,7 @@ const THRESHOLDS: [Threshold; 6] = [
     Threshold::Sparsity(0.5),
     Threshold::Sparsity(0.9),
 ];
-const RULES: [ScaleRule; 4] =
-    [ScaleRule::Learned, ScaleRule::SideMeans, ScaleRule::SharedMean, ScaleRule::OverallMean];
+const RULES: [ScaleRule; 4] = [ScaleRule::Learned, ScaleRule::SideMeans, ScaleRule::SharedMean, ScaleRule::OverallMean];
 
 /// Every combination of the axes.
 fn configs() -> impl Iterator<Item = QuantizerConfig> {
@@ -133,12 +132,8 @@ fn autodiff_and_closed_form_give_the_same_gradients() {
                 let quantizer: TernaryQuantizer<A> = config.init().unwrap();
                 let ternary = quantizer.ternarize(latent.clone(), scales.clone(), 0);
                 let grads = (ternary * grad.clone()).sum().backward();
-                let closed = quantizer.on::<B>().gradients(
-                    grad.inner(),
-                    latent.clone().inner(),
-                    scales.clone().inner(),
-                    0,
-                );
+                let closed =
+                    quantizer.on::<B>().gradients(grad.inner(), latent.clone().inner(), scales.clone().inner(), 0);
                 let latent = latent.grad(&grads).unwrap();
                 let scales = scales.grad(&grads).unwrap();
                 latent.into_data().assert_approx_eq::<f32>(&closed.latent.into_data(), Default::default());

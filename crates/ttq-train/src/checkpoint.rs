@@ -70,7 +70,8 @@ impl CheckpointingStrategy for KeepLastAndBest {
         let best = self.history.best_epoch(&self.metric);
         let keep = |saved: usize| saved == epoch || Some(saved) == best;
         let mut actions = vec![CheckpointingAction::Save];
-        actions.extend(self.kept.iter().filter(|saved| !keep(**saved)).map(|saved| CheckpointingAction::Delete(*saved)));
+        actions
+            .extend(self.kept.iter().filter(|saved| !keep(**saved)).map(|saved| CheckpointingAction::Delete(*saved)));
         self.kept.retain(|saved| keep(*saved));
         self.kept.push(epoch);
         actions

@@ -98,6 +98,13 @@ macro_rules! pass_through {
 }
 
 pass_through!(
-    AccuracyInput, AurocInput, CerInput, ConfusionStatsInput, HammingScoreInput, LossInput, PerplexityInput,
-    TopKAccuracyInput, WerInput
+    AccuracyInput,
+    AurocInput,
+    CerInput,
+    ConfusionStatsInput,
+    HammingScoreInput,
+    LossInput,
+    PerplexityInput,
+    TopKAccuracyInput,
+    WerInput
 );

@@ -8,9 +8,9 @@ use burn::module::{ModuleMapper, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::optim::SgdConfig;
 use burn::optim::lr_scheduler::constant::ConstantLr;
 use burn::optim::momentum::MomentumConfig;
-use burn::optim::SgdConfig;
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 use burn::tensor::backend::AutodiffBackend;
@@ -168,9 +168,7 @@ impl<B: Backend> ModuleMapper<B> for WithGolden<'_> {
             }
             return param;
         }
-        param.map(|old| {
-            Tensor::from_data(TensorData::new(golden, old.dims()), &old.device()).set_require_grad(true)
-        })
+        param.map(|old| Tensor::from_data(TensorData::new(golden, old.dims()), &old.device()).set_require_grad(true))
     }
 }
 
@@ -194,8 +192,7 @@ fn forty_steps_follow_pytorch() {
     let shape: [usize; 5] = golden.inputs.shape.clone().try_into().unwrap();
     let inputs = Tensor::<A, 5>::from_data(TensorData::new(golden.inputs.values.clone(), shape), &device);
     for (index, expected) in golden.steps.iter().enumerate() {
-        let sparsity: Vec<f64> =
-            learner.model().ternary().stats().layers.iter().map(|layer| layer.sparsity).collect();
+        let sparsity: Vec<f64> = learner.model().ternary().stats().layers.iter().map(|layer| layer.sparsity).collect();
         assert_eq!(sparsity.len(), 2);
         assert!((sparsity[0] - expected.conv2_sparsity).abs() < 1e-6, "step {index}");
         assert!((sparsity[1] - expected.conv3_sparsity).abs() < 1e-6, "step {index}");
@@ -206,8 +203,13 @@ fn forty_steps_follow_pytorch() {
         let loss: f32 = burn::train::ItemLazy::sync(output.item).output.loss.into_scalar();
         assert!((loss - expected.loss).abs() < 1e-4, "step {index}: loss {loss} instead of {}", expected.loss);
         learner.optimizer_step(output.grads);
-        let scales: Vec<f32> =
-            learner.model().ternary().scales().iter().flat_map(|p| p.val().into_data().iter().collect::<Vec<f32>>()).collect();
+        let scales: Vec<f32> = learner
+            .model()
+            .ternary()
+            .scales()
+            .iter()
+            .flat_map(|p| p.val().into_data().iter().collect::<Vec<f32>>())
+            .collect();
         let expected = [expected.conv2_w_p, expected.conv2_w_n, expected.conv3_w_p, expected.conv3_w_n];
         for (found, expected) in scales.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-4, "step {index}: scale {found} instead of {expected}");

@@ -85,7 +85,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("test_batch.bin"), vec![0; 3073 * 10]).unwrap();
         let error = set(directory.path(), &TEST).unwrap_err().to_string();
-        assert!(error.contains("test_batch.bin") && error.contains("30730000 bytes") && error.contains("30730;"), "{error}");
+        assert!(
+            error.contains("test_batch.bin") && error.contains("30730000 bytes") && error.contains("30730;"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -41,7 +41,9 @@ pub enum DataError {
         found: String,
     },
     /// Nothing could be downloaded.
-    #[error("cannot download {name} from {url} ({reason}): connect to the network, or fetch it elsewhere and give --data DIR")]
+    #[error(
+        "cannot download {name} from {url} ({reason}): connect to the network, or fetch it elsewhere and give --data DIR"
+    )]
     Download {
         /// The data set.
         name: &'static str,

@@ -57,7 +57,12 @@ fn set(folder: &Path, images: &str, labels: &str) -> Result<ImageSet, DataError>
     let (label_path, labels) = idx(folder, labels, &[])?;
     let n = pixels.len() / (SIDE * SIDE);
     if labels.len() != n {
-        return Err(DataError::damaged(label_path, "number of labels", format!("{n}, that of the images"), labels.len()));
+        return Err(DataError::damaged(
+            label_path,
+            "number of labels",
+            format!("{n}, that of the images"),
+            labels.len(),
+        ));
     }
     if let Some(label) = labels.iter().find(|label| **label > 9) {
         return Err(DataError::damaged(label_path, "largest label", "at most 9", label));

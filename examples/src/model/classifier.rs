@@ -38,9 +38,7 @@ impl<B: Backend, N: Network<B>> Classifier<B, N> {
     /// Logits, targets and the mean cross-entropy of a batch.
     pub fn classify(&self, batch: Batch<B>) -> ClassificationOutput<B> {
         let logits = self.network.forward(batch.images);
-        let loss = CrossEntropyLossConfig::new()
-            .init(&logits.device())
-            .forward(logits.clone(), batch.targets.clone());
+        let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), batch.targets.clone());
         ClassificationOutput::new(loss, logits, batch.targets)
     }
 

@@ -1,0 +1,281 @@
+//! Whole trainings through burn-train: exact resume, several devices, gradient accumulation, both phases.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::backend::{Autodiff, Flex};
+use burn::data::dataloader::batcher::Batcher;
+use burn::module::{AutodiffModule, Module};
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{AdamConfig, SgdConfig};
+use burn::prelude::*;
+use burn::record::{BinBytesRecorder, FullPrecisionSettings, PrettyJsonFileRecorder, Recorder};
+use burn::tensor::backend::AutodiffBackend;
+use burn::train::metric::{AccuracyMetric, LossMetric};
+use burn::train::{
+    ClassificationOutput, ExecutionStrategy, InferenceStep, Learner, MultiDeviceOptim, SupervisedTraining, TrainOutput,
+    TrainStep, TrainingStrategy,
+};
+use ttq_core::{Ternary, TernaryConfig};
+use ttq_train::*;
+
+type A = Autodiff<Flex>;
+
+/// What a user brings: a model with its training step, written without a thought of ternary weights.
+#[derive(Module, Debug)]
+struct Net<B: Backend> {
+    first: Linear<B>,
+    norm: Option<BatchNorm<B>>,
+    second: Linear<B>,
+    last: Linear<B>,
+}
+
+impl<B: Backend> Net<B> {
+    fn new(norm: bool) -> Self {
+        let device = Default::default();
+        Self {
+            first: LinearConfig::new(6, 16).init(&device),
+            norm: norm.then(|| BatchNormConfig::new(16).init(&device)),
+            second: LinearConfig::new(16, 12).init(&device),
+            last: LinearConfig::new(12, 3).init(&device),
+        }
+    }
+
+    fn classify(&self, (x, targets): Batch<B>) -> ClassificationOutput<B> {
+        let x = self.first.forward(x);
+        let x = match &self.norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        let logits = self.last.forward(self.second.forward(x.tanh()).tanh());
+        let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), targets.clone());
+        ClassificationOutput::new(loss, logits, targets)
+    }
+}
+
+type Batch<B> = (Tensor<B, 2>, Tensor<B, 1, Int>);
+
+impl<B: AutodiffBackend> TrainStep for Net<B> {
+    type Input = Batch<B>;
+    type Output = ClassificationOutput<B>;
+
+    fn step(&self, batch: Batch<B>) -> TrainOutput<ClassificationOutput<B>> {
+        let output = self.classify(batch);
+        TrainOutput::new(self, output.loss.backward(), output)
+    }
+}
+
+impl<B: Backend> InferenceStep for Net<B> {
+    type Input = Batch<B>;
+    type Output = ClassificationOutput<B>;
+
+    fn step(&self, batch: Batch<B>) -> ClassificationOutput<B> {
+        self.classify(batch)
+    }
+}
+
+/// Points around three centres, with noise of the epoch: an augmentation that resume must repeat.
+fn item(index: usize, epoch: usize) -> ([f32; 6], i32) {
+    let class = index % 3;
+    let noise = |k: usize| ((index * 31 + epoch * 17 + k * 7) as f32 * 12.9898).sin();
+    (std::array::from_fn(|k| f32::from(u8::from(k % 3 == class)) + 0.6 * noise(k)), class as i32)
+}
+
+struct ToBatch;
+
+impl<B: Backend> Batcher<B, ([f32; 6], i32), Batch<B>> for ToBatch {
+    fn batch(&self, items: Vec<([f32; 6], i32)>, device: &B::Device) -> Batch<B> {
+        let n = items.len();
+        let (points, targets): (Vec<_>, Vec<_>) = items.into_iter().unzip();
+        (
+            Tensor::from_data(TensorData::new(points.concat(), [n, 6]), device),
+            Tensor::from_ints(targets.as_slice(), device),
+        )
+    }
+}
+
+fn loader<B: Backend>(len: usize, batch_size: usize) -> ReproducibleLoader<B, ([f32; 6], i32), Batch<B>> {
+    ReproducibleLoader::new(len, Arc::new(item), Arc::new(ToBatch), batch_size, Default::default())
+}
+
+type Step = TernaryStep<A, Net<A>>;
+
+/// The bytes of a wrapped model. (A clone would share its batch statistics with the training.)
+struct Start(Vec<u8>, bool);
+
+impl Start {
+    fn new(norm: bool) -> Self {
+        let step = Self::wrap(norm);
+        Self(Recorder::<A>::record(&recorder(), step.into_record(), ()).unwrap(), norm)
+    }
+
+    fn wrap(norm: bool) -> Step {
+        TernaryStep::new(Ternary::new(Net::new(norm), &TernaryConfig::default()).unwrap())
+    }
+
+    fn step(&self) -> Step {
+        let record = Recorder::<A>::load(&recorder(), self.0.clone(), &Default::default()).unwrap();
+        Self::wrap(self.1).load_record(record)
+    }
+}
+
+fn recorder() -> BinBytesRecorder<FullPrecisionSettings> {
+    BinBytesRecorder::default()
+}
+
+type Json = AtomicRecorder<PrettyJsonFileRecorder<FullPrecisionSettings>>;
+
+/// Trains to epoch `epochs`, from the newest checkpoint in `directory` if there is one.
+fn train_to(epochs: usize, directory: &Path, start: &Start, schedule: &ScheduleConfig) -> History {
+    let checkpoint = latest_checkpoint(directory);
+    let history = match checkpoint {
+        Some(epoch) => History::resume(directory, epoch).unwrap(),
+        None => History::new(directory),
+    };
+    let loader = |len| loader(len, 8).shuffle(3).first_epoch(checkpoint.unwrap_or(0) + 1);
+    let train = loader(40);
+    // Validation has no augmentation: the same points in every epoch.
+    let plain = Arc::new(|index, _epoch| item(index, 0));
+    let valid = ReproducibleLoader::new(21, plain, Arc::new(ToBatch), 8, Default::default());
+    let mut training = SupervisedTraining::new(directory, Arc::new(train), Arc::new(valid))
+        .metrics((AccuracyMetric::new(), LossMetric::new()))
+        .metric_train_numeric(SparsityMetric::new())
+        .metric_train_numeric(PositiveScaleMetric::new())
+        .metric_train_numeric(NegativeScaleMetric::new())
+        .metric_train_numeric(FlipRatioMetric::new())
+        .with_metric_logger(history.clone())
+        .with_file_checkpointer(Json::default())
+        .with_checkpointing_strategy(KeepLastAndBest::new(history.clone(), "Accuracy"))
+        .early_stopping(EarlyStopping::new(history.clone(), "Accuracy"))
+        .num_epochs(epochs);
+    if let Some(epoch) = checkpoint {
+        training = training.checkpoint(epoch);
+    }
+    let sgd = SgdConfig::new().with_momentum(Some(MomentumConfig::new())).init();
+    let optimizer = TernaryOptimizer::new(
+        ParamGroup::new(AdamConfig::new().init()).with_lr_factor(0.1),
+        ParamGroup::new(sgd).with_lr_factor(0.5),
+        ParamGroup::new(AdamConfig::new().init()).with_lr_factor(0.1).with_weight_decay(1e-3),
+    );
+    let schedule = schedule.build(0.1, 5, epochs.max(6), &history, "Accuracy").unwrap();
+    training.launch(Learner::new(start.step(), optimizer, schedule));
+    history
+}
+
+/// A checkpoint's file as a value in which the order of maps does not matter.
+fn checkpoint(directory: &Path, part: &str, epoch: usize) -> serde_json::Value {
+    let path = directory.join("checkpoint").join(format!("{part}-{epoch}.json"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_resumed_run_is_bit_for_bit_the_uninterrupted_one() {
+    let start = Start::new(true);
+    let plateau = PlateauConfig { patience: 0, threshold: 0.05, ..PlateauConfig::default() };
+    for schedule in
+        [ScheduleConfig::Plateau(plateau), ScheduleConfig::WarmupCosine { warmup_epochs: 1, min_factor: 0.0 }]
+    {
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let whole_history = train_to(6, whole.path(), &start, &schedule);
+        for epochs in [2, 3, 6] {
+            train_to(epochs, parts.path(), &start, &schedule);
+        }
+        let parts_history = History::resume(parts.path(), 6).unwrap();
+        assert_eq!(whole_history.epochs(), parts_history.epochs());
+        assert_eq!(parts_history.epochs().len(), 6);
+        for part in ["model", "optim", "scheduler"] {
+            assert_eq!(checkpoint(whole.path(), part, 6), checkpoint(parts.path(), part, 6), "{part}");
+        }
+        for metric in ["Loss", "Sparsity", "W_p", "Flip_ratio"] {
+            for epoch in 1..=6 {
+                let log = format!("train/epoch-{epoch}/{metric}.log");
+                let read = |directory: &Path| std::fs::read_to_string(directory.join(&log)).unwrap();
+                assert_eq!(read(whole.path()), read(parts.path()), "{log}");
+                assert_eq!(read(whole.path()).lines().count(), 5, "{log}");
+            }
+        }
+        // It trained at all, and it was the ternary network that did.
+        let epochs = whole_history.epochs();
+        assert!(epochs[5].train["Loss"] < 0.8 * epochs[0].train["Loss"]);
+        assert!(epochs.iter().any(|e| e.train["Flip ratio"] > 0.0));
+        assert_ne!(checkpoint(whole.path(), "model", 6)["item"]["ternary"]["scales"], serde_json::Value::Null);
+    }
+}
+
+/// Latent weights and scales after two epochs of plain gradient descent on batches of 16.
+fn train_split(strategy: ExecutionStrategy<A>, batch_size: usize, accumulate: usize, start: &Start) -> Vec<f32> {
+    let directory = tempfile::tempdir().unwrap();
+    let devices = match &strategy {
+        ExecutionStrategy::MultiDevice(devices, _) => devices.len(),
+        _ => 1,
+    };
+    let history = History::new(directory.path());
+    let mut training =
+        SupervisedTraining::new(directory.path(), Arc::new(loader(64, batch_size).shuffle(5)), Arc::new(loader(9, 9)))
+            .metrics((AccuracyMetric::new(), LossMetric::new()))
+            .with_metric_logger(history.clone())
+            .with_training_strategy(TrainingStrategy::Default(strategy))
+            .num_epochs(2);
+    if accumulate > 1 {
+        training = training.grads_accumulation(accumulate);
+    }
+    let step = start.step().with_gradient_factor(1.0 / (devices * accumulate) as f64);
+    let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
+    let sgd = SgdConfig::new().with_momentum(Some(momentum)).init();
+    let optimizer = TernaryOptimizer::uniform(sgd).with_weight_decay(1e-2);
+    let schedule = ScheduleConfig::Constant.build(0.05, 4, 2, &history, "Accuracy").unwrap();
+    let model = training.launch(Learner::new(step, optimizer, schedule)).model;
+    let net = model.ternary().latent();
+    let tensors = [&net.first, &net.second, &net.last].map(|layer| layer.weight.val().into_data());
+    let scales = model.ternary().scales().iter().map(|param| param.val().into_data());
+    tensors.into_iter().chain(scales).flat_map(|data| data.iter::<f32>().collect::<Vec<_>>()).collect()
+}
+
+fn assert_close(found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-4, "{found} instead of {expected}");
+    }
+}
+
+#[test]
+fn two_devices_give_the_result_of_one() {
+    let start = Start::new(false);
+    let one = train_split(ExecutionStrategy::SingleDevice(Default::default()), 16, 1, &start);
+    for optim in [MultiDeviceOptim::OptimMainDevice, MultiDeviceOptim::OptimSharded] {
+        let devices = vec![Default::default(); 2];
+        assert_close(&train_split(ExecutionStrategy::MultiDevice(devices, optim), 16, 1, &start), &one);
+    }
+}
+
+#[test]
+fn accumulated_batches_give_the_result_of_one_large_batch() {
+    let start = Start::new(false);
+    let one = train_split(ExecutionStrategy::SingleDevice(Default::default()), 16, 1, &start);
+    assert_close(&train_split(ExecutionStrategy::SingleDevice(Default::default()), 8, 2, &start), &one);
+}
+
+#[test]
+fn the_full_precision_phase_trains_latents_and_leaves_scales() {
+    let start = Start::new(true);
+    let step = start.step().with_phase(Phase::FullPrecision);
+    let before = step.ternary().scales()[0].val().into_data();
+    let optimizer = TernaryOptimizer::uniform(SgdConfig::new().init());
+    let directory = tempfile::tempdir().unwrap();
+    let schedule =
+        ScheduleConfig::Constant.build(0.1, 1, 1, &History::new(directory.path()), "Accuracy").unwrap();
+    let mut learner = Learner::new(step.clone(), optimizer, schedule);
+    let batch = Batcher::<A, _, Batch<A>>::batch(&ToBatch, (0..8).map(|i| item(i, 1)).collect(), &Default::default());
+    let full = TrainStep::step(step.ternary().latent(), batch.clone()).item;
+    learner.lr_step();
+    let output = learner.train_step(batch);
+    learner.optimizer_step(output.grads);
+    let loss = burn::train::ItemLazy::sync(output.item).output.loss.into_scalar();
+    assert_eq!(loss, full.loss.into_scalar(), "the model itself computes");
+    let after = learner.model();
+    after.ternary().scales()[0].val().into_data().assert_eq(&before, true);
+    let moved = after.valid().ternary().latent().second.weight.val() - step.valid().ternary().latent().second.weight.val();
+    assert!(moved.abs().max().into_scalar() > 0.0);
+}
