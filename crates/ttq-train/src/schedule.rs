@@ -146,24 +146,18 @@ enum Kind {
 }
 
 /// The state of PyTorch's `ReduceLROnPlateau`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Plateau {
-    best: f64,
+    best: Option<f64>,
     bad_epochs: usize,
     reductions: usize,
-}
-
-impl Default for Plateau {
-    fn default() -> Self {
-        Self { best: f64::NEG_INFINITY, bad_epochs: 0, reductions: 0 }
-    }
 }
 
 impl Plateau {
     /// One validation accuracy, a fraction of 1.
     fn observe(&mut self, accuracy: f64, config: &PlateauConfig) {
-        if accuracy > self.best + config.threshold {
-            self.best = accuracy;
+        if self.best.is_none_or(|best| accuracy > best + config.threshold) {
+            self.best = Some(accuracy);
             self.bad_epochs = 0;
         } else {
             self.bad_epochs += 1;
@@ -181,7 +175,7 @@ impl Plateau {
 
 impl LrScheduler for Schedule {
     /// Steps taken, state of Burn's two schedules; best accuracy, epochs without improvement, reductions of a plateau.
-    type Record<B: Backend> = ((usize, usize, usize), (f64, usize, usize));
+    type Record<B: Backend> = ((usize, usize, usize), (Option<f64>, usize, usize));
 
     fn step(&mut self) -> LearningRate {
         let step = self.step;
