@@ -16,8 +16,8 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    /// Makes the directory of a new run, or opens the one to resume, and settles the configuration: a resumed run keeps
-    /// the one it was started with.
+    /// Makes the directory of a new run, or finds the one to resume, and settles the configuration: a resumed run keeps the
+    /// one it was started with.
     pub(crate) fn open(options: &Options, config: RunConfig) -> Result<(Self, RunConfig)> {
         let root = match &options.out {
             Some(root) => root.clone(),
@@ -40,8 +40,12 @@ impl Out {
         }
         fs::create_dir_all(&out.root)
             .with_context(|| format!("cannot make the directory {} for the run", out.root.display()))?;
-        write_json(&saved, &config)?;
         Ok((out, config))
+    }
+
+    /// Writes the configuration, which makes the directory that of a run.
+    pub(crate) fn begin(&self, config: &RunConfig) -> Result<()> {
+        write_json(&self.config(), config)
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -174,6 +174,7 @@ impl Run {
         let (train_set, valid_set) = all.split(config.validation.min(all.len() / 10), config.seed);
         let (train_set, valid_set) = (Arc::new(train_set), Arc::new(valid_set));
         let wrapped = Ternary::new(model, &config.ternary)?;
+        self.out.begin(config)?;
         if config.epochs > 0 {
             println!("{}", wrapped.selection());
         }

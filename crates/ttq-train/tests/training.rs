@@ -264,8 +264,7 @@ fn the_full_precision_phase_trains_latents_and_leaves_scales() {
     let before = step.ternary().scales()[0].val().into_data();
     let optimizer = TernaryOptimizer::uniform(SgdConfig::new().init());
     let directory = tempfile::tempdir().unwrap();
-    let schedule =
-        ScheduleConfig::Constant.build(0.1, 1, 1, &History::new(directory.path()), "Accuracy").unwrap();
+    let schedule = ScheduleConfig::Constant.build(0.1, 1, 1, &History::new(directory.path()), "Accuracy").unwrap();
     let mut learner = Learner::new(step.clone(), optimizer, schedule);
     let batch = Batcher::<A, _, Batch<A>>::batch(&ToBatch, (0..8).map(|i| item(i, 1)).collect(), &Default::default());
     let full = TrainStep::step(step.ternary().latent(), batch.clone()).item;
@@ -276,6 +275,7 @@ fn the_full_precision_phase_trains_latents_and_leaves_scales() {
     assert_eq!(loss, full.loss.into_scalar(), "the model itself computes");
     let after = learner.model();
     after.ternary().scales()[0].val().into_data().assert_eq(&before, true);
-    let moved = after.valid().ternary().latent().second.weight.val() - step.valid().ternary().latent().second.weight.val();
+    let moved =
+        after.valid().ternary().latent().second.weight.val() - step.valid().ternary().latent().second.weight.val();
     assert!(moved.abs().max().into_scalar() > 0.0);
 }
