@@ -104,6 +104,9 @@ pub struct Options {
     /// Learning rate at the start.
     #[arg(long = "lr", value_name = "RATE", value_parser = learning_rate)]
     pub learning_rate: Option<f64>,
+    /// Factor on the learning rate of the scales W_p and W_n.
+    #[arg(long, value_name = "FACTOR", value_parser = learning_rate)]
+    pub scale_lr_factor: Option<f64>,
     /// How the learning rate goes down.
     #[arg(long, value_enum)]
     pub schedule: Option<ScheduleChoice>,
@@ -144,17 +147,30 @@ impl Options {
     /// own. Prints help or what is wrong, and ends the process, as command lines do.
     pub fn parse(recipe: &Recipe, more: impl FnOnce(Command) -> Command) -> (Self, clap::ArgMatches) {
         let fixed = |text: String| -> &'static str { text.leak() };
-        let command = Self::augment_args(Command::new(recipe.name).about(recipe.about))
+        let command = Self::augment_args(Command::new(recipe.name))
+            .about(recipe.about)
             .version(env!("CARGO_PKG_VERSION"))
             .mut_arg("epochs", |arg| arg.default_value(fixed(recipe.epochs.to_string())))
             .mut_arg("fp_epochs", |arg| arg.default_value(fixed(recipe.fp_epochs.to_string())))
             .mut_arg("batch_size", |arg| arg.default_value(fixed(recipe.batch_size.to_string())))
             .mut_arg("learning_rate", |arg| arg.default_value(fixed(recipe.learning_rate.to_string())))
+            .mut_arg("scale_lr_factor", |arg| arg.default_value(fixed(recipe.scale_lr_factor.to_string())))
             .mut_arg("schedule", |arg| arg.default_value(recipe.schedule.name()));
-        let matches = more(command).get_matches();
-        let options = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        (options, matches)
+        let parsed =
+            more(command).try_get_matches().and_then(|matches| Ok((Self::from_arg_matches(&matches)?, matches)));
+        parsed.unwrap_or_else(|error| stop(&error))
     }
+}
+
+/// Prints help where it was asked for, else one sentence; ends the process.
+fn stop(error: &clap::Error) -> ! {
+    if !error.use_stderr() {
+        error.exit()
+    }
+    let text = error.to_string();
+    let sentence = text.split("\n\n").next().unwrap_or_default();
+    eprintln!("{sentence} (--help lists the options)");
+    std::process::exit(1)
 }
 
 impl ScheduleChoice {

@@ -111,7 +111,7 @@ impl EpochLines {
             (FlipRatioMetric::NAME, " %"),
         ] {
             if metrics.train.contains_key(name) {
-                line += &format!(", {} {}", name.to_lowercase(), value(&metrics.train, name, unit));
+                line += &format!(", {} {}", name, value(&metrics.train, name, unit));
             }
         }
         let per_epoch = self.start.elapsed().as_secs_f64() / self.counted as f64;

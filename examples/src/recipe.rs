@@ -28,7 +28,9 @@ pub struct Recipe {
     pub schedule: ScheduleChoice,
     /// L2 penalty of weights.
     pub weight_decay: f64,
-    /// Factor on the learning rate of W_p and W_n.
+    /// Factor on the learning rate of W_p and W_n. Their gradients are sums over a whole layer, so steps of the weights'
+    /// size throw them far off; about one over the square root of a layer's size keeps the relative steps alike (Esser et
+    /// al., "Learned Step Size Quantization", section 2.2).
     pub scale_lr_factor: f64,
     /// Training images held out for validation.
     pub validation: usize,
@@ -48,7 +50,7 @@ impl Recipe {
             learning_rate: 0.05,
             schedule: ScheduleChoice::Cosine,
             weight_decay: 1e-4,
-            scale_lr_factor: 0.1,
+            scale_lr_factor: 0.01,
             validation: 5000,
             augmentation: Augmentation { padding: 0, flip: false },
         }
@@ -65,7 +67,7 @@ impl Recipe {
             learning_rate: 0.1,
             schedule: ScheduleChoice::Steps,
             weight_decay: 2e-4,
-            scale_lr_factor: 0.1,
+            scale_lr_factor: 0.01,
             validation: 5000,
             augmentation: Augmentation { padding: 4, flip: true },
         }
@@ -148,7 +150,7 @@ impl RunConfig {
             schedule: options.schedule.unwrap_or(recipe.schedule),
             early_stopping: options.early_stopping,
             weight_decay: recipe.weight_decay,
-            scale_lr_factor: recipe.scale_lr_factor,
+            scale_lr_factor: options.scale_lr_factor.unwrap_or(recipe.scale_lr_factor),
             validation: recipe.validation,
             limit: options.limit,
             augmentation: recipe.augmentation,

@@ -25,13 +25,15 @@ pub(crate) fn load<B: Backend, M: Module<B>>(network: &mut M, path: &Path) -> Re
     }
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let result = match ending {
-        "safetensors" => {
-            network.load_from(&mut SafetensorsStore::from_file(path).validate(false)).map_err(|e| e.to_string())
-        }
-        "bpk" => network.load_from(&mut BurnpackStore::from_file(path).validate(false)).map_err(|e| e.to_string()),
-        "pt" | "pth" => {
-            network.load_from(&mut PytorchStore::from_file(path).validate(false)).map_err(|e| e.to_string())
-        }
+        "safetensors" => network
+            .load_from(&mut SafetensorsStore::from_file(path).validate(false).allow_partial(true))
+            .map_err(|e| e.to_string()),
+        "bpk" => network
+            .load_from(&mut BurnpackStore::from_file(path).validate(false).allow_partial(true))
+            .map_err(|e| e.to_string()),
+        "pt" | "pth" => network
+            .load_from(&mut PytorchStore::from_file(path).validate(false).allow_partial(true))
+            .map_err(|e| e.to_string()),
         _ => {
             bail!("the checkpoint {} has an unknown ending: .safetensors, .bpk, .pt and .pth are read", path.display())
         }

@@ -49,7 +49,7 @@ impl EarlyStopping {
     /// The rule on the accuracies (fractions of 1) of all epochs so far, oldest first.
     fn stops(&self, accuracies: &[f64]) -> bool {
         let n = accuracies.len();
-        if n <= self.patience + WINDOW - 1 {
+        if n < self.patience + WINDOW {
             return false;
         }
         let window = &accuracies[n - self.patience - WINDOW..n - self.patience];
