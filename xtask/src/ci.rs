@@ -5,12 +5,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+/// One call of cargo.
+struct Step {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    rustdocflags: Option<&'static str>,
+}
+
 /// Cheapest first.
-const STEPS: [(&str, &[&str], &[(&str, &str)]); 4] = [
-    ("format", &["fmt", "--all", "--check"], &[]),
-    ("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]),
-    ("tests", &["test", "--workspace"], &[]),
-    ("documentation", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]),
+const STEPS: [Step; 4] = [
+    Step { name: "format", arguments: &["fmt", "--all", "--check"], rustdocflags: None },
+    Step {
+        name: "clippy",
+        arguments: &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        rustdocflags: None,
+    },
+    Step { name: "tests", arguments: &["test", "--workspace"], rustdocflags: None },
+    Step { name: "documentation", arguments: &["doc", "--workspace", "--no-deps"], rustdocflags: Some("-D warnings") },
 ];
 
 pub(crate) fn run() -> Result<()> {
@@ -18,15 +29,15 @@ pub(crate) fn run() -> Result<()> {
     let start = Instant::now();
     crate::rules::run()?;
     times.push(("house rules", start.elapsed()));
-    for (name, arguments, variables) in STEPS {
+    for Step { name, arguments, rustdocflags } in STEPS {
         let start = Instant::now();
-        let prefix: String = variables.iter().map(|(name, value)| format!("{name}=\"{value}\" ")).collect();
+        let prefix = rustdocflags.map_or_else(String::new, |flags| format!("RUSTDOCFLAGS=\"{flags}\" "));
         let text = format!("{prefix}cargo {}", arguments.join(" "));
         println!("\n$ {text}");
         let status = Command::new("cargo")
             .current_dir(crate::root())
             .args(arguments)
-            .envs(variables.iter().copied())
+            .envs(rustdocflags.map(|flags| ("RUSTDOCFLAGS", flags)))
             .status()
             .context("cannot start cargo")?;
         if !status.success() {

@@ -134,7 +134,7 @@ mod tests {
         assert_eq!((train.len(), valid.len()), (70, 30));
         assert_eq!(set.split(30, 5), (train.clone(), valid.clone()));
         assert_ne!(set.split(30, 6).1, valid);
-        let mut labels = [train.labels.clone(), valid.labels.clone()].concat();
+        let mut labels = [train.labels, valid.labels.clone()].concat();
         labels.sort_unstable();
         assert_eq!(labels, set.labels);
         assert!((0..30).all(|i| valid.image(i) == [valid.label(i); 2]));

@@ -37,7 +37,7 @@ impl<B: Backend> ResNet<B> {
     /// # Panics
     /// Where `depth` is not 6 n + 2.
     pub fn new(depth: usize, classes: usize, device: &B::Device) -> Self {
-        assert!(depth > 2 && (depth - 2) % 6 == 0, "ResNet: the depth must be 6 n + 2, found {depth}");
+        assert!(depth > 2 && (depth - 2).is_multiple_of(6), "ResNet: the depth must be 6 n + 2, found {depth}");
         let per_stage = (depth - 2) / 6;
         let mut blocks = Vec::new();
         let mut channels = 16;
