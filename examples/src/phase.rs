@@ -71,7 +71,9 @@ where
     };
     if checkpoint.is_none_or(|epoch| epoch < plan.epochs) {
         launch(model.clone(), plan, checkpoint, &history)?;
-        if plan.interrupter.should_stop() {
+        // Burn's dashboard resets the state of the interrupter at the end; the message stays.
+        if let Some(reason) = plan.interrupter.get_message() {
+            println!("{}: {reason}", name(plan.phase));
             return Ok(End::Stopped(latest_checkpoint(plan.directory).unwrap_or(0)));
         }
     }
