@@ -159,7 +159,9 @@ where
         .num_epochs(plan.epochs)
         .with_interrupter(plan.interrupter.clone())
         .with_file_checkpointer(FileRecorder::default())
-        .with_checkpointing_strategy(KeepLastAndBest::new(history.clone(), ACCURACY))
+        .with_checkpointing_strategy(
+            KeepLastAndBest::new(history.clone(), ACCURACY).with_interrupter(plan.interrupter.clone()),
+        )
         .with_training_strategy(TrainingStrategy::Default(ExecutionStrategy::MultiDevice(
             plan.devices.to_vec(),
             MultiDeviceOptim::OptimMainDevice,

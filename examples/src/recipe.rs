@@ -67,7 +67,7 @@ impl Recipe {
             learning_rate: 0.1,
             schedule: ScheduleChoice::Steps,
             weight_decay: 2e-4,
-            scale_lr_factor: 0.01,
+            scale_lr_factor: 0.003,
             validation: 5000,
             augmentation: Augmentation { padding: 4, flip: true },
         }

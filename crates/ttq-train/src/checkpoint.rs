@@ -1,10 +1,11 @@
 //! Checkpoints that are whole or not there, and which of them to keep.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use burn::record::{FileRecorder, Recorder, RecorderError};
 use burn::tensor::backend::Backend;
+use burn::train::Interrupter;
 use burn::train::checkpoint::{CheckpointingAction, CheckpointingStrategy};
 use burn::train::metric::store::EventStoreClient;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::History;
 
 /// A [`FileRecorder`] around another that writes under a temporary name and then renames, so that a crash leaves nothing
-/// half-written under the final name.
+/// half-written under the final name. The file itself is the other recorder's: either can read it.
 #[derive(Debug, Clone, Default)]
 pub struct AtomicRecorder<R> {
     inner: R,
@@ -27,11 +28,12 @@ impl<B: Backend, R: FileRecorder<B>> Recorder<B> for AtomicRecorder<R> {
 
     fn save_item<I: Serialize>(&self, item: I, path: PathBuf) -> Result<(), RecorderError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let temporary = path.with_file_name(format!("part-{name}"));
+        let temporary = path.with_file_name(format!("{TEMPORARY}{name}"));
         self.inner.save_item(item, temporary.clone())?;
-        let extended = |path: &Path| path.with_extension(R::file_extension());
-        fs::rename(extended(&temporary), extended(&path)).map_err(|error| {
-            RecorderError::Unknown(format!("cannot rename {} to {}: {error}", temporary.display(), path.display()))
+        let [temporary, path] = [temporary, path].map(|path| path.with_extension(R::file_extension()));
+        publish(&temporary, &path).map_err(|error| {
+            let (temporary, path) = (temporary.display(), path.display());
+            RecorderError::Unknown(format!("cannot move {temporary} to {path}, free space or fix permissions: {error}"))
         })
     }
 
@@ -46,44 +48,81 @@ impl<B: Backend, R: FileRecorder<B>> FileRecorder<B> for AtomicRecorder<R> {
     }
 }
 
-/// Saves every epoch and keeps the last one, to resume from, and the one with the best validation metric, to use.
+/// Begins the name of a file that is still being written.
+const TEMPORARY: &str = "part-";
+
+/// Moves a file to its name once its bytes are on the disk: the name must not survive a power cut that the bytes do not.
+fn publish(temporary: &Path, path: &Path) -> std::io::Result<()> {
+    File::options().write(true).open(temporary)?.sync_all()?;
+    fs::rename(temporary, path)
+}
+
+/// Saves every epoch and keeps the last one, to resume from, and the one with the best validation metric (the earliest of
+/// equals), to use. Nothing older is deleted before all files of the new checkpoint are written.
 #[derive(Clone)]
 pub struct KeepLastAndBest {
     history: History,
     metric: String,
-    kept: Vec<usize>,
+    interrupter: Interrupter,
+    /// Epochs whose checkpoints may be there.
+    saved: Vec<usize>,
 }
 
 impl KeepLastAndBest {
     /// Keeps by `metric` (higher is better) as logged in `history`.
     pub fn new(history: History, metric: &str) -> Self {
-        // What an earlier process kept: its best, and its last, from which this one resumes.
-        let last = history.epochs().last().map(|metrics| metrics.epoch);
-        let kept = history.best_epoch(metric).into_iter().chain(last).collect();
-        Self { history, metric: metric.into(), kept }
+        // What an earlier process trained and, if it was killed in time, has not deleted.
+        let saved = history.epochs().iter().map(|metrics| metrics.epoch).collect();
+        Self { history, metric: metric.into(), interrupter: Interrupter::new(), saved }
+    }
+
+    /// Saves nothing once the training has been told to stop. Burn ends the validation of the running epoch then and asks
+    /// for its checkpoint all the same; the metric of a part of the split would choose the best epoch, and a resumed run
+    /// would not be the uninterrupted one. Without the checkpoint that epoch is trained again.
+    #[must_use]
+    pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
+        self.interrupter = interrupter;
+        self
+    }
+
+    fn actions(&mut self, epoch: usize) -> Vec<CheckpointingAction> {
+        if self.interrupter.should_stop() {
+            return Vec::new();
+        }
+        self.history.wait_valid(epoch, &self.metric);
+        let best = self.history.best_epoch(&self.metric);
+        self.saved.push(epoch);
+        let (kept, stale): (Vec<_>, Vec<_>) =
+            self.saved.iter().copied().partition(|saved| *saved == epoch || Some(*saved) == best);
+        self.saved = kept;
+        let mut actions = vec![CheckpointingAction::Save];
+        if !stale.is_empty() {
+            actions.push(BARRIER);
+        }
+        actions.extend(stale.into_iter().map(CheckpointingAction::Delete));
+        actions
     }
 }
 
+/// Deletes nothing, for epochs count from 1, but makes Burn wait: its three checkpointer threads (model, optimizer,
+/// schedule) each take an action only when they have done the one before. Without it the old model would go while the new
+/// optimizer is still being written, and a crash at that moment would leave no whole checkpoint.
+const BARRIER: CheckpointingAction = CheckpointingAction::Delete(0);
+
 impl CheckpointingStrategy for KeepLastAndBest {
     fn checkpointing(&mut self, epoch: usize, _store: &EventStoreClient) -> Vec<CheckpointingAction> {
-        self.history.wait_valid(epoch, &self.metric);
-        let best = self.history.best_epoch(&self.metric);
-        let keep = |saved: usize| saved == epoch || Some(saved) == best;
-        let mut actions = vec![CheckpointingAction::Save];
-        actions
-            .extend(self.kept.iter().filter(|saved| !keep(**saved)).map(|saved| CheckpointingAction::Delete(*saved)));
-        self.kept.retain(|saved| keep(*saved));
-        self.kept.push(epoch);
-        actions
+        self.actions(epoch)
     }
 }
 
 /// The newest epoch of which model, optimizer and schedule are all saved in the `checkpoint` folder of a training's
-/// directory.
+/// directory, by whatever recorder. Files that are still being written do not count.
 pub fn latest_checkpoint(directory: impl AsRef<Path>) -> Option<usize> {
+    // `model-3` of `model-3.mpk.gz`: some of Burn's extensions have two parts.
+    let stem = |name: &str| Some(name.split_once('.')?.0.to_owned());
     let names: Vec<String> = fs::read_dir(directory.as_ref().join("checkpoint"))
         .ok()?
-        .filter_map(|entry| Some(Path::new(&entry.ok()?.file_name()).file_stem()?.to_string_lossy().into_owned()))
+        .filter_map(|entry| stem(entry.ok()?.file_name().to_str()?))
         .collect();
     let has = |part: &str, epoch: usize| names.contains(&format!("{part}-{epoch}"));
     names
@@ -96,12 +135,18 @@ pub fn latest_checkpoint(directory: impl AsRef<Path>) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::tests::with_accuracies;
     use burn::backend::Flex;
     use burn::module::Module;
     use burn::nn::{Linear, LinearConfig};
-    use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder};
+    use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder, NamedMpkGzFileRecorder};
+    use burn::train::checkpoint::CheckpointingAction::{Delete, Save};
+    use burn::train::checkpoint::{AsyncCheckpointer, Checkpointer, CheckpointerError};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
-    type Atomic = AtomicRecorder<NamedMpkFileRecorder<FullPrecisionSettings>>;
+    type Plain = NamedMpkFileRecorder<FullPrecisionSettings>;
+    type Atomic = AtomicRecorder<Plain>;
 
     #[test]
     fn a_record_comes_back_and_leaves_no_temporary_file() {
@@ -116,6 +161,128 @@ mod tests {
         let other: Linear<Flex> = LinearConfig::new(3, 2).init(&device);
         let loaded = other.load_file(&path, &Atomic::default(), &device).unwrap();
         loaded.weight.val().into_data().assert_eq(&layer.weight.val().into_data(), true);
+        let other: Linear<Flex> = LinearConfig::new(3, 2).init(&device);
+        let plain = other.load_file(&path, &Plain::default(), &device).unwrap();
+        plain.weight.val().into_data().assert_eq(&layer.weight.val().into_data(), true);
+    }
+
+    /// Fails after its first bytes, as on a full disk.
+    #[derive(Debug, Clone, Default)]
+    struct Broken;
+
+    impl Recorder<Flex> for Broken {
+        type Settings = FullPrecisionSettings;
+        type RecordArgs = PathBuf;
+        type RecordOutput = ();
+        type LoadArgs = PathBuf;
+
+        fn save_item<I: Serialize>(&self, _item: I, path: PathBuf) -> Result<(), RecorderError> {
+            fs::write(path.with_extension("mpk"), "half").unwrap();
+            Err(RecorderError::Unknown("the disk is full".into()))
+        }
+
+        fn load_item<I: DeserializeOwned>(&self, path: &mut PathBuf) -> Result<I, RecorderError> {
+            Recorder::<Flex>::load_item(&Plain::default(), path)
+        }
+    }
+
+    impl FileRecorder<Flex> for Broken {
+        fn file_extension() -> &'static str {
+            "mpk"
+        }
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model-3");
+        let recorder = |saved: usize| Recorder::<Flex>::record(&Atomic::default(), saved, path.clone());
+        recorder(7).unwrap();
+        let broken = AtomicRecorder { inner: Broken };
+        assert!(Recorder::<Flex>::record(&broken, 8_usize, path.clone()).is_err());
+        let loaded: usize = Recorder::<Flex>::load(&Atomic::default(), path.clone(), &Default::default()).unwrap();
+        assert_eq!(loaded, 7);
+    }
+
+    #[test]
+    fn the_last_and_the_best_epoch_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let accuracies = [50.0, 70.0, 60.0, 70.0, 80.0];
+        let mut strategy = KeepLastAndBest::new(History::new(directory.path()), "Accuracy");
+        let expected = [
+            vec![Save],
+            vec![Save, BARRIER, Delete(1)],
+            vec![Save],
+            // As good as epoch 2, but later.
+            vec![Save, BARRIER, Delete(3)],
+            vec![Save, BARRIER, Delete(2), Delete(4)],
+        ];
+        for (index, expected) in expected.iter().enumerate() {
+            strategy.history = with_accuracies(directory.path(), &accuracies[..=index]);
+            assert_eq!(&strategy.actions(index + 1), expected, "epoch {}", index + 1);
+        }
+    }
+
+    /// Writes down what is done, and when it is done: a slow disk.
+    struct Slow(&'static str, Arc<Mutex<Vec<String>>>);
+
+    impl Checkpointer<usize, Flex> for Slow {
+        fn save(&self, epoch: usize, _record: usize) -> Result<(), CheckpointerError> {
+            std::thread::sleep(Duration::from_millis(if self.0 == "model" { 0 } else { 100 }));
+            self.1.lock().unwrap().push(format!("save {} {epoch}", self.0));
+            Ok(())
+        }
+
+        fn delete(&self, epoch: usize) -> Result<(), CheckpointerError> {
+            self.1.lock().unwrap().push(format!("delete {} {epoch}", self.0));
+            Ok(())
+        }
+
+        fn restore(&self, _epoch: usize, _device: &burn_flex::FlexDevice) -> Result<usize, CheckpointerError> {
+            Err(CheckpointerError::Unknown("never saved".into()))
+        }
+    }
+
+    #[test]
+    fn nothing_is_deleted_before_the_new_checkpoint_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut strategy = KeepLastAndBest::new(with_accuracies(directory.path(), &[50.0, 60.0]), "Accuracy");
+        strategy.saved.push(1);
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let parts = ["model", "optim", "scheduler"].map(|part| AsyncCheckpointer::new(Slow(part, log.clone())));
+        // The loop of Burn's learner.
+        for action in strategy.actions(2) {
+            for part in &parts {
+                match action {
+                    Save => part.save(2, 0).unwrap(),
+                    Delete(epoch) => part.delete(epoch).unwrap(),
+                }
+            }
+        }
+        drop(parts);
+        let log = log.lock().unwrap();
+        let at = |entry: &str| log.iter().position(|found| found == entry).unwrap();
+        assert!(at("delete model 1") > at("save optim 2").max(at("save scheduler 2")), "{log:?}");
+    }
+
+    #[test]
+    fn a_resumed_training_deletes_what_its_predecessor_did_not() {
+        let directory = tempfile::tempdir().unwrap();
+        with_accuracies(directory.path(), &[50.0, 70.0, 60.0]);
+        let mut strategy = KeepLastAndBest::new(History::resume(directory.path(), 3).unwrap(), "Accuracy");
+        strategy.history = with_accuracies(directory.path(), &[50.0, 70.0, 60.0, 65.0]);
+        assert_eq!(strategy.actions(4), [Save, BARRIER, Delete(1), Delete(3)]);
+    }
+
+    #[test]
+    fn an_epoch_in_which_training_was_stopped_is_not_saved() {
+        let directory = tempfile::tempdir().unwrap();
+        let interrupter = Interrupter::new();
+        let history = with_accuracies(directory.path(), &[50.0, 100.0]);
+        let mut strategy = KeepLastAndBest::new(history, "Accuracy").with_interrupter(interrupter.clone());
+        assert_eq!(strategy.actions(1)[0], Save);
+        interrupter.stop(None);
+        assert_eq!(strategy.actions(2), []);
     }
 
     #[test]
@@ -130,5 +297,16 @@ mod tests {
         assert_eq!(latest_checkpoint(directory.path()), Some(2));
         fs::write(folder.join("scheduler-10.mpk"), "").unwrap();
         assert_eq!(latest_checkpoint(directory.path()), Some(10));
+    }
+
+    #[test]
+    fn a_checkpoint_is_found_whatever_its_extension() {
+        let directory = tempfile::tempdir().unwrap();
+        let recorder = AtomicRecorder::<NamedMpkGzFileRecorder<FullPrecisionSettings>>::default();
+        for part in ["model", "optim", "scheduler"] {
+            let path = directory.path().join("checkpoint").join(format!("{part}-12"));
+            Recorder::<Flex>::record(&recorder, 1_usize, path).unwrap();
+        }
+        assert_eq!(latest_checkpoint(directory.path()), Some(12));
     }
 }

@@ -13,8 +13,9 @@ use crate::History;
 /// threshold + mean of the five accuracies that are patience to patience + 4 epochs old
 /// ```
 ///
-/// that is, when `patience` epochs have not brought `threshold` more than five epochs back then. Patience 10 and
-/// threshold 0.01 unless set.
+/// that is, when `patience` epochs have not raised the accuracy by `threshold` over the mean of the five before them.
+/// Accuracies count as fractions of 1, while Burn's metrics are percents: the rule divides by 100. Patience 10 and threshold
+/// 0.01 unless set.
 #[derive(Clone)]
 pub struct EarlyStopping {
     history: History,
@@ -46,6 +47,14 @@ impl EarlyStopping {
         self
     }
 
+    fn stops_after(&self, epoch: usize) -> bool {
+        self.history.wait_valid(epoch, &self.metric);
+        let epochs = self.history.epochs();
+        let accuracies: Vec<f64> =
+            epochs.iter().filter_map(|e| e.valid.get(&self.metric)).map(|percent| percent / 100.0).collect();
+        self.stops(&accuracies)
+    }
+
     /// The rule on the accuracies (fractions of 1) of all epochs so far, oldest first.
     fn stops(&self, accuracies: &[f64]) -> bool {
         let n = accuracies.len();
@@ -59,17 +68,53 @@ impl EarlyStopping {
 
 impl EarlyStoppingStrategy for EarlyStopping {
     fn should_stop(&mut self, epoch: usize, _store: &EventStoreClient) -> bool {
-        self.history.wait_valid(epoch, &self.metric);
-        let epochs = self.history.epochs();
-        let accuracies: Vec<f64> =
-            epochs.iter().filter_map(|e| e.valid.get(&self.metric)).map(|percent| percent / 100.0).collect();
-        self.stops(&accuracies)
+        self.stops_after(epoch)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::tests::with_accuracies;
+
+    /// The port's rule, epoch by epoch.
+    fn naive(accuracies: &[f64], patience: usize, threshold: f64) -> Vec<bool> {
+        (1..=accuracies.len())
+            .map(|epochs| {
+                let aged = |age: usize| accuracies[epochs - 1 - age];
+                let mean = || (0..5).map(|k| aged(patience + 4 - k)).sum::<f64>() / 5.0;
+                epochs > patience + 4 && aged(0) < threshold + mean()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_rule_is_the_ports_on_any_course() {
+        let directory = tempfile::tempdir().unwrap();
+        let saturating = |k: i32| 0.9 - 0.5 * (-f64::from(k) / 6.0).exp() + 0.02 * f64::from(k * k).sin();
+        let accuracies: Vec<f64> = (0..60).map(saturating).collect();
+        let mut stops = 0;
+        for patience in [0, 1, 5, 10, 30] {
+            for threshold in [0.0, 0.01, 0.05] {
+                let rule = EarlyStopping::new(History::new(directory.path()), "Accuracy")
+                    .with_patience(patience)
+                    .with_threshold(threshold);
+                let found: Vec<bool> = (1..=60).map(|epochs| rule.stops(&accuracies[..epochs])).collect();
+                assert_eq!(found, naive(&accuracies, patience, threshold), "patience {patience}, {threshold}");
+                stops += found.iter().filter(|stop| **stop).count();
+            }
+        }
+        assert!((100..800).contains(&stops), "{stops} of 900: a course on which the rule says both");
+    }
+
+    #[test]
+    fn percents_of_the_history_are_compared_as_fractions() {
+        let directory = tempfile::tempdir().unwrap();
+        for (latest, stops) in [(50.9, true), (51.1, false)] {
+            let history = with_accuracies(directory.path(), &[50.0, 50.0, 50.0, 50.0, 50.0, latest]);
+            assert_eq!(EarlyStopping::new(history, "Accuracy").with_patience(1).stops_after(6), stops);
+        }
+    }
 
     #[test]
     fn training_stops_when_patience_epochs_brought_less_than_the_threshold() {

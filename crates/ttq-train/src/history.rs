@@ -9,7 +9,7 @@ use std::time::Duration;
 use burn::train::logger::{FileMetricLogger, MetricLogger};
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// How long to wait for metrics that are still being computed on their thread.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// The file cannot be read.
-    #[error("the history {} of the run to resume cannot be read: {source}", path.display())]
+    #[error("the history {} of the run to resume cannot be read: restore it or start a new run ({source})", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -33,6 +33,19 @@ pub enum HistoryError {
         /// Why.
         source: serde_json::Error,
     },
+    /// The file lacks an epoch that the checkpoint has behind it.
+    #[error(
+        "{} lacks epoch {missing}, so the run cannot go on after epoch {epoch}: resume earlier or start a new run",
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The first epoch that is not there.
+        missing: usize,
+        /// The epoch to resume after.
+        epoch: usize,
+    },
 }
 
 /// The numeric metrics of one epoch: means over the epoch, by the metric's name.
@@ -41,9 +54,17 @@ pub struct EpochMetrics {
     /// The epoch, from 1.
     pub epoch: usize,
     /// Metrics of the training split.
+    #[serde(deserialize_with = "null_is_nan")]
     pub train: BTreeMap<String, f64>,
     /// Metrics of the validation split.
+    #[serde(deserialize_with = "null_is_nan")]
     pub valid: BTreeMap<String, f64>,
+}
+
+/// JSON has no infinity and no NaN: `serde_json` writes `null` for a metric that diverged, and would not read it back.
+fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let values = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
+    Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }
 
 /// The metrics of every epoch. A handle: clones share one history.
@@ -53,7 +74,9 @@ pub struct EpochMetrics {
 /// the first epoch after a resume 1. Register it with `SupervisedTraining::with_metric_logger(history.clone())`; the
 /// schedules, the early stopping and the checkpoint strategy of this crate read from it.
 ///
-/// After every epoch it writes `history.json` into its directory.
+/// A value is Burn's running one after the epoch's last batch: for a metric that is a mean, the mean over the epoch's items.
+///
+/// After every epoch it writes `history.json` into its directory. Every launch needs a history of its own.
 #[derive(Clone)]
 pub struct History {
     shared: Arc<Shared>,
@@ -86,13 +109,16 @@ impl History {
     /// The history of a run that goes on after `epoch`. Later epochs are dropped: they will be trained again.
     ///
     /// # Errors
-    /// [`HistoryError`] where `history.json` in `directory` cannot be read.
+    /// [`HistoryError`] where `history.json` in `directory` cannot be read or lacks an epoch up to `epoch`.
     pub fn resume(directory: impl AsRef<Path>, epoch: usize) -> Result<Self, HistoryError> {
         let path = file(directory.as_ref());
         let text = fs::read_to_string(&path).map_err(|source| HistoryError::Read { path: path.clone(), source })?;
         let epochs: Vec<EpochMetrics> =
-            serde_json::from_str(&text).map_err(|source| HistoryError::Format { path, source })?;
-        let epochs = epochs.into_iter().filter(|e| e.epoch <= epoch).map(|e| (e.epoch, e)).collect();
+            serde_json::from_str(&text).map_err(|source| HistoryError::Format { path: path.clone(), source })?;
+        let epochs: BTreeMap<_, _> = epochs.into_iter().filter(|e| e.epoch <= epoch).map(|e| (e.epoch, e)).collect();
+        if let Some(missing) = (1..=epoch).find(|number| !epochs.contains_key(number)) {
+            return Err(HistoryError::Missing { path, missing, epoch });
+        }
         Ok(Self::with(directory.as_ref(), epoch, epochs))
     }
 
@@ -130,10 +156,12 @@ impl History {
         state.epochs.get(&epoch)?.valid.get(metric).copied()
     }
 
-    /// The complete epoch with the highest value of a validation metric; the earliest of equals.
+    /// The complete epoch with the highest value of a validation metric; the earliest of equals. A value that is
+    /// not finite is never the best.
     pub fn best_epoch(&self, metric: &str) -> Option<usize> {
         let epochs = self.epochs();
         let values = epochs.iter().filter_map(|e| e.valid.get(metric).map(|value| (e.epoch, *value)));
+        let values = values.filter(|(_, value)| value.is_finite());
         let best = values.reduce(|best, next| if next.1 > best.1 { next } else { best })?;
         Some(best.0)
     }
@@ -148,6 +176,7 @@ impl History {
         let temporary = path.with_extension("json.part");
         let written = serde_json::to_string_pretty(epochs)
             .map_err(std::io::Error::from)
+            .and_then(|text| path.parent().map_or(Ok(()), fs::create_dir_all).map(|()| text))
             .and_then(|text| fs::write(&temporary, text))
             .and_then(|()| fs::rename(&temporary, path));
         if let Err(error) = written {
@@ -243,11 +272,16 @@ pub(crate) mod tests {
 
     fn log_epoch(history: &mut History, burns_number: usize, epoch: usize, accuracy: f64) {
         for (split, value) in [(Split::Train, accuracy - 1.0), (Split::Valid, accuracy)] {
-            let entry = MetricEntry::new(id(), SerializedEntry::new(String::new(), value.to_string()));
-            let update = NumericMetricUpdate::new(entry, NumericEntry::Value(0.0), NumericEntry::Value(value));
-            history.log(MetricsUpdate::new(vec![], vec![update]), burns_number, &split);
+            history.log(update(0.0, value), burns_number, &split);
             history.log_epoch_summary(EpochSummary::new(epoch, split));
         }
+    }
+
+    /// What Burn logs for one batch: the value of the batch and the one of the epoch so far.
+    fn update(batch: f64, running: f64) -> MetricsUpdate {
+        let entry = MetricEntry::new(id(), SerializedEntry::new(String::new(), batch.to_string()));
+        let update = NumericMetricUpdate::new(entry, NumericEntry::Value(batch), NumericEntry::Value(running));
+        MetricsUpdate::new(vec![], vec![update])
     }
 
     #[test]
@@ -283,6 +317,39 @@ pub(crate) mod tests {
         log_epoch(&mut resumed, 1, 3, 65.0);
         assert_eq!(resumed.epochs(), whole.epochs());
         assert!(directory.path().join("valid/epoch-3/Accuracy.log").is_file());
+    }
+
+    #[test]
+    fn a_metric_that_diverged_survives_a_resume_and_is_never_best() {
+        let directory = tempfile::tempdir().unwrap();
+        let whole = with_accuracies(directory.path(), &[f64::NAN, 60.0, f64::INFINITY]);
+        let resumed = History::resume(directory.path(), 3).unwrap();
+        assert_eq!(whole.best_epoch("Accuracy"), Some(2));
+        assert!(resumed.wait_valid(1, "Accuracy").unwrap().is_nan());
+        assert_eq!(resumed.best_epoch("Accuracy"), Some(2));
+    }
+
+    #[test]
+    fn the_last_running_value_of_an_epoch_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut history = with_accuracies(directory.path(), &[]);
+        for (batch, running) in [(10.0, 10.0), (40.0, 25.0), (70.0, 40.0)] {
+            history.log(update(batch, running), 1, &Split::Valid);
+            assert_eq!(history.epoch(1), None);
+        }
+        history.log_epoch_summary(EpochSummary::new(1, Split::Valid));
+        assert_eq!(history.wait_valid(1, "Accuracy"), Some(40.0));
+        // The next epoch starts from nothing.
+        history.log_epoch_summary(EpochSummary::new(2, Split::Valid));
+        assert_eq!(history.wait_valid(2, "Accuracy"), None);
+    }
+
+    #[test]
+    fn a_history_that_lacks_an_epoch_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        with_accuracies(directory.path(), &[50.0, 60.0]);
+        let error = History::resume(directory.path(), 3).err().unwrap().to_string();
+        assert!(error.contains("lacks epoch 3") && error.contains("history.json"), "{error}");
     }
 
     #[test]

@@ -14,18 +14,21 @@ use burn::prelude::*;
 /// threads.
 pub type MakeItem<I> = Arc<dyn Fn(usize, usize) -> I + Send + Sync>;
 
-/// Batches that two of a worker's own wait in line before it rests.
+/// So many finished batches of each worker wait in line before it rests.
 const PREFETCH: usize = 2;
 
 /// A [`DataLoader`] for exact resume: what it yields in an epoch is a pure function of its seed, the epoch and nothing
 /// else. Burn's own loaders draw from one generator for the whole run, so a resumed run sees other data.
 ///
-/// - The order of epoch `e` is a Fisher-Yates shuffle driven by splitmix64 from `(seed, e)`; it does not depend on the
-///   version of any random-number crate.
+/// - The order of epoch `e` is a Fisher-Yates shuffle from the last place to the second. With `mix` the finalizer of
+///   splitmix64 and `s = mix(seed ^ mix(e))`, draw `k` (from 1) is `mix(s + k)` modulo the number of places left. It does
+///   not depend on the version of any random-number crate.
 /// - Every call of `iter` is the next epoch, beginning with [`first_epoch`](Self::first_epoch).
 /// - Items and batches are made on threads of the loader's own and delivered in order; dropping the iterator ends them.
 /// - A slice, which is what Burn gives each of several devices, takes the same share of *every* batch, so that all devices
-///   together see exactly the batches that one device would see.
+///   together see exactly the batches that one device would see. The slice `[start, end)` of `n` items is, of a batch of
+///   `b`, from `round(b start / n)` up to `round(b end / n)`; where that is empty it yields no batch. Rounding makes the
+///   shares of `d` devices equal wherever `d` divides `b`, also where it does not divide `n`.
 pub struct ReproducibleLoader<B: Backend, I, O> {
     make: MakeItem<I>,
     batcher: Arc<dyn Batcher<B, I, O>>,
@@ -104,7 +107,8 @@ impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
         self
     }
 
-    /// Leaves out a last batch that is smaller than the others. (Which items are left out differs by epoch.)
+    /// Leaves out a last batch that is smaller than the others. (Which items are left out differs by epoch; `num_items`
+    /// still counts them, `progress` does not.)
     #[must_use]
     pub fn without_partial_batch(mut self) -> Self {
         self.whole_batches = true;
@@ -117,13 +121,20 @@ impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
         if let Some(seed) = self.seed {
             shuffle(&mut order, mix(seed ^ mix(epoch as u64)));
         }
-        let part = |at: usize, n: usize| (n as u128 * at as u128 / self.len.max(1) as u128) as usize;
+        let (start, end) = self.share;
         order
             .chunks(self.batch_size)
             .filter(|batch| !self.whole_batches || batch.len() == self.batch_size)
-            .map(|batch| batch[part(self.share.0, batch.len())..part(self.share.1, batch.len())].to_vec())
+            .map(|batch| batch[self.part(start, batch.len())..self.part(end, batch.len())].to_vec())
             .filter(|batch| !batch.is_empty())
             .collect()
+    }
+
+    /// `at` of `len` items, in a batch of `n`: rounded to the nearest, for Burn rounds the ends of its slices down, and a
+    /// second rounding down would give the first of two devices 63 of 128 items.
+    fn part(&self, at: usize, n: usize) -> usize {
+        let (at, n, len) = (at as u128, n as u128, self.len as u128);
+        ((2 * n * at + len) / (2 * len).max(1)) as usize
     }
 }
 
@@ -182,7 +193,8 @@ where
 
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<B, O>> {
         let (first, last) = self.share;
-        let share = ((first + start).min(last), (first + end).min(last));
+        let end = first.saturating_add(end).min(last);
+        let share = (first.saturating_add(start).min(end), end);
         Arc::new(Self { share, ..self.clone() })
     }
 }
@@ -218,6 +230,17 @@ impl<O> Iterator for Batches<O> {
         self.next += 1;
         self.processed += batch.len();
         Some(output)
+    }
+}
+
+impl<O> Drop for Batches<O> {
+    /// Workers stop at the next batch that nobody takes. They are waited for, so that none uses the device any more.
+    fn drop(&mut self) {
+        let threads: Vec<_> = self.workers.drain(..).filter_map(|Worker { thread, .. }| thread).collect();
+        for thread in threads {
+            // A panic in a batch that nobody asked for is no one's business.
+            drop(thread.join());
+        }
     }
 }
 
@@ -303,9 +326,45 @@ mod tests {
                 assert_eq!(&together, batch);
             }
         }
-        let slice = loader(40, 10).slice(0, 20).slice(10, 20);
-        assert_eq!(slice.num_items(), 10);
-        assert_eq!(epoch(&*slice).len(), 4);
+    }
+
+    #[test]
+    fn a_slice_of_a_slice_is_its_share_of_every_batch() {
+        let whole = epoch(&loader(40, 8));
+        let slice = loader(40, 8).slice(20, 40).slice(5, 10);
+        assert_eq!(slice.num_items(), 5);
+        let found = epoch(&*slice);
+        assert_eq!(found, whole.iter().map(|batch| batch[5..6].to_vec()).collect::<Vec<_>>());
+        // Out of range and backwards are empty.
+        assert_eq!(loader(40, 8).slice(0, 5).slice(5, 90).num_items(), 0);
+        assert_eq!(loader(40, 8).slice(7, 3).num_items(), 0);
+    }
+
+    #[test]
+    fn devices_get_equal_shares_where_they_divide_the_batch() {
+        for len in [47, 48, 49, 50] {
+            let slices = split_dataloader(Arc::new(loader(len, 6).without_partial_batch()), &[Default::default(); 2]);
+            for slice in slices {
+                assert_eq!(epoch(&*slice).iter().map(Vec::len).collect::<Vec<_>>(), vec![3; len / 6], "{len} items");
+            }
+        }
+    }
+
+    #[test]
+    fn a_slice_yields_no_batch_where_its_share_is_empty() {
+        // The last batch holds one item for three devices.
+        let slices = split_dataloader(Arc::new(loader(13, 6)), &[Default::default(); 3]);
+        let counts: Vec<_> = slices.iter().map(|slice| epoch(&**slice).len()).collect();
+        assert_eq!(counts.iter().sum::<usize>(), 7, "{counts:?}");
+    }
+
+    #[test]
+    fn the_order_is_the_same_on_every_machine_and_in_every_version() {
+        // The first value of splitmix64 from seed 0, as published; the orders were computed apart, from the documentation.
+        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
+        let loader = loader(10, 10).shuffle(42);
+        assert_eq!(indices(&epoch(&loader)), [7, 8, 3, 1, 6, 5, 0, 9, 4, 2]);
+        assert_eq!(indices(&epoch(&loader)), [3, 5, 1, 4, 2, 8, 0, 6, 9, 7]);
     }
 
     #[test]
@@ -326,11 +385,39 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_set_yields_no_batch_and_an_iterator_may_be_dropped_early() {
+    fn an_empty_set_yields_no_batch() {
         assert!(epoch(&loader(0, 4)).is_empty());
-        let loader = loader(1000, 2);
+        assert!(epoch(&*loader(0, 4).slice(0, 0)).is_empty());
+    }
+
+    #[test]
+    fn an_iterator_dropped_early_leaves_no_thread_behind() {
+        for (workers, taken) in [(1, 0), (2, 1), (8, 5)] {
+            let made = Arc::new(AtomicUsize::new(0));
+            let counter = made.clone();
+            let make: MakeItem<(usize, usize)> = Arc::new(move |index, epoch| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                (index, epoch)
+            });
+            let loader = Loader::new(1000, make.clone(), Arc::new(Collect), 2, Default::default()).workers(workers);
+            let mut iterator = loader.iter();
+            assert_eq!(iterator.by_ref().take(taken).count(), taken);
+            drop(iterator);
+            assert_eq!(Arc::strong_count(&make), 2, "the loader's and this one");
+            // Bounded: what was taken, the line of each worker, one batch in hand and one in the making.
+            assert!(made.load(Ordering::Relaxed) <= 2 * (taken + workers * (PREFETCH + 2)));
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_batch_that_nobody_takes_is_silent() {
+        let make: MakeItem<(usize, usize)> = Arc::new(|index, epoch| {
+            assert!(index < 2, "item {index} is broken");
+            (index, epoch)
+        });
+        let loader = Loader::new(9, make, Arc::new(Collect), 2, Default::default()).workers(1);
         let mut iterator = loader.iter();
-        assert!(iterator.next().is_some());
+        assert_eq!(iterator.next().map(|batch| batch.len()), Some(2));
         drop(iterator);
     }
 

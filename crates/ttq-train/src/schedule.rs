@@ -9,33 +9,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::History;
 
-/// How the learning rate goes, for all optimizer groups alike.
+/// How the learning rate goes. It is one rate, to which the optimizer's groups apply their own factors.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleConfig {
     /// The base rate throughout.
     #[default]
     Constant,
-    /// The base rate times `gamma` to the number of milestones that lie behind: after `m` epochs have been trained, the
-    /// milestone `m` does.
+    /// After `e` trained epochs
+    ///
+    /// ```text
+    /// lr = base * gamma ^ (number of milestones m with e >= m)
+    /// ```
+    ///
+    /// so that the milestones 80 and 120 with `gamma` 0.1 are the TTQ paper's "divided by ten at epochs 80, 120": epochs 1
+    /// to 80 run at the base rate.
     MultiStep {
         /// Numbers of epochs.
         milestones: Vec<usize>,
         /// Factor at each.
         gamma: f64,
     },
-    /// From a tenth of the base rate up to it over the warm-up, then along a cosine down to `min_factor` times it.
+    /// With `w` steps of warm-up out of `n`, step `t` (from 0) runs at
+    ///
+    /// ```text
+    /// base * (0.1 + 0.9 t / w)                                                                    t <  w
+    /// base * (min_factor + (1 - min_factor) (1 + cos(pi (t - w) / (n - w))) / 2)                  t >= w
+    /// ```
+    ///
+    /// by Burn's linear and cosine schedulers, one after the other. (The linear one cannot begin at 0.)
     WarmupCosine {
         /// Epochs of warm-up.
         warmup_epochs: usize,
         /// Where the cosine ends, as a factor of the base rate.
         min_factor: f64,
     },
-    /// Down when validation accuracy rests.
+    /// Down when validation accuracy no longer rises.
     Plateau(PlateauConfig),
 }
 
-/// PyTorch's `ReduceLROnPlateau(mode="max", threshold_mode="abs")`, with the port's numbers.
+/// PyTorch's `ReduceLROnPlateau(mode="max", threshold_mode="abs")`, with the port's numbers. After every epoch:
+///
+/// ```text
+/// accuracy > best + threshold:  best = accuracy, bad = 0        otherwise:  bad = bad + 1
+/// bad > patience:               lr = max(lr * factor, min_lr), bad = 0
+/// ```
+///
+/// As in PyTorch, a step of the rate that is not above 1e-8 is left out. Accuracy counts as a fraction of 1, while Burn's
+/// metrics are percents: the schedule divides by 100.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlateauConfig {
@@ -59,12 +80,18 @@ impl Default for PlateauConfig {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ScheduleError {
     /// The learning rate.
-    #[error("the learning rate {0} is out of range: take one above 0 and at most 1")]
-    LearningRate(f64),
+    #[error("the learning rate {value} is out of range: take one above 0 and at most 1")]
+    LearningRate {
+        /// Its value.
+        value: LearningRate,
+    },
     /// The length.
-    #[error("a schedule needs at least one step in an epoch, found {0}: take more data or smaller batches")]
-    StepsPerEpoch(usize),
-    /// A factor.
+    #[error("a schedule needs at least one step in an epoch, found {found}: take more data or smaller batches")]
+    StepsPerEpoch {
+        /// What was given.
+        found: usize,
+    },
+    /// A number of the configuration.
     #[error("the schedule's {name} {value} is out of range: take one from 0 to 1")]
     Factor {
         /// Which.
@@ -73,13 +100,17 @@ pub enum ScheduleError {
         value: f64,
     },
     /// What Burn's own schedule refused.
-    #[error("the learning-rate schedule cannot be made: {0}")]
-    Burn(String),
+    #[error("Burn refuses the schedule, change the learning rate or the number of epochs: {reason}")]
+    Burn {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl ScheduleConfig {
-    /// The schedule for a training of `epochs` epochs of `steps_per_epoch` iterations. A plateau reads the validation
-    /// metric `metric`, in percent, from `history`.
+    /// The schedule for a training of `epochs` epochs of `steps_per_epoch` iterations: the number of batches that the
+    /// training's loader yields in an epoch, for epochs are counted by it. (Several devices take a batch together, and
+    /// accumulated batches count one by one.) A plateau reads the validation metric `metric`, in percent, from `history`.
     ///
     /// # Errors
     /// [`ScheduleError`] where a number is out of range.
@@ -92,14 +123,15 @@ impl ScheduleConfig {
         metric: &str,
     ) -> Result<Schedule, ScheduleError> {
         if !(base > 0.0 && base <= 1.0) {
-            return Err(ScheduleError::LearningRate(base));
+            return Err(ScheduleError::LearningRate { value: base });
         }
         if steps_per_epoch == 0 {
-            return Err(ScheduleError::StepsPerEpoch(0));
+            return Err(ScheduleError::StepsPerEpoch { found: steps_per_epoch });
         }
         let factor = |name, value: f64| {
             if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(ScheduleError::Factor { name, value }) }
         };
+        let burn = |reason| ScheduleError::Burn { reason };
         let kind = match self {
             Self::Constant => Kind::Constant,
             Self::MultiStep { milestones, gamma } => {
@@ -113,12 +145,14 @@ impl ScheduleConfig {
                 let cosine = CosineAnnealingLrSchedulerConfig::new(base, cosine_steps).with_min_lr(min_lr);
                 Kind::WarmupCosine {
                     warmup_steps,
-                    warmup: warmup.init().map_err(ScheduleError::Burn)?,
-                    cosine: cosine.init().map_err(ScheduleError::Burn)?,
+                    warmup: warmup.init().map_err(burn)?,
+                    cosine: cosine.init().map_err(burn)?,
                 }
             }
             Self::Plateau(config) => {
                 factor("factor", config.factor)?;
+                factor("threshold", config.threshold)?;
+                factor("min_lr", config.min_lr)?;
                 Kind::Plateau { config: *config, history: history.clone(), metric: metric.into() }
             }
         };
@@ -126,8 +160,9 @@ impl ScheduleConfig {
     }
 }
 
-/// A learning-rate schedule for burn-train. Its state, saved in every checkpoint, is the number of steps taken and what the
-/// plateau has seen.
+/// A learning-rate schedule for burn-train, which asks for one rate per iteration. Its state, saved in every checkpoint, is
+/// the number of steps taken and what the plateau has seen; loaded at any step, it goes on with exactly the rates that were
+/// to come.
 #[derive(Clone)]
 pub struct Schedule {
     kind: Kind,
@@ -153,23 +188,30 @@ struct Plateau {
     reductions: usize,
 }
 
+/// PyTorch's `eps`: the least step of the rate.
+const LEAST_STEP: f64 = 1e-8;
+
 impl Plateau {
     /// One validation accuracy, a fraction of 1.
-    fn observe(&mut self, accuracy: f64, config: &PlateauConfig) {
-        if self.best.is_none_or(|best| accuracy > best + config.threshold) {
+    fn observe(&mut self, accuracy: f64, base: LearningRate, config: &PlateauConfig) {
+        if accuracy > self.best.unwrap_or(f64::NEG_INFINITY) + config.threshold {
             self.best = Some(accuracy);
             self.bad_epochs = 0;
         } else {
             self.bad_epochs += 1;
         }
         if self.bad_epochs > config.patience {
-            self.reductions += 1;
+            let lower = Self { reductions: self.reductions + 1, ..*self };
+            if self.rate(base, config) - lower.rate(base, config) > LEAST_STEP {
+                self.reductions = lower.reductions;
+            }
             self.bad_epochs = 0;
         }
     }
 
+    /// Multiplied one by one, which rounds as PyTorch does.
     fn rate(&self, base: LearningRate, config: &PlateauConfig) -> LearningRate {
-        (base * config.factor.powi(self.reductions as i32)).max(config.min_lr)
+        (0..self.reductions).fold(base, |lr, _| f64::max(lr * config.factor, config.min_lr))
     }
 }
 
@@ -192,7 +234,7 @@ impl LrScheduler for Schedule {
             Kind::Plateau { config, history, metric } => {
                 if finished > 0 && step.is_multiple_of(self.steps_per_epoch) {
                     match history.wait_valid(finished, metric) {
-                        Some(percent) => self.plateau.observe(percent / 100.0, config),
+                        Some(percent) => self.plateau.observe(percent / 100.0, self.base, config),
                         None => log::warn!("epoch {finished} has no metric `{metric}`: the learning rate stays"),
                     }
                 }
@@ -230,10 +272,13 @@ mod tests {
     use crate::history::tests::with_accuracies;
     use burn::backend::Flex;
 
-    fn build(config: &ScheduleConfig, steps: usize, epochs: usize, accuracies: &[f64]) -> Schedule {
-        let directory = tempfile::tempdir().unwrap();
-        let history = with_accuracies(directory.path(), accuracies);
-        config.build(0.1, steps, epochs, &history, "Accuracy").unwrap()
+    /// A complete history; its files go, for nothing is logged any more.
+    fn history(accuracies: &[f64]) -> History {
+        with_accuracies(tempfile::tempdir().unwrap().path(), accuracies)
+    }
+
+    fn build(config: &ScheduleConfig, steps: usize, epochs: usize, history: &History) -> Schedule {
+        config.build(0.1, steps, epochs, history, "Accuracy").unwrap()
     }
 
     /// The learning rate at the first step of each epoch.
@@ -259,17 +304,31 @@ mod tests {
     #[test]
     fn milestones_count_trained_epochs() {
         let config = ScheduleConfig::MultiStep { milestones: vec![2, 3], gamma: 0.1 };
-        assert_close(&epochs(build(&config, 5, 5, &[]), 5, 5), &[0.1, 0.1, 0.01, 0.001, 0.001]);
+        assert_close(&epochs(build(&config, 5, 5, &history(&[])), 5, 5), &[0.1, 0.1, 0.01, 0.001, 0.001]);
     }
 
     #[test]
     fn warm_up_rises_to_the_base_and_the_cosine_falls_from_it() {
         let config = ScheduleConfig::WarmupCosine { warmup_epochs: 1, min_factor: 0.0 };
-        let mut schedule = build(&config, 10, 3, &[]);
+        let mut schedule = build(&config, 10, 3, &history(&[]));
         let rates: Vec<f64> = (0..30).map(|_| schedule.step()).collect();
         assert!(rates[..11].windows(2).all(|pair| pair[0] < pair[1]));
         assert_close(&[rates[0], rates[10]], &[0.01, 0.1]);
         assert!(rates[10..].windows(2).all(|pair| pair[0] > pair[1]) && rates[29] < 0.001);
+    }
+
+    #[test]
+    fn warm_up_and_cosine_follow_their_equations() {
+        let config = ScheduleConfig::WarmupCosine { warmup_epochs: 2, min_factor: 0.1 };
+        let mut schedule = build(&config, 4, 5, &history(&[]));
+        let found: Vec<f64> = (0..20).map(|_| schedule.step()).collect();
+        let expected: Vec<f64> = (0..20)
+            .map(|t| match t {
+                0..8 => 0.1 * (0.1 + 0.9 * f64::from(t) / 8.0),
+                _ => 0.1 * (0.1 + 0.9 * (1.0 + (std::f64::consts::PI * f64::from(t - 8) / 12.0).cos()) / 2.0),
+            })
+            .collect();
+        assert_close(&found, &expected);
     }
 
     /// `ReduceLROnPlateau(mode="max", threshold_mode="abs")`, transcribed from PyTorch.
@@ -284,7 +343,10 @@ mod tests {
                 bad += 1;
             }
             if bad > config.patience {
-                lr = f64::max(lr * config.factor, config.min_lr);
+                let new = f64::max(lr * config.factor, config.min_lr);
+                if lr - new > 1e-8 {
+                    lr = new;
+                }
                 bad = 0;
             }
             rates.push(lr);
@@ -292,32 +354,54 @@ mod tests {
         rates
     }
 
+    /// Compares bit for bit.
+    fn assert_as_pytorch(config: PlateauConfig, percents: &[f64], history: &History) -> Vec<f64> {
+        let fractions: Vec<f64> = percents.iter().map(|percent| percent / 100.0).collect();
+        let n = percents.len() + 1;
+        let schedule = build(&ScheduleConfig::Plateau(config), 3, n, history);
+        let rates = epochs(schedule, 3, n);
+        assert_eq!(rates, pytorch(&config, &fractions), "{config:?} on {percents:?}");
+        rates
+    }
+
     #[test]
     fn a_plateau_lowers_the_rate_as_pytorch_does() {
-        let percents = [50.0, 60.0, 60.5, 61.5, 61.9, 62.0, 62.1, 62.2, 70.0, 70.0, 70.0, 70.0, 70.9, 71.5];
-        let fractions = percents.map(|percent| percent / 100.0);
-        for patience in [0, 1, 2, 4] {
-            let config = PlateauConfig { patience, min_lr: 1e-4, ..PlateauConfig::default() };
-            let schedule = build(&ScheduleConfig::Plateau(config), 3, 20, &percents);
-            assert_close(&epochs(schedule, 3, 15), &pytorch(&config, &fractions));
+        let rising = [50.0, 60.0, 60.5, 61.5, 61.9, 62.0, 62.1, 62.2, 70.0, 70.0, 70.0, 70.0, 70.9, 71.5];
+        let diverged = [f64::NAN, 30.0, f64::NAN, 35.0, 20.0, 20.0];
+        // A walk that looks random.
+        let walk: Vec<f64> = (0..40).map(|k| 50.0 + f64::from(k) / 4.0 + 4.0 * f64::from(k * k).sin()).collect();
+        for percents in [&rising[..], &diverged, &walk] {
+            let history = history(percents);
+            for patience in [0, 1, 2, 4] {
+                for (factor, min_lr) in [(0.1, 0.0), (0.1, 1e-4), (0.3, 0.02), (1.0, 0.0)] {
+                    let config = PlateauConfig { patience, factor, min_lr, ..Default::default() };
+                    assert_as_pytorch(config, percents, &history);
+                }
+            }
         }
+    }
+
+    #[test]
+    fn a_plateau_stops_at_steps_too_small_for_pytorch() {
+        let rates =
+            assert_as_pytorch(PlateauConfig { patience: 0, ..Default::default() }, &[50.0; 12], &history(&[50.0; 12]));
+        assert!(rates[11] > 0.9e-8, "{rates:?}");
     }
 
     #[test]
     fn a_saved_schedule_goes_on_where_it_was() {
         let plateau = PlateauConfig { patience: 1, ..PlateauConfig::default() };
+        let history = history(&[50.0, 50.1, 50.2, 50.3]);
         for config in [
             ScheduleConfig::Constant,
             ScheduleConfig::MultiStep { milestones: vec![1, 3], gamma: 0.5 },
             ScheduleConfig::WarmupCosine { warmup_epochs: 2, min_factor: 0.01 },
             ScheduleConfig::Plateau(plateau),
         ] {
-            for stop in [0, 5, 12, 20] {
-                let mut whole = build(&config, 6, 5, &[50.0, 50.1, 50.2, 50.3]);
+            for stop in 0..30 {
+                let mut whole = build(&config, 6, 5, &history);
                 let resumed = whole.clone();
-                for _ in 0..stop {
-                    whole.step();
-                }
+                (0..stop).for_each(|_| _ = whole.step());
                 let mut resumed = resumed.load_record::<Flex>(whole.to_record::<Flex>());
                 let rest = |schedule: &mut Schedule| (stop..30).map(|_| schedule.step()).collect::<Vec<_>>();
                 assert_eq!(rest(&mut whole), rest(&mut resumed), "{config:?} after {stop} steps");
@@ -330,9 +414,25 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let history = History::new(directory.path());
         let build = |config: ScheduleConfig, base, steps| config.build(base, steps, 2, &history, "Accuracy").err();
-        assert_eq!(build(ScheduleConfig::Constant, -0.1, 5), Some(ScheduleError::LearningRate(-0.1)));
-        assert_eq!(build(ScheduleConfig::Constant, 0.1, 0), Some(ScheduleError::StepsPerEpoch(0)));
+        assert_eq!(build(ScheduleConfig::Constant, -0.1, 5), Some(ScheduleError::LearningRate { value: -0.1 }));
+        assert_eq!(build(ScheduleConfig::Constant, 0.1, 0), Some(ScheduleError::StepsPerEpoch { found: 0 }));
         let config = ScheduleConfig::MultiStep { milestones: vec![], gamma: 2.0 };
         assert_eq!(build(config, 0.1, 5), Some(ScheduleError::Factor { name: "gamma", value: 2.0 }));
+        let plateau = PlateauConfig { threshold: f64::NAN, ..PlateauConfig::default() };
+        let error = build(ScheduleConfig::Plateau(plateau), 0.1, 5).unwrap();
+        assert!(error.to_string().contains("threshold NaN"), "{error}");
+    }
+
+    #[test]
+    fn a_configuration_reads_as_it_is_written() {
+        let read = |text| serde_json::from_str::<ScheduleConfig>(text).unwrap();
+        assert_eq!(read(r#""constant""#), ScheduleConfig::Constant);
+        let steps = ScheduleConfig::MultiStep { milestones: vec![80, 120], gamma: 0.1 };
+        assert_eq!(read(r#"{"multi_step": {"milestones": [80, 120], "gamma": 0.1}}"#), steps);
+        let cosine = ScheduleConfig::WarmupCosine { warmup_epochs: 5, min_factor: 0.0 };
+        assert_eq!(read(r#"{"warmup_cosine": {"warmup_epochs": 5, "min_factor": 0.0}}"#), cosine);
+        let plateau = PlateauConfig { patience: 7, ..PlateauConfig::default() };
+        assert_eq!(read(r#"{"plateau": {"patience": 7}}"#), ScheduleConfig::Plateau(plateau));
+        assert_eq!(read(&serde_json::to_string(&steps).unwrap()), steps);
     }
 }
