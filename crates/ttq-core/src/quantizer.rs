@@ -13,7 +13,7 @@ use crate::{ConfigError, Granularity, InitialScales, ScaleRule, Threshold};
 #[serde(rename_all = "snake_case")]
 pub enum LatentGradient {
     /// `∂L/∂w = g · (W_p | 1 | W_n)` on the positive side, in the zero zone, on the negative side: the scaled
-    /// straight-through estimator of TTQ, equation 8.
+    /// straight-through estimator of TTQ.
     #[default]
     Scaled,
     /// `∂L/∂w = g`: the plain straight-through estimator of TWN and BitNet b1.58.
@@ -27,7 +27,7 @@ pub enum NegativeScaleGradient {
     /// `∂L/∂W_n = -Σ g` over the negative side: the derivative of `-W_n`, and what the authors' own code computes.
     #[default]
     Exact,
-    /// `∂L/∂W_n = +Σ g`, as printed in the paper (equation 7) and computed by its PyTorch port. **Wrong**: the chain
+    /// `∂L/∂W_n = +Σ g`, as printed in the paper and computed by its PyTorch port. **Wrong**: the chain
     /// rule for a value `-W_n` needs the minus. Behind batch normalization, from equal scales, both updates become
     /// identical and W_p = W_n forever. Here only to reproduce the port and to measure what the error costs.
     Published,

@@ -10,10 +10,10 @@ pub const SCALE_FLOOR: f64 = 1e-6;
 ///
 /// | rule | W_p | W_n | source |
 /// |---|---|---|---|
-/// | [`Learned`](Self::Learned) | parameter | parameter | TTQ, equation 5 |
+/// | [`Learned`](Self::Learned) | parameter | parameter | TTQ (arXiv 1612.01064) |
 /// | [`SideMeans`](Self::SideMeans) | mean of `w` where `c = +1` | mean of `-w` where `c = -1` | least squares for fixed codes |
-/// | [`SharedMean`](Self::SharedMean) | mean of `|w|` where `c ≠ 0` | the same | TWN (arXiv 1605.04711), equation 4 |
-/// | [`OverallMean`](Self::OverallMean) | mean of all `|w|` | the same | BitNet b1.58 (arXiv 2402.17764), equation 3 |
+/// | [`SharedMean`](Self::SharedMean) | mean of `|w|` where `c ≠ 0` | the same | TWN (arXiv 1605.04711) |
+/// | [`OverallMean`](Self::OverallMean) | mean of all `|w|` | the same | BitNet b1.58 (arXiv 2402.17764) |
 ///
 /// All but the first are computed anew from the latent weights in every forward pass and are constants in the
 /// backward pass.

@@ -12,9 +12,9 @@ use crate::ConfigError;
 ///
 /// | rule | Δ | written | source |
 /// |---|---|---|---|
-/// | [`MaxFraction(t)`](Self::MaxFraction) | `t · max|w|` | `max:0.05` | TTQ, section 4.1, t = 0.05 |
+/// | [`MaxFraction(t)`](Self::MaxFraction) | `t · max|w|` | `max:0.05` | TTQ (arXiv 1612.01064), t = 0.05 |
 /// | [`MeanFraction(f)`](Self::MeanFraction) | `f · mean|w|` | `mean:0.7` | TWN (arXiv 1605.04711) f = 0.7; BitNet b1.58 (arXiv 2402.17764) f = 0.5 |
-/// | [`Sparsity(r)`](Self::Sparsity) | the ⌊r·n + ½⌋-th smallest magnitude | `zeros:0.5` | TTQ, section 4.1, second heuristic |
+/// | [`Sparsity(r)`](Self::Sparsity) | the ⌊r·n + ½⌋-th smallest magnitude | `zeros:0.5` | TTQ, second heuristic |
 ///
 /// The maximum, mean and order are those of a group: the whole weight or one output channel
 /// ([`Granularity`](crate::Granularity)).

@@ -8,7 +8,7 @@ use burn::tensor::activation::relu;
 
 use super::Network;
 
-/// Two convolutions with pooling, two linear layers. The second convolution and the first linear layer hold 96 % of the
+/// Two convolutions with pooling, two linear layers. The second convolution and the first linear layer hold 97 % of the
 /// weights and become ternary.
 #[derive(Module, Debug)]
 pub struct MnistNet<B: Backend> {
