@@ -69,7 +69,9 @@ where
         Some(epoch) => History::resume(plan.directory, epoch)?,
         None => History::new(plan.directory),
     };
-    if checkpoint.is_none_or(|epoch| epoch < plan.epochs) {
+    let early_stopping = plan.config.early_stopping.then(|| EarlyStopping::new(history.clone(), ACCURACY));
+    let ended_early = early_stopping.is_some_and(|rule| rule.is_met());
+    if !ended_early && checkpoint.is_none_or(|epoch| epoch < plan.epochs) {
         launch(model.clone(), plan, checkpoint, &history)?;
         // Burn's dashboard resets the state of the interrupter at the end; the message stays.
         if let Some(reason) = plan.interrupter.get_message() {

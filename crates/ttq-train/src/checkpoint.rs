@@ -52,7 +52,7 @@ impl<B: Backend, R: FileRecorder<B>> FileRecorder<B> for AtomicRecorder<R> {
 const TEMPORARY: &str = "part-";
 
 /// Moves a file to its name once its bytes are on the disk: the name must not survive a power cut that the bytes do not.
-fn publish(temporary: &Path, path: &Path) -> std::io::Result<()> {
+pub(crate) fn publish(temporary: &Path, path: &Path) -> std::io::Result<()> {
     File::options().write(true).open(temporary)?.sync_all()?;
     fs::rename(temporary, path)
 }

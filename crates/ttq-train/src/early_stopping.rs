@@ -47,8 +47,9 @@ impl EarlyStopping {
         self
     }
 
-    fn stops_after(&self, epoch: usize) -> bool {
-        self.history.wait_valid(epoch, &self.metric);
+    /// Whether the rule stops a training that has the history's complete epochs behind it. Ask before a resumed training
+    /// is launched: Burn asks only after an epoch.
+    pub fn is_met(&self) -> bool {
         let epochs = self.history.epochs();
         let accuracies: Vec<f64> =
             epochs.iter().filter_map(|e| e.valid.get(&self.metric)).map(|percent| percent / 100.0).collect();
@@ -68,7 +69,8 @@ impl EarlyStopping {
 
 impl EarlyStoppingStrategy for EarlyStopping {
     fn should_stop(&mut self, epoch: usize, _store: &EventStoreClient) -> bool {
-        self.stops_after(epoch)
+        self.history.wait_valid(epoch, &self.metric);
+        self.is_met()
     }
 }
 
@@ -112,7 +114,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for (latest, stops) in [(50.9, true), (51.1, false)] {
             let history = with_accuracies(directory.path(), &[50.0, 50.0, 50.0, 50.0, 50.0, latest]);
-            assert_eq!(EarlyStopping::new(history, "Accuracy").with_patience(1).stops_after(6), stops);
+            assert_eq!(EarlyStopping::new(history, "Accuracy").with_patience(1).is_met(), stops);
         }
     }
 

@@ -11,6 +11,8 @@ use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::checkpoint::publish;
+
 /// How long to wait for metrics that are still being computed on their thread.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -152,7 +154,10 @@ impl History {
     /// `None` where no metric of that name is logged, or nothing comes within a minute.
     pub fn wait_valid(&self, epoch: usize, metric: &str) -> Option<f64> {
         let waited = self.shared.validated.wait_timeout_while(self.lock(), PATIENCE, |state| state.complete < epoch);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            log::warn!("the metrics of epoch {epoch} have not come within {} s", PATIENCE.as_secs());
+        }
         state.epochs.get(&epoch)?.valid.get(metric).copied()
     }
 
@@ -170,7 +175,7 @@ impl History {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the file under a temporary name, then renames.
+    /// Writes the file under a temporary name, then moves it to its own.
     fn save(&self, epochs: &[EpochMetrics]) {
         let path = &self.shared.path;
         let temporary = path.with_extension("json.part");
@@ -178,7 +183,7 @@ impl History {
             .map_err(std::io::Error::from)
             .and_then(|text| path.parent().map_or(Ok(()), fs::create_dir_all).map(|()| text))
             .and_then(|text| fs::write(&temporary, text))
-            .and_then(|()| fs::rename(&temporary, path));
+            .and_then(|()| publish(&temporary, path));
         if let Err(error) = written {
             log::error!("cannot write the history {}: {error}", path.display());
         }
