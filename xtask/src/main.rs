@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod delegate;
 mod rules;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ enum Command {
     Ci,
     /// Checks the house rules alone.
     Rules,
+    /// Writes the generated part of ttq-cpu from the traits of the Burn version in use.
+    Delegate(delegate::Delegate),
     /// Runs a benchmark suite.
     Bench(bench::Bench),
 }
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Ci => ci::run(),
         Command::Rules => rules::run(),
+        Command::Delegate(delegate) => delegate.run(),
         Command::Bench(bench) => bench.run(),
     };
     match result {

@@ -1,0 +1,122 @@
+//! Convolution in two dimensions and its gradients.
+
+use burn_backend::ops::{ConvOptions, ModuleOps};
+use burn_backend::{DType, Shape};
+use burn_flex::{Flex, FlexTensor};
+
+use super::layout::{contiguous, floats};
+use crate::buffer::Buffer;
+use crate::kernels::simd::Level;
+use crate::kernels::{Geometry, direct, lowered};
+
+pub(crate) fn conv2d(
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: Option<FlexTensor>,
+    options: ConvOptions<2>,
+) -> FlexTensor {
+    let fits =
+        |bias: &FlexTensor| bias.dtype() == DType::F32 && bias.layout().shape()[..] == weight.layout().shape()[..1];
+    let Some((geometry, output)) = geometry(&x, &weight, &options).filter(|_| bias.as_ref().is_none_or(fits)) else {
+        return <Flex as ModuleOps<Flex>>::conv2d(x, weight, bias, options);
+    };
+    let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
+    let (x, weight, bias) = (floats(&x), floats(&weight), bias.as_ref().map(floats));
+    let shape = Shape::from([geometry.batch, geometry.channels_out, output[0], output[1]]);
+    // SAFETY: the kernels write every output.
+    unsafe {
+        Buffer::filled(shape, |y| {
+            if direct::fits(&geometry) {
+                let taps = geometry.taps();
+                let weight = |o, c, tap| weight[(o * geometry.channels_in + c) * taps + tap];
+                direct::forward(Level::best(), &geometry, x, weight, bias, y);
+            } else {
+                lowered::forward(&geometry, output, x, weight, bias, y);
+            }
+        })
+    }
+}
+
+pub(crate) fn conv2d_x_backward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    output_grad: FlexTensor,
+    options: ConvOptions<2>,
+) -> FlexTensor {
+    let Some((geometry, output)) = gradient_geometry(&x, &weight, &output_grad, &options) else {
+        return <Flex as ModuleOps<Flex>>::conv2d_x_backward(x, weight, output_grad, options);
+    };
+    let shape = x.layout().shape().clone();
+    let (weight, dy) = (contiguous(weight), contiguous(output_grad));
+    let (weight, dy) = (floats(&weight), floats(&dy));
+    // SAFETY: the kernels write every element of the gradient.
+    unsafe {
+        Buffer::filled(shape, |dx| {
+            if direct::fits(&geometry) {
+                // The convolution of the output's gradient with the kernel turned round, inputs and outputs swapped.
+                let turned = Geometry {
+                    channels_in: geometry.channels_out,
+                    channels_out: geometry.channels_in,
+                    input: output,
+                    padding: [0, 1].map(|axis| geometry.extent(axis) - 1 - geometry.padding[axis]),
+                    ..geometry
+                };
+                let taps = geometry.taps();
+                let weight = |o, c, tap| weight[(c * geometry.channels_in + o) * taps + taps - 1 - tap];
+                direct::forward(Level::best(), &turned, dy, weight, None, dx);
+            } else {
+                lowered::input_gradient(&geometry, output, dy, weight, dx);
+            }
+        })
+    }
+}
+
+pub(crate) fn conv2d_weight_backward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    output_grad: FlexTensor,
+    options: ConvOptions<2>,
+) -> FlexTensor {
+    let Some((geometry, output)) = gradient_geometry(&x, &weight, &output_grad, &options) else {
+        return <Flex as ModuleOps<Flex>>::conv2d_weight_backward(x, weight, output_grad, options);
+    };
+    let (x, dy) = (contiguous(x), contiguous(output_grad));
+    let (x, dy) = (floats(&x), floats(&dy));
+    // SAFETY: the kernels write every element of the gradient.
+    unsafe {
+        Buffer::filled(weight.layout().shape().clone(), |dw| {
+            if direct::fits(&geometry) {
+                direct::weight_gradient(Level::best(), &geometry, x, dy, dw);
+            } else {
+                lowered::weight_gradient(&geometry, output, x, dy, dw);
+            }
+        })
+    }
+}
+
+/// The sizes and the output's, if the kernels can do it.
+fn geometry(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<(Geometry, [usize; 2])> {
+    let [batch, channels_in, h, w] = <[usize; 4]>::try_from(x.layout().shape().to_vec()).ok()?;
+    let [channels_out, channels, kh, kw] = <[usize; 4]>::try_from(weight.layout().shape().to_vec()).ok()?;
+    let ConvOptions { stride, padding, dilation, groups } = *options;
+    let sizes = [batch, channels_in, h, w, channels_out, kh, kw, stride[0], stride[1], dilation[0], dilation[1]];
+    let floats = x.dtype() == DType::F32 && weight.dtype() == DType::F32;
+    if !floats || groups != 1 || channels != channels_in || sizes.contains(&0) {
+        return None;
+    }
+    let (input, kernel) = ([h, w], [kh, kw]);
+    let geometry = Geometry { batch, channels_in, channels_out, input, kernel, stride, padding, dilation };
+    Some((geometry, geometry.output()?))
+}
+
+/// As [`geometry`], and the gradient has the output's shape.
+fn gradient_geometry(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    output_grad: &FlexTensor,
+    options: &ConvOptions<2>,
+) -> Option<(Geometry, [usize; 2])> {
+    let (geometry, output) = geometry(x, weight, options)?;
+    let shape = [geometry.batch, geometry.channels_out, output[0], output[1]];
+    (output_grad.dtype() == DType::F32 && output_grad.layout().shape()[..] == shape).then_some((geometry, output))
+}

@@ -1,0 +1,416 @@
+//! Every operation of this backend's own against Flex: the same values for tensors of any shape, any strides and any type,
+//! forward and backward, and the same errors.
+
+use burn::backend::{Autodiff, Flex};
+use burn::prelude::*;
+use burn::tensor::activation::relu;
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{DType, TensorData};
+use ttq_cpu::Cpu;
+
+/// Reproducible numbers.
+struct Numbers(u64);
+
+impl Numbers {
+    /// xorshift64*
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 20
+    }
+
+    fn size(&mut self, from: usize, to: usize) -> usize {
+        from + self.next() as usize % (to - from + 1)
+    }
+
+    /// Between 0.5 and 1.5, or so less 2: never near zero, for division.
+    fn data(&mut self, shape: &[usize]) -> TensorData {
+        let n = shape.iter().product();
+        let value = |x: u64| (x % 1000) as f32 / 1000.0 + if x & 1024 == 0 { 0.5 } else { -1.5 };
+        TensorData::new((0..n).map(|_| value(self.next())).collect::<Vec<f32>>(), shape.to_vec())
+    }
+}
+
+/// How a tensor of four axes is seen.
+#[derive(Debug, Clone, Copy)]
+enum View {
+    Whole,
+    Permuted,
+    Sliced,
+    Flipped,
+    Stepped,
+    Expanded,
+}
+
+const VIEWS: [View; 6] = [View::Whole, View::Permuted, View::Sliced, View::Flipped, View::Stepped, View::Expanded];
+
+impl View {
+    fn of<B: Backend>(self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let [a, b, c, d] = x.dims();
+        match self {
+            View::Whole => x,
+            View::Permuted => x.permute([2, 0, 3, 1]),
+            View::Sliced => x.slice([0..a, b / 2..b, 0..c.div_ceil(2), d / 3..d]),
+            View::Flipped => x.flip([0, 3]),
+            View::Stepped => x.slice(s![.., ..;2, .., ..;3]),
+            View::Expanded => x.slice([0..a, 0..1, 0..c, 0..1]).expand([a, b, c, d]),
+        }
+    }
+}
+
+fn tensor<B: Backend, const D: usize>(data: &TensorData, dtype: DType) -> Tensor<B, D> {
+    let data = data.clone().convert_dtype(dtype);
+    Tensor::from_data(data, (&Default::default(), dtype))
+}
+
+/// Relative to the larger of 1 and the value.
+fn assert_close(found: TensorData, expected: TensorData, tolerance: f64, what: &str) {
+    assert_eq!((&found.shape, found.dtype), (&expected.shape, expected.dtype), "{what}");
+    for (found, expected) in found.iter::<f64>().zip(expected.iter::<f64>()) {
+        let error = (found - expected).abs() / expected.abs().max(1.0);
+        assert!(error <= tolerance || found == expected, "{what}: {found} for {expected}");
+    }
+}
+
+/// Runs `work` on both backends.
+macro_rules! on_both {
+    ($tolerance:expr, $what:expr, |$backend:ident| $work:expr) => {{
+        let found = {
+            type $backend = Cpu;
+            $work.into_data()
+        };
+        let expected = {
+            type $backend = Flex;
+            $work.into_data()
+        };
+        assert_close(found, expected, $tolerance, &$what);
+    }};
+}
+
+#[test]
+fn arithmetic_of_any_views_and_types() {
+    let mut numbers = Numbers(11);
+    for dtype in [DType::F32, DType::F64, DType::F16] {
+        for view in VIEWS {
+            for other in VIEWS {
+                let shape = [numbers.size(1, 4), numbers.size(2, 5), numbers.size(2, 6), numbers.size(2, 9)];
+                let (x, y) = (numbers.data(&shape), numbers.data(&shape));
+                // The other operand has the first one's shape, or counts once along some axes.
+                let once: [bool; 4] = std::array::from_fn(|_| numbers.next() % 3 == 0);
+                for operation in 0..5 {
+                    for swapped in [false, true] {
+                        for held in [false, true] {
+                            let what =
+                                format!("{operation} {dtype:?} {view:?} {other:?} {shape:?} {once:?} {swapped} {held}");
+                            on_both!(0.0, what, |B| {
+                                let x = view.of(tensor::<B, 4>(&x, dtype));
+                                let [a, b, c, d] = x.dims();
+                                let y = other.of(tensor::<B, 4>(&y, dtype)).repeat(&[9, 9, 9, 9]);
+                                let size = |axis: usize, size: usize| 0..if once[axis] { 1 } else { size };
+                                let y = y.slice([size(0, a), size(1, b), size(2, c), size(3, d)]);
+                                // A tensor that somebody holds must not be written over.
+                                let (keep_x, keep_y) = (held.then(|| x.clone()), held.then(|| y.clone()));
+                                let (l, r) = if swapped { (y, x) } else { (x, y) };
+                                let result = match operation {
+                                    0 => l.add(r),
+                                    1 => l.sub(r),
+                                    2 => l.mul(r),
+                                    3 => l.div(r),
+                                    _ => l.clone().add(r).sub(l),
+                                };
+                                match (keep_x, keep_y) {
+                                    (Some(x), Some(y)) => result.add(x.sub(y)),
+                                    _ => result,
+                                }
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn functions_of_one_tensor_on_any_view_and_type() {
+    let mut numbers = Numbers(12);
+    for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F64, 0.0), (DType::F16, 0.0)] {
+        for view in VIEWS {
+            let shape = [numbers.size(1, 4), numbers.size(2, 5), numbers.size(2, 6), numbers.size(2, 9)];
+            let x = numbers.data(&shape);
+            for operation in 0..9 {
+                let what = format!("{operation} {dtype:?} {view:?} {shape:?}");
+                on_both!(tolerance, what, |B| {
+                    let x = view.of(tensor::<B, 4>(&x, dtype));
+                    match operation {
+                        0 => x.add_scalar(0.3),
+                        1 => x.sub_scalar(0.3),
+                        2 => x.mul_scalar(0.3),
+                        3 => x.div_scalar(0.3),
+                        4 => x.neg(),
+                        5 => relu(x),
+                        6 => x.clone().add_scalar(1) + x,
+                        7 => x.square().sqrt(),
+                        // (Flex sums the memory of a view that has as many elements: it gets a copy.)
+                        _ => x.mul_scalar(1.0).mean().reshape([1, 1, 1, 1]),
+                    }
+                });
+            }
+            for dim in 0..4 {
+                on_both!(tolerance, "sum", |B| view.of(tensor::<B, 4>(&x, dtype)).sum_dim(dim));
+                on_both!(tolerance, "mean", |B| view.of(tensor::<B, 4>(&x, dtype)).mean_dim(dim));
+            }
+            on_both!(tolerance * 10.0, "sum", |B| view.of(tensor::<B, 4>(&x, dtype)).mul_scalar(1.0).sum());
+        }
+    }
+}
+
+#[test]
+fn reshapes_of_any_view() {
+    let mut numbers = Numbers(13);
+    for view in VIEWS {
+        let x = numbers.data(&[4, 6, 6, 12]);
+        on_both!(1e-5, format!("{view:?}"), |B| {
+            let x = view.of(tensor::<B, 4>(&x, DType::F32));
+            let [a, b, c, d] = x.dims();
+            let flat = x.clone().reshape([a * b, c * d]);
+            let split = x.clone().swap_dims(0, 1).reshape([b, a * c * d]).reshape([b, a, c * d]);
+            // A view of a view, and one that is written to.
+            let sum = split.sum_dim(2).reshape([1, a * b]).expand([3, a * b]).reshape([3 * a, b]);
+            Tensor::cat(vec![flat.reshape([-1]), x.reshape([-1]), sum.add_scalar(1.0).reshape([-1])], 0)
+        });
+    }
+}
+
+/// Large tensors take other ways than small ones: tasks, blocks of sums, kept memory.
+#[test]
+fn large_tensors() {
+    let mut numbers = Numbers(14);
+    for shape in [[3, 64, 40, 40], [70, 5, 31, 33], [2, 2, 1, 70_000]] {
+        let (x, channel) = (numbers.data(&shape), numbers.data(&[1, shape[1], 1, 1]));
+        for _ in 0..3 {
+            on_both!(2e-5, format!("{shape:?}"), |B| {
+                let x = tensor::<B, 4>(&x, DType::F32);
+                let channel = tensor::<B, 4>(&channel, DType::F32);
+                let y = relu(x.clone().mul(channel.clone()).sub(channel.clone()).div(channel.clone()) + x.clone());
+                let turned = y.clone().swap_dims(0, 1).reshape([shape[1], shape[0] * shape[2] * shape[3]]);
+                let sums = [
+                    turned.clone().mean_dim(1).reshape([-1]),
+                    y.clone()
+                        .sum_dim(0)
+                        .sum_dim(2)
+                        .sum_dim(3)
+                        .div_scalar(x.shape().num_elements() as f64)
+                        .reshape([-1]),
+                    y.clone().mean(),
+                    y.sum_dim(1).mean_dim(0).reshape([-1]),
+                ];
+                Tensor::cat(sums.to_vec(), 0)
+            });
+        }
+    }
+}
+
+/// A tensor of ones is one element in memory: whatever writes to a tensor must not write to all places at once.
+#[test]
+fn ones_are_written_to_in_one_place_alone() {
+    on_both!(0.0, "ones", |B| {
+        let device = Default::default();
+        let ones = || Tensor::<B, 2>::ones([80, 80], &device);
+        let few = Tensor::<B, 2>::full([2, 3], 5.0, &device);
+        let indices = Tensor::<B, 1, Int>::from_ints([3, 7], &device);
+        let every = Tensor::<B, 2, Int>::zeros([1, 80], &device);
+        let mask = ones().slice_assign([1..3, 4..7], few.clone()).greater_elem(2.0);
+        let rows = Tensor::<B, 2>::full([2, 80], 2.0, &device);
+        let results = vec![
+            ones().slice_assign([1..3, 4..7], few),
+            ones().mask_fill(mask.clone(), 3.0),
+            ones().mask_where(mask, ones().mul_scalar(4.0)),
+            ones().select_assign(0, indices.clone(), rows.clone(), burn::tensor::IndexingUpdateOp::Add),
+            ones().scatter(0, every, ones().slice([0..1, 0..80]), burn::tensor::IndexingUpdateOp::Add),
+            ones().matmul(ones()),
+            ones().transpose().slice([0..80, 3..9]).repeat_dim(1, 2),
+            ones().select(0, indices),
+            ones().exp().tanh().powf_scalar(1.5).clamp(0.1, 0.9),
+            ones().cumsum(1),
+            ones().inner_copy(),
+        ];
+        Tensor::cat(results.into_iter().map(|x| x.reshape([-1])).collect(), 0)
+    });
+}
+
+/// Adds in place to a tensor that may be a view.
+trait InnerCopy {
+    fn inner_copy(self) -> Self;
+}
+
+impl<B: Backend> InnerCopy for Tensor<B, 2> {
+    fn inner_copy(self) -> Self {
+        let [rows, columns] = self.dims();
+        let numbers = Tensor::<B, 1, Int>::arange(0..(rows * columns) as i64, &self.device()).float();
+        self.add(numbers.reshape([rows, columns]))
+    }
+}
+
+#[derive(Debug)]
+struct Convolution {
+    x: [usize; 4],
+    weight: [usize; 4],
+    options: ConvOptions<2>,
+    bias: bool,
+}
+
+impl Convolution {
+    fn random(numbers: &mut Numbers) -> Self {
+        loop {
+            let groups = if numbers.next() % 4 == 0 { numbers.size(2, 3) } else { 1 };
+            let (channels_in, channels_out) = (groups * numbers.size(1, 4), groups * numbers.size(1, 9));
+            let x = [numbers.size(1, 4), channels_in, numbers.size(1, 12), numbers.size(1, 12)];
+            let weight = [channels_out, channels_in / groups, numbers.size(1, 4), numbers.size(1, 4)];
+            let pair = |numbers: &mut Numbers, from, to| [numbers.size(from, to), numbers.size(from, to)];
+            let (stride, padding) = (pair(numbers, 1, 3), pair(numbers, 0, 3));
+            let dilation = pair(numbers, 1, 2);
+            let fits = |axis: usize| x[axis + 2] + 2 * padding[axis] > dilation[axis] * (weight[axis + 2] - 1);
+            if fits(0) && fits(1) {
+                let options = ConvOptions::new(stride, padding, dilation, groups);
+                return Self { x, weight, options, bias: numbers.next() % 2 == 0 };
+            }
+        }
+    }
+
+    /// Output and gradients of input, weight and bias, behind each other. The input and the output's gradient are views.
+    fn run<B: AutodiffBackend>(&self, data: &[TensorData; 4], dtype: DType) -> TensorData {
+        let channels_first = |x: Tensor<B, 4>| x.permute([3, 0, 1, 2]);
+        let x = tensor::<B, 4>(&data[0], dtype).require_grad();
+        let weight = tensor::<B, 4>(&data[1], dtype).require_grad();
+        let bias = self.bias.then(|| tensor::<B, 1>(&data[2], dtype).require_grad());
+        let y = conv2d(channels_first(x.clone()), weight.clone(), bias.clone(), self.options.clone());
+        let [n, o, h, w] = y.dims();
+        let factors = tensor::<B, 1>(&data[3], dtype).slice([0..n * o * h * w]).reshape([w, h, o, n]);
+        let grads = y.clone().mul(factors.permute([3, 2, 1, 0])).sum().backward();
+        let mut parts = vec![y.inner().reshape([-1])];
+        parts.push(x.grad(&grads).unwrap().reshape([-1]));
+        parts.push(weight.grad(&grads).unwrap().reshape([-1]));
+        parts.extend(bias.map(|bias| bias.grad(&grads).unwrap().reshape([-1])));
+        Tensor::<B::InnerBackend, 1>::cat(parts, 0).into_data()
+    }
+}
+
+#[test]
+fn convolutions_and_their_gradients() {
+    let mut numbers = Numbers(15);
+    for case in 0..150 {
+        let convolution = Convolution::random(&mut numbers);
+        let [n, c, h, w] = convolution.x;
+        let data = [
+            numbers.data(&[c, h, w, n]),
+            numbers.data(&convolution.weight),
+            numbers.data(&convolution.weight[..1]),
+            numbers.data(&[4 * 27 * 20 * 20]),
+        ];
+        let (dtype, tolerance) = if case % 10 == 0 { (DType::F64, 1e-12) } else { (DType::F32, 1e-5) };
+        let found = convolution.run::<Autodiff<Cpu>>(&data, dtype);
+        let expected = convolution.run::<Autodiff<Flex>>(&data, dtype);
+        assert_close(found, expected, tolerance, &format!("{convolution:?} {dtype:?}"));
+    }
+}
+
+/// A network as they are: convolution, batch normalization, relu, residual, pooling, linear.
+#[test]
+fn gradients_of_a_small_network() {
+    use burn::nn::conv::Conv2dConfig;
+    use burn::nn::{BatchNormConfig, LinearConfig, PaddingConfig2d};
+
+    fn run<B: AutodiffBackend>(data: &TensorData) -> Vec<TensorData> {
+        let device = Default::default();
+        let weight = |shape: [usize; 4]| {
+            let n: usize = shape.iter().product();
+            let values = (0..n).map(|i| ((i * 7919 % 101) as f32 / 101.0 - 0.5) * 0.4).collect::<Vec<_>>();
+            Tensor::<B, 4>::from_data(TensorData::new(values, shape), &device).require_grad()
+        };
+        let convolution = |shape: [usize; 4]| {
+            let config = Conv2dConfig::new([shape[1], shape[0]], [3, 3]).with_padding(PaddingConfig2d::Same);
+            let mut layer = config.init::<B>(&device);
+            layer.weight = burn::module::Param::from_tensor(weight(shape));
+            layer
+        };
+        let (first, second) = (convolution([8, 3, 3, 3]), convolution([8, 8, 3, 3]));
+        let (norm, norm2) = (BatchNormConfig::new(8).init::<B>(&device), BatchNormConfig::new(8).init::<B>(&device));
+        let mut linear = LinearConfig::new(8, 5).with_bias(false).init::<B>(&device);
+        linear.weight = burn::module::Param::from_tensor(weight([8, 5, 1, 1]).reshape([8, 5]).detach().require_grad());
+        let x = Tensor::<B, 4>::from_data(data.clone(), &device);
+        let y = relu(norm.forward(first.forward(x)));
+        let z = relu(norm2.forward(second.forward(y.clone())) + y);
+        let z = linear.forward(z.mean_dim(2).mean_dim(3).reshape([-1, 8]));
+        let loss = burn::tensor::activation::log_softmax(z, 1).slice([0..6, 1..2]).mean().neg();
+        let grads = loss.backward();
+        vec![
+            loss.inner().into_data(),
+            first.weight.grad(&grads).unwrap().into_data(),
+            second.weight.grad(&grads).unwrap().into_data(),
+            norm.gamma.grad(&grads).unwrap().into_data(),
+            norm2.beta.grad(&grads).unwrap().into_data(),
+            linear.weight.grad(&grads).unwrap().into_data(),
+            norm.running_mean.value().inner().into_data(),
+            norm2.running_var.value().inner().into_data(),
+        ]
+    }
+    let data = Numbers(16).data(&[6, 3, 20, 20]);
+    for (found, expected) in run::<Autodiff<Cpu>>(&data).into_iter().zip(run::<Autodiff<Flex>>(&data)) {
+        assert_close(found, expected, 1e-5, "network");
+    }
+}
+
+/// What one backend refuses, the other refuses with the same words.
+#[test]
+fn bad_input_fails_as_on_flex() {
+    fn message<B: Backend>(case: usize) -> Option<String> {
+        let zeros = |shape: [usize; 4]| Tensor::<B, 4>::zeros(shape, &Default::default());
+        let result = std::panic::catch_unwind(|| match case {
+            // A kernel that is larger than the padded image.
+            0 => conv2d(zeros([1, 1, 2, 2]), zeros([1, 1, 5, 5]), None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1)),
+            // Channels that do not fit.
+            1 => conv2d(zeros([1, 2, 4, 4]), zeros([1, 3, 3, 3]), None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1)),
+            2 => zeros([1, 2, 3, 4]).add(zeros([1, 2, 2, 4])),
+            3 => zeros([1, 2, 3, 4]).reshape([1, 2, 3, 5]),
+            _ => zeros([1, 2, 3, 4]).sum_dim(4),
+        });
+        let error = result.err()?;
+        error.downcast_ref::<String>().cloned().or_else(|| error.downcast_ref::<&str>().map(|text| (*text).into()))
+    }
+    for case in 0..5 {
+        assert_eq!(message::<Cpu>(case), message::<Flex>(case), "case {case}");
+    }
+}
+
+#[test]
+fn tensors_without_elements() {
+    on_both!(0.0, "empty", |B| {
+        let x = Tensor::<B, 4>::zeros([0, 3, 4, 4], &Default::default());
+        let sum = relu(x.clone().add_scalar(1.0)).mul(x.clone()).sum_dim(0).reshape([-1]);
+        Tensor::cat(vec![sum, x.reshape([-1])], 0)
+    });
+}
+
+#[test]
+fn tensors_and_records_move_between_the_backends() {
+    use burn::module::Module;
+    use burn::nn::LinearConfig;
+    use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
+
+    let device = Default::default();
+    let linear = LinearConfig::new(3, 2).init::<Flex>(&device);
+    let expected = linear.weight.val().into_data();
+    let recorder = BinBytesRecorder::<FullPrecisionSettings>::default();
+    let bytes = Recorder::<Flex>::record(&recorder, linear.into_record(), ()).unwrap();
+    let record = Recorder::<Cpu>::load(&recorder, bytes, &device).unwrap();
+    let linear = LinearConfig::new(3, 2).init::<Cpu>(&device).load_record(record);
+    assert_eq!(linear.weight.val().into_data(), expected);
+    // The primitive is the same type: no copy at all.
+    let primitive = Tensor::<Cpu, 1>::ones([5], &device).into_primitive();
+    let flex = Tensor::<Flex, 1>::from_primitive(burn::tensor::TensorPrimitive::Float(primitive.tensor()));
+    assert_eq!(flex.into_data(), TensorData::from([1.0_f32; 5]));
+}
