@@ -1,12 +1,14 @@
-//! Seconds per training step of a ResNet in full precision and with ternary weights, alternating in one run.
+//! Seconds per training step of a ResNet in full precision and with ternary weights, alternating, on this project's CPU
+//! backend, on Flex and in PyTorch, all in one run.
 //!
 //! `cargo xtask bench train --json FILE`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use burn::backend::Autodiff;
+use anyhow::{Context, Result, bail};
+use burn::backend::{Autodiff, Flex};
 use burn::optim::SgdConfig;
 use burn::optim::lr_scheduler::constant::ConstantLr;
 use burn::optim::momentum::MomentumConfig;
@@ -14,9 +16,10 @@ use burn::prelude::*;
 use burn::tensor::Distribution;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::Learner;
-use clap::Parser;
-use serde::Serialize;
+use clap::{Parser, ValueEnum};
+use serde::{Deserialize, Serialize};
 use ttq_core::{Ternary, TernaryConfig};
+use ttq_cpu::Cpu;
 use ttq_examples::model::{Batch, Classifier, ResNet};
 use ttq_train::{Phase, TernaryOptimizer, TernaryStep};
 
@@ -38,23 +41,51 @@ struct Options {
     /// Counted steps of each kind.
     #[arg(long, default_value_t = 11)]
     steps: usize,
+    /// Numbers of threads.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    threads: Vec<usize>,
+    /// What to measure; PyTorch is left out where there is none.
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Peer::Cpu, Peer::Flex, Peer::Pytorch])]
+    peers: Vec<Peer>,
+    /// The Python to look for PyTorch in.
+    #[arg(long, default_value = "python3")]
+    python: PathBuf,
     /// Set by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Peer {
+    /// This project's CPU backend.
+    Cpu,
+    /// Burn's.
+    Flex,
+    /// PyTorch.
+    Pytorch,
+}
+
 #[derive(Serialize)]
-struct Figures {
+struct Report {
     suite: &'static str,
-    backend: &'static str,
-    threads: usize,
     depth: usize,
     batch: usize,
     steps: usize,
+    pytorch: Option<String>,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    peer: Peer,
+    threads: usize,
     full_precision: Spread,
     ternary: Spread,
-    /// Median of the ratios of neighbouring steps.
+    /// Median of the ratios of neighbouring steps, ternary over full precision.
     ratio: f64,
+    /// Full-precision step over that of `cpu` with as many threads.
+    times_cpu: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -62,6 +93,14 @@ struct Spread {
     median_s: f64,
     min_s: f64,
     max_s: f64,
+}
+
+/// Seconds of each step; the two kinds alternate.
+#[derive(Deserialize)]
+struct Steps {
+    full_precision: Vec<f64>,
+    ternary: Vec<f64>,
+    torch: Option<String>,
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -79,21 +118,84 @@ fn main() -> Result<()> {
     if options.quick {
         (options.depth, options.batch, options.steps) = (8, 32, 3);
     }
-    let figures = measure::<Autodiff<burn::backend::Flex>>(&options, "flex");
-    let Figures { full_precision: fp, ternary, .. } = &figures;
-    println!("ResNet-{}, batch {}, {}, {} threads", figures.depth, figures.batch, figures.backend, figures.threads);
-    for (name, spread) in [("full precision", fp), ("ternary", ternary)] {
-        println!("{name:15} {:8.4} s a step ({:.4} to {:.4})", spread.median_s, spread.min_s, spread.max_s);
+    let mut report = Report {
+        suite: "train",
+        depth: options.depth,
+        batch: options.batch,
+        steps: options.steps,
+        pytorch: None,
+        rows: Vec::new(),
+    };
+    println!("ResNet-{}, batch {}, seconds a step: median (fastest to slowest)", options.depth, options.batch);
+    println!("{:8} {:>7}  {:30} {:30} {:>7} {:>10}", "", "threads", "full precision", "ternary", "ratio", "times cpu");
+    for threads in options.threads.iter().copied() {
+        for peer in options.peers.iter().copied() {
+            let steps = match peer {
+                Peer::Cpu => measure::<Autodiff<Cpu>>(&options, threads)?,
+                Peer::Flex => measure::<Autodiff<Flex>>(&options, threads)?,
+                Peer::Pytorch => match pytorch(&options, threads) {
+                    Ok(steps) => steps,
+                    Err(error) => {
+                        println!("{:8} {threads:>7}  not measured: {error:#}", "pytorch");
+                        continue;
+                    }
+                },
+            };
+            report.add(peer, threads, steps);
+        }
     }
-    println!("{:15} {:8.4}", "ratio", figures.ratio);
     if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&figures)?;
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        let text = serde_json::to_string_pretty(&report)?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
-fn measure<B: AutodiffBackend>(options: &Options, backend: &'static str) -> Figures {
+impl Report {
+    /// Adds a row and prints it.
+    fn add(&mut self, peer: Peer, threads: usize, steps: Steps) {
+        let ratios = steps.ternary.iter().zip(&steps.full_precision).map(|(ternary, fp)| ternary / fp).collect();
+        let (full_precision, ternary) = (spread(&steps.full_precision), spread(&steps.ternary));
+        let cpu = self.rows.iter().find(|row| row.peer == Peer::Cpu && row.threads == threads);
+        let times_cpu = cpu.map(|cpu| full_precision.median_s / cpu.full_precision.median_s);
+        self.pytorch = self.pytorch.take().or(steps.torch);
+        let row = Row { peer, threads, full_precision, ternary, ratio: median(ratios), times_cpu };
+        let text = |spread: &Spread| format!("{:.4} ({:.4} to {:.4})", spread.median_s, spread.min_s, spread.max_s);
+        println!(
+            "{:8} {threads:>7}  {:30} {:30} {:>7.3} {:>10}",
+            peer.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned()),
+            text(&row.full_precision),
+            text(&row.ternary),
+            row.ratio,
+            times_cpu.map_or("1".into(), |times| format!("{times:.2}")),
+        );
+        self.rows.push(row);
+    }
+}
+
+/// PyTorch's steps, from `benchmarks/train_torch.py`.
+fn pytorch(options: &Options, threads: usize) -> Result<Steps> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benchmarks/train_torch.py");
+    let numbers = [("--depth", options.depth), ("--batch", options.batch), ("--steps", options.steps)];
+    let output = Command::new(&options.python)
+        .arg(script)
+        .args(numbers.iter().flat_map(|(name, number)| [(*name).to_owned(), number.to_string()]))
+        .args(["--threads", &threads.to_string()])
+        .output()
+        .with_context(|| format!("cannot start {}", options.python.display()))?;
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        bail!("{}", error.lines().last().unwrap_or("Python failed"));
+    }
+    serde_json::from_slice(&output.stdout).context("the script printed no figures")
+}
+
+fn measure<B: AutodiffBackend>(options: &Options, threads: usize) -> Result<Steps> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    Ok(pool.install(|| steps::<B>(options)))
+}
+
+fn steps<B: AutodiffBackend>(options: &Options) -> Steps {
     let device = B::Device::default();
     B::seed(&device, 1);
     let model = Classifier::new(ResNet::<B>::new(options.depth, 10, &device));
@@ -123,16 +225,6 @@ fn measure<B: AutodiffBackend>(options: &Options, backend: &'static str) -> Figu
             }
         }
     }
-    let ratios = seconds[1].iter().zip(&seconds[0]).map(|(ternary, fp)| ternary / fp).collect();
-    Figures {
-        suite: "train",
-        backend,
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
-        depth: options.depth,
-        batch: options.batch,
-        steps: options.steps,
-        full_precision: spread(&seconds[0]),
-        ternary: spread(&seconds[1]),
-        ratio: median(ratios),
-    }
+    let [full_precision, ternary] = seconds;
+    Steps { full_precision, ternary, torch: None }
 }

@@ -7,7 +7,10 @@ use crate::BackendChoice;
 /// A backend that is compiled in and has a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backends {
-    /// The CPU.
+    /// The CPU, with this project's kernels.
+    #[cfg(feature = "cpu")]
+    Cpu,
+    /// The CPU, with Burn's kernels.
     #[cfg(feature = "flex")]
     Flex,
     /// NVIDIA GPUs.
@@ -22,6 +25,8 @@ impl Backends {
     /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            #[cfg(feature = "cpu")]
+            Self::Cpu => "cpu",
             #[cfg(feature = "flex")]
             Self::Flex => "flex",
             #[cfg(feature = "cuda")]
@@ -36,6 +41,7 @@ impl Backends {
 pub(crate) fn select(choice: BackendChoice, devices: usize) -> Result<(Backends, &'static str)> {
     match choice {
         BackendChoice::Auto => auto(devices),
+        BackendChoice::Cpu => cpu().map(|backend| (backend, "as asked for")),
         BackendChoice::Flex => flex().map(|backend| (backend, "as asked for")),
         BackendChoice::Cuda => cuda(devices).map(|backend| (backend, "as asked for")),
         BackendChoice::Wgpu => wgpu().map(|backend| (backend, "as asked for")),
@@ -46,10 +52,20 @@ fn auto(devices: usize) -> Result<(Backends, &'static str)> {
     if let Ok(backend) = cuda(devices) {
         return Ok((backend, "a CUDA device answers"));
     }
-    match flex() {
-        Ok(backend) => Ok((backend, "no CUDA device answers")),
-        Err(_) => wgpu().map(|backend| (backend, "the only one compiled in")),
+    if let Ok(backend) = cpu().or_else(|_| flex()) {
+        return Ok((backend, "no CUDA device answers"));
     }
+    wgpu().map(|backend| (backend, "the only one compiled in"))
+}
+
+#[cfg(feature = "cpu")]
+fn cpu() -> Result<Backends> {
+    Ok(Backends::Cpu)
+}
+
+#[cfg(not(feature = "cpu"))]
+fn cpu() -> Result<Backends> {
+    bail!("this program was built without the backend cpu: build it with `--features cpu`")
 }
 
 #[cfg(feature = "flex")]
@@ -83,12 +99,12 @@ fn cuda(devices: usize) -> Result<Backends> {
     // run in any process that uses CUDA.
     let driver = unsafe { cudarc::driver::sys::is_culib_present() };
     if !driver {
-        bail!("no CUDA driver (libcuda) was found: install NVIDIA's driver, or take `--backend flex`");
+        bail!("no CUDA driver (libcuda) was found: install NVIDIA's driver, or take `--backend cpu`");
     }
     match cudarc::driver::CudaContext::device_count() {
         Ok(count) if count as usize >= devices => Ok(Backends::Cuda),
         Ok(count) => bail!("{devices} CUDA devices were asked for and {count} answer: lower `--devices`"),
-        Err(error) => bail!("the CUDA driver does not answer ({error}): take `--backend flex`"),
+        Err(error) => bail!("the CUDA driver does not answer ({error}): take `--backend cpu`"),
     }
 }
 
@@ -99,6 +115,12 @@ macro_rules! on_backend {
         let run: $crate::Run = $run;
         let devices = run.config().devices;
         match run.backend {
+            #[cfg(feature = "cpu")]
+            $crate::Backends::Cpu => {
+                type $backend = burn::backend::Autodiff<$crate::Cpu>;
+                let devices = vec![Default::default(); devices];
+                run.train::<$backend, _>(devices, |$classes, $device| $network)
+            }
             #[cfg(feature = "flex")]
             $crate::Backends::Flex => {
                 type $backend = burn::backend::Autodiff<burn::backend::Flex>;

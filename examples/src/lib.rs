@@ -20,3 +20,5 @@ pub use options::{BackendChoice, GranularityChoice, Method, Options, ScheduleCho
 pub use recipe::{Recipe, RunConfig};
 pub use run::{Run, exit};
 pub use summary::Summary;
+#[cfg(feature = "cpu")]
+pub use ttq_cpu::Cpu;

@@ -11,9 +11,11 @@ use crate::Recipe;
 /// Where tensors live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendChoice {
-    /// CUDA where a device answers, else Flex.
+    /// CUDA where a device answers, else the CPU.
     Auto,
-    /// The CPU.
+    /// The CPU, with this project's kernels.
+    Cpu,
+    /// The CPU, with Burn's kernels.
     Flex,
     /// NVIDIA GPUs.
     Cuda,

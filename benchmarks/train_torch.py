@@ -1,0 +1,112 @@
+"""Seconds per training step in PyTorch: the same ResNet, batch, loss and optimizer as `cargo xtask bench train`.
+
+Full precision and ternary steps (one autograd.Function per layer, exact gradients) alternate. Prints one line of JSON:
+    {"torch": ..., "threads": ..., "full_precision": [seconds, ...], "ternary": [seconds, ...]}
+
+    python benchmarks/train_torch.py --depth 20 --batch 128 --steps 11 --threads 2
+"""
+
+import argparse
+import json
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Ternarize(torch.autograd.Function):
+    """{-W_n, 0, +W_p} beyond a threshold of 0.05 times the largest magnitude."""
+
+    @staticmethod
+    def forward(ctx, latent, scales):
+        delta = 0.05 * latent.abs().max()
+        positive, negative = latent > delta, latent < -delta
+        ctx.save_for_backward(positive, negative, scales)
+        return positive * scales[0] - negative * scales[1]
+
+    @staticmethod
+    def backward(ctx, grad):
+        positive, negative, scales = ctx.saved_tensors
+        zero = ~(positive | negative)
+        to_scales = torch.stack([(grad * positive).sum(), -(grad * negative).sum()])
+        return grad * (positive * scales[0] + negative * scales[1] + zero), to_scales
+
+
+class Conv(nn.Conv2d):
+    def __init__(self, inputs, outputs, size, stride=1, ternary=False):
+        super().__init__(inputs, outputs, size, stride, size // 2, bias=False)
+        self.scales = nn.Parameter(torch.full((2,), self.weight.abs().mean().item())) if ternary else None
+
+    def forward(self, x):
+        weight = self.weight if self.scales is None else Ternarize.apply(self.weight, self.scales)
+        return F.conv2d(x, weight, None, self.stride, self.padding)
+
+
+class Block(nn.Module):
+    def __init__(self, inputs, outputs, stride, ternary):
+        super().__init__()
+        self.conv1, self.norm1 = Conv(inputs, outputs, 3, stride, ternary), nn.BatchNorm2d(outputs)
+        self.conv2, self.norm2 = Conv(outputs, outputs, 3, 1, ternary), nn.BatchNorm2d(outputs)
+        changes = stride != 1 or inputs != outputs
+        self.shortcut = Conv(inputs, outputs, 1, stride, ternary) if changes else nn.Identity()
+
+    def forward(self, x):
+        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return F.relu(y + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    def __init__(self, depth, ternary):
+        super().__init__()
+        self.stem, self.norm = Conv(3, 16, 3), nn.BatchNorm2d(16)
+        blocks, channels = [], 16
+        for stage, outputs in enumerate((16, 32, 64)):
+            for index in range((depth - 2) // 6):
+                blocks.append(Block(channels, outputs, 2 if stage and not index else 1, ternary))
+                channels = outputs
+        self.blocks, self.classes = nn.Sequential(*blocks), nn.Linear(channels, 10)
+
+    def forward(self, x):
+        x = self.blocks(F.relu(self.norm(self.stem(x))))
+        return self.classes(x.mean((2, 3)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--depth", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=11)
+    parser.add_argument("--threads", type=int, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(1)
+    images = torch.randn(options.batch, 3, 32, 32)
+    targets = torch.randint(0, 10, (options.batch,))
+
+    def stepper(ternary):
+        model = ResNet(options.depth, ternary)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=2e-4)
+
+        def step():
+            start = time.perf_counter()
+            loss = F.cross_entropy(model(images), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return time.perf_counter() - start
+
+        return step
+
+    steppers = {"full_precision": stepper(False), "ternary": stepper(True)}
+    seconds = {name: [] for name in steppers}
+    for index in range(options.steps + 2):
+        for name, step in steppers.items():
+            elapsed = step()
+            if index >= 2:  # The first two warm up.
+                seconds[name].append(elapsed)
+    print(json.dumps({"torch": torch.__version__, "threads": options.threads, **seconds}))
+
+
+if __name__ == "__main__":
+    main()
