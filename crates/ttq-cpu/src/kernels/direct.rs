@@ -1,9 +1,13 @@
-//! Convolution of stride 1, without a matrix of patches.
+//! Convolution without a matrix of patches, for any stride, padding and dilation.
 //!
-//! The images of a task are laid out as one strip per channel: rows one behind the other, `padding` zeros after each row and
-//! `padding` rows of zeros after each image. Each place of the kernel is then a constant offset into the strip, whatever the
-//! row or the image, and a vector of outputs is a sum of vectors of inputs that lie side by side. The few outputs that fall
-//! on the gaps are computed and thrown away.
+//! The images of a task are laid out as one strip per channel: rows one behind the other, with zeros after each row and after
+//! each image wherever the kernel reaches beyond. Each place of the kernel ("tap") is then a constant offset into the strip,
+//! whatever the row or the image, and a vector of outputs is a sum of vectors of inputs that lie side by side. The few outputs
+//! that fall on the gaps are computed and thrown away.
+//!
+//! With a stride of `s` a channel is laid out as its `s` times `s` phases (every s-th row and column, from each start): a tap
+//! reads one phase at unit steps, so the kernels know of no strides. The gradient of the input is, phase by phase, a
+//! correlation of the output's gradient with the taps that read this phase.
 
 use std::mem::MaybeUninit;
 
@@ -18,145 +22,324 @@ const PLACES: usize = 1100;
 const FLOATS: usize = 1 << 17;
 /// Vectors beyond the end of a channel may be loaded by the widest instruction set.
 const OVERRUN: usize = 16 * COLUMNS;
+/// Partial sums of a weight's gradient: a fixed number, so that the result does not depend on the number of threads.
+const PARTIALS: usize = 16;
 
-/// Can these kernels do it?
-pub(crate) fn fits(geometry: &Geometry) -> bool {
-    geometry.stride == [1, 1] && (0..2).all(|axis| geometry.padding[axis] < geometry.extent(axis))
+/// Which phase of the input a tap reads along one axis, and how far from the output's index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tap {
+    phase: usize,
+    shift: isize,
+}
+
+impl Geometry {
+    fn tap(&self, axis: usize, index: usize) -> Tap {
+        let stride = self.stride[axis] as isize;
+        let from = (index * self.dilation[axis]) as isize - self.padding[axis] as isize;
+        Tap { phase: from.rem_euclid(stride) as usize, shift: from.div_euclid(stride) }
+    }
+
+    /// All taps, row by row.
+    fn each_tap(&self) -> Vec<[Tap; 2]> {
+        let [kh, kw] = self.kernel;
+        (0..kh).flat_map(|i| (0..kw).map(move |j| [self.tap(0, i), self.tap(1, j)])).collect()
+    }
+
+    /// All phases.
+    fn phases(&self) -> Vec<[usize; 2]> {
+        let [sh, sw] = self.stride;
+        (0..sh).flat_map(|i| (0..sw).map(move |j| [i, j])).collect()
+    }
+
+    /// Rows or columns of the input in a phase.
+    fn phase_len(&self, axis: usize, phase: usize) -> usize {
+        self.input[axis].saturating_sub(phase).div_ceil(self.stride[axis])
+    }
+}
+
+/// How images lie in a strip along one axis.
+#[derive(Debug, Clone, Copy)]
+struct Axis {
+    /// Zeros before the first row (or column); those before the others are the zeros after their predecessors.
+    before: usize,
+    /// From an image to the next (or a row to the next).
+    cells: usize,
+    /// The largest shift.
+    reach: isize,
+}
+
+impl Axis {
+    /// For `data` rows of input in the largest phase, `output` rows of output, and these shifts of taps.
+    fn new(data: usize, output: usize, shifts: impl Iterator<Item = isize> + Clone) -> Self {
+        let lowest = shifts.clone().min().unwrap_or(0).min(0);
+        let reach = shifts.max().unwrap_or(0).max(0);
+        let before = lowest.unsigned_abs();
+        Self { before, cells: (data + before).max(output + reach as usize), reach }
+    }
 }
 
 /// The layout of a strip.
-#[derive(Clone, Copy)]
 struct Strip {
-    input: [usize; 2],
-    output: [usize; 2],
-    padding: [usize; 2],
-    dilation: [usize; 2],
-    kernel: [usize; 2],
-    /// From a row to the next, and rows of an image with its gap.
-    pitch: usize,
-    rows: usize,
+    /// Height and width of an image, and the stride between rows and columns of a phase.
+    size: [usize; 2],
+    stride: [usize; 2],
+    phases: Vec<[usize; 2]>,
+    axes: [Axis; 2],
     images: usize,
 }
 
 impl Strip {
-    fn new(geometry: &Geometry) -> Self {
-        let [[h, w], [ph, pw]] = [geometry.input, geometry.padding];
-        let (rows, pitch) = (h + ph, w + pw);
-        let channels = geometry.channels_in.max(geometry.channels_out);
+    fn new(
+        geometry: &Geometry,
+        size: [usize; 2],
+        stride: [usize; 2],
+        phases: Vec<[usize; 2]>,
+        axes: [Axis; 2],
+    ) -> Self {
+        let channels = (geometry.channels_in * phases.len()).max(geometry.channels_out);
         let places = PLACES.min(FLOATS / channels);
-        let images = (places / (rows * pitch)).clamp(1, geometry.batch);
-        let output = geometry.output().unwrap_or([0, 0]);
-        let Geometry { padding, dilation, kernel, .. } = *geometry;
-        Self { input: geometry.input, output, padding, dilation, kernel, pitch, rows, images }
+        let images = (places / (axes[0].cells * axes[1].cells)).clamp(1, geometry.batch);
+        Self { size, stride, phases, axes, images }
+    }
+
+    /// The strip of the input.
+    fn of_input(geometry: &Geometry, output: [usize; 2]) -> Self {
+        let taps = geometry.each_tap();
+        let axes = [0, 1].map(|axis| {
+            let shifts = taps.iter().map(|tap| tap[axis].shift);
+            Axis::new(geometry.phase_len(axis, 0), output[axis], shifts)
+        });
+        // Phases that no tap reads are not laid out.
+        let is_read = |phase: &[usize; 2]| taps.iter().any(|tap| tap.map(|tap| tap.phase) == *phase);
+        let phases = geometry.phases().into_iter().filter(is_read).collect();
+        Self::new(geometry, geometry.input, geometry.stride, phases, axes)
+    }
+
+    /// The strip of the output's gradient of which the input's gradient is made: shifts go the other way.
+    fn of_gradient(geometry: &Geometry, output: [usize; 2]) -> Self {
+        let taps = geometry.each_tap();
+        let axes = [0, 1].map(|axis| {
+            let shifts = taps.iter().map(|tap| -tap[axis].shift);
+            Axis::new(output[axis], geometry.phase_len(axis, 0), shifts)
+        });
+        Self::new(geometry, output, [1, 1], vec![[0, 0]], axes)
     }
 
     fn strips(&self, batch: usize) -> usize {
         batch.div_ceil(self.images)
     }
 
+    fn pitch(&self) -> usize {
+        self.axes[1].cells
+    }
+
+    /// Places of an image with its gap.
+    fn image(&self) -> usize {
+        self.axes[0].cells * self.pitch()
+    }
+
     /// Zeros before the first image.
     fn margin(&self) -> usize {
-        self.padding[0] * self.pitch + self.padding[1]
+        self.axes[0].before * self.pitch() + self.axes[1].before
     }
 
     /// Places from the first image's start to the last one's end.
     fn places(&self) -> usize {
-        self.images * self.rows * self.pitch
+        self.images * self.image()
     }
 
-    /// From a channel to the next: with a margin before, and after it what the kernel reaches for.
+    /// From a phase to the next: a margin before, and what taps and vectors reach after it.
+    fn phase(&self) -> usize {
+        let reach = (self.axes[0].reach * self.pitch() as isize + self.axes[1].reach) as usize;
+        (self.margin() + self.places() + reach + 2 * OVERRUN).next_multiple_of(16)
+    }
+
+    /// From a channel to the next.
     fn channel(&self) -> usize {
-        let reach = self.margin() + self.reach(0) * self.pitch + self.reach(1);
-        (self.places() + reach + 2 * OVERRUN).next_multiple_of(16)
+        self.phases.len() * self.phase()
     }
 
-    fn reach(&self, axis: usize) -> usize {
-        self.dilation[axis] * (self.kernel[axis] - 1)
+    /// The offset of a place that is shifted by so many rows and columns.
+    fn offset(&self, shifts: [isize; 2]) -> isize {
+        shifts[0] * self.pitch() as isize + shifts[1]
     }
 
-    /// The offset of a place of the kernel.
-    fn tap(&self, i: usize, j: usize) -> isize {
-        let row = (i * self.dilation[0]) as isize - self.padding[0] as isize;
-        let column = (j * self.dilation[1]) as isize - self.padding[1] as isize;
-        row * self.pitch as isize + column
-    }
-
-    fn taps(&self) -> Vec<isize> {
-        let [kh, kw] = self.kernel;
-        (0..kh).flat_map(|i| (0..kw).map(move |j| (i, j))).map(|(i, j)| self.tap(i, j)).collect()
-    }
-
-    /// Lays out images of size `[h, w]`, `[images, channels, h, w]`, with zeros everywhere else.
-    fn pack(&self, images: &[f32], channels: usize, [h, w]: [usize; 2], strip: &mut [f32]) {
+    /// Lays out images `[images, channels, height, width]`, with zeros everywhere else.
+    fn pack(&self, images: &[f32], channels: usize, strip: &mut [f32]) {
+        let [h, w] = self.size;
         let count = images.len() / (channels * h * w);
-        for (c, channel) in strip.chunks_exact_mut(self.channel()).enumerate() {
-            channel[..self.margin()].fill(0.0);
+        for (index, strip) in strip.chunks_exact_mut(self.phase()).enumerate() {
+            let (c, [row, column]) = (index / self.phases.len(), self.phases[index % self.phases.len()]);
+            strip[..self.margin()].fill(0.0);
             let mut at = self.margin();
             for image in 0..count {
+                let end = at + self.image();
                 let from = &images[(image * channels + c) * h * w..][..h * w];
-                for row in from.chunks_exact(w) {
-                    channel[at..at + w].copy_from_slice(row);
-                    channel[at + w..at + self.pitch].fill(0.0);
-                    at += self.pitch;
+                for from in from.chunks_exact(w).skip(row).step_by(self.stride[0]) {
+                    let next = at + self.pitch();
+                    at += gather(&from[column.min(w)..], self.stride[1], &mut strip[at..next]);
+                    strip[at..next].fill(0.0);
+                    at = next;
                 }
-                let gap = (self.rows - h) * self.pitch;
-                channel[at..at + gap].fill(0.0);
-                at += gap;
+                strip[at..end].fill(0.0);
+                at = end;
             }
-            channel[at..].fill(0.0);
+            strip[at..].fill(0.0);
         }
     }
 }
 
-/// `y[n, o, ..] = bias[o] + sum over c of x[n, c, ..] * weight[o, c, ..]`; `weight(o, c, tap)`.
+/// Copies every `stride`-th float; how many there were.
+fn gather(from: &[f32], stride: usize, to: &mut [f32]) -> usize {
+    let n = from.len().div_ceil(stride);
+    let to = &mut to[..n];
+    if stride == 1 {
+        to.copy_from_slice(from);
+    } else {
+        to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, from)| *to = *from);
+    }
+    n
+}
+
+/// The part of a result that one list of taps makes: every `step`-th row and column from `start`.
+struct Part {
+    /// From a place to what is summed there, for each channel and tap.
+    offsets: Vec<isize>,
+    /// `[blocks of ROWS outputs, channels * taps, ROWS]`, zeros for outputs that do not exist.
+    weights: Vec<f32>,
+    start: [usize; 2],
+    step: [usize; 2],
+    /// Rows and columns.
+    size: [usize; 2],
+}
+
+/// `[blocks, terms, rows]` of `weight(output, term)`
+fn pack_weights(rows: usize, outputs: usize, terms: usize, weight: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+    let mut packed = vec![0.0; outputs.next_multiple_of(rows) * terms];
+    for output in 0..outputs {
+        for term in 0..terms {
+            packed[(output / rows * terms + term) * rows + output % rows] = weight(output, term);
+        }
+    }
+    packed
+}
+
+/// `y[n, o, ..] = bias[o] + sum over channels c and taps of weight[o, c, tap] * x[n, c, ..]`
 pub(crate) fn forward(
     level: Level,
     geometry: &Geometry,
+    output: [usize; 2],
     x: &[f32],
-    weight: impl Fn(usize, usize, usize) -> f32,
+    weight: &[f32],
     bias: Option<&[f32]>,
     y: &mut [MaybeUninit<f32>],
 ) {
-    let strip = Strip::new(geometry);
-    let [channels, outputs] = [geometry.channels_in, geometry.channels_out];
+    let strip = Strip::of_input(geometry, output);
+    let terms = geometry.channels_in * geometry.taps();
+    let part = Part {
+        offsets: input_offsets(geometry, &strip),
+        weights: pack_weights(level.run(Rows), geometry.channels_out, terms, |o, term| weight[o * terms + term]),
+        start: [0, 0],
+        step: [1, 1],
+        size: output,
+    };
+    let channels = [geometry.channels_in, geometry.channels_out];
+    correlate(level, geometry.batch, channels, &strip, x, &[part], bias, output, y);
+}
+
+/// Where each weight's input is, seen from an output's place.
+fn input_offsets(geometry: &Geometry, strip: &Strip) -> Vec<isize> {
+    let taps: Vec<isize> = geometry
+        .each_tap()
+        .iter()
+        .map(|tap| {
+            let phase = strip.phases.iter().position(|phase| *phase == tap.map(|tap| tap.phase)).unwrap_or(0);
+            (phase * strip.phase()) as isize + strip.offset(tap.map(|tap| tap.shift))
+        })
+        .collect();
+    let channel = strip.channel() as isize;
+    (0..geometry.channels_in as isize).flat_map(|c| taps.iter().map(move |tap| c * channel + tap)).collect()
+}
+
+/// The gradient of the input.
+pub(crate) fn input_gradient(
+    level: Level,
+    geometry: &Geometry,
+    output: [usize; 2],
+    dy: &[f32],
+    weight: &[f32],
+    dx: &mut [MaybeUninit<f32>],
+) {
+    let strip = Strip::of_gradient(geometry, output);
+    let (channels, outputs, taps) = (geometry.channels_in, geometry.channels_out, geometry.each_tap());
+    let part = |phase: [usize; 2]| {
+        let own: Vec<usize> = (0..taps.len()).filter(|tap| taps[*tap].map(|tap| tap.phase) == phase).collect();
+        let offset =
+            |o: usize, tap: usize| (o * strip.channel()) as isize + strip.offset(taps[tap].map(|tap| -tap.shift));
+        let weight = |c: usize, term: usize| {
+            let (o, tap) = (term / own.len(), own[term % own.len()]);
+            weight[(o * channels + c) * taps.len() + tap]
+        };
+        Part {
+            offsets: (0..outputs).flat_map(|o| own.iter().map(move |tap| offset(o, *tap))).collect(),
+            weights: pack_weights(level.run(Rows), channels, outputs * own.len(), weight),
+            start: phase,
+            step: geometry.stride,
+            size: [0, 1].map(|axis| geometry.phase_len(axis, phase[axis])),
+        }
+    };
+    let parts: Vec<Part> = geometry.phases().into_iter().map(part).collect();
+    correlate(level, geometry.batch, [outputs, channels], &strip, dy, &parts, None, geometry.input, dx);
+}
+
+/// Sums of shifted strips: all parts of `y`, whose images have this size.
+#[allow(clippy::too_many_arguments)]
+fn correlate(
+    level: Level,
+    batch: usize,
+    [channels, outputs]: [usize; 2],
+    strip: &Strip,
+    x: &[f32],
+    parts: &[Part],
+    bias: Option<&[f32]>,
+    size: [usize; 2],
+    y: &mut [MaybeUninit<f32>],
+) {
     let rows = level.run(Rows);
-    let weights = pack_weights(rows, geometry, weight);
     let blocks = outputs.div_ceil(rows);
-    let (image, result) = (channels * strip.input[0] * strip.input[1], strip.output[0] * strip.output[1]);
-    let strips = strip.strips(geometry.batch);
+    let strips = strip.strips(batch);
+    let image = x.len() / batch;
     // Few strips are split by output channels as well.
-    let parts = if strips < 8 { blocks.min(8 / strips) } else { 1 };
+    let splits = if strips < 8 { blocks.min(8 / strips) } else { 1 };
     let y = Shared::new(y);
-    (0..strips * parts).into_par_iter().for_each(|task| {
-        let (index, part) = (task / parts, task % parts);
+    (0..strips * splits).into_par_iter().for_each(|task| {
+        let (index, split) = (task / splits, task % splits);
         let first = index * strip.images;
-        let images = strip.images.min(geometry.batch - first);
-        let own = part * blocks / parts..(part + 1) * blocks / parts;
+        let images = strip.images.min(batch - first);
+        let own = split * blocks / splits..(split + 1) * blocks / splits;
         let pitch = strip.places() + OVERRUN;
         with_scratch(channels * strip.channel() + own.len() * rows * pitch, |scratch| {
             let (x_strip, y_strip) = scratch.split_at_mut(channels * strip.channel());
-            strip.pack(&x[first * image..][..images * image], channels, strip.input, x_strip);
-            level.run(Forward {
-                strip: &strip,
-                channels,
-                taps: &strip.taps(),
-                x: x_strip,
-                weights: &weights[own.start * rows * channels * geometry.taps()..],
-                blocks: own.len(),
-                pitch,
-                y: y_strip,
-            });
-            for output in own.start * rows..outputs.min(own.end * rows) {
-                let shift = bias.map_or(0.0, |bias| bias[output]);
-                let from = &y_strip[(output - own.start * rows) * pitch..][..pitch];
-                for image in 0..images {
-                    // SAFETY: this image's channel belongs to this task alone.
-                    let to = unsafe { y.slice(((first + image) * outputs + output) * result, result) };
-                    let from = &from[image * strip.rows * strip.pitch..];
-                    for (to, from) in to.chunks_exact_mut(strip.output[1]).zip(from.chunks(strip.pitch)) {
-                        for (to, from) in to.iter_mut().zip(from) {
-                            to.write(from + shift);
-                        }
+            strip.pack(&x[first * image..][..images * image], channels, x_strip);
+            for part in parts {
+                let terms = part.offsets.len();
+                level.run(Correlate {
+                    strip,
+                    places: images * strip.image(),
+                    part,
+                    x: x_strip,
+                    weights: &part.weights[own.start * rows * terms..own.end * rows * terms],
+                    pitch,
+                    y: y_strip,
+                });
+                for output in own.start * rows..outputs.min(own.end * rows) {
+                    let shift = bias.map_or(0.0, |bias| bias[output]);
+                    let from = &y_strip[(output - own.start * rows) * pitch..][..pitch];
+                    for image in 0..images {
+                        let place = ((first + image) * outputs + output) * size[0] * size[1];
+                        // SAFETY: this image's channel belongs to this task alone.
+                        let to = unsafe { y.slice(place, size[0] * size[1]) };
+                        part.unpack(&from[image * strip.image()..], strip.pitch(), shift, size[1], to);
                     }
                 }
             }
@@ -164,18 +347,24 @@ pub(crate) fn forward(
     });
 }
 
-/// `[blocks, channels, taps, rows]`, zeros for outputs that do not exist.
-fn pack_weights(rows: usize, geometry: &Geometry, weight: impl Fn(usize, usize, usize) -> f32) -> Vec<f32> {
-    let (channels, outputs, taps) = (geometry.channels_in, geometry.channels_out, geometry.taps());
-    let mut packed = vec![0.0; outputs.div_ceil(rows) * rows * channels * taps];
-    for o in 0..outputs {
-        for c in 0..channels {
-            for tap in 0..taps {
-                packed[(((o / rows) * channels + c) * taps + tap) * rows + o % rows] = weight(o, c, tap);
+impl Part {
+    /// Writes the part's rows of one image of a result that is `width` wide.
+    fn unpack(&self, from: &[f32], pitch: usize, shift: f32, width: usize, to: &mut [MaybeUninit<f32>]) {
+        let ([first, column], [row_step, step]) = (self.start, self.step);
+        let rows = to.chunks_exact_mut(width).skip(first).step_by(row_step);
+        for (to, from) in rows.zip(from.chunks(pitch)).take(self.size[0]) {
+            let from = &from[..self.size[1]];
+            if step == 1 {
+                for (to, from) in to.iter_mut().zip(from) {
+                    to.write(from + shift);
+                }
+            } else {
+                for (to, from) in to.iter_mut().skip(column).step_by(step).zip(from) {
+                    to.write(from + shift);
+                }
             }
         }
     }
-    packed
 }
 
 /// Rows of a register tile.
@@ -190,44 +379,45 @@ impl Kernel for Rows {
     }
 }
 
-/// The output of one strip, `[blocks * ROWS, pitch]`.
-struct Forward<'a> {
+/// One part's outputs of one strip, `[blocks * ROWS, pitch]`.
+struct Correlate<'a> {
     strip: &'a Strip,
-    channels: usize,
-    taps: &'a [isize],
+    places: usize,
+    part: &'a Part,
     x: &'a [f32],
     weights: &'a [f32],
-    blocks: usize,
     pitch: usize,
     y: &'a mut [f32],
 }
 
-impl Kernel for Forward<'_> {
+impl Kernel for Correlate<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let (places, margin, channel) = (self.strip.places(), self.strip.margin(), self.strip.channel());
-        assert!(self.x.len() >= self.channels * channel && self.y.len() >= self.blocks * V::ROWS * self.pitch);
-        assert!(self.weights.len() >= self.blocks * V::ROWS * self.channels * self.taps.len());
-        let mut place = 0;
-        while place < places {
-            for block in 0..self.blocks {
-                // SAFETY: a channel has room for what any tap reaches from any place and `OVERRUN` beyond; a row of the
-                // output for all places and `OVERRUN`; both were checked above.
+        let offsets = self.part.offsets.as_slice();
+        let block = V::ROWS * offsets.len();
+        let blocks = self.y.len() / (V::ROWS * self.pitch);
+        assert!(self.weights.len() >= blocks * block && self.pitch >= self.places + OVERRUN);
+        let (lowest, highest) =
+            (offsets.iter().min().copied().unwrap_or(0), offsets.iter().max().copied().unwrap_or(0));
+        let margin = self.strip.margin();
+        assert!(margin as isize + lowest >= 0);
+        assert!((margin + self.places + OVERRUN) as isize + highest <= self.x.len() as isize);
+        for place in (0..self.places).step_by(COLUMNS * V::LANES) {
+            for index in 0..blocks {
+                // SAFETY: a tile takes at most `OVERRUN` places from one that is less than `places`. Offsets from there stay
+                // within the strip, the blocks of weights and of the output are there: all was checked above.
                 unsafe {
-                    forward_tile::<V>(
+                    correlate_tile::<V>(
                         self.x.as_ptr().add(margin + place),
-                        channel,
-                        self.channels,
-                        self.taps,
-                        self.weights.as_ptr().add(block * V::ROWS * self.channels * self.taps.len()),
-                        self.y.as_mut_ptr().add(block * V::ROWS * self.pitch + place),
+                        offsets,
+                        self.weights.as_ptr().add(index * block),
+                        self.y.as_mut_ptr().add(index * V::ROWS * self.pitch + place),
                         self.pitch,
                     );
                 }
             }
-            place += COLUMNS * V::LANES;
         }
     }
 }
@@ -237,31 +427,21 @@ impl Kernel for Forward<'_> {
 /// # Safety
 /// All that `x` and the offsets, `weights` and `y` point to must be there.
 #[inline(always)]
-unsafe fn forward_tile<V: Vector>(
-    x: *const f32,
-    channel: usize,
-    channels: usize,
-    taps: &[isize],
-    mut weights: *const f32,
-    y: *mut f32,
-    pitch: usize,
-) {
+unsafe fn correlate_tile<V: Vector>(x: *const f32, offsets: &[isize], weights: *const f32, y: *mut f32, pitch: usize) {
     // SAFETY: the memory is there, says the caller.
     unsafe {
+        let mut weights = weights;
         let mut sums = [[V::splat(0.0); COLUMNS]; MAX_ROWS];
-        for c in 0..channels {
-            let x = x.add(c * channel);
-            for tap in taps {
-                let x = x.offset(*tap);
-                let inputs: [V; COLUMNS] = [V::load(x), V::load(x.add(V::LANES)), V::load(x.add(2 * V::LANES))];
-                for (row, sums) in sums.iter_mut().enumerate().take(V::ROWS) {
-                    let weight = V::splat(*weights.add(row));
-                    for (sum, input) in sums.iter_mut().zip(inputs) {
-                        *sum = sum.add_product(weight, input);
-                    }
+        for offset in offsets {
+            let x = x.offset(*offset);
+            let inputs: [V; COLUMNS] = [V::load(x), V::load(x.add(V::LANES)), V::load(x.add(2 * V::LANES))];
+            for (row, sums) in sums.iter_mut().enumerate().take(V::ROWS) {
+                let weight = V::splat(*weights.add(row));
+                for (sum, input) in sums.iter_mut().zip(inputs) {
+                    *sum = sum.add_product(weight, input);
                 }
-                weights = weights.add(V::ROWS);
             }
+            weights = weights.add(V::ROWS);
         }
         for (row, sums) in sums.iter().enumerate().take(V::ROWS) {
             for (column, sum) in sums.iter().enumerate() {
@@ -272,39 +452,48 @@ unsafe fn forward_tile<V: Vector>(
 }
 
 /// The gradient of the weights, `[channels_out, channels_in, taps]`.
-pub(crate) fn weight_gradient(level: Level, geometry: &Geometry, x: &[f32], dy: &[f32], dw: &mut [MaybeUninit<f32>]) {
-    let strip = Strip::new(geometry);
-    let [channels, outputs] = [geometry.channels_in, geometry.channels_out];
-    let image = channels * strip.input[0] * strip.input[1];
-    let result = outputs * strip.output[0] * strip.output[1];
-    let rows = level.run(Rows);
-    let padded = outputs.next_multiple_of(rows);
+pub(crate) fn weight_gradient(
+    level: Level,
+    geometry: &Geometry,
+    output: [usize; 2],
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [MaybeUninit<f32>],
+) {
+    let strip = Strip::of_input(geometry, output);
+    // The output's gradient lies at the outputs' places.
+    let dy_strip = Strip { size: output, stride: [1, 1], phases: vec![[0, 0]], ..strip };
+    let (channels, outputs) = (geometry.channels_in, geometry.channels_out);
+    let (image, result) = (x.len() / geometry.batch, dy.len() / geometry.batch);
+    let offsets = input_offsets(geometry, &strip);
+    let padded = outputs.next_multiple_of(level.run(Rows));
     let strips = strip.strips(geometry.batch);
-    // A fixed number of partial sums: the result does not depend on the number of threads.
-    let parts = strips.min(16).min(((1 << 22) / geometry.weights()).max(2));
+    let partials = strips.min(PARTIALS).min(((1 << 22) / geometry.weights()).max(2));
     let partial = |part: usize| {
-        let mut sums = vec![0.0; padded * channels * geometry.taps()];
-        for index in part * strips / parts..(part + 1) * strips / parts {
+        let mut sums = vec![0.0; padded * offsets.len()];
+        for index in part * strips / partials..(part + 1) * strips / partials {
             let first = index * strip.images;
             let images = strip.images.min(geometry.batch - first);
-            with_scratch((channels + padded) * strip.channel(), |scratch| {
-                let (x_strip, dy_strip) = scratch.split_at_mut(channels * strip.channel());
-                strip.pack(&x[first * image..][..images * image], channels, strip.input, x_strip);
-                let (dy_strip, unused) = dy_strip.split_at_mut(outputs * strip.channel());
-                strip.pack(&dy[first * result..][..images * result], outputs, strip.output, dy_strip);
+            with_scratch(channels * strip.channel() + padded * dy_strip.channel(), |scratch| {
+                let (x_strip, gradients) = scratch.split_at_mut(channels * strip.channel());
+                strip.pack(&x[first * image..][..images * image], channels, x_strip);
+                let (used, unused) = gradients.split_at_mut(outputs * dy_strip.channel());
+                dy_strip.pack(&dy[first * result..][..images * result], outputs, used);
                 unused.fill(0.0);
                 level.run(WeightGradient {
-                    strip: &strip,
-                    channels,
-                    blocks: padded / rows,
-                    strips: scratch,
+                    margin: strip.margin(),
+                    places: images * strip.image(),
+                    offsets: &offsets,
+                    x: x_strip,
+                    dy: gradients,
+                    channel: dy_strip.channel(),
                     sums: &mut sums,
                 });
             });
         }
         sums
     };
-    let mut partials: Vec<Vec<f32>> = (0..parts).into_par_iter().map(partial).collect();
+    let mut partials: Vec<Vec<f32>> = (0..partials).into_par_iter().map(partial).collect();
     let (sums, others) = partials.split_at_mut(1);
     for other in others {
         sums[0].iter_mut().zip(other).for_each(|(sum, other)| *sum += *other);
@@ -312,13 +501,15 @@ pub(crate) fn weight_gradient(level: Level, geometry: &Geometry, x: &[f32], dy: 
     copy(dw, &sums[0][..geometry.weights()]);
 }
 
-/// Adds one strip's part to the sums, `[blocks * ROWS, channels, taps]`.
+/// Adds one strip's part to the sums, `[blocks * ROWS, channels * taps]`.
 struct WeightGradient<'a> {
-    strip: &'a Strip,
-    channels: usize,
-    blocks: usize,
-    /// Those of the input's channels, then those of the output's.
-    strips: &'a [f32],
+    margin: usize,
+    places: usize,
+    offsets: &'a [isize],
+    x: &'a [f32],
+    /// `[blocks * ROWS, channel]`
+    dy: &'a [f32],
+    channel: usize,
     sums: &'a mut [f32],
 }
 
@@ -327,74 +518,59 @@ impl Kernel for WeightGradient<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let strip = self.strip;
-        let (channel, margin) = (strip.channel(), strip.margin());
-        let [kh, kw] = strip.kernel;
-        let places = strip.places().next_multiple_of(V::LANES);
-        assert!(self.strips.len() >= (self.channels + self.blocks * V::ROWS) * channel);
-        assert!(self.sums.len() >= self.blocks * V::ROWS * self.channels * kh * kw);
-        for block in 0..self.blocks {
-            for c in 0..self.channels {
-                for i in 0..kh {
-                    for j in (0..kw).step_by(COLUMNS) {
-                        let taps = COLUMNS.min(kw - j);
-                        // A tap that is not there repeats the last one; its sum is not used.
-                        let offsets = [0, 1, 2].map(|next| strip.tap(i, (j + next).min(kw - 1)));
-                        let mut sums = [[0.0; COLUMNS]; MAX_ROWS];
-                        // SAFETY: the strips were checked above; a channel has room for what any tap reaches from any
-                        // place and for the last vector.
-                        unsafe {
-                            let x = self.strips.as_ptr().add(c * channel + margin);
-                            let dy = self.strips.as_ptr().add((self.channels + block * V::ROWS) * channel + margin);
-                            if taps == 1 {
-                                weight_tile::<V, 1>(x, [offsets[0]], dy, channel, places, &mut sums);
-                            } else {
-                                weight_tile::<V, COLUMNS>(x, offsets, dy, channel, places, &mut sums);
-                            }
-                        }
-                        for (row, sums) in sums.iter().enumerate().take(V::ROWS) {
-                            let at = (((block * V::ROWS + row) * self.channels + c) * kh + i) * kw + j;
-                            let to = &mut self.sums[at..at + taps];
-                            to.iter_mut().zip(sums).for_each(|(to, sum)| *to += *sum);
-                        }
-                    }
+        let Self { margin, offsets, channel, .. } = self;
+        let places = self.places.next_multiple_of(V::LANES);
+        let blocks = self.dy.len() / (V::ROWS * channel);
+        let (lowest, highest) =
+            (offsets.iter().min().copied().unwrap_or(0), offsets.iter().max().copied().unwrap_or(0));
+        assert!(margin as isize + lowest >= 0 && margin + places <= channel);
+        assert!((margin + places) as isize + highest <= self.x.len() as isize);
+        let terms = offsets.len();
+        for block in 0..blocks {
+            for (first, own) in (0..terms).step_by(COLUMNS).zip(offsets.chunks(COLUMNS)) {
+                // A term that is not there repeats the last one; its sum is not used.
+                let own: [isize; COLUMNS] = core::array::from_fn(|index| own[index.min(own.len() - 1)]);
+                // SAFETY: places and offsets stay within the strips, as was checked above.
+                let sums = unsafe {
+                    weight_tile::<V>(
+                        own.map(|offset| self.x.as_ptr().add(margin).offset(offset)),
+                        self.dy.as_ptr().add(block * V::ROWS * channel + margin),
+                        channel,
+                        places,
+                    )
+                };
+                for (row, sums) in sums.iter().enumerate().take(V::ROWS) {
+                    let to = &mut self.sums[(block * V::ROWS + row) * terms..][first..terms.min(first + COLUMNS)];
+                    to.iter_mut().zip(sums).for_each(|(to, sum)| *to += *sum);
                 }
             }
         }
     }
 }
 
-/// Sums of `ROWS` gradients of outputs times the inputs at `T` taps, over all places.
+/// Sums of `ROWS` rows of gradients times `COLUMNS` rows of inputs, over all places.
 ///
 /// # Safety
-/// `places` floats, rounded up to vectors, must be there behind `x` at each offset and behind each row of `dy`.
+/// `places` floats, a multiple of the vector's, must be there behind each of `x` and behind each row of `dy`.
 #[inline(always)]
-unsafe fn weight_tile<V: Vector, const T: usize>(
-    x: *const f32,
-    offsets: [isize; T],
+unsafe fn weight_tile<V: Vector>(
+    x: [*const f32; COLUMNS],
     dy: *const f32,
     channel: usize,
     places: usize,
-    result: &mut [[f32; COLUMNS]; MAX_ROWS],
-) {
+) -> [[f32; COLUMNS]; MAX_ROWS] {
     // SAFETY: the memory is there, says the caller.
     unsafe {
-        let mut sums = [[V::splat(0.0); T]; MAX_ROWS];
-        let mut place = 0;
-        while place < places {
-            let inputs = offsets.map(|offset| V::load(x.offset(offset).add(place)));
+        let mut sums = [[V::splat(0.0); COLUMNS]; MAX_ROWS];
+        for place in (0..places).step_by(V::LANES) {
+            let inputs: [V; COLUMNS] = [V::load(x[0].add(place)), V::load(x[1].add(place)), V::load(x[2].add(place))];
             for (row, sums) in sums.iter_mut().enumerate().take(V::ROWS) {
                 let gradient = V::load(dy.add(row * channel + place));
                 for (sum, input) in sums.iter_mut().zip(inputs) {
                     *sum = sum.add_product(gradient, input);
                 }
             }
-            place += V::LANES;
         }
-        for (result, sums) in result.iter_mut().zip(sums).take(V::ROWS) {
-            for (result, sum) in result.iter_mut().zip(sums) {
-                *result = sum.sum();
-            }
-        }
+        sums.map(|sums| sums.map(|sum| sum.sum()))
     }
 }

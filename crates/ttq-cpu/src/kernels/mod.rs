@@ -4,7 +4,6 @@
 mod convolution_tests;
 pub(crate) mod direct;
 pub(crate) mod elementwise;
-pub(crate) mod lowered;
 #[cfg(test)]
 mod naive;
 pub(crate) mod reduce;

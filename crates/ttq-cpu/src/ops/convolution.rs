@@ -7,7 +7,7 @@ use burn_flex::{Flex, FlexTensor};
 use super::layout::{contiguous, floats};
 use crate::buffer::Buffer;
 use crate::kernels::simd::Level;
-use crate::kernels::{Geometry, direct, lowered};
+use crate::kernels::{Geometry, direct};
 
 pub(crate) fn conv2d(
     x: FlexTensor,
@@ -23,18 +23,8 @@ pub(crate) fn conv2d(
     let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
     let (x, weight, bias) = (floats(&x), floats(&weight), bias.as_ref().map(floats));
     let shape = Shape::from([geometry.batch, geometry.channels_out, output[0], output[1]]);
-    // SAFETY: the kernels write every output.
-    unsafe {
-        Buffer::filled(shape, |y| {
-            if direct::fits(&geometry) {
-                let taps = geometry.taps();
-                let weight = |o, c, tap| weight[(o * geometry.channels_in + c) * taps + tap];
-                direct::forward(Level::best(), &geometry, x, weight, bias, y);
-            } else {
-                lowered::forward(&geometry, output, x, weight, bias, y);
-            }
-        })
-    }
+    // SAFETY: the kernel writes every output.
+    unsafe { Buffer::filled(shape, |y| direct::forward(Level::best(), &geometry, output, x, weight, bias, y)) }
 }
 
 pub(crate) fn conv2d_x_backward(
@@ -49,26 +39,8 @@ pub(crate) fn conv2d_x_backward(
     let shape = x.layout().shape().clone();
     let (weight, dy) = (contiguous(weight), contiguous(output_grad));
     let (weight, dy) = (floats(&weight), floats(&dy));
-    // SAFETY: the kernels write every element of the gradient.
-    unsafe {
-        Buffer::filled(shape, |dx| {
-            if direct::fits(&geometry) {
-                // The convolution of the output's gradient with the kernel turned round, inputs and outputs swapped.
-                let turned = Geometry {
-                    channels_in: geometry.channels_out,
-                    channels_out: geometry.channels_in,
-                    input: output,
-                    padding: [0, 1].map(|axis| geometry.extent(axis) - 1 - geometry.padding[axis]),
-                    ..geometry
-                };
-                let taps = geometry.taps();
-                let weight = |o, c, tap| weight[(c * geometry.channels_in + o) * taps + taps - 1 - tap];
-                direct::forward(Level::best(), &turned, dy, weight, None, dx);
-            } else {
-                lowered::input_gradient(&geometry, output, dy, weight, dx);
-            }
-        })
-    }
+    // SAFETY: the kernel writes every element of the gradient.
+    unsafe { Buffer::filled(shape, |dx| direct::input_gradient(Level::best(), &geometry, output, dy, weight, dx)) }
 }
 
 pub(crate) fn conv2d_weight_backward(
@@ -80,18 +52,11 @@ pub(crate) fn conv2d_weight_backward(
     let Some((geometry, output)) = gradient_geometry(&x, &weight, &output_grad, &options) else {
         return <Flex as ModuleOps<Flex>>::conv2d_weight_backward(x, weight, output_grad, options);
     };
+    let shape = weight.layout().shape().clone();
     let (x, dy) = (contiguous(x), contiguous(output_grad));
     let (x, dy) = (floats(&x), floats(&dy));
-    // SAFETY: the kernels write every element of the gradient.
-    unsafe {
-        Buffer::filled(weight.layout().shape().clone(), |dw| {
-            if direct::fits(&geometry) {
-                direct::weight_gradient(Level::best(), &geometry, x, dy, dw);
-            } else {
-                lowered::weight_gradient(&geometry, output, x, dy, dw);
-            }
-        })
-    }
+    // SAFETY: the kernel writes every element of the gradient.
+    unsafe { Buffer::filled(shape, |dw| direct::weight_gradient(Level::best(), &geometry, output, x, dy, dw)) }
 }
 
 /// The sizes and the output's, if the kernels can do it.
