@@ -571,6 +571,13 @@ unsafe fn weight_tile<V: Vector>(
                 }
             }
         }
-        sums.map(|sums| sums.map(|sum| sum.sum()))
+        // (Written as loops: `map` would keep the vectors in memory.)
+        let mut result = [[0.0; COLUMNS]; MAX_ROWS];
+        for (result, sums) in result.iter_mut().zip(&sums).take(V::ROWS) {
+            for (result, sum) in result.iter_mut().zip(sums) {
+                *result = sum.sum();
+            }
+        }
+        result
     }
 }
