@@ -1,0 +1,1 @@
+//! Kernels over packed weights: slices in, slices out. They know no files.
