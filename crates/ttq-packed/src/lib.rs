@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+pub mod archive;
 pub mod codes;
 pub mod kernels;
 
