@@ -34,6 +34,7 @@
 
 mod error;
 mod granularity;
+pub mod packed;
 mod quantizer;
 mod scales;
 mod selection;

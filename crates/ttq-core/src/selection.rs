@@ -273,6 +273,18 @@ impl Place {
         self.names.join(".")
     }
 
+    /// The path of the module that this is in.
+    pub(crate) fn parent(&self) -> String {
+        self.names[..self.names.len().saturating_sub(1)].join(".")
+    }
+
+    /// Where this is one of these parameters of such a container: the container's path and the parameter.
+    pub(crate) fn part_of(&self, container: &str, parts: &[&'static str]) -> Option<(String, &'static str)> {
+        let name = self.names.last().filter(|_| self.containers.last().is_some_and(|last| last == container))?;
+        let part = parts.iter().find(|part| *part == name)?;
+        Some((self.parent(), part))
+    }
+
     /// The layer kind, if this is the place of a layer's weight.
     fn weight_of(&self) -> Option<LayerKind> {
         let container = self.containers.last()?;

@@ -166,14 +166,19 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
 
     /// Statistics of each chosen weight. Reads from the device.
     pub fn stats(&self) -> TernaryStats {
-        let quantizer = self.quantizer();
-        let mut stats = StatsOf { quantizer: &quantizer, scales: &self.scales, index: 0, layers: Vec::new() };
-        visit(&self.model, &self.plan.layers, &mut stats);
-        let layers = stats.layers.into_iter().zip(&self.plan.layers);
+        let layers = self.codes_and_scales().into_iter().zip(&self.plan.layers);
         TernaryStats::new(
             layers.map(|((codes, scales), choice)| LayerStats::new(choice, &codes, &scales)).collect(),
             self.plan.selection.full_precision_parameters(),
         )
+    }
+
+    /// Codes -1, 0, +1 in row-major order and scales `[groups, 2]` of each chosen weight. Reads from the device.
+    pub(crate) fn codes_and_scales(&self) -> Vec<(Vec<f32>, Vec<f32>)> {
+        let quantizer = self.quantizer();
+        let mut values = ValuesOf { quantizer: &quantizer, scales: &self.scales, index: 0, layers: Vec::new() };
+        visit(&self.model, &self.plan.layers, &mut values);
+        values.layers
     }
 
     fn map_layers<F: MapLayer<B>>(&self, map: F) -> M {
@@ -348,14 +353,14 @@ impl<B: Backend> VisitLayer<B> for SummaryOf<'_, B> {
     }
 }
 
-struct StatsOf<'a, B: Backend> {
+struct ValuesOf<'a, B: Backend> {
     quantizer: &'a TernaryQuantizer<B>,
     scales: &'a [Param<Tensor<B, 2>>],
     index: usize,
     layers: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
-impl<B: Backend> VisitLayer<B> for StatsOf<'_, B> {
+impl<B: Backend> VisitLayer<B> for ValuesOf<'_, B> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
         let latent = param.val().detach();
         let scales = scales_of(self.quantizer, self.scales, self.index, &latent, channel_axis);

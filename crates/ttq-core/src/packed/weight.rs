@@ -1,0 +1,138 @@
+//! A packed weight as a Burn module.
+
+use burn::module::{Param, ParamId};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use ttq_packed::{Codes, TernaryWeight};
+
+/// How Burn's visitors name the module.
+pub(super) const CONTAINER: &str = "Struct:PackedWeight";
+/// The parameter that says which shape a weight has.
+pub(super) const LAYOUT: &str = "layout";
+/// The parameters.
+pub(super) const PARTS: [&str; 3] = ["codes", "scales", LAYOUT];
+/// Codes in a word of 32 bits.
+const CODES_PER_WORD: usize = 16;
+
+/// A ternary weight, 2 bits an element: codes, scales and the shape. Its parameters have the names that they have in a file,
+/// `NAME.codes` and `NAME.scales`.
+#[derive(Module, Debug)]
+pub struct PackedWeight<B: Backend> {
+    /// The codes of a file, four bytes to an element, little-endian. `[words]`
+    codes: Param<Tensor<B, 1, Int>>,
+    /// `w_pos` and `w_neg`, once or for each output channel. `[1 or out, 2]`
+    scales: Param<Tensor<B, 2>>,
+    /// The weight's own shape and its output axis: a parameter, so that what is loaded can be held against it.
+    /// `[dimensions + 1]`
+    layout: Param<Tensor<B, 1, Int>>,
+    #[module(skip)]
+    dims: Vec<usize>,
+    #[module(skip)]
+    output_axis: usize,
+}
+
+/// Which contents a weight has: new ones have new identifiers.
+pub(super) type Contents = [ParamId; 2];
+
+impl<B: Backend> PackedWeight<B> {
+    /// A weight of zeros.
+    pub(super) fn zeros(dims: Vec<usize>, output_axis: usize, device: &B::Device) -> Self {
+        let n = dims.iter().product();
+        let zeros = vec![0_i8; n];
+        // Zeros are ternary, and a pair of zero scales belongs to any shape that has the axis.
+        let codes = Codes::pack(&zeros).unwrap_or_else(|error| unreachable!("{error}"));
+        let layout = TensorData::from(layout(&dims, output_axis).as_slice());
+        Self {
+            codes: Param::initialized(ParamId::new(), Tensor::from_data(words(&codes), device)),
+            scales: frozen(Tensor::zeros([1, 2], device)),
+            layout: Param::initialized(ParamId::new(), Tensor::from_data(layout, device)),
+            dims,
+            output_axis,
+        }
+    }
+
+    /// The same shape with other contents.
+    pub(super) fn with(mut self, weight: &TernaryWeight) -> Self {
+        let device = self.scales.val().device();
+        self.codes = Param::initialized(ParamId::new(), Tensor::from_data(words(weight.codes()), &device));
+        self.scales = frozen(Tensor::from_data(scales(weight), &device));
+        self
+    }
+
+    /// Shape of the weight.
+    pub fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+
+    /// The axis along which output channels lie.
+    pub fn output_axis(&self) -> usize {
+        self.output_axis
+    }
+
+    pub(super) fn contents(&self) -> Contents {
+        [self.codes.id, self.scales.id]
+    }
+
+    /// The weight on the host. Reads from the device.
+    ///
+    /// # Panics
+    /// Where the parameters hold no ternary weight; what [`load`](super::load) fills them with was checked.
+    pub fn to_ternary(&self) -> TernaryWeight {
+        let words = self.codes.val().into_data();
+        let n: usize = self.dims.iter().product();
+        let mut bytes: Vec<u8> = words.iter::<i32>().flat_map(i32::to_le_bytes).collect();
+        bytes.truncate(n.div_ceil(ttq_packed::codes::VALUES_PER_BYTE));
+        let scales: Vec<f32> = self.scales.val().into_data().iter::<f32>().collect();
+        let codes = Codes::from_bytes(bytes, n).expect("a packed weight holds valid codes");
+        TernaryWeight::new(codes, scales.as_chunks().0, self.dims.as_slice(), self.output_axis)
+            .expect("a packed weight holds valid scales")
+    }
+
+    /// The dense weight, unpacked on the device.
+    ///
+    /// # Panics
+    /// Where `D` is not the number of the weight's dimensions.
+    pub fn dense<const D: usize>(&self) -> Tensor<B, D> {
+        let shape: [usize; D] = self.dims.as_slice().try_into().expect("as many dimensions as the weight has");
+        let n: usize = shape.iter().product();
+        let words = self.codes.val().unsqueeze_dim::<2>(1);
+        let device = words.device();
+        let shifts = Tensor::<B, 1, Int>::arange(0..CODES_PER_WORD as i64, &device).mul_scalar(2).unsqueeze::<2>();
+        // (A shift of a negative word brings ones from above, of which two bits are kept.)
+        let codes = words.bitwise_right_shift(shifts).bitwise_and_scalar(3_i32.elem());
+        let codes = codes.reshape([-1]).slice(0..n).sub_scalar(1).reshape(shape);
+        let mut along = [1; D];
+        let scales = self.scales.val();
+        along[self.output_axis] = scales.dims()[0];
+        let column = |index: usize| scales.clone().slice([0..scales.dims()[0], index..index + 1]).reshape(along);
+        let share = |code: i32| codes.clone().equal_elem(code).float();
+        share(1).mul(column(0)).sub(share(-1).mul(column(1)))
+    }
+}
+
+/// Codes as 32-bit words, `[words]`.
+pub(super) fn words(codes: &Codes) -> TensorData {
+    let word = |bytes: &[u8]| {
+        let mut word = [0; 4];
+        word[..bytes.len()].copy_from_slice(bytes);
+        i32::from_le_bytes(word)
+    };
+    let words: Vec<i32> = codes.as_bytes().chunks(4).map(word).collect();
+    TensorData::from(words.as_slice())
+}
+
+/// Scales, `[1 or out, 2]`.
+pub(super) fn scales(weight: &TernaryWeight) -> TensorData {
+    let scales = weight.scales();
+    TensorData::new(scales.as_flattened().to_vec(), [scales.len(), 2])
+}
+
+/// The shape, then the output axis.
+pub(super) fn layout(dims: &[usize], output_axis: usize) -> Vec<i64> {
+    dims.iter().chain([&output_axis]).map(|number| *number as i64).collect()
+}
+
+/// Nothing packed is trained.
+fn frozen<B: Backend>(scales: Tensor<B, 2>) -> Param<Tensor<B, 2>> {
+    Param::initialized(ParamId::new(), scales).set_require_grad(false)
+}
