@@ -86,7 +86,9 @@ pub enum ArchiveError {
         state: u32,
     },
     /// Another last state than the encoder's first.
-    #[error("state {state:#x} behind the last value is not {LOWER:#x}: the archive is damaged or of another number of values")]
+    #[error(
+        "state {state:#x} behind the last value is not {LOWER:#x}: the archive is damaged or of another number of values"
+    )]
     End {
         /// The state.
         state: u32,
@@ -124,11 +126,11 @@ pub fn encode(codes: &Codes) -> Vec<u8> {
     for index in (0..codes.len()).rev() {
         let symbol = (codes.get(index) + 1) as usize;
         let frequency = frequencies[symbol];
-        while state >= frequency * (LOWER >> TOTAL_BITS << 8) {
+        while state >= frequency * ((LOWER >> TOTAL_BITS) << 8) {
             reversed.push(state as u8);
             state >>= 8;
         }
-        state = (state / frequency << TOTAL_BITS) + starts[symbol] + state % frequency;
+        state = ((state / frequency) << TOTAL_BITS) + starts[symbol] + state % frequency;
     }
     let [minus, _, plus] = frequencies.map(|frequency| frequency as u16);
     let mut bytes = Vec::with_capacity(HEADER + reversed.len());

@@ -7,6 +7,8 @@ extern crate alloc;
 
 pub mod archive;
 pub mod codes;
+pub mod file;
 pub mod kernels;
 
 pub use codes::{Codes, CodesError};
+pub use file::{Coding, DenseTensor, Dtype, FileError, PackedModel, TernaryWeight};
