@@ -9,8 +9,6 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use ttq_packed::{Codes, TernaryWeight};
 
-#[cfg(feature = "flex")]
-use super::kernels::{self, Prepared};
 use super::{Activations, Float32, PackedWeight};
 
 /// Burn's [`Conv2d`] with a packed weight of shape `[out, in / groups, kh, kw]`. It has no weights until [`load`](super::load) fills
@@ -25,9 +23,6 @@ pub struct PackedConv2d<B: Backend, A: Activations = Float32> {
     config: Conv2dConfig,
     #[module(skip)]
     activations: PhantomData<A>,
-    #[cfg(feature = "flex")]
-    #[module(skip)]
-    prepared: Prepared<ttq_packed::kernels::PackedConvolution>,
 }
 
 impl<B: Backend, A: Activations> PackedConv2d<B, A> {
@@ -48,8 +43,6 @@ impl<B: Backend, A: Activations> PackedConv2d<B, A> {
             bias: config.bias.then(|| Param::from_tensor(Tensor::zeros([output], device))),
             config: config.clone(),
             activations: PhantomData,
-            #[cfg(feature = "flex")]
-            prepared: Prepared::default(),
         }
     }
 
@@ -91,9 +84,8 @@ impl<B: Backend, A: Activations> PackedConv2d<B, A> {
             [norm.gamma.val(), norm.beta.val(), norm.running_mean.value(), norm.running_var.value()].map(floats);
         assert_eq!(gamma.len(), channels, "PackedConv2d: the normalization has another number of channels");
         let bias = self.bias.as_ref().map_or_else(|| vec![0.0; channels], |bias| floats(bias.val()));
-        let factor = |channel: usize| {
-            (f64::from(gamma[channel]) / (f64::from(var[channel]) + norm.epsilon).sqrt()) as f32
-        };
+        let factor =
+            |channel: usize| (f64::from(gamma[channel]) / (f64::from(var[channel]) + norm.epsilon).sqrt()) as f32;
         let scales: Vec<[f32; 2]> = (0..channels)
             .map(|channel| {
                 let a = factor(channel);
@@ -105,9 +97,8 @@ impl<B: Backend, A: Activations> PackedConv2d<B, A> {
         let turned = weight.codes().iter().enumerate();
         let codes: Vec<i8> =
             turned.map(|(index, code)| if factor(index / inner) < 0.0 { -code } else { code }).collect();
-        let bias: Vec<f32> = (0..channels)
-            .map(|channel| factor(channel) * (bias[channel] - mean[channel]) + beta[channel])
-            .collect();
+        let bias: Vec<f32> =
+            (0..channels).map(|channel| factor(channel) * (bias[channel] - mean[channel]) + beta[channel]).collect();
         let codes = Codes::pack(&codes).expect("codes with another sign are codes");
         let folded = TernaryWeight::new(codes, scales, weight.shape(), 0).expect("finite factors keep scales finite");
         let device = norm.gamma.val().device();
@@ -118,15 +109,6 @@ impl<B: Backend, A: Activations> PackedConv2d<B, A> {
 
     /// `[n, in, h, w]` to `[n, out, h', w']`.
     pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
-        #[cfg(feature = "flex")]
-        if kernels::apply(&input)
-            && let Some(options) = kernels::options(&self.config, input.dims())
-        {
-            let bias = self.bias.as_ref().map(Param::val);
-            let convolution =
-                self.prepared.get(self.weight.contents(), || kernels::convolution(&self.weight.to_ternary(), &options));
-            return kernels::convolve::<B, A>(input, &convolution, bias);
-        }
         self.dense().forward(input)
     }
 

@@ -58,12 +58,16 @@ impl<B: Backend, A: Activations> PackedLinear<B, A> {
 
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
-        let bias = self.bias.as_ref().map(Param::val);
         #[cfg(feature = "flex")]
         if kernels::apply(&input) {
-            let matrix = self.prepared.get(self.weight.contents(), || kernels::matrix(&self.weight.to_ternary()));
-            return kernels::linear::<B, A, D>(input, &matrix, bias);
+            let parameters = self.weight.contents().into_iter().chain(self.bias.as_ref().map(|bias| bias.id));
+            let matrix = self.prepared.get(parameters.collect(), || {
+                let bias = self.bias.as_ref().map(|bias| kernels::floats(bias.val()));
+                kernels::matrix::<A>(&self.weight.to_ternary(), bias.as_deref())
+            });
+            return kernels::multiply(input, &matrix);
         }
+        let bias = self.bias.as_ref().map(Param::val);
         linear(input, self.weight.dense(), bias)
     }
 }

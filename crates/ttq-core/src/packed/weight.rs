@@ -31,9 +31,6 @@ pub struct PackedWeight<B: Backend> {
     output_axis: usize,
 }
 
-/// Which contents a weight has: new ones have new identifiers.
-pub(super) type Contents = [ParamId; 2];
-
 impl<B: Backend> PackedWeight<B> {
     /// A weight of zeros.
     pub(super) fn zeros(dims: Vec<usize>, output_axis: usize, device: &B::Device) -> Self {
@@ -69,7 +66,9 @@ impl<B: Backend> PackedWeight<B> {
         self.output_axis
     }
 
-    pub(super) fn contents(&self) -> Contents {
+    /// Which contents it has: others have other identifiers.
+    #[cfg(feature = "flex")]
+    pub(super) fn contents(&self) -> [ParamId; 2] {
         [self.codes.id, self.scales.id]
     }
 

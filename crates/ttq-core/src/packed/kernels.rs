@@ -1,0 +1,109 @@
+//! Packed kernels on tensors whose memory is Burn's Flex's, whatever the backend is called.
+
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::module::ParamId;
+use burn::prelude::*;
+use burn::tensor::{DType, TensorData};
+use burn_flex::FlexTensor;
+use ttq_packed::TernaryWeight;
+use ttq_packed::kernels::{Activations as Precision, KernelError, PackedMatrix, Scales, Scratch};
+
+use super::Activations;
+
+/// Do the kernels apply to this tensor?
+pub(super) fn apply<B: Backend, const D: usize>(input: &Tensor<B, D>) -> bool {
+    TypeId::of::<B::FloatTensorPrimitive>() == TypeId::of::<FlexTensor>() && input.dtype() == DType::F32
+}
+
+/// What kernels make of parameters once, for as long as these are the same.
+#[derive(Debug)]
+pub(super) struct Prepared<K>(Arc<Mutex<Option<(Vec<ParamId>, Arc<K>)>>>);
+
+impl<K> Prepared<K> {
+    /// What was made of these parameters, or what `make` makes of them now.
+    pub(super) fn get(&self, parameters: Vec<ParamId>, make: impl FnOnce() -> Result<K, KernelError>) -> Arc<K> {
+        let mut prepared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*prepared {
+            Some((of, kernel)) if *of == parameters => kernel.clone(),
+            _ => {
+                let kernel = Arc::new(make().expect("the kernels take every weight and bias that fit together"));
+                *prepared = Some((parameters, kernel.clone()));
+                kernel
+            }
+        }
+    }
+}
+
+impl<K> Clone for Prepared<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K> Default for Prepared<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
+}
+
+fn precision<A: Activations>() -> Precision {
+    if A::INT8 { Precision::Int8 } else { Precision::Float32 }
+}
+
+/// Calls `work` with the scales as kernels take them.
+fn with_scales<T>(weight: &TernaryWeight, work: impl FnOnce(Scales<'_>) -> T) -> T {
+    if let [[w_pos, w_neg]] = *weight.scales() {
+        return work(Scales::PerTensor { w_pos, w_neg });
+    }
+    let [w_pos, w_neg] = [0, 1].map(|column| weight.scales().iter().map(|pair| pair[column]).collect::<Vec<f32>>());
+    work(Scales::PerRow { w_pos: &w_pos, w_neg: &w_neg })
+}
+
+/// The kernel of a linear weight, `[in, out]`.
+pub(super) fn matrix<A: Activations>(
+    weight: &TernaryWeight,
+    bias: Option<&[f32]>,
+) -> Result<PackedMatrix, KernelError> {
+    let (inputs, outputs) = (weight.shape()[0], weight.shape()[1]);
+    let code = |output: usize, input: usize| weight.codes().get(input * outputs + output);
+    let matrix = with_scales(weight, |scales| PackedMatrix::new(outputs, inputs, scales, code))?;
+    let matrix = matrix.with_activations(precision::<A>());
+    bias.map_or(Ok(matrix.clone()), |bias| matrix.with_bias(bias))
+}
+
+/// `[.., in]` to `[.., out]`
+pub(super) fn multiply<B: Backend, const D: usize>(input: Tensor<B, D>, matrix: &PackedMatrix) -> Tensor<B, D> {
+    let mut shape = input.dims();
+    assert_eq!(shape[D - 1], matrix.columns(), "PackedLinear: the input's last dimension is not that of the weight");
+    shape[D - 1] = matrix.rows();
+    on_floats(input, shape, |x, y, scratch| matrix.forward(x, y, scratch))
+}
+
+/// A result of `shape` that `work` writes, from the elements of `input`.
+fn on_floats<B: Backend, const D: usize>(
+    input: Tensor<B, D>,
+    shape: [usize; D],
+    work: impl FnOnce(&[f32], &mut [f32], &mut Scratch) -> Result<(), KernelError>,
+) -> Tensor<B, D> {
+    let device = input.device();
+    let input: Box<dyn Any> = Box::new(input.into_primitive().tensor());
+    let input = input.downcast::<FlexTensor>().expect("`apply` has seen that it is one").to_contiguous();
+    let (start, end) = input.layout().contiguous_offsets().unwrap_or((0, 0));
+    let mut output = vec![0.0; shape.iter().product()];
+    SCRATCH
+        .with_borrow_mut(|scratch| work(&input.storage::<f32>()[start..end], &mut output, scratch))
+        .expect("the lengths follow from the shapes");
+    Tensor::from_data(TensorData::new(output, shape), &device)
+}
+
+/// The elements on the host.
+pub(super) fn floats<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}

@@ -1,0 +1,226 @@
+//! Packing, loading and packed layers: what comes out is what the dense ternary module computes.
+
+use burn::backend::{Autodiff, Flex};
+use burn::module::{Param, RunningState};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::prelude::*;
+use burn::tensor::{Distribution, TensorData};
+use ttq_core::packed::{Activations, Convolution, Float32, Int8, PackedConv2d, PackedLinear, Projection, load, pack};
+use ttq_core::{Granularity, QuantizerConfig, Ternary, TernaryConfig};
+use ttq_packed::{Codes, Coding, DenseTensor, PackedModel, TernaryWeight};
+
+/// A network that is generic over its layers.
+#[derive(Module, Debug)]
+struct Net<B: Backend, C: Module<B>, L: Module<B>> {
+    stem: Conv2d<B>,
+    conv: C,
+    norm: BatchNorm<B>,
+    hidden: L,
+    classes: Linear<B>,
+}
+
+type Dense<B> = Net<B, Conv2d<B>, Linear<B>>;
+type Packed<B> = Net<B, PackedConv2d<B>, PackedLinear<B>>;
+
+impl<B: Backend, C: Convolution<B>, L: Projection<B>> Net<B, C, L> {
+    fn new(channels: usize, device: &B::Device) -> Self {
+        let conv = Conv2dConfig::new([4, channels], [3, 3]).with_padding(PaddingConfig2d::Same).with_bias(false);
+        Self {
+            stem: Conv2dConfig::new([2, 4], [3, 3]).init(device),
+            conv: C::init(&conv, device),
+            norm: BatchNormConfig::new(channels).init(device),
+            hidden: L::init(&LinearConfig::new(channels * 36, 9), device),
+            classes: LinearConfig::new(9, 3).init(device),
+        }
+    }
+
+    fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+        let x = self.norm.forward(self.conv.forward(self.stem.forward(images)));
+        self.classes.forward(self.hidden.forward(x.flatten(1, 3)))
+    }
+}
+
+fn ternary<B: Backend>(granularity: Granularity) -> Ternary<B, Dense<B>> {
+    let quantizer = QuantizerConfig { granularity, ..QuantizerConfig::ttq() };
+    let config = TernaryConfig { quantizer, ..TernaryConfig::default() };
+    Ternary::new(Dense::new(5, &Default::default()), &config).unwrap()
+}
+
+fn random<B: Backend, const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Default::default())
+}
+
+fn assert_close(found: TensorData, expected: TensorData, tolerance: f32) {
+    assert_eq!(found.shape, expected.shape);
+    let largest = expected.iter::<f32>().map(f32::abs).fold(1e-6, f32::max);
+    for (found, expected) in found.iter::<f32>().zip(expected.iter::<f32>()) {
+        assert!((found - expected).abs() <= tolerance * largest, "{found} for {expected}");
+    }
+}
+
+/// Ternary values and scales without a pattern.
+fn weight(shape: &[usize], axis: usize, per_channel: bool) -> TernaryWeight {
+    let n = shape.iter().product::<usize>();
+    let codes: Vec<i8> = (0..n).map(|i| ((i * 7919 + i / 3) % 5 % 3) as i8 - 1).collect();
+    let groups = if per_channel { shape[axis] } else { 1 };
+    let scales: Vec<[f32; 2]> = (0..groups).map(|g| [0.3 + g as f32 * 0.1, 0.7 - g as f32 * 0.01]).collect();
+    TernaryWeight::new(Codes::pack(&codes).unwrap(), scales, shape, axis).unwrap()
+}
+
+fn linear_equals_dense<B: Backend, A: Activations>(tolerance: f32) {
+    for (inputs, outputs) in [(1, 1), (7, 33), (64, 16), (100, 70)] {
+        for per_channel in [false, true] {
+            let weight = weight(&[inputs, outputs], 1, per_channel);
+            let config = LinearConfig::new(inputs, outputs).with_bias(per_channel);
+            let mut packed = PackedLinear::<B, A>::new(&config, &Default::default()).with_weight(&weight);
+            packed.bias = packed.bias.map(|_| Param::from_tensor(random([outputs])));
+            let floats = TensorData::new(weight.dequantize(), [inputs, outputs]);
+            let dense = Linear {
+                weight: Param::from_tensor(Tensor::from_data(floats, &Default::default())),
+                bias: packed.bias.clone(),
+            };
+            let x = random::<B, 3>([2, 3, inputs]);
+            assert_close(packed.forward(x.clone()).into_data(), dense.forward(x).into_data(), tolerance);
+        }
+    }
+}
+
+fn convolution_equals_dense<B: Backend, A: Activations>(tolerance: f32) {
+    let plain = Conv2dConfig::new([6, 9], [3, 3]);
+    let configs = [
+        plain.clone(),
+        plain.clone().with_stride([2, 2]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)),
+        plain.clone().with_groups(3).with_dilation([2, 1]).with_bias(false),
+        // More on one side than on the other.
+        plain.with_padding(PaddingConfig2d::Explicit(0, 1, 2, 3)),
+        Conv2dConfig::new([6, 4], [2, 2]).with_padding(PaddingConfig2d::Same),
+        Conv2dConfig::new([6, 40], [1, 1]).with_stride([2, 1]),
+    ];
+    for config in configs {
+        let [inputs, outputs] = config.channels;
+        let shape = [outputs, inputs / config.groups, config.kernel_size[0], config.kernel_size[1]];
+        for per_channel in [false, true] {
+            let weight = weight(&shape, 0, per_channel);
+            let packed = PackedConv2d::<B, A>::new(&config, &Default::default()).with_weight(&weight);
+            let mut dense: Conv2d<B> = config.init(&Default::default());
+            let floats = TensorData::new(weight.dequantize(), shape);
+            dense.weight = Param::from_tensor(Tensor::from_data(floats, &Default::default()));
+            dense.bias = packed.bias.clone();
+            let x = random::<B, 4>([2, inputs, 11, 8]);
+            assert_close(packed.forward(x.clone()).into_data(), dense.forward(x).into_data(), tolerance);
+        }
+    }
+}
+
+#[test]
+fn packed_layers_compute_what_dense_ones_do_by_kernels_and_without() {
+    linear_equals_dense::<Flex, Float32>(1e-5);
+    convolution_equals_dense::<Flex, Float32>(1e-5);
+    // Tensors of an autodiff backend are not Flex's: the weight is unpacked there.
+    linear_equals_dense::<Autodiff<Flex>, Float32>(1e-6);
+    convolution_equals_dense::<Autodiff<Flex>, Float32>(1e-6);
+}
+
+#[test]
+fn int8_activations_come_near() {
+    linear_equals_dense::<Flex, Int8>(0.02);
+    convolution_equals_dense::<Flex, Int8>(0.02);
+}
+
+#[test]
+fn a_packed_module_comes_back_from_its_file_dense_and_packed() {
+    for granularity in [Granularity::Tensor, Granularity::Channel] {
+        let ternary = ternary::<Flex>(granularity);
+        let images = random([3, 2, 8, 8]);
+        let expected = ternary.materialize().forward(images.clone()).into_data();
+        let file = pack(&ternary).unwrap().write(Coding::Archive).unwrap();
+        let file = PackedModel::read(&file).unwrap();
+        assert_eq!(file.weights.keys().collect::<Vec<_>>(), ["conv.weight", "hidden.weight"]);
+        let dense = load(Dense::<Flex>::new(5, &Default::default()), &file).unwrap();
+        let floats = ternary.materialize();
+        assert_eq!(dense.conv.weight.val().into_data(), floats.conv.weight.val().into_data());
+        assert_eq!(dense.hidden.weight.val().into_data(), floats.hidden.weight.val().into_data());
+        assert_close(dense.forward(images.clone()).into_data(), expected.clone(), 1e-6);
+        let packed = load(Packed::<Flex>::new(5, &Default::default()), &file).unwrap();
+        assert_close(packed.forward(images).into_data(), expected, 1e-5);
+        assert_eq!(packed.conv.weight.to_ternary(), file.weights["conv.weight"]);
+    }
+}
+
+#[test]
+fn a_layer_that_is_filled_again_computes_with_the_new_weights() {
+    let images = random::<Flex, 4>([1, 2, 8, 8]);
+    let files = [0, 1].map(|_| pack(&ternary::<Flex>(Granularity::Tensor)).unwrap());
+    let first = load(Packed::<Flex>::new(5, &Default::default()), &files[0]).unwrap();
+    let before = first.forward(images.clone()).into_data();
+    let second = load(first, &files[1]).unwrap();
+    let fresh = load(Packed::<Flex>::new(5, &Default::default()), &files[1]).unwrap();
+    let after = second.forward(images.clone()).into_data();
+    assert_eq!(after, fresh.forward(images).into_data());
+    assert_ne!(after, before);
+}
+
+#[test]
+fn a_packed_module_is_recorded_like_any_other() {
+    use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
+
+    let images = random::<Flex, 4>([1, 2, 8, 8]);
+    for granularity in [Granularity::Tensor, Granularity::Channel] {
+        let file = pack(&ternary::<Flex>(granularity)).unwrap();
+        let packed = load(Packed::<Flex>::new(5, &Default::default()), &file).unwrap();
+        let expected = packed.forward(images.clone()).into_data();
+        let recorder = BinBytesRecorder::<FullPrecisionSettings>::default();
+        let bytes = Recorder::<Flex>::record(&recorder, packed.into_record(), ()).unwrap();
+        let record = recorder.load(bytes, &Default::default()).unwrap();
+        let fresh = Packed::<Flex>::new(5, &Default::default()).load_record(record);
+        assert_eq!(fresh.forward(images.clone()).into_data(), expected);
+    }
+}
+
+#[test]
+fn a_file_of_another_module_is_refused_with_all_that_differs() {
+    let mut file = pack(&ternary::<Flex>(Granularity::Channel)).unwrap();
+    file.tensors.remove("stem.bias");
+    file.tensors.insert("other".into(), DenseTensor::from_f32([1], &[0.0]).unwrap());
+    file.tensors.insert("classes.bias".into(), DenseTensor::from_f32([2], &[0.0; 2]).unwrap());
+    file.weights.insert("conv.weight".into(), weight(&[5, 2, 6, 3], 0, true));
+    let hidden = file.weights.remove("hidden.weight").unwrap();
+    let error = load(Packed::<Flex>::new(5, &Default::default()), &file).unwrap_err();
+    assert_eq!(
+        error.missing,
+        ["hidden.weight", "stem.bias"].map(String::from).to_vec().into_iter().rev().collect::<Vec<_>>()
+    );
+    assert_eq!(error.unexpected, ["other"]);
+    let differing: Vec<&str> = error.mismatched.iter().map(|mismatch| mismatch.path.as_str()).collect();
+    assert_eq!(differing, ["conv.weight", "classes.bias"]);
+    let text = error.to_string();
+    assert!(text.contains("conv.weight is [5, 2, 6, 3]") && text.contains("[5, 4, 3, 3]"), "{text}");
+    // Outputs along another axis, though shape and number of codes are the same.
+    let mut file = pack(&ternary::<Flex>(Granularity::Tensor)).unwrap();
+    let turned = TernaryWeight::new(hidden.codes().clone(), [[1.0, 1.0]], hidden.shape(), 0).unwrap();
+    file.weights.insert("hidden.weight".into(), turned);
+    assert!(load(Packed::<Flex>::new(5, &Default::default()), &file).is_err());
+}
+
+#[test]
+fn a_folded_normalization_is_the_normalization_at_inference() {
+    let device = Default::default();
+    let mut norm = BatchNormConfig::new(6).init::<Flex>(&device);
+    // Factors of both signs and zero.
+    norm.gamma = Param::from_tensor(Tensor::from_floats([0.5, -1.5, 0.0, 2.0, -0.1, 1.0], &device));
+    norm.beta = Param::from_tensor(random([6]));
+    norm.running_mean = RunningState::new(random([6]));
+    norm.running_var = RunningState::new(random::<Flex, 1>([6]).abs().add_scalar(0.1));
+    for bias in [false, true] {
+        let config = Conv2dConfig::new([4, 6], [3, 3]).with_bias(bias);
+        for per_channel in [false, true] {
+            let mut layer =
+                PackedConv2d::<Flex>::new(&config, &device).with_weight(&weight(&[6, 4, 3, 3], 0, per_channel));
+            layer.bias = layer.bias.map(|_| Param::from_tensor(random([6])));
+            let x = random([2, 4, 9, 9]);
+            let expected = norm.forward(layer.forward(x.clone())).into_data();
+            assert_close(layer.fold_batch_norm(&norm).forward(x).into_data(), expected, 1e-5);
+        }
+    }
+}
