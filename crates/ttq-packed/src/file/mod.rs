@@ -16,11 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The integers in Python, `safetensors` and `numpy` being there:
-//!
-//! ```python
-#![doc = include_str!("../../python/codes.py")]
-//! ```
+//! In Python ten lines do it, which the [crate](crate#the-integers-in-python) shows.
 //!
 //! # Format, version 1
 //!

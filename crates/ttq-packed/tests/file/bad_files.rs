@@ -26,7 +26,7 @@ fn file() -> Vec<u8> {
 
 /// The file with other data, and its checksum mended.
 fn with_data(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
-    let (header, mut data) = open(&file());
+    let (header, mut data) = open(&file()).unwrap();
     change(&mut data);
     seal(assemble(&header, &data))
 }
@@ -122,7 +122,7 @@ fn overlapping_tensors() {
 
 #[test]
 fn a_gap_between_tensors() {
-    let (header, mut data) = open(&file());
+    let (header, mut data) = open(&file()).unwrap();
     data.extend([0; 4]);
     let file = assemble(&header.replace("[20,22]", "[24,26]"), &data);
     assert_error!(file, FileError::Unclaimed { bytes: 4, offset: 24 }, "4 bytes");
@@ -218,7 +218,7 @@ fn parts_of_the_wrong_shape() {
 
 #[test]
 fn any_flipped_bit_of_the_data() {
-    let (header, data) = open(&file());
+    let (header, data) = open(&file()).unwrap();
     for bit in 0..8 * data.len() {
         let mut data = data.clone();
         data[bit / 8] ^= 1 << (bit % 8);
@@ -229,7 +229,7 @@ fn any_flipped_bit_of_the_data() {
 #[test]
 fn what_the_checksum_alone_protects() {
     let change = |from: &str, to: &str| {
-        let (header, data) = open(&file());
+        let (header, data) = open(&file()).unwrap();
         assert!(header.contains(from));
         assemble(&header.replacen(from, to, 1), &data)
     };
