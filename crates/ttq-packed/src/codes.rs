@@ -16,7 +16,7 @@ pub const VALUES_PER_BYTE: usize = 4;
 /// The code that stands for no value.
 pub const UNUSED: u8 = 0b11;
 /// A byte of zeros.
-const ZEROS: u8 = 0b01_01_01_01;
+pub(crate) const ZEROS: u8 = 0b01_01_01_01;
 
 /// Ternary values, four in a byte; see the [module](self) for the layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +126,15 @@ impl Codes {
         code as i8 - 1
     }
 
+    /// How many are -1, 0 and +1.
+    pub fn counts(&self) -> [usize; 3] {
+        let count = |bits: u8| self.bytes.iter().map(|&byte| (byte & bits).count_ones() as usize).sum::<usize>();
+        // The high bit of a pair is set in +1 alone, the low bit in 0 alone; the last byte is filled with zeros.
+        let padding = self.bytes.len() * VALUES_PER_BYTE - self.len;
+        let (plus, zero) = (count(!ZEROS), count(ZEROS) - padding);
+        [self.len - zero - plus, zero, plus]
+    }
+
     /// Values, not bytes.
     pub fn len(&self) -> usize {
         self.len
@@ -151,7 +160,7 @@ mod tests {
     fn the_layout_is_the_documented_one() {
         let codes = Codes::pack(&[-1, 0, 1, 1, -1]).unwrap();
         assert_eq!(codes.as_bytes(), [0b10_10_01_00, 0b01_01_01_00]);
-        assert_eq!(Codes::pack(&[]).unwrap().as_bytes(), []);
+        assert!(Codes::pack(&[]).unwrap().as_bytes().is_empty());
     }
 
     #[test]
@@ -160,6 +169,7 @@ mod tests {
             let values: Vec<i8> = (0..len).map(|i| (i * i % 7 % 3) as i8 - 1).collect();
             let codes = Codes::pack(&values).unwrap();
             assert_eq!(codes.unpack(), values);
+            assert_eq!(codes.counts(), [-1, 0, 1].map(|t| values.iter().filter(|&&value| value == t).count()));
             assert_eq!(Codes::from_bytes(codes.as_bytes().to_vec(), len).unwrap(), codes);
         }
     }

@@ -1,0 +1,154 @@
+//! The safetensors container: named tensors and metadata ⇄ bytes.
+//!
+//! Types and writer are the `safetensors` crate's. Reading is not, for three reasons (version 0.7.0): of two tensors of one name it
+//! drops one without a word; tensor lengths that add up to almost 2⁶⁴ make it panic where overflow is checked; its errors name no tensor.
+
+use alloc::borrow::Cow;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::marker::PhantomData;
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::FileError;
+use super::tensor::check_length;
+
+/// Bytes of the header's length.
+const LENGTH: usize = 8;
+/// The header's entry that is no tensor.
+pub(super) const METADATA: &str = "__metadata__";
+
+/// A tensor as it lies in the file.
+#[derive(Debug, Clone)]
+pub(super) struct StoredTensor<'a> {
+    pub(super) dtype: Dtype,
+    pub(super) shape: Cow<'a, [usize]>,
+    pub(super) bytes: Cow<'a, [u8]>,
+}
+
+/// Tensors by name.
+pub(super) type Tensors<'a> = BTreeMap<String, StoredTensor<'a>>;
+
+impl safetensors::View for StoredTensor<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Tensors and one entry of metadata to bytes. One entry, since safetensors keeps them in a hash map: the bytes of two would change from
+/// run to run.
+pub(super) fn write(tensors: Tensors, key: &str, value: String) -> Result<Vec<u8>, FileError> {
+    if tensors.contains_key(METADATA) {
+        return Err(FileError::Name { name: METADATA.to_string() });
+    }
+    let metadata = [(key.to_string(), value)].into_iter().collect();
+    safetensors::serialize(tensors, Some(metadata)).map_err(|cause| FileError::Unwritable { cause })
+}
+
+/// Bytes to tensors and metadata. Allocates in proportion to the header, and no tensor.
+pub(super) fn read(file: &[u8]) -> Result<(Tensors<'_>, BTreeMap<String, String>), FileError> {
+    let truncated = |expected: u64| FileError::Truncated { expected, found: file.len() as u64 };
+    let (length, rest) = file.split_first_chunk::<LENGTH>().ok_or_else(|| truncated(LENGTH as u64))?;
+    let length = u64::from_le_bytes(*length);
+    let header = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
+    let (header, data) = header.ok_or_else(|| truncated(length.saturating_add(LENGTH as u64)))?;
+    let entries = serde_json::from_slice::<Entries<&RawValue>>(header).map_err(|cause| FileError::Header { cause })?;
+    let mut entries = entries.unique()?;
+    let metadata = match entries.remove(METADATA) {
+        Some(json) => parse::<Entries<String>>(METADATA, json)?.unique()?,
+        None => BTreeMap::new(),
+    };
+    let infos = entries.into_iter().map(|(name, json)| parse(&name, json).map(|info| (name, info)));
+    let mut infos: Vec<(String, TensorInfo)> = infos.collect::<Result<_, _>>()?;
+    // Tensors may lie in another order than the header names them in.
+    infos.sort_by_key(|(_, info)| info.data_offsets);
+    Ok((locate(infos, data)?, metadata))
+}
+
+/// Cuts the data into tensors: side by side, in order, without gaps.
+fn locate(infos: Vec<(String, TensorInfo)>, data: &[u8]) -> Result<Tensors<'_>, FileError> {
+    let mut tensors = Tensors::new();
+    let mut previous = 0;
+    for (name, TensorInfo { dtype, shape, data_offsets: (start, end) }) in infos {
+        let Some(bytes) = data.get(start..end) else {
+            return Err(FileError::OutOfBounds { name, start, end, len: data.len() });
+        };
+        if start < previous {
+            return Err(FileError::Overlap { name, start, end: previous });
+        }
+        if start > previous {
+            return Err(FileError::Unclaimed { bytes: start - previous, offset: start });
+        }
+        if let Err(cause) = check_length(dtype, &shape, bytes.len()) {
+            return Err(FileError::Tensor { name, cause });
+        }
+        previous = end;
+        tensors.insert(name, StoredTensor { dtype, shape: shape.into(), bytes: bytes.into() });
+    }
+    if previous != data.len() {
+        return Err(FileError::Unclaimed { bytes: data.len() - previous, offset: data.len() });
+    }
+    Ok(tensors)
+}
+
+fn parse<'de, T: Deserialize<'de>>(name: &str, json: &'de RawValue) -> Result<T, FileError> {
+    serde_json::from_str(json.get()).map_err(|cause| FileError::Entry { name: name.to_string(), cause })
+}
+
+/// The entries of a JSON object in their order, and not yet known to be unique: serde's maps keep the last of several.
+pub(super) struct Entries<V>(Vec<(String, V)>);
+
+impl<V> Entries<V> {
+    /// By name.
+    pub(super) fn unique(self) -> Result<BTreeMap<String, V>, FileError> {
+        let mut map = BTreeMap::new();
+        for (name, value) in self.0 {
+            if map.contains_key(&name) {
+                return Err(FileError::Duplicate { name });
+            }
+            map.insert(name, value);
+        }
+        Ok(map)
+    }
+}
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor<V>(PhantomData<V>);
+
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for EntriesVisitor<V> {
+            type Value = Entries<V>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_map(EntriesVisitor(PhantomData))
+    }
+}
