@@ -1,7 +1,7 @@
 //! The safetensors container: named tensors and metadata ⇄ bytes.
 //!
 //! Types and writer are the `safetensors` crate's. Reading is not, for three reasons (version 0.7.0): of two tensors of one name it
-//! drops one without a word; tensor lengths that add up to more than 2⁶⁴ overflow, a panic or worse; its errors name no tensor.
+//! drops one without a word; tensor lengths that add up to almost 2⁶⁴ make it panic where overflow is checked; its errors name no tensor.
 
 use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;

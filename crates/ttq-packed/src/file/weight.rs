@@ -114,21 +114,20 @@ impl TernaryWeight {
 
     /// The full-precision ternary weight, row-major.
     pub fn dequantize(&self) -> Vec<f32> {
-        // Output channels change every `inner` elements. An axis of a scalar or of an empty weight has no meaning, and needs none.
-        let inner: usize = self.shape.iter().skip(self.output_axis + 1).product();
-        self.codes
-            .iter()
-            .enumerate()
-            .map(|(index, code)| {
-                let group = if self.scales.len() == 1 { 0 } else { index / inner % self.scales.len() };
-                let [w_pos, w_neg] = self.scales[group];
-                match code {
-                    1 => w_pos,
-                    -1 => -w_neg,
-                    _ => 0.0,
-                }
-            })
-            .collect()
+        let tables: Vec<[f32; 3]> = self.scales.iter().map(|&[w_pos, w_neg]| [-w_neg, 0.0, w_pos]).collect();
+        // Output channels change every `run` elements; one pair of scales never does.
+        let run = match tables.len() {
+            1 => self.codes.len(),
+            _ => self.shape[self.output_axis + 1..].iter().product(),
+        };
+        let mut codes = self.codes.iter();
+        let mut values = Vec::with_capacity(codes.len());
+        while values.len() < self.codes.len() {
+            for table in &tables {
+                values.extend(codes.by_ref().take(run).map(|code| table[(code + 1) as usize]));
+            }
+        }
+        values
     }
 
     /// The codes, row-major.

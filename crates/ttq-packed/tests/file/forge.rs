@@ -2,10 +2,11 @@
 
 use ttq_packed::file;
 
-/// The header's text and the data.
-pub(crate) fn open(file: &[u8]) -> (String, Vec<u8>) {
-    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
-    (String::from_utf8(file[8..8 + length].to_vec()).unwrap(), file[8 + length..].to_vec())
+/// The header's text and the data, where they can be told apart.
+pub(crate) fn open(file: &[u8]) -> Option<(String, Vec<u8>)> {
+    let (length, rest) = file.split_first_chunk()?;
+    let (header, data) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
+    Some((String::from_utf8(header.to_vec()).ok()?, data.to_vec()))
 }
 
 /// A file of any header and any data.
@@ -15,7 +16,7 @@ pub(crate) fn assemble(header: &str, data: &[u8]) -> Vec<u8> {
 
 /// The file with another text in its header; the checksum is mended where there is something to mend.
 pub(crate) fn edit(file: &[u8], from: &str, to: &str) -> Vec<u8> {
-    let (header, data) = open(file);
+    let (header, data) = open(file).unwrap();
     assert!(header.contains(from), "`{from}` is not in {header}");
     seal(assemble(&header.replacen(from, to, 1), &data))
 }

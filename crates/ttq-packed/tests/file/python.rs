@@ -1,9 +1,10 @@
-//! The recipe for Python gives the codes.
+//! Python reads the files: with the recipe of the documentation, and with a reader written from the specification.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use fastrand::Rng;
-use ttq_packed::{Coding, PackedModel};
+use ttq_packed::{Coding, PackedModel, TernaryWeight};
 
 use crate::random;
 
@@ -17,28 +18,59 @@ for name, array in codes(sys.argv[2]):
     print(name, list(array.shape), array.ravel().tolist())
 "#;
 
-#[test]
-fn python_reads_the_integer_codes_in_their_shape() {
+/// What Python says, if there is one that has the modules.
+fn python(modules: &str, arguments: &[&str], file: &Path) -> Option<Output> {
     let python = std::env::var("TTQ_PYTHON").unwrap_or("python3".into());
-    let usable = Command::new(&python).args(["-c", "import numpy, safetensors"]).output();
+    let usable = Command::new(&python).args(["-c", &format!("import {modules}")]).output();
     if !usable.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: `{python}` has no safetensors and numpy; set TTQ_PYTHON to one that has");
-        return;
+        eprintln!("skipped: `{python}` cannot import {modules}; set TTQ_PYTHON to a Python that can");
+        return None;
     }
+    Some(Command::new(&python).arg("-B").args(arguments).arg(file).output().expect("it just ran"))
+}
+
+/// Weights of several shapes and zeros, and whatever else a model has.
+fn model() -> PackedModel {
     let mut rng = Rng::with_seed(1);
-    let mut model = PackedModel::default();
-    for (index, shape) in [&[16, 3, 3, 3][..], &[7, 5], &[3], &[], &[0, 4]].into_iter().enumerate() {
-        model.weights.insert(format!("layer{index}"), random::weight(&mut rng, shape, 0.5, true));
+    let mut model = random::model(&mut rng);
+    model.weights.clear();
+    for (index, shape) in [&[16, 3, 3, 3][..], &[7, 5], &[3], &[], &[0, 4], &[80, 90]].into_iter().enumerate() {
+        model.weights.insert(format!("layer{index}"), random::weight(&mut rng, shape, 0.15 * index as f64, index != 0));
     }
+    model
+}
+
+#[track_caller]
+fn assert_printed(output: &Output, model: &PackedModel, line: impl Fn(&str, &TernaryWeight) -> String) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let expected: String = model.weights.iter().map(|(name, weight)| line(name, weight) + "\n").collect();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+}
+
+#[test]
+fn the_recipe_gives_the_integer_codes_in_their_shape() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.safetensors");
+    let (model, path) = (model(), folder.path().join("model.safetensors"));
     model.save(&path, Coding::Plain).unwrap();
     let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/python");
-    let output = Command::new(&python).args(["-B", "-c", PRINT, recipe]).arg(&path).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let line = |(name, weight): (&String, &ttq_packed::TernaryWeight)| {
-        format!("{name} {:?} {:?}\n", weight.shape(), weight.codes().unpack())
-    };
-    let expected: String = model.weights.iter().map(line).collect();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    let Some(output) = python("numpy, safetensors", &["-c", PRINT, recipe], &path) else { return };
+    assert_printed(&output, &model, |name, weight| {
+        format!("{name} {:?} {:?}", weight.shape(), weight.codes().unpack())
+    });
+}
+
+#[test]
+fn a_reader_from_the_specification_gives_codes_scales_and_the_checksum() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut model, path) = (model(), folder.path().join("model.safetensors"));
+    let reader = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/file/reader.py");
+    for (coding, config) in [(Coding::Plain, None), (Coding::Archive, Some("{\"grüße\": 1}".to_string()))] {
+        model.config = config;
+        model.save(&path, coding).unwrap();
+        let Some(output) = python("json, struct, zlib", &[reader], &path) else { return };
+        assert_printed(&output, &model, |name, weight| {
+            let scales: Vec<u32> = weight.scales().as_flattened().iter().map(|scale| scale.to_bits()).collect();
+            format!("{name} {:?} {} {scales:?} {:?}", weight.shape(), weight.output_axis(), weight.codes().unpack())
+        });
+    }
 }
