@@ -20,6 +20,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
     type Floats = __m256;
     type Words = __m256i;
+    type Bytes = __m256i;
     type Dots = Dots;
 
     operations! {
@@ -29,6 +30,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
         fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
         fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+        // Of two operands the second is returned where either is NaN.
+        fn relu(value: __m256) -> __m256 { _mm256_max_ps(_mm256_setzero_ps(), value) }
 
         fn load_words(from: *const u32) -> __m256i { _mm256_loadu_si256(from.cast()) }
         fn splat_word(value: u32) -> __m256i { _mm256_set1_epi32(value as i32) }
@@ -45,10 +48,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
 
         fn no_dots() -> Dots { Dots { wide: _mm256_setzero_si256(), narrow: _mm256_setzero_si256() } }
-        fn plane(words: __m256i, mask: u8) -> __m256i { _mm256_and_si256(words, _mm256_set1_epi8(mask as i8)) }
+        fn pos(words: __m256i) -> __m256i { _mm256_and_si256(words, _mm256_set1_epi8(0b01)) }
+        fn twice_neg(words: __m256i) -> __m256i { _mm256_and_si256(words, _mm256_set1_epi8(0b10)) }
         fn signs(words: __m256i) -> __m256i {
             let signs = _mm256_broadcastsi128_si256(_mm_set_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 1, 0));
-            _mm256_shuffle_epi8(signs, Self::plane(words, 3))
+            _mm256_shuffle_epi8(signs, _mm256_and_si256(words, _mm256_set1_epi8(0b11)))
         }
         fn dot(sums: Dots, x: __m256i, weights: __m256i) -> Dots {
             if VNNI {

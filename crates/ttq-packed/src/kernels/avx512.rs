@@ -13,6 +13,7 @@ impl Simd for Avx512 {
     const PERMUTES: bool = true;
     type Floats = __m512;
     type Words = __m512i;
+    type Bytes = __m512i;
     type Dots = __m512i;
 
     operations! {
@@ -22,6 +23,8 @@ impl Simd for Avx512 {
         fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
         fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
         fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        // Of two operands the second is returned where either is NaN.
+        fn relu(value: __m512) -> __m512 { _mm512_max_ps(_mm512_setzero_ps(), value) }
 
         fn load_words(from: *const u32) -> __m512i { _mm512_loadu_si512(from.cast()) }
         fn splat_word(value: u32) -> __m512i { _mm512_set1_epi32(value as i32) }
@@ -37,10 +40,11 @@ impl Simd for Avx512 {
         fn permute(table: *const f32, index: __m512i) -> __m512 { _mm512_permutexvar_ps(index, _mm512_loadu_ps(table)) }
 
         fn no_dots() -> __m512i { _mm512_setzero_si512() }
-        fn plane(words: __m512i, mask: u8) -> __m512i { _mm512_and_si512(words, _mm512_set1_epi8(mask as i8)) }
+        fn pos(words: __m512i) -> __m512i { _mm512_and_si512(words, _mm512_set1_epi8(0b01)) }
+        fn twice_neg(words: __m512i) -> __m512i { _mm512_and_si512(words, _mm512_set1_epi8(0b10)) }
         fn signs(words: __m512i) -> __m512i {
             let signs = _mm512_broadcast_i32x4(_mm_set_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 1, 0));
-            _mm512_shuffle_epi8(signs, Self::plane(words, 3))
+            _mm512_shuffle_epi8(signs, _mm512_and_si512(words, _mm512_set1_epi8(0b11)))
         }
         fn dot(sums: __m512i, x: __m512i, weights: __m512i) -> __m512i { _mm512_dpbusd_epi32(sums, x, weights) }
         fn widen(sums: __m512i) -> __m512i { sums }

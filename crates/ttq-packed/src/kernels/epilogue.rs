@@ -25,6 +25,18 @@ pub enum Scales<'a> {
     },
 }
 
+impl Scales<'_> {
+    /// Those of some rows.
+    pub(crate) fn part(&self, first: usize, rows: usize) -> Self {
+        match *self {
+            Self::PerRow { w_pos, w_neg } => {
+                Self::PerRow { w_pos: &w_pos[first..][..rows], w_neg: &w_neg[first..][..rows] }
+            }
+            per_tensor => per_tensor,
+        }
+    }
+}
+
 /// For each row `y = scale (w_pos P - w_neg N) + shift`, then `max(y, 0)` where `relu` is set. `P` and `N` are the sums of the
 /// activations at weights of +1 and of -1. Vectors have as many elements as the panels have rows.
 #[derive(Debug, Clone)]

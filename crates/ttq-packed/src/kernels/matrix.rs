@@ -337,33 +337,32 @@ impl Kernel for FloatProduct<'_> {
             match epilogue.shared {
                 Some(pair) => FloatTile(product, Shared(pair)).cover::<V>(from, to),
                 None => {
-                    let own = [&epilogue.w_pos, &epilogue.w_neg].map(|w| w[product.group.first..].as_ptr());
-                    FloatTile(product, Own(own)).cover::<V>(from, to);
+                    let own = Own([epilogue.w_pos.as_ptr(), epilogue.w_neg.as_ptr()]);
+                    FloatTile(product, own).cover::<V>(from, to);
                 }
             }
         }
     }
 }
 
-impl<D> FloatTile<'_, D> {
+impl<D: Decode> FloatTile<'_, D> {
     #[inline(always)]
-    unsafe fn cover<V: Simd>(&self, from: usize, to: usize)
-    where
-        D: Decode<V>,
-    {
+    unsafe fn cover<V: Simd>(&self, from: usize, to: usize) {
         let rows = self.0.group.rows;
         // SAFETY: the caller's vows.
         unsafe {
-            match (V::LANES, self.0.matrix.epilogue.shared.is_some(), to - from) {
-                (16, ..) => cover::<V, _, 2, 8>(self, rows, from..to),
-                (_, _, 1) => cover::<V, _, 4, 1>(self, rows, from..to),
-                _ => cover::<V, _, 2, 4>(self, rows, from..to),
+            if const { V::LANES == 16 } {
+                cover::<V, _, 2, 8>(self, rows, from..to);
+            } else if to - from == 1 {
+                cover::<V, _, 4, 1>(self, rows, from..to);
+            } else {
+                cover::<V, _, 2, 4>(self, rows, from..to);
             }
         }
     }
 }
 
-impl<V: Simd, D: Decode<V>> Tile<V> for FloatTile<'_, D> {
+impl<V: Simd, D: Decode> Tile<V> for FloatTile<'_, D> {
     #[inline(always)]
     unsafe fn tile<const R: usize, const C: usize>(&self, row: usize, column: usize, count: usize) {
         let product = &self.0;
@@ -371,7 +370,7 @@ impl<V: Simd, D: Decode<V>> Tile<V> for FloatTile<'_, D> {
         let x = clamped::<_, C>(count, |c| product.x[(column + c) * columns..].as_ptr());
         // SAFETY: the caller's vows.
         unsafe {
-            let sums = tile::floats::<V, D, _, R, C>(product.codes(row), self.1, row, &x, Contiguous);
+            let sums = tile::floats::<V, D, _, R, C>(product.codes(row), self.1, product.group.first + row, &x, Contiguous);
             for c in 0..count {
                 for r in 0..R {
                     let mut y = [0.0; 16];
@@ -400,13 +399,17 @@ impl Kernel for IntegerProduct<'_> {
         let two = IntegerTile::<2>(product);
         // SAFETY: the trait's contract.
         unsafe {
-            match (product.matrix.epilogue.symmetric, V::LANES, to - from) {
-                (true, 16, 1) => cover::<V, _, 4, 1>(&one, rows, from..to),
-                (false, 16, 1) => cover::<V, _, 4, 1>(&two, rows, from..to),
-                (true, 16, _) => cover::<V, _, 2, 8>(&one, rows, from..to),
-                (false, 16, _) => cover::<V, _, 2, 4>(&two, rows, from..to),
-                (true, ..) => cover::<V, _, 2, 2>(&one, rows, from..to),
-                (false, ..) => cover::<V, _, 2, 1>(&two, rows, from..to),
+            if const { V::LANES == 16 } {
+                match (product.matrix.epilogue.symmetric, to - from) {
+                    (true, 1) => cover::<V, _, 4, 1>(&one, rows, from..to),
+                    (false, 1) => cover::<V, _, 4, 1>(&two, rows, from..to),
+                    (true, _) => cover::<V, _, 2, 8>(&one, rows, from..to),
+                    (false, _) => cover::<V, _, 2, 4>(&two, rows, from..to),
+                }
+            } else if product.matrix.epilogue.symmetric {
+                cover::<V, _, 2, 2>(&one, rows, from..to);
+            } else {
+                cover::<V, _, 2, 1>(&two, rows, from..to);
             }
         }
     }

@@ -5,12 +5,12 @@
 //! `y = w_pos P - w_neg N`,
 //!
 //! so that two scales, one pair for a tensor or one for each row, cost two multiplications for an output and none for a weight.
-//! [`PackedMatrix`] and PackedConvolution are made once, when a network is loaded, and hold what their kernels read:
+//! [`PackedMatrix`] and [`PackedConvolution`] are made once, when a network is loaded, and hold what their kernels read:
 //!
 //! | activations | kernels | weights in memory |
 //! |---|---|---|
 //! | [`Activations::Float32`] | tables of pair sums (one or two rows, AVX-512); decode and multiply-add otherwise | 2 bits |
-//! | the same, convolution with many zeros (Path::Sparse) | sums over lists of the weights of +1 and of -1 | 2 bits, and 8 for a nonzero |
+//! | the same, convolution with many zeros ([`Path::Sparse`]) | sums over lists of the weights of +1 and of -1 | 2 bits, and 8 for a nonzero |
 //! | [`Activations::Int8`] | byte dot products with both indicator planes; with one plane where `w_pos = w_neg` in every row | 2 bits |
 //!
 //! Each kernel exists for every [`Level`] of the machine. Results do not depend on the number of threads.
@@ -33,7 +33,7 @@ mod simd;
 mod tile;
 mod workers;
 
-// pub use convolution::{ConvolutionOptions, PackedConvolution, Path};
+pub use convolution::{ConvolutionOptions, PackedConvolution, Path};
 pub use epilogue::Scales;
 pub use error::KernelError;
 pub use level::Level;

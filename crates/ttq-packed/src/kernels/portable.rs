@@ -1,5 +1,6 @@
 //! Vectors in plain code: what the compiler makes of four lanes is a register of SSE2 or NEON.
 
+use super::epilogue;
 use super::simd::{Simd, operations};
 
 const LANES: usize = 4;
@@ -7,6 +8,36 @@ const LANES: usize = 4;
 /// Four lanes in an array.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
+
+/// Weights as masks of bytes: where to add and where to subtract, and whether the sum counts twice.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes {
+    plus: [u32; LANES],
+    minus: [u32; LANES],
+    doublings: u32,
+}
+
+/// Sums of byte products; the narrow ones are `low + 2^16 high` with two sums of 16 bits.
+#[derive(Clone, Copy)]
+pub(crate) struct Dots {
+    wide: [i32; LANES],
+    narrow: [i32; LANES],
+}
+
+/// A byte of ones for each byte whose bit is set: 255 is 256 - 1.
+#[inline(always)]
+fn masks(words: [u32; LANES], bit: u32) -> [u32; LANES] {
+    zip(words, words, |word, _| {
+        let ones = word >> bit & 0x0101_0101;
+        (ones << 8).wrapping_sub(ones)
+    })
+}
+
+/// The sums of the two lower and of the two upper bytes, in the halves of a word.
+#[inline(always)]
+fn halves(bytes: u32) -> u32 {
+    (bytes & 0x00ff_00ff) + (bytes >> 8 & 0x00ff_00ff)
+}
 
 #[inline(always)]
 fn zip<A: Copy, B: Copy, T: Copy + Default>(a: [A; LANES], b: [B; LANES], f: impl Fn(A, B) -> T) -> [T; LANES] {
@@ -36,14 +67,15 @@ impl Simd for Portable {
     const LANES: usize = LANES;
     type Floats = [f32; LANES];
     type Words = [u32; LANES];
-    type Dots = [i32; LANES];
+    type Bytes = Bytes;
+    type Dots = Dots;
 
     operations! {
         fn splat(value: f32) -> [f32; LANES] { [value; LANES] }
         fn load(from: *const f32) -> [f32; LANES] { from.cast::<[f32; LANES]>().read_unaligned() }
         fn store(to: *mut f32, value: [f32; LANES]) { to.cast::<[f32; LANES]>().write_unaligned(value) }
         fn load_words(from: *const u32) -> [u32; LANES] { from.cast::<[u32; LANES]>().read_unaligned() }
-        fn store_dots(to: *mut i32, sums: [i32; LANES]) { to.cast::<[i32; LANES]>().write_unaligned(sums) }
+        fn store_dots(to: *mut i32, sums: Dots) { to.cast::<[i32; LANES]>().write_unaligned(sums.wide) }
     }
 
     #[inline(always)]
@@ -59,6 +91,11 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn mul_add(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
         zip(zip(a, b, |a, b| (a, b)), c, |(a, b), c| mul_add(a, b, c))
+    }
+
+    #[inline(always)]
+    unsafe fn relu(value: [f32; LANES]) -> [f32; LANES] {
+        zip(value, value, |value, _| epilogue::relu(value))
     }
 
     #[inline(always)]
@@ -91,36 +128,40 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn no_dots() -> [i32; LANES] {
-        [0; LANES]
+    unsafe fn no_dots() -> Dots {
+        Dots { wide: [0; LANES], narrow: [0; LANES] }
     }
 
     #[inline(always)]
-    unsafe fn plane(words: [u32; LANES], mask: u8) -> [u32; LANES] {
-        zip(words, words, |word, _| word & u32::from_ne_bytes([mask; 4]))
+    unsafe fn pos(words: [u32; LANES]) -> Bytes {
+        Bytes { plus: masks(words, 0), minus: [0; LANES], doublings: 0 }
     }
 
     #[inline(always)]
-    unsafe fn signs(words: [u32; LANES]) -> [u32; LANES] {
-        // A byte is 0b00, 0b01 or 0b10: the first bit is the value +1, and 0b10 becomes 0xff.
-        zip(words, words, |word, _| (word & 0x0101_0101) | (word >> 1 & 0x0101_0101) * 0xff)
+    unsafe fn twice_neg(words: [u32; LANES]) -> Bytes {
+        Bytes { plus: masks(words, 1), minus: [0; LANES], doublings: 1 }
     }
 
     #[inline(always)]
-    unsafe fn dot(sums: [i32; LANES], x: [u32; LANES], weights: [u32; LANES]) -> [i32; LANES] {
-        let mut result = sums;
-        for byte in 0..4 {
-            let products = zip(x, weights, |x, weight| {
-                i32::from((x >> (8 * byte)) as u8) * i32::from((weight >> (8 * byte)) as i8)
-            });
-            result = zip(result, products, |sum, product| sum + product);
-        }
-        result
+    unsafe fn signs(words: [u32; LANES]) -> Bytes {
+        Bytes { plus: masks(words, 0), minus: masks(words, 1), doublings: 0 }
     }
 
     #[inline(always)]
-    unsafe fn widen(sums: [i32; LANES]) -> [i32; LANES] {
-        sums
+    unsafe fn dot(sums: Dots, x: [u32; LANES], weights: Bytes) -> Dots {
+        let plus = zip(x, weights.plus, |x, mask| halves(x & mask) << weights.doublings);
+        let minus = zip(x, weights.minus, |x, mask| halves(x & mask));
+        let narrow = zip(sums.narrow, plus, |sum, plus| sum + plus as i32);
+        Dots { narrow: zip(narrow, minus, |sum, minus| sum - minus as i32), ..sums }
+    }
+
+    #[inline(always)]
+    unsafe fn widen(sums: Dots) -> Dots {
+        let wide = zip(sums.wide, sums.narrow, |wide, narrow| {
+            let low = i32::from(narrow as i16);
+            wide + low + ((narrow - low) >> 16)
+        });
+        Dots { wide, narrow: [0; LANES] }
     }
 
     #[inline(always)]

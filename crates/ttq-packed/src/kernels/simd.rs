@@ -13,8 +13,10 @@ pub(crate) trait Simd: Copy {
 
     /// Lanes of f32.
     type Floats: Copy;
-    /// Lanes of 32 bits: 16 codes, or four bytes.
+    /// Lanes of 32 bits: 16 codes, or four bytes of activations.
     type Words: Copy;
+    /// Lanes of four weights.
+    type Bytes: Copy;
     /// Lanes of i32 sums of byte products.
     type Dots: Copy;
 
@@ -25,6 +27,9 @@ pub(crate) trait Simd: Copy {
     unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a * b + c`
     unsafe fn mul_add(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+
+    /// `max(value, 0)`, NaN for NaN.
+    unsafe fn relu(value: Self::Floats) -> Self::Floats;
 
     unsafe fn load_words(from: *const u32) -> Self::Words;
     unsafe fn splat_word(value: u32) -> Self::Words;
@@ -44,13 +49,15 @@ pub(crate) trait Simd: Copy {
 
     /// Sums of zero.
     unsafe fn no_dots() -> Self::Dots;
-    /// The bytes and `mask`.
-    unsafe fn plane(words: Self::Words, mask: u8) -> Self::Words;
-    /// The bytes -1, 0, +1 of the codes in the lowest two bits of each byte.
-    unsafe fn signs(words: Self::Words) -> Self::Words;
-    /// Adds to each lane the four products of the bytes of `x`, 0..=255, with those of `weights`, -2..=2. At most four times
-    /// between two calls of [`widen`](Self::widen).
-    unsafe fn dot(sums: Self::Dots, x: Self::Words, weights: Self::Words) -> Self::Dots;
+    /// 1 where the code in the lowest two bits of a byte is `0b01`, else 0.
+    unsafe fn pos(words: Self::Words) -> Self::Bytes;
+    /// 2 where it is `0b10`, else 0.
+    unsafe fn twice_neg(words: Self::Words) -> Self::Bytes;
+    /// 1 where it is `0b01`, -1 where it is `0b10`, else 0.
+    unsafe fn signs(words: Self::Words) -> Self::Bytes;
+    /// Adds to each lane the four products of the bytes of `x`, 0..=255, with those of `weights`. At most four times between two
+    /// calls of [`widen`](Self::widen).
+    unsafe fn dot(sums: Self::Dots, x: Self::Words, weights: Self::Bytes) -> Self::Dots;
     /// Makes room for four more [`dot`](Self::dot)s.
     unsafe fn widen(sums: Self::Dots) -> Self::Dots;
     /// Stores the sums of a widened accumulator.

@@ -1,9 +1,9 @@
 //! The inner loops: sums of some rows times some columns of activations, all in registers.
 
-use super::panels::{STEP, shift_of};
+use super::panels::{PANEL, STEP, shift_of};
 use super::simd::Simd;
 
-/// Repeats a block with a constant index.
+/// Repeats a block with a constant index: shifts by a constant need no register.
 macro_rules! unroll {
     ($index:ident in [$($value:literal)*] $body:block) => { $( { const $index: usize = $value; $body } )* };
 }
@@ -40,34 +40,34 @@ impl Offsets for Table {
 }
 
 /// What two bits stand for.
-pub(crate) trait Decode<V: Simd>: Copy {
+pub(crate) trait Decode: Copy {
     /// What a vector of rows needs.
-    type Rows: Copy;
+    type Rows<V: Simd>: Copy;
     /// # Safety
     /// The instructions of `V`; the rows exist.
-    unsafe fn rows(self, first: usize) -> Self::Rows;
+    unsafe fn rows<V: Simd>(self, first: usize) -> Self::Rows<V>;
     /// The weights whose codes are the lowest two bits of each lane.
     ///
     /// # Safety
     /// The instructions of `V`.
-    unsafe fn decode(rows: Self::Rows, codes: V::Words) -> V::Floats;
+    unsafe fn decode<V: Simd>(rows: Self::Rows<V>, codes: V::Words) -> V::Floats;
 }
 
 /// All rows have the pair `[w_pos, w_neg]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared(pub(crate) [f32; 2]);
 
-impl<V: Simd> Decode<V> for Shared {
-    type Rows = V::Floats;
+impl Decode for Shared {
+    type Rows<V: Simd> = V::Floats;
 
     #[inline(always)]
-    unsafe fn rows(self, _first: usize) -> V::Floats {
+    unsafe fn rows<V: Simd>(self, _first: usize) -> V::Floats {
         // SAFETY: the caller vouches for the instructions.
         unsafe { V::table([0.0, self.0[0], -self.0[1], 0.0]) }
     }
 
     #[inline(always)]
-    unsafe fn decode(table: V::Floats, codes: V::Words) -> V::Floats {
+    unsafe fn decode<V: Simd>(table: V::Floats, codes: V::Words) -> V::Floats {
         // SAFETY: as above.
         unsafe { V::look_up(table, codes) }
     }
@@ -77,11 +77,11 @@ impl<V: Simd> Decode<V> for Shared {
 #[derive(Clone, Copy)]
 pub(crate) struct Own(pub(crate) [*const f32; 2]);
 
-impl<V: Simd> Decode<V> for Own {
-    type Rows = [V::Floats; 2];
+impl Decode for Own {
+    type Rows<V: Simd> = [V::Floats; 2];
 
     #[inline(always)]
-    unsafe fn rows(self, first: usize) -> [V::Floats; 2] {
+    unsafe fn rows<V: Simd>(self, first: usize) -> [V::Floats; 2] {
         // SAFETY: the caller vouches for the instructions and the rows.
         unsafe {
             let neg = V::load(self.0[1].add(first));
@@ -90,7 +90,7 @@ impl<V: Simd> Decode<V> for Own {
     }
 
     #[inline(always)]
-    unsafe fn decode([pos, neg]: [V::Floats; 2], codes: V::Words) -> V::Floats {
+    unsafe fn decode<V: Simd>([pos, neg]: [V::Floats; 2], codes: V::Words) -> V::Floats {
         // SAFETY: the caller vouches for the instructions.
         unsafe { V::select(codes, pos, neg) }
     }
@@ -109,7 +109,7 @@ pub(crate) struct Codes {
 /// # Safety
 /// The instructions of `V`; codes, rows of `weights` and activations exist.
 #[inline(always)]
-pub(crate) unsafe fn floats<V: Simd, D: Decode<V>, O: Offsets, const R: usize, const C: usize>(
+pub(crate) unsafe fn floats<V: Simd, D: Decode, O: Offsets, const R: usize, const C: usize>(
     codes: Codes,
     weights: D,
     row: usize,
@@ -118,9 +118,9 @@ pub(crate) unsafe fn floats<V: Simd, D: Decode<V>, O: Offsets, const R: usize, c
 ) -> [[V::Floats; C]; R] {
     // SAFETY: the caller's vows; a step that is not full is read as a whole, and so it lies in memory.
     unsafe {
-        let mut rows = [weights.rows(row); R];
+        let mut rows = [weights.rows::<V>(row); R];
         for r in 1..R {
-            rows[r] = weights.rows(row + r * V::LANES);
+            rows[r] = weights.rows::<V>(row + r * V::LANES);
         }
         let mut sums = [[V::splat(0.0); C]; R];
         let mut words = [V::splat_word(0); R];
@@ -130,7 +130,7 @@ pub(crate) unsafe fn floats<V: Simd, D: Decode<V>, O: Offsets, const R: usize, c
                 let offset = offsets.at($column);
                 let mut w = [V::splat(0.0); R];
                 for r in 0..R {
-                    w[r] = D::decode(rows[r], V::shift(words[r], shift_of($k)));
+                    w[r] = D::decode::<V>(rows[r], V::shift(words[r], shift_of($k)));
                 }
                 for c in 0..C {
                     let x = V::splat(*x[c].add(offset));
@@ -145,7 +145,13 @@ pub(crate) unsafe fn floats<V: Simd, D: Decode<V>, O: Offsets, const R: usize, c
             for r in 0..R {
                 words[r] = V::load_words(at.add(r * V::LANES));
             }
-            unroll!(K in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] { column!(step * STEP + K, K) });
+            if const { V::LANES > 4 } {
+                unroll!(K in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] { column!(step * STEP + K, K) });
+            } else {
+                for k in 0..STEP {
+                    column!(step * STEP + k, k);
+                }
+            }
             at = at.add(codes.step);
         }
         if codes.columns % STEP != 0 {
@@ -179,15 +185,11 @@ pub(crate) unsafe fn integers<V: Simd, O: Offsets, const PLANES: usize, const R:
         macro_rules! quad {
             ($quad:expr, $j:expr) => {{
                 let offset = offsets.at($quad);
-                let mut w = [[V::splat_word(0); PLANES]; R];
+                let mut w = [[V::pos(V::splat_word(0)); PLANES]; R];
                 for r in 0..R {
                     let field = V::shift(words[r], 2 * $j as u32);
-                    if PLANES == 1 {
-                        w[r][0] = V::signs(field);
-                    } else {
-                        w[r][0] = V::plane(field, 0b01);
-                        w[r][1] = V::plane(field, 0b10);
-                    }
+                    w[r][0] = if PLANES == 1 { V::signs(field) } else { V::pos(field) };
+                    w[r][PLANES - 1] = if PLANES == 1 { w[r][0] } else { V::twice_neg(field) };
                 }
                 for c in 0..C {
                     let x = V::splat_word(*x[c].add(offset));
@@ -215,7 +217,13 @@ pub(crate) unsafe fn integers<V: Simd, O: Offsets, const PLANES: usize, const R:
             for r in 0..R {
                 words[r] = V::load_words(at.add(r * V::LANES));
             }
-            unroll!(J in [0 1 2 3] { quad!(4 * step + J, J) });
+            if const { V::LANES > 4 } {
+                unroll!(J in [0 1 2 3] { quad!(4 * step + J, J) });
+            } else {
+                for j in 0..4 {
+                    quad!(4 * step + j, j);
+                }
+            }
             widen!();
             at = at.add(codes.step);
         }
@@ -252,23 +260,38 @@ pub(crate) unsafe fn cover<V: Simd, T: Tile<V>, const R: usize, const C: usize>(
     columns: core::ops::Range<usize>,
 ) {
     let mut row = 0;
-    while row < rows {
-        let whole = row + R * V::LANES <= rows;
-        let mut column = columns.start;
-        while column < columns.end {
-            let count = C.min(columns.end - column);
-            // SAFETY: the caller's vows.
-            unsafe {
-                match (whole, count) {
-                    (true, 1) => tile.tile::<R, 1>(row, column, 1),
-                    (true, _) => tile.tile::<R, C>(row, column, count),
-                    (false, 1) => tile.tile::<1, 1>(row, column, 1),
-                    (false, _) => tile.tile::<1, C>(row, column, count),
-                }
-            }
-            column += count;
+    // SAFETY: the caller's vows.
+    unsafe {
+        while row + R * V::LANES <= rows {
+            cover_columns::<V, T, R, C>(tile, row, columns.clone());
+            row += R * V::LANES;
         }
-        row += if whole { R * V::LANES } else { V::LANES };
+        // Panels have 16 rows: some vectors are more than a panel.
+        if const { R * V::LANES > PANEL } {
+            while row < rows {
+                cover_columns::<V, T, 1, C>(tile, row, columns.clone());
+                row += V::LANES;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn cover_columns<V: Simd, T: Tile<V>, const R: usize, const C: usize>(
+    tile: &T,
+    row: usize,
+    columns: core::ops::Range<usize>,
+) {
+    for column in columns.clone().step_by(C) {
+        let count = C.min(columns.end - column);
+        // SAFETY: the caller's vows.
+        unsafe {
+            if count == 1 {
+                tile.tile::<R, 1>(row, column, 1);
+            } else {
+                tile.tile::<R, C>(row, column, count);
+            }
+        }
     }
 }
 
