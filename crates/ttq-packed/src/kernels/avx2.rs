@@ -8,8 +8,8 @@ use super::simd::{Simd, operations};
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2<const VNNI: bool>;
 
-/// Sums of byte products. Without VNNI products are added in 16 bits first: four [`dot`](Simd::dot)s are at most
-/// 4 · 2 · 255 · 2 = 4080 there.
+/// Sums of byte products. Without VNNI products are added in 16 bits first: 32 [`dot`](Simd::dot)s are at most
+/// 32 · 2 · 255 · 2 = 32640 there.
 #[derive(Clone, Copy)]
 pub(crate) struct Dots {
     wide: __m256i,
@@ -18,6 +18,7 @@ pub(crate) struct Dots {
 
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
+    const PERMUTES: bool = true;
     type Floats = __m256;
     type Words = __m256i;
     type Bytes = __m256i;
@@ -34,6 +35,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn relu(value: __m256) -> __m256 { _mm256_max_ps(_mm256_setzero_ps(), value) }
 
         fn load_words(from: *const u32) -> __m256i { _mm256_loadu_si256(from.cast()) }
+        fn prefetch(from: *const u32) { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         fn splat_word(value: u32) -> __m256i { _mm256_set1_epi32(value as i32) }
         fn shift(words: __m256i, bits: u32) -> __m256i { _mm256_srl_epi32(words, _mm_cvtsi32_si128(bits as i32)) }
 
@@ -45,6 +47,9 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let zero = _mm256_setzero_ps();
             let neg = _mm256_blendv_ps(zero, neg, _mm256_castsi256_ps(second));
             _mm256_blendv_ps(neg, pos, _mm256_castsi256_ps(first))
+        }
+        fn permute(table: *const f32, index: __m256i) -> __m256 {
+            _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index)
         }
 
         fn no_dots() -> Dots { Dots { wide: _mm256_setzero_si256(), narrow: _mm256_setzero_si256() } }

@@ -27,6 +27,7 @@ impl Simd for Avx512 {
         fn relu(value: __m512) -> __m512 { _mm512_max_ps(_mm512_setzero_ps(), value) }
 
         fn load_words(from: *const u32) -> __m512i { _mm512_loadu_si512(from.cast()) }
+        fn prefetch(from: *const u32) { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         fn splat_word(value: u32) -> __m512i { _mm512_set1_epi32(value as i32) }
         fn shift(words: __m512i, bits: u32) -> __m512i { _mm512_srl_epi32(words, _mm_cvtsi32_si128(bits as i32)) }
 

@@ -64,9 +64,9 @@ impl Level {
         if self.is_available() { Ok(self) } else { Err(KernelError::Unavailable { level: self }) }
     }
 
-    /// Does one instruction look up sixteen floats?
+    /// Does one instruction look up a vector of floats?
     pub(crate) fn permutes(self) -> bool {
-        self == Self::Avx512
+        self != Self::Portable
     }
 
     /// Runs a kernel that was compiled for this instruction set.

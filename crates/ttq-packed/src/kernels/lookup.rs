@@ -1,53 +1,63 @@
-//! A matrix-vector product without products: sums of pairs, looked up.
+//! A matrix-vector product without products: partial sums, looked up.
 //!
-//! A pair of activations and two ternary weights have nine possible sums. A table of 16 floats, indexed by the four bits of the two
-//! codes, lies in one register of AVX-512, and one permutation fetches the sums of 16 rows. In a word of codes the pairs of columns
-//! that share four bits are `b + 8 h` and `b + 8 h + 4`, at bit `8 b + 4 h`.
+//! A bit of a word of codes says whether an activation counts for `P` or for `N` (see [`panels`](super::panels)); bit `i` is worth
+//! `v[i] = w_pos x[k]` if `i` is even and `-w_neg x[k]` if it is odd. A register of 2^n floats holds the sums of all subsets of
+//! `n` neighbouring bits, and one permutation, indexed by these bits of the words of a vector of rows, fetches the sums of all these
+//! rows at once: 4 bits with AVX-512, 3 with AVX2.
 //!
-//! Rows that share a pair of scales need one table of `w_pos` and `-w_neg` times activations; others two, the sums at +1 and at -1.
+//! Rows that share a pair of scales need one such table for each few bits; others two, for `P` and for `N`.
 
-use super::panels::{Group, STEP};
+use super::panels::{Group, STEP, shift_of};
 use super::simd::Simd;
-use super::tile::unroll;
+use super::tile::{AHEAD, unroll};
 
-/// Floats of a table.
-const ENTRIES: usize = 16;
-/// Tables of a step.
-const PAIRS: usize = STEP / 2;
+/// Most floats of the tables of a step: eight times 16, or eleven times 8.
+const TABLES: usize = 128;
 
 /// Words that the tables of so many columns take; `planes` is 1 for a shared pair of scales, 2 otherwise.
 pub(crate) fn table_len(columns: usize, planes: usize) -> usize {
-    columns.div_ceil(STEP) * PAIRS * planes * ENTRIES
+    columns.div_ceil(STEP) * planes * TABLES
 }
 
-/// Builds the tables of `x`: for each pair, one for each `[value of +1, value of -1]`.
+/// Bits that index a table: it is one register.
+const fn bits<V: Simd>() -> usize {
+    V::LANES.ilog2() as usize
+}
+
+/// Builds the tables of `x`: for each few bits, one for each `[value of +1, value of -1]`.
+///
+/// # Safety
+/// The instructions of `V`, which permutes; `tables` are as long as [`table_len`] says.
 #[inline(always)]
 pub(crate) unsafe fn build<V: Simd, const PLANES: usize>(x: &[f32], values: [[f32; 2]; PLANES], tables: &mut [f32]) {
-    let mut first = [[0.0; ENTRIES]; PLANES];
-    let mut second = [[0.0; ENTRIES]; PLANES];
-    for plane in 0..PLANES {
-        let value = [0.0, values[plane][0], values[plane][1], 0.0];
-        for entry in 0..ENTRIES {
-            first[plane][entry] = value[entry & 3];
-            second[plane][entry] = value[entry >> 2];
+    // Is the bit a part of the entry's index?
+    let mut parts = [[0.0; 16]; 4];
+    for (bit, part) in parts.iter_mut().enumerate() {
+        for (entry, part) in part.iter_mut().enumerate() {
+            *part = (entry >> bit & 1) as f32;
         }
     }
-    let mut to = tables.chunks_exact_mut(ENTRIES);
+    let mut to = tables.as_mut_ptr();
     for step in x.chunks(STEP) {
         let mut padded = [0.0; STEP];
         padded[..step.len()].copy_from_slice(step);
-        for pair in 0..PAIRS {
-            let (b, h) = (pair / 2, pair % 2);
-            for plane in 0..PLANES {
-                let Some(table) = to.next() else { return };
-                // SAFETY: the caller vouches for the instructions; tables have 16 entries.
+        let mut bit_values = [[0.0; 36]; PLANES];
+        for (bit_values, [pos, neg]) in bit_values.iter_mut().zip(values) {
+            for column in 0..STEP {
+                bit_values[shift_of(column) as usize] = pos * padded[column];
+                bit_values[shift_of(column) as usize + 1] = neg * padded[column];
+            }
+        }
+        for first in (0..32).step_by(bits::<V>()) {
+            for bit_values in &bit_values {
+                // SAFETY: the caller's vows; bits behind the last one are worth nothing.
                 unsafe {
-                    let (a, c) = (V::splat(padded[b + 8 * h]), V::splat(padded[b + 8 * h + 4]));
-                    for lane in (0..ENTRIES).step_by(V::LANES) {
-                        let late = V::mul(V::load(second[plane].as_ptr().add(lane)), c);
-                        let sum = V::mul_add(V::load(first[plane].as_ptr().add(lane)), a, late);
-                        V::store(table.as_mut_ptr().add(lane), sum);
+                    let mut table = V::splat(0.0);
+                    for bit in 0..bits::<V>() {
+                        table = V::mul_add(V::load(parts[bit].as_ptr()), V::splat(bit_values[first + bit]), table);
                     }
+                    V::store(to, table);
+                    to = to.add(V::LANES);
                 }
             }
         }
@@ -71,19 +81,26 @@ pub(crate) unsafe fn sums<V: Simd, const PLANES: usize, const R: usize>(
         let mut sums = [[[V::splat(0.0); 2]; PLANES]; R];
         let mut words = [V::splat_word(0); R];
         let (mut at, mut table) = (group.words.add(row), tables);
+        macro_rules! look_up {
+            ($index:ident) => {{
+                for p in 0..PLANES {
+                    for r in 0..R {
+                        let term = V::permute(table, V::shift(words[r], (bits::<V>() * $index) as u32));
+                        sums[r][p][$index % 2] = V::add(sums[r][p][$index % 2], term);
+                    }
+                    table = table.add(V::LANES);
+                }
+            }};
+        }
         for _ in 0..steps {
             for r in 0..R {
                 words[r] = V::load_words(at.add(r * V::LANES));
+                V::prefetch(at.wrapping_add(r * V::LANES + AHEAD));
             }
-            unroll!(PAIR in [0 1 2 3 4 5 6 7] {
-                for p in 0..PLANES {
-                    for r in 0..R {
-                        let term = V::permute(table, V::shift(words[r], 4 * PAIR as u32));
-                        sums[r][p][PAIR % 2] = V::add(sums[r][p][PAIR % 2], term);
-                    }
-                    table = table.add(ENTRIES);
-                }
-            });
+            unroll!(I in [0 1 2 3 4 5 6 7] { look_up!(I) });
+            if const { V::LANES == 8 } {
+                unroll!(I in [8 9 10] { look_up!(I) });
+            }
             at = at.add(group.rows);
         }
         let mut result = [[V::splat(0.0); PLANES]; R];

@@ -3,7 +3,7 @@
 use super::epilogue::Epilogue;
 use super::level::Kernel;
 use super::memory::{Output, Scratch, Words};
-use super::panels::{Group, Panels, STEP};
+use super::panels::{GROUP, Group, Panels, STEP};
 use super::simd::Simd;
 use super::tile::{self, Codes, Contiguous, Decode, Own, Shared, Tile, clamped, cover};
 use super::{Activations, Cost, KernelError, Level, Scales, lookup, quantize, workers};
@@ -238,7 +238,7 @@ struct LookUp<'a> {
 impl Kernel for LookUp<'_> {
     #[inline(always)]
     unsafe fn run<V: Simd>(self) {
-        if V::PERMUTES {
+        if const { V::PERMUTES } {
             // SAFETY: the trait's contract.
             unsafe {
                 match self.matrix.epilogue.shared {
@@ -272,7 +272,7 @@ impl LookUp<'_> {
         let Self { matrix: PackedMatrix { panels, epilogue, .. }, group, output, .. } = self;
         let steps = panels.columns().div_ceil(STEP);
         let first = group.first + row;
-        let mut y = [[0.0; 16]; R];
+        let mut y = [0.0; GROUP];
         // SAFETY: the caller vouches for the rows; tables were built for all steps.
         unsafe {
             let sums = lookup::sums::<V, PLANES, R>(*group, row, steps, self.tables.as_ptr());
@@ -284,12 +284,11 @@ impl LookUp<'_> {
                     let neg = V::mul(V::mul(neg, V::splat(-1.0)), sums[PLANES - 1]);
                     V::mul_add(V::load(epilogue.w_pos.as_ptr().add(first + r * V::LANES)), sums[0], neg)
                 };
-                V::store(y[r].as_mut_ptr(), sum);
+                V::store(y[r * V::LANES..][..V::LANES].as_mut_ptr(), sum);
             }
-            let y = y.as_flattened_mut();
+            let y = &mut y[..R * V::LANES];
             epilogue.floats(first, y);
-            let count = y.len().min(panels.rows().saturating_sub(first));
-            output.slice(self.row * panels.rows() + first, count).copy_from_slice(&y[..count]);
+            store(*output, panels.rows(), self.row, first, y);
         }
     }
 }
@@ -311,15 +310,23 @@ impl<T> Product<'_, T> {
         Codes { words, step: self.group.rows, columns: self.matrix.columns() }
     }
 
-    /// Stores what there is of `y`, the rows from `row` of the group on, for an activation row.
+    /// Stores the rows from `row` of the group on for an activation row.
     #[inline(always)]
     unsafe fn store(&self, row: usize, column: usize, y: &[f32]) {
-        let rows = self.matrix.rows();
-        let first = self.group.first + row;
-        let count = y.len().min(rows.saturating_sub(first));
         // SAFETY: tasks differ in their rows or their columns.
-        unsafe { self.output.slice(column * rows + first.min(rows), count).copy_from_slice(&y[..count]) }
+        unsafe { store(self.output, self.matrix.rows(), column, self.group.first + row, y) }
     }
+}
+
+/// Stores what there is of `y`, the rows from `first` on, for an activation row; the others fill up a panel.
+///
+/// # Safety
+/// Nobody else writes these places.
+#[inline(always)]
+unsafe fn store(output: Output<'_>, rows: usize, column: usize, first: usize, y: &[f32]) {
+    let count = y.len().min(rows.saturating_sub(first));
+    // SAFETY: the caller's vow.
+    unsafe { output.slice(column * rows + first.min(rows), count).copy_from_slice(&y[..count]) }
 }
 
 /// The columns `.1 .. .2` with exact activations.
@@ -352,11 +359,11 @@ impl<D: Decode> FloatTile<'_, D> {
         // SAFETY: the caller's vows.
         unsafe {
             if const { V::LANES == 16 } {
-                cover::<V, _, 2, 8>(self, rows, from..to);
+                cover::<V, _, 2, 8, 4>(self, rows, from..to);
             } else if to - from == 1 {
-                cover::<V, _, 4, 1>(self, rows, from..to);
+                cover::<V, _, 4, 1, 1>(self, rows, from..to);
             } else {
-                cover::<V, _, 2, 4>(self, rows, from..to);
+                cover::<V, _, 2, 4, 4>(self, rows, from..to);
             }
         }
     }
@@ -401,15 +408,15 @@ impl Kernel for IntegerProduct<'_> {
         unsafe {
             if const { V::LANES == 16 } {
                 match (product.matrix.epilogue.symmetric, to - from) {
-                    (true, 1) => cover::<V, _, 4, 1>(&one, rows, from..to),
-                    (false, 1) => cover::<V, _, 4, 1>(&two, rows, from..to),
-                    (true, _) => cover::<V, _, 2, 8>(&one, rows, from..to),
-                    (false, _) => cover::<V, _, 2, 4>(&two, rows, from..to),
+                    (true, 1) => cover::<V, _, 4, 1, 1>(&one, rows, from..to),
+                    (false, 1) => cover::<V, _, 4, 1, 1>(&two, rows, from..to),
+                    (true, _) => cover::<V, _, 2, 8, 4>(&one, rows, from..to),
+                    (false, _) => cover::<V, _, 2, 4, 4>(&two, rows, from..to),
                 }
             } else if product.matrix.epilogue.symmetric {
-                cover::<V, _, 2, 2>(&one, rows, from..to);
+                cover::<V, _, 2, 2, 2>(&one, rows, from..to);
             } else {
-                cover::<V, _, 2, 1>(&two, rows, from..to);
+                cover::<V, _, 2, 1, 1>(&two, rows, from..to);
             }
         }
     }

@@ -17,7 +17,8 @@ pub(crate) struct Bytes {
     doublings: u32,
 }
 
-/// Sums of byte products; the narrow ones are `low + 2^16 high` with two sums of 16 bits.
+/// Sums of byte products; the narrow ones are `low + 2^16 high` with two sums of 16 bits: 32 [`dot`](Simd::dot)s are at most
+/// 32 · 2 · 255 · 2 = 32640.
 #[derive(Clone, Copy)]
 pub(crate) struct Dots {
     wide: [i32; LANES],

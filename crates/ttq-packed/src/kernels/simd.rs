@@ -32,6 +32,9 @@ pub(crate) trait Simd: Copy {
     unsafe fn relu(value: Self::Floats) -> Self::Floats;
 
     unsafe fn load_words(from: *const u32) -> Self::Words;
+    /// Asks for the cache line of an address, which need not exist.
+    #[inline(always)]
+    unsafe fn prefetch(_from: *const u32) {}
     unsafe fn splat_word(value: u32) -> Self::Words;
     /// Each lane shifted right.
     unsafe fn shift(words: Self::Words, bits: u32) -> Self::Words;
@@ -42,7 +45,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn look_up(table: Self::Floats, codes: Self::Words) -> Self::Floats;
     /// `pos` where the code (the lowest two bits of a lane) is `0b01`, `neg` where it is `0b10`, 0 where it is `0b00`.
     unsafe fn select(codes: Self::Words, pos: Self::Floats, neg: Self::Floats) -> Self::Floats;
-    /// `table[index]` in a table of 16 floats, where the index is the lowest four bits of a lane.
+    /// `table[index]` in a table of as many floats as there are lanes, where the index is the lowest bits of a lane.
     unsafe fn permute(_table: *const f32, _index: Self::Words) -> Self::Floats {
         unreachable!("asked for only where PERMUTES is true")
     }
@@ -55,10 +58,10 @@ pub(crate) trait Simd: Copy {
     unsafe fn twice_neg(words: Self::Words) -> Self::Bytes;
     /// 1 where it is `0b01`, -1 where it is `0b10`, else 0.
     unsafe fn signs(words: Self::Words) -> Self::Bytes;
-    /// Adds to each lane the four products of the bytes of `x`, 0..=255, with those of `weights`. At most four times between two
-    /// calls of [`widen`](Self::widen).
+    /// Adds to each lane the four products of the bytes of `x`, 0..=255, with those of `weights`. At most 32 times between two calls
+    /// of [`widen`](Self::widen).
     unsafe fn dot(sums: Self::Dots, x: Self::Words, weights: Self::Bytes) -> Self::Dots;
-    /// Makes room for four more [`dot`](Self::dot)s.
+    /// Makes room for more [`dot`](Self::dot)s.
     unsafe fn widen(sums: Self::Dots) -> Self::Dots;
     /// Stores the sums of a widened accumulator.
     unsafe fn store_dots(to: *mut i32, sums: Self::Dots);

@@ -3,6 +3,13 @@
 use super::panels::{PANEL, STEP, shift_of};
 use super::simd::Simd;
 
+/// Words between a load of codes and the prefetch that precedes it: a matrix-vector product reads each code once, and what the
+/// processor does between two steps is too much for it to see far enough ahead itself.
+pub(crate) const AHEAD: usize = 1024;
+
+/// Steps between two widenings: 32 dots, and at most 31 more before the last one.
+const WIDEN: usize = 8;
+
 /// Repeats a block with a constant index: shifts by a constant need no register.
 macro_rules! unroll {
     ($index:ident in [$($value:literal)*] $body:block) => { $( { const $index: usize = $value; $body } )* };
@@ -144,6 +151,9 @@ pub(crate) unsafe fn floats<V: Simd, D: Decode, O: Offsets, const R: usize, cons
         for step in 0..full {
             for r in 0..R {
                 words[r] = V::load_words(at.add(r * V::LANES));
+                if const { C == 1 } {
+                    V::prefetch(at.wrapping_add(r * V::LANES + AHEAD));
+                }
             }
             if const { V::LANES > 4 } {
                 unroll!(K in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] { column!(step * STEP + K, K) });
@@ -216,6 +226,9 @@ pub(crate) unsafe fn integers<V: Simd, O: Offsets, const PLANES: usize, const R:
         for step in 0..quads / 4 {
             for r in 0..R {
                 words[r] = V::load_words(at.add(r * V::LANES));
+                if const { C == 1 } {
+                    V::prefetch(at.wrapping_add(r * V::LANES + AHEAD));
+                }
             }
             if const { V::LANES > 4 } {
                 unroll!(J in [0 1 2 3] { quad!(4 * step + J, J) });
@@ -224,7 +237,9 @@ pub(crate) unsafe fn integers<V: Simd, O: Offsets, const PLANES: usize, const R:
                     quad!(4 * step + j, j);
                 }
             }
-            widen!();
+            if step % WIDEN == WIDEN - 1 {
+                widen!();
+            }
             at = at.add(codes.step);
         }
         if quads % 4 != 0 {
@@ -234,8 +249,8 @@ pub(crate) unsafe fn integers<V: Simd, O: Offsets, const PLANES: usize, const R:
             for j in 0..quads % 4 {
                 quad!(quads / 4 * 4 + j, j);
             }
-            widen!();
         }
+        widen!();
         sums
     }
 }
@@ -249,12 +264,13 @@ pub(crate) trait Tile<V: Simd> {
     unsafe fn tile<const R: usize, const C: usize>(&self, row: usize, column: usize, count: usize);
 }
 
-/// Does `rows` rows, a multiple of 16, and `columns` columns in tiles of `R` vectors and `C` columns, less at the ends.
+/// Does `rows` rows, a multiple of 16, and `columns` columns in tiles of `R` vectors and `C` columns, and at the ends of one vector,
+/// and `HALF` columns or one.
 ///
 /// # Safety
 /// As for [`Tile::tile`].
 #[inline(always)]
-pub(crate) unsafe fn cover<V: Simd, T: Tile<V>, const R: usize, const C: usize>(
+pub(crate) unsafe fn cover<V: Simd, T: Tile<V>, const R: usize, const C: usize, const HALF: usize>(
     tile: &T,
     rows: usize,
     columns: core::ops::Range<usize>,
@@ -263,13 +279,13 @@ pub(crate) unsafe fn cover<V: Simd, T: Tile<V>, const R: usize, const C: usize>(
     // SAFETY: the caller's vows.
     unsafe {
         while row + R * V::LANES <= rows {
-            cover_columns::<V, T, R, C>(tile, row, columns.clone());
+            cover_columns::<V, T, R, C, HALF>(tile, row, columns.clone());
             row += R * V::LANES;
         }
         // Panels have 16 rows: some vectors are more than a panel.
         if const { R * V::LANES > PANEL } {
             while row < rows {
-                cover_columns::<V, T, 1, C>(tile, row, columns.clone());
+                cover_columns::<V, T, 1, C, HALF>(tile, row, columns.clone());
                 row += V::LANES;
             }
         }
@@ -277,7 +293,7 @@ pub(crate) unsafe fn cover<V: Simd, T: Tile<V>, const R: usize, const C: usize>(
 }
 
 #[inline(always)]
-unsafe fn cover_columns<V: Simd, T: Tile<V>, const R: usize, const C: usize>(
+unsafe fn cover_columns<V: Simd, T: Tile<V>, const R: usize, const C: usize, const HALF: usize>(
     tile: &T,
     row: usize,
     columns: core::ops::Range<usize>,
@@ -288,6 +304,8 @@ unsafe fn cover_columns<V: Simd, T: Tile<V>, const R: usize, const C: usize>(
         unsafe {
             if count == 1 {
                 tile.tile::<R, 1>(row, column, 1);
+            } else if count <= HALF {
+                tile.tile::<R, HALF>(row, column, count);
             } else {
                 tile.tile::<R, C>(row, column, count);
             }

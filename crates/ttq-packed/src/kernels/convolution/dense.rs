@@ -95,6 +95,7 @@ impl DenseStrip<'_> {
     unsafe fn blocks<V: Simd, P: Product>(&self, x: &[P::Element], product: P) {
         let width = self.window.geometry.output[1];
         let (mut row, mut column) = (0, 0);
+        let mut y = [0.0; GROUP * PIXELS];
         for first in (0..self.pixels).step_by(PIXELS) {
             let count = PIXELS.min(self.pixels - first);
             let mut pixels = [x.as_ptr(); PIXELS];
@@ -107,7 +108,6 @@ impl DenseStrip<'_> {
             }
             for group in 0..self.panels.groups() {
                 let group = self.panels.group(group);
-                let mut y = [0.0; GROUP * PIXELS];
                 // SAFETY: the caller's vows.
                 unsafe {
                     product.block::<V>(Block { strip: *self, group, pixels, y: y.as_mut_ptr() }, count);
@@ -148,9 +148,9 @@ impl<D: Decode> Product for Exact<D> {
         // SAFETY: the caller's vows.
         unsafe {
             if const { V::LANES == 16 } {
-                cover::<V, _, 2, 8>(&block, rows, 0..count);
+                cover::<V, _, 2, 8, 8>(&block, rows, 0..count);
             } else {
-                cover::<V, _, 2, 4>(&block, rows, 0..count);
+                cover::<V, _, 2, 4, 4>(&block, rows, 0..count);
             }
         }
     }
@@ -166,11 +166,11 @@ impl<const PLANES: usize> Product for Rounded<PLANES> {
         // SAFETY: the caller's vows.
         unsafe {
             if const { V::LANES == 16 && PLANES == 1 } {
-                cover::<V, _, 2, 8>(&block, rows, 0..count);
+                cover::<V, _, 2, 8, 8>(&block, rows, 0..count);
             } else if const { V::LANES == 16 } {
-                cover::<V, _, 1, 8>(&block, rows, 0..count);
+                cover::<V, _, 1, 8, 8>(&block, rows, 0..count);
             } else {
-                cover::<V, _, 2, 1>(&block, rows, 0..count);
+                cover::<V, _, 2, 1, 1>(&block, rows, 0..count);
             }
         }
     }

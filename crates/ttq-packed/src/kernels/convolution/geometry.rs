@@ -84,61 +84,44 @@ impl Window {
         row * self.geometry.options.stride[0] * self.row() + column
     }
 
-    /// From there to the element of a plane under a weight.
-    pub(crate) fn offset(&self, plane: usize, [y, x]: [usize; 2]) -> usize {
+    /// From there to the element of the same plane under a weight.
+    pub(crate) fn offset(&self, [y, x]: [usize; 2]) -> usize {
         let ConvolutionOptions { stride, dilation, .. } = self.geometry.options;
         let x = x * dilation[1];
-        plane * self.plane() + y * dilation[0] * self.row() + x % stride[1] * self.part + x / stride[1]
+        y * dilation[0] * self.row() + x % stride[1] * self.part + x / stride[1]
     }
 
-    /// Fills a plane for the output rows from `first` on. `zero` is the element of padding, `element(row, column)` one of the
-    /// input.
+    /// Fills a plane for the output rows from `first` on. `zero` is the element of padding, `element(i)` the one with the index `i`
+    /// in an image of the input.
     #[inline(always)]
-    pub(crate) fn fill<T: Copy>(
-        &self,
-        first: usize,
-        plane: &mut [T],
-        zero: T,
-        element: impl Fn(usize, usize) -> T + Copy,
-    ) {
-        let ConvolutionOptions { stride, padding, .. } = self.geometry.options;
+    pub(crate) fn fill<T: Copy>(&self, first: usize, plane: &mut [T], zero: T, element: impl Fn(usize) -> T + Copy) {
+        let Geometry { options: ConvolutionOptions { stride, padding, .. }, input: [height, width], .. } = self.geometry;
         for (row, to) in plane.chunks_exact_mut(self.row()).enumerate() {
             let row = (first * stride[0] + row).wrapping_sub(padding[0]);
-            if row >= self.geometry.input[0] {
+            if row >= height {
                 to.fill(zero);
                 continue;
             }
             for (phase, to) in to.chunks_exact_mut(self.part).enumerate() {
-                let element = |column| element(row, column);
-                // With a constant step the compiler makes vectors of it.
-                match stride[1] {
-                    1 => self.fill_part::<T, 1>(1, phase, to, zero, element),
-                    2 => self.fill_part::<T, 2>(2, phase, to, zero, element),
-                    stride => self.fill_part::<T, 0>(stride, phase, to, zero, element),
+                let start = padding[1].saturating_sub(phase).div_ceil(stride[1]).min(to.len());
+                let end = (padding[1] + width).saturating_sub(phase).div_ceil(stride[1]).clamp(start, to.len());
+                to[..start].fill(zero);
+                to[end..].fill(zero);
+                if start < end {
+                    let first = row * width + start * stride[1] + phase - padding[1];
+                    fill_part(&mut to[start..end], first, stride[1], element);
                 }
             }
         }
     }
+}
 
-    /// `STRIDE` is the stride, or 0 where it is not known.
-    #[inline(always)]
-    fn fill_part<T: Copy, const STRIDE: usize>(
-        &self,
-        stride: usize,
-        phase: usize,
-        to: &mut [T],
-        zero: T,
-        element: impl Fn(usize) -> T,
-    ) {
-        let stride = if STRIDE > 0 { STRIDE } else { stride };
-        let (padding, width) = (self.geometry.options.padding[1], self.geometry.input[1]);
-        let start = padding.saturating_sub(phase).div_ceil(stride).min(to.len());
-        let end = (padding + width).saturating_sub(phase).div_ceil(stride).clamp(start, to.len());
-        to[..start].fill(zero);
-        to[end..].fill(zero);
-        let first = start * stride + phase - padding;
-        for (i, to) in to[start..end].iter_mut().enumerate() {
-            *to = element(first + i * stride);
-        }
+/// Elements a stride apart; where the compiler knows the stride it makes vectors of them.
+#[inline(always)]
+fn fill_part<T>(to: &mut [T], first: usize, stride: usize, element: impl Fn(usize) -> T) {
+    match stride {
+        1 => to.iter_mut().enumerate().for_each(|(i, to)| *to = element(first + i)),
+        2 => to.iter_mut().enumerate().for_each(|(i, to)| *to = element(first + 2 * i)),
+        stride => to.iter_mut().enumerate().for_each(|(i, to)| *to = element(first + stride * i)),
     }
 }

@@ -3,19 +3,18 @@
 mod dense;
 mod geometry;
 mod sparse;
+mod strip;
 
 use alloc::vec::Vec;
 
-use self::dense::DenseStrip;
 pub use self::geometry::ConvolutionOptions;
 use self::geometry::{Geometry, Window};
-use self::sparse::{Lists, SparseStrip};
+use self::sparse::Lists;
+use self::strip::{Call, Factors, Place, Strip};
 use super::epilogue::Epilogue;
-use super::level::Kernel;
 use super::memory::{Output, Scratch, Words};
 use super::panels::Panels;
-use super::simd::Simd;
-use super::{Activations, Cost, KernelError, Level, Scales, quantize, workers};
+use super::{Activations, Cost, KernelError, Level, Scales, workers};
 
 /// Most elements of a window: what lies in the second cache beside weights and output.
 const WINDOW: usize = 1 << 16;
@@ -345,36 +344,29 @@ impl PackedConvolution {
         Window::new(geometry, strip)
     }
 
+    /// From a pixel's first element to those under the kernel, in the order in which the path takes them.
     fn offsets<'a>(&self, window: Window, to: &'a mut Words) -> &'a [u32] {
-        let order = self.order();
-        let columns = self.shape[1] * self.shape[2] * self.shape[3];
-        match (self.activations, self.path()) {
-            (Activations::Int8, _) => {
-                let to = to.reserve(order.columns() / 4);
-                for (quad, to) in to.iter_mut().enumerate() {
-                    let (channel, place) = order.element(4 * quad);
-                    *to = window.offset(channel / 4, place) as u32;
-                }
-                to
-            }
-            (_, Path::Dense) => {
-                let to = to.reserve(order.columns());
-                for (column, to) in to.iter_mut().enumerate() {
-                    let (channel, place) = order.element(column);
+        let [_, channels, height, width] = self.shape;
+        let places = || (0..height).flat_map(|y| (0..width).map(move |x| [y, x]));
+        let plane = window.plane();
+        if self.activations == Activations::Float32 && self.path == Path::Dense {
+            let to = to.reserve(channels.next_multiple_of(4) * height * width);
+            let mut columns = to.iter_mut();
+            for quad in (0..channels).step_by(4) {
+                for place in places() {
                     // A channel that only fills up has weights of zero: any element will do.
-                    *to = window.offset(channel.min(self.shape[1] - 1), place) as u32;
+                    let channels = (quad..quad + 4).map(|channel| channel.min(channels - 1));
+                    let offsets = channels.map(|channel| (channel * plane + window.offset(place)) as u32);
+                    offsets.zip(&mut columns).for_each(|(offset, to)| *to = offset);
                 }
-                to
             }
-            (_, Path::Sparse) => {
-                let to = to.reserve(columns);
-                for (k, to) in to.iter_mut().enumerate() {
-                    let (channel, place) = order.element(order.column(k));
-                    *to = window.offset(channel, place) as u32;
-                }
-                to
-            }
+            return to;
         }
+        let to = to.reserve(self.planes() * height * width);
+        for (index, to) in to.chunks_exact_mut(height * width).enumerate() {
+            to.iter_mut().zip(places()).for_each(|(to, place)| *to = (index * plane + window.offset(place)) as u32);
+        }
+        to
     }
 
     /// The factor of each image and its inverse, for activations of 8 bits.
@@ -404,128 +396,3 @@ fn in_weight(error: KernelError, first: usize, order: Order, width: usize) -> Ke
     }
 }
 
-struct Factors<'a> {
-    x: &'a [f32],
-    images: usize,
-    to: &'a mut [f32],
-}
-
-impl Kernel for Factors<'_> {
-    #[inline(always)]
-    unsafe fn run<V: Simd>(self) {
-        for (x, to) in self.x.chunks_exact(self.x.len() / self.images).zip(self.to.chunks_exact_mut(2)) {
-            to.copy_from_slice(&quantize::factor(x));
-        }
-    }
-}
-
-/// What the strips of a call share.
-#[derive(Clone, Copy)]
-struct Call<'a> {
-    convolution: &'a PackedConvolution,
-    x: &'a [f32],
-    window: Window,
-    offsets: &'a [u32],
-    factors: &'a [f32],
-    output: Output<'a>,
-}
-
-#[derive(Clone, Copy)]
-struct Place {
-    image: usize,
-    group: usize,
-    strip: usize,
-}
-
-/// Fills the window of a strip and convolves it.
-struct Strip<'a> {
-    call: Call<'a>,
-    place: Place,
-    buffer: &'a mut Words,
-}
-
-impl Kernel for Strip<'_> {
-    #[inline(always)]
-    unsafe fn run<V: Simd>(self) {
-        let Self { call: Call { convolution, window, offsets, output, factors, .. }, place, buffer } = self;
-        let ChannelGroup { panels, epilogue, lists } = &convolution.groups[place.group];
-        let [height, width] = window.geometry.output;
-        let first = place.strip * window.strip;
-        let plane = height * width;
-        let start = (place.image * convolution.shape[0] + place.group * panels.rows()) * plane + first * width;
-        let pixels = (height - first).min(window.strip) * width;
-        let len = convolution.planes() * window.plane();
-        let x = self.call.channels(place);
-        // SAFETY: the trait's contract; tasks differ in the strips that they write.
-        unsafe {
-            if let [factor, inverse] = *factors.get(2 * place.image..2 * place.image + 2).unwrap_or_default() {
-                let elements = &mut buffer.reserve(len)[..];
-                fill_bytes(&window, first, x, inverse, elements);
-                DenseStrip { panels, epilogue, window, offsets, output, start, plane, pixels }
-                    .integers::<V>(elements, factor);
-                return;
-            }
-            let padded = (len + sparse::SLACK).next_multiple_of(16);
-            let tile_len = lists.as_ref().map_or(0, Lists::tile_len);
-            let (elements, tile) = buffer.reserve(padded + tile_len).split_at_mut(padded);
-            fill_floats(&window, first, x, elements);
-            match lists {
-                Some(lists) => {
-                    SparseStrip { lists, epilogue, window, offsets, output, start, plane, pixels }
-                        .run::<V>(elements, tile);
-                }
-                None => DenseStrip { panels, epilogue, window, offsets, output, start, plane, pixels }.floats::<V>(elements),
-            }
-        }
-    }
-}
-
-impl<'a> Call<'a> {
-    /// The channels of a group of an image, and the elements of one.
-    fn channels(&self, place: Place) -> (&'a [f32], usize) {
-        let [height, width] = self.window.geometry.input;
-        let (channels, area) = (self.convolution.shape[1], height * width);
-        let first = (place.image * self.convolution.options.groups + place.group) * channels * area;
-        (&self.x[first..][..channels * area], area)
-    }
-}
-
-#[inline(always)]
-fn fill_floats(window: &Window, first: usize, (x, area): (&[f32], usize), to: &mut [f32]) {
-    let width = window.geometry.input[1];
-    for (x, plane) in x.chunks_exact(area).zip(to.chunks_exact_mut(window.plane())) {
-        window.fill(first, plane, 0.0, |row, column| x[row * width + column]);
-    }
-}
-
-#[inline(always)]
-fn fill_bytes(window: &Window, first: usize, (x, area): (&[f32], usize), inverse: f32, to: &mut [u32]) {
-    for (x, plane) in x.chunks(4 * area).zip(to.chunks_exact_mut(window.plane())) {
-        match x.len() / area {
-            1 => fill_quad::<1>(window, first, (x, area), inverse, plane),
-            2 => fill_quad::<2>(window, first, (x, area), inverse, plane),
-            3 => fill_quad::<3>(window, first, (x, area), inverse, plane),
-            _ => fill_quad::<4>(window, first, (x, area), inverse, plane),
-        }
-    }
-}
-
-/// A plane of `N` channels; bytes of those that are missing are zeros.
-#[inline(always)]
-fn fill_quad<const N: usize>(
-    window: &Window,
-    first: usize,
-    (x, area): (&[f32], usize),
-    inverse: f32,
-    plane: &mut [u32],
-) {
-    let width = window.geometry.input[1];
-    window.fill(first, plane, quantize::ZEROS, |row, column| {
-        let mut word = quantize::ZEROS;
-        for channel in 0..N {
-            let byte = quantize::byte(x[channel * area + row * width + column], inverse);
-            word ^= (u32::from(byte) ^ 0x80) << (8 * channel);
-        }
-        word
-    });
-}
