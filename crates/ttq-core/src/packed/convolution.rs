@@ -9,6 +9,8 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use ttq_packed::{Codes, TernaryWeight};
 
+#[cfg(feature = "flex")]
+use super::kernels::{self, Prepared};
 use super::{Activations, Float32, PackedWeight};
 
 /// Burn's [`Conv2d`] with a packed weight of shape `[out, in / groups, kh, kw]`. It has no weights until [`load`](super::load) fills
@@ -23,6 +25,9 @@ pub struct PackedConv2d<B: Backend, A: Activations = Float32> {
     config: Conv2dConfig,
     #[module(skip)]
     activations: PhantomData<A>,
+    #[cfg(feature = "flex")]
+    #[module(skip)]
+    prepared: Prepared<ttq_packed::kernels::PackedConvolution>,
 }
 
 impl<B: Backend, A: Activations> PackedConv2d<B, A> {
@@ -43,6 +48,8 @@ impl<B: Backend, A: Activations> PackedConv2d<B, A> {
             bias: config.bias.then(|| Param::from_tensor(Tensor::zeros([output], device))),
             config: config.clone(),
             activations: PhantomData,
+            #[cfg(feature = "flex")]
+            prepared: Prepared::default(),
         }
     }
 
@@ -109,6 +116,18 @@ impl<B: Backend, A: Activations> PackedConv2d<B, A> {
 
     /// `[n, in, h, w]` to `[n, out, h', w']`.
     pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
+        #[cfg(feature = "flex")]
+        if kernels::apply(&input)
+            && let [_, _, height, width] = input.dims()
+            && let Some(options) = kernels::options(&self.config, [height, width])
+        {
+            let parameters = self.weight.contents().into_iter().chain(self.bias.as_ref().map(|bias| bias.id));
+            let convolution = self.prepared.get((parameters.collect(), options.padding), || {
+                let bias = self.bias.as_ref().map(|bias| kernels::floats(bias.val()));
+                kernels::convolution::<A>(&self.weight.to_ternary(), options, bias.as_deref())
+            });
+            return kernels::convolve(input, &convolution);
+        }
         self.dense().forward(input)
     }
 

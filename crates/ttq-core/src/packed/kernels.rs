@@ -5,11 +5,15 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::module::ParamId;
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::Conv2dConfig;
 use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
 use burn_flex::FlexTensor;
 use ttq_packed::TernaryWeight;
-use ttq_packed::kernels::{Activations as Precision, KernelError, PackedMatrix, Scales, Scratch};
+use ttq_packed::kernels::{
+    Activations as Precision, ConvolutionOptions, KernelError, PackedConvolution, PackedMatrix, Scales, Scratch,
+};
 
 use super::Activations;
 
@@ -20,17 +24,20 @@ pub(super) fn apply<B: Backend, const D: usize>(input: &Tensor<B, D>) -> bool {
 
 /// What kernels make of parameters once, for as long as these are the same.
 #[derive(Debug)]
-pub(super) struct Prepared<K>(Arc<Mutex<Option<(Vec<ParamId>, Arc<K>)>>>);
+pub(super) struct Prepared<K>(Arc<Mutex<Option<(Of, Arc<K>)>>>);
+
+/// The parameters' identifiers, and the padding.
+pub(super) type Of = (Vec<ParamId>, [usize; 2]);
 
 impl<K> Prepared<K> {
     /// What was made of these parameters, or what `make` makes of them now.
-    pub(super) fn get(&self, parameters: Vec<ParamId>, make: impl FnOnce() -> Result<K, KernelError>) -> Arc<K> {
+    pub(super) fn get(&self, of: Of, make: impl FnOnce() -> Result<K, KernelError>) -> Arc<K> {
         let mut prepared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*prepared {
-            Some((of, kernel)) if *of == parameters => kernel.clone(),
+            Some((made_of, kernel)) if *made_of == of => kernel.clone(),
             _ => {
                 let kernel = Arc::new(make().expect("the kernels take every weight and bias that fit together"));
-                *prepared = Some((parameters, kernel.clone()));
+                *prepared = Some((of, kernel.clone()));
                 kernel
             }
         }
@@ -75,7 +82,10 @@ pub(super) fn matrix<A: Activations>(
     let code = |output: usize, input: usize| weight.codes().get(input * outputs + output);
     let matrix = with_scales(weight, |scales| PackedMatrix::new(outputs, inputs, scales, code))?;
     let matrix = matrix.with_activations(precision::<A>());
-    bias.map_or(Ok(matrix.clone()), |bias| matrix.with_bias(bias))
+    match bias {
+        Some(bias) => matrix.with_bias(bias),
+        None => Ok(matrix),
+    }
 }
 
 /// `[.., in]` to `[.., out]`
@@ -84,6 +94,48 @@ pub(super) fn multiply<B: Backend, const D: usize>(input: Tensor<B, D>, matrix: 
     assert_eq!(shape[D - 1], matrix.columns(), "PackedLinear: the input's last dimension is not that of the weight");
     shape[D - 1] = matrix.rows();
     on_floats(input, shape, |x, y, scratch| matrix.forward(x, y, scratch))
+}
+
+/// The options of a convolution of images of this height and width; `None` where more is padded on one side than on the other, which
+/// the kernels do not do.
+pub(super) fn options(config: &Conv2dConfig, size: [usize; 2]) -> Option<ConvolutionOptions> {
+    let Conv2dConfig { kernel_size, stride, dilation, groups, .. } = *config;
+    let [[top, bottom], [left, right]] = match config.padding {
+        PaddingConfig2d::Valid => [[0; 2]; 2],
+        PaddingConfig2d::Explicit(top, left, bottom, right) => [[top, bottom], [left, right]],
+        // As Burn's layer does it, which leaves the dilation out.
+        PaddingConfig2d::Same => [0, 1].map(|axis| {
+            let spanned = size[axis].div_ceil(stride[axis]).saturating_sub(1) * stride[axis] + kernel_size[axis];
+            let padding = spanned.saturating_sub(size[axis]);
+            [padding / 2, padding - padding / 2]
+        }),
+    };
+    let padding = [top, left];
+    (padding == [bottom, right]).then_some(ConvolutionOptions { stride, padding, dilation, groups })
+}
+
+/// The kernel of a convolution's weight, `[out, in / groups, kh, kw]`.
+pub(super) fn convolution<A: Activations>(
+    weight: &TernaryWeight,
+    options: ConvolutionOptions,
+    bias: Option<&[f32]>,
+) -> Result<PackedConvolution, KernelError> {
+    let shape: [usize; 4] = weight.shape().try_into().expect("a convolution's weight has four dimensions");
+    let inner = shape[1] * shape[2] * shape[3];
+    let code = |output: usize, index: usize| weight.codes().get(output * inner + index);
+    let convolution = with_scales(weight, |scales| PackedConvolution::new(shape, options, scales, code))?;
+    let convolution = convolution.with_activations(precision::<A>());
+    match bias {
+        Some(bias) => convolution.with_bias(bias),
+        None => Ok(convolution),
+    }
+}
+
+/// `[n, in, h, w]` to `[n, out, h', w']`
+pub(super) fn convolve<B: Backend>(input: Tensor<B, 4>, convolution: &PackedConvolution) -> Tensor<B, 4> {
+    let shape = input.dims();
+    let output = convolution.output_shape(shape).unwrap_or_else(|error| panic!("PackedConv2d: {error}"));
+    on_floats(input, output, |x, y, scratch| convolution.forward(x, shape, y, scratch))
 }
 
 /// A result of `shape` that `work` writes, from the elements of `input`.

@@ -61,7 +61,7 @@ impl<B: Backend, A: Activations> PackedLinear<B, A> {
         #[cfg(feature = "flex")]
         if kernels::apply(&input) {
             let parameters = self.weight.contents().into_iter().chain(self.bias.as_ref().map(|bias| bias.id));
-            let matrix = self.prepared.get(parameters.collect(), || {
+            let matrix = self.prepared.get((parameters.collect(), [0, 0]), || {
                 let bias = self.bias.as_ref().map(|bias| kernels::floats(bias.val()));
                 kernels::matrix::<A>(&self.weight.to_ternary(), bias.as_deref())
             });

@@ -3,7 +3,8 @@
 use burn::module::{ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
-use ttq_packed::{Codes, PackedModel, TernaryWeight, WeightError};
+use ttq_packed::file::WeightError;
+use ttq_packed::{Codes, PackedModel, TernaryWeight};
 
 use super::dtype;
 use crate::selection::Place;

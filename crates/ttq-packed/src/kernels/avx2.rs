@@ -1,0 +1,135 @@
+//! Vectors of AVX2, with or without the dot products of AVX-VNNI.
+
+use core::arch::x86_64::*;
+
+use super::simd::{Simd, operations};
+
+/// Eight lanes; `VNNI` tells whether the processor has AVX-VNNI.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2<const VNNI: bool>;
+
+/// Sums of byte products. Without VNNI products are added in 16 bits first: 32 [`dot`](Simd::dot)s are at most
+/// 32 · 2 · 255 · 2 = 32640 there.
+#[derive(Clone, Copy)]
+pub(crate) struct Dots {
+    wide: __m256i,
+    narrow: __m256i,
+}
+
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
+    const LANES: usize = 8;
+    const PERMUTES: bool = true;
+    type Floats = __m256;
+    type Words = __m256i;
+    type Bytes = __m256i;
+    type Dots = Dots;
+
+    operations! {
+        fn splat(value: f32) -> __m256 { _mm256_set1_ps(value) }
+        fn load(from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
+        fn store(to: *mut f32, value: __m256) { _mm256_storeu_ps(to, value) }
+        fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+        fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+        fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+        // Of two operands the second is returned where either is NaN.
+        fn relu(value: __m256) -> __m256 { _mm256_max_ps(_mm256_setzero_ps(), value) }
+
+        fn load_words(from: *const u32) -> __m256i { _mm256_loadu_si256(from.cast()) }
+        fn prefetch(from: *const u32) { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        fn splat_word(value: u32) -> __m256i { _mm256_set1_epi32(value as i32) }
+        fn shift(words: __m256i, bits: u32) -> __m256i { _mm256_srl_epi32(words, _mm_cvtsi32_si128(bits as i32)) }
+
+        fn table(entries: [f32; 4]) -> __m256 { _mm256_broadcast_ps(&_mm_loadu_ps(entries.as_ptr())) }
+        fn look_up(table: __m256, codes: __m256i) -> __m256 { _mm256_permutevar_ps(table, codes) }
+        fn select(codes: __m256i, pos: __m256, neg: __m256) -> __m256 {
+            // The bit at the top of a lane chooses; where it is 0 for both codes nothing is chosen.
+            let (first, second) = (_mm256_slli_epi32::<31>(codes), _mm256_slli_epi32::<30>(codes));
+            let zero = _mm256_setzero_ps();
+            let neg = _mm256_blendv_ps(zero, neg, _mm256_castsi256_ps(second));
+            _mm256_blendv_ps(neg, pos, _mm256_castsi256_ps(first))
+        }
+        fn permute(table: *const f32, index: __m256i) -> __m256 {
+            _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index)
+        }
+
+        fn no_dots() -> Dots { Dots { wide: _mm256_setzero_si256(), narrow: _mm256_setzero_si256() } }
+        fn pos(words: __m256i) -> __m256i { _mm256_and_si256(words, _mm256_set1_epi8(0b01)) }
+        fn twice_neg(words: __m256i) -> __m256i { _mm256_and_si256(words, _mm256_set1_epi8(0b10)) }
+        fn signs(words: __m256i) -> __m256i {
+            let signs = _mm256_broadcastsi128_si256(_mm_set_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 1, 0));
+            _mm256_shuffle_epi8(signs, _mm256_and_si256(words, _mm256_set1_epi8(0b11)))
+        }
+        fn dot(sums: Dots, x: __m256i, weights: __m256i) -> Dots {
+            if VNNI {
+                Dots { wide: _mm256_dpbusd_avx_epi32(sums.wide, x, weights), ..sums }
+            } else {
+                Dots { narrow: _mm256_add_epi16(sums.narrow, _mm256_maddubs_epi16(x, weights)), ..sums }
+            }
+        }
+        fn widen(sums: Dots) -> Dots {
+            if VNNI {
+                return sums;
+            }
+            let pairs = _mm256_madd_epi16(sums.narrow, _mm256_set1_epi16(1));
+            Dots { wide: _mm256_add_epi32(sums.wide, pairs), narrow: _mm256_setzero_si256() }
+        }
+        fn store_dots(to: *mut i32, sums: Dots) { _mm256_storeu_si256(to.cast(), sums.wide) }
+        fn transpose(block: &mut [f32; 256]) {
+            let block = block.as_mut_ptr();
+            // Quarters on the diagonal stay where they are, the two others change places.
+            for (from, to) in [(0, 0), (8 * 16 + 8, 8 * 16 + 8)] {
+                store8(block.add(to), transpose8(load8(block.add(from))));
+            }
+            let (right, lower) = (transpose8(load8(block.add(8))), transpose8(load8(block.add(8 * 16))));
+            store8(block.add(8), lower);
+            store8(block.add(8 * 16), right);
+        }
+    }
+}
+
+/// Eight rows of eight, 16 floats apart.
+#[inline(always)]
+unsafe fn load8(from: *const f32) -> [__m256; 8] {
+    // SAFETY: the caller vouches for the memory and the instructions, as in all functions below.
+    unsafe {
+        let mut rows = [_mm256_setzero_ps(); 8];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = _mm256_loadu_ps(from.add(16 * i));
+        }
+        rows
+    }
+}
+
+#[inline(always)]
+unsafe fn store8(to: *mut f32, rows: [__m256; 8]) {
+    for (i, row) in rows.into_iter().enumerate() {
+        // SAFETY: see `load8`.
+        unsafe { _mm256_storeu_ps(to.add(16 * i), row) }
+    }
+}
+
+#[inline(always)]
+unsafe fn transpose8(rows: [__m256; 8]) -> [__m256; 8] {
+    // SAFETY: see `load8`.
+    unsafe {
+        let mut pairs = rows;
+        for i in 0..4 {
+            pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+        }
+        let mut quads = pairs;
+        for i in 0..2 {
+            let [a, b, c, d] = [pairs[4 * i], pairs[4 * i + 1], pairs[4 * i + 2], pairs[4 * i + 3]];
+            quads[4 * i] = _mm256_shuffle_ps::<0b01_00_01_00>(a, c);
+            quads[4 * i + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(a, c);
+            quads[4 * i + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(b, d);
+            quads[4 * i + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(b, d);
+        }
+        let mut columns = quads;
+        for i in 0..4 {
+            columns[i] = _mm256_permute2f128_ps::<0x20>(quads[i], quads[i + 4]);
+            columns[i + 4] = _mm256_permute2f128_ps::<0x31>(quads[i], quads[i + 4]);
+        }
+        columns
+    }
+}

@@ -1,0 +1,100 @@
+//! Vectors of AVX-512 with VNNI.
+
+use core::arch::x86_64::*;
+
+use super::simd::{Simd, operations};
+
+/// Sixteen lanes.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512;
+
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    const PERMUTES: bool = true;
+    type Floats = __m512;
+    type Words = __m512i;
+    type Bytes = __m512i;
+    type Dots = __m512i;
+
+    operations! {
+        fn splat(value: f32) -> __m512 { _mm512_set1_ps(value) }
+        fn load(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
+        fn store(to: *mut f32, value: __m512) { _mm512_storeu_ps(to, value) }
+        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        // Of two operands the second is returned where either is NaN.
+        fn relu(value: __m512) -> __m512 { _mm512_max_ps(_mm512_setzero_ps(), value) }
+
+        fn load_words(from: *const u32) -> __m512i { _mm512_loadu_si512(from.cast()) }
+        fn prefetch(from: *const u32) { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        fn splat_word(value: u32) -> __m512i { _mm512_set1_epi32(value as i32) }
+        fn shift(words: __m512i, bits: u32) -> __m512i { _mm512_srl_epi32(words, _mm_cvtsi32_si128(bits as i32)) }
+
+        fn table(entries: [f32; 4]) -> __m512 { _mm512_broadcast_f32x4(_mm_loadu_ps(entries.as_ptr())) }
+        fn look_up(table: __m512, codes: __m512i) -> __m512 { _mm512_permutevar_ps(table, codes) }
+        fn select(codes: __m512i, pos: __m512, neg: __m512) -> __m512 {
+            let is_pos = _mm512_test_epi32_mask(codes, _mm512_set1_epi32(0b01));
+            let is_neg = _mm512_test_epi32_mask(codes, _mm512_set1_epi32(0b10));
+            _mm512_mask_mov_ps(_mm512_maskz_mov_ps(is_pos, pos), is_neg, neg)
+        }
+        fn permute(table: *const f32, index: __m512i) -> __m512 { _mm512_permutexvar_ps(index, _mm512_loadu_ps(table)) }
+
+        fn no_dots() -> __m512i { _mm512_setzero_si512() }
+        fn pos(words: __m512i) -> __m512i { _mm512_and_si512(words, _mm512_set1_epi8(0b01)) }
+        fn twice_neg(words: __m512i) -> __m512i { _mm512_and_si512(words, _mm512_set1_epi8(0b10)) }
+        fn signs(words: __m512i) -> __m512i {
+            let signs = _mm512_broadcast_i32x4(_mm_set_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 1, 0));
+            _mm512_shuffle_epi8(signs, _mm512_and_si512(words, _mm512_set1_epi8(0b11)))
+        }
+        fn dot(sums: __m512i, x: __m512i, weights: __m512i) -> __m512i { _mm512_dpbusd_epi32(sums, x, weights) }
+        fn widen(sums: __m512i) -> __m512i { sums }
+        fn store_dots(to: *mut i32, sums: __m512i) { _mm512_storeu_si512(to.cast(), sums) }
+        fn transpose(block: &mut [f32; 256]) {
+            let block = block.as_mut_ptr();
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(block.add(16 * i));
+            }
+            for (i, column) in transpose16(rows).into_iter().enumerate() {
+                _mm512_storeu_ps(block.add(16 * i), column);
+            }
+        }
+    }
+}
+
+/// Pairs of rows, then fours, then 128-bit quarters.
+#[inline(always)]
+unsafe fn transpose16(rows: [__m512; 16]) -> [__m512; 16] {
+    // SAFETY: registers alone; the caller vouches for the instructions.
+    unsafe {
+        let mut pairs = rows;
+        for i in 0..8 {
+            pairs[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+        }
+        // fours[4 i + j]: in quarter q, column 4 q + j of the rows 4 i .. 4 i + 4.
+        let mut fours = pairs;
+        for i in 0..4 {
+            let [a, b, c, d] = [pairs[4 * i], pairs[4 * i + 1], pairs[4 * i + 2], pairs[4 * i + 3]];
+            fours[4 * i] = _mm512_shuffle_ps::<0b01_00_01_00>(a, c);
+            fours[4 * i + 1] = _mm512_shuffle_ps::<0b11_10_11_10>(a, c);
+            fours[4 * i + 2] = _mm512_shuffle_ps::<0b01_00_01_00>(b, d);
+            fours[4 * i + 3] = _mm512_shuffle_ps::<0b11_10_11_10>(b, d);
+        }
+        let mut columns = fours;
+        for j in 0..4 {
+            let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
+            // Quarters 0 and 2, and 1 and 3, of two vectors.
+            let (even_low, even_high) =
+                (_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b10_00_10_00>(c, d));
+            let (odd_low, odd_high) =
+                (_mm512_shuffle_f32x4::<0b11_01_11_01>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(c, d));
+            columns[j] = _mm512_shuffle_f32x4::<0b10_00_10_00>(even_low, even_high);
+            columns[8 + j] = _mm512_shuffle_f32x4::<0b11_01_11_01>(even_low, even_high);
+            columns[4 + j] = _mm512_shuffle_f32x4::<0b10_00_10_00>(odd_low, odd_high);
+            columns[12 + j] = _mm512_shuffle_f32x4::<0b11_01_11_01>(odd_low, odd_high);
+        }
+        columns
+    }
+}

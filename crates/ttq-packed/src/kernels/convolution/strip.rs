@@ -1,0 +1,140 @@
+//! One strip of the output of an image and group: its window is filled, then convolved.
+
+use super::dense::DenseStrip;
+use super::geometry::Window;
+use super::sparse::{self, SparseStrip};
+use super::{ChannelGroup, PackedConvolution};
+use crate::kernels::level::Kernel;
+use crate::kernels::memory::{Output, Words};
+use crate::kernels::simd::Simd;
+use crate::kernels::{Activations, quantize};
+
+/// The factor of each image, and its inverse.
+pub(super) struct Factors<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) images: usize,
+    pub(super) to: &'a mut [f32],
+}
+
+impl Kernel for Factors<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Simd>(self) {
+        for (x, to) in self.x.chunks_exact(self.x.len() / self.images).zip(self.to.chunks_exact_mut(2)) {
+            to.copy_from_slice(&quantize::factor(x));
+        }
+    }
+}
+
+/// What the strips of a call share.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) convolution: &'a PackedConvolution,
+    pub(super) x: &'a [f32],
+    pub(super) window: Window,
+    pub(super) offsets: &'a [u32],
+    pub(super) factors: &'a [f32],
+    pub(super) output: Output<'a>,
+}
+
+/// Which strip.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) image: usize,
+    pub(super) group: usize,
+    pub(super) strip: usize,
+}
+
+/// Fills the window of a strip and convolves it.
+pub(super) struct Strip<'a> {
+    pub(super) call: Call<'a>,
+    pub(super) place: Place,
+    pub(super) buffer: &'a mut Words,
+}
+
+impl Kernel for Strip<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Simd>(self) {
+        let Self { call: Call { convolution, window, offsets, output, factors, .. }, place, buffer } = self;
+        let ChannelGroup { panels, epilogue, lists } = &convolution.groups[place.group];
+        let [height, width] = window.geometry.output;
+        let first = place.strip * window.strip;
+        let plane = height * width;
+        let start = (place.image * convolution.shape[0] + place.group * panels.rows()) * plane + first * width;
+        let pixels = (height - first).min(window.strip) * width;
+        let len = convolution.planes() * window.plane();
+        let x = self.call.channels(place);
+        let dense = DenseStrip { panels, epilogue, window, offsets, output, start, plane, pixels };
+        // SAFETY: the trait's contract; tasks differ in the strips that they write.
+        unsafe {
+            match (convolution.activations, lists) {
+                (Activations::Int8, _) => {
+                    let elements = buffer.reserve(len);
+                    fill_bytes(&window, first, x, factors[2 * place.image + 1], elements);
+                    dense.integers::<V>(elements, factors[2 * place.image]);
+                }
+                (Activations::Float32, None) => {
+                    let elements = buffer.reserve(len);
+                    fill_floats(&window, first, x, elements);
+                    dense.floats::<V>(elements);
+                }
+                (Activations::Float32, Some(lists)) => {
+                    let padded = (len + sparse::SLACK).next_multiple_of(16);
+                    let (elements, tile) = buffer.reserve(padded + lists.tile_len()).split_at_mut(padded);
+                    fill_floats(&window, first, x, elements);
+                    let sparse = SparseStrip { lists, epilogue, window, offsets, output, start, plane, pixels };
+                    sparse.run::<V>(elements, tile);
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Call<'a> {
+    /// The channels of a group of an image, and the elements of one.
+    fn channels(&self, place: Place) -> (&'a [f32], usize) {
+        let [height, width] = self.window.geometry.input;
+        let (channels, area) = (self.convolution.shape[1], height * width);
+        let first = (place.image * self.convolution.options.groups + place.group) * channels * area;
+        (&self.x[first..][..channels * area], area)
+    }
+}
+
+#[inline(always)]
+fn fill_floats(window: &Window, first: usize, (x, area): (&[f32], usize), to: &mut [f32]) {
+    for (x, plane) in x.chunks_exact(area).zip(to.chunks_exact_mut(window.plane())) {
+        // SAFETY: `fill` asks for elements of an image.
+        window.fill(first, plane, 0.0, |i| unsafe { *x.get_unchecked(i) });
+    }
+}
+
+#[inline(always)]
+fn fill_bytes(window: &Window, first: usize, (x, area): (&[f32], usize), inverse: f32, to: &mut [u32]) {
+    for (x, plane) in x.chunks(4 * area).zip(to.chunks_exact_mut(window.plane())) {
+        match x.len() / area {
+            1 => fill_quad::<1>(window, first, (x, area), inverse, plane),
+            2 => fill_quad::<2>(window, first, (x, area), inverse, plane),
+            3 => fill_quad::<3>(window, first, (x, area), inverse, plane),
+            _ => fill_quad::<4>(window, first, (x, area), inverse, plane),
+        }
+    }
+}
+
+/// A plane of `N` channels; bytes of those that are missing are zeros.
+#[inline(always)]
+fn fill_quad<const N: usize>(
+    window: &Window,
+    first: usize,
+    (x, area): (&[f32], usize),
+    inverse: f32,
+    plane: &mut [u32],
+) {
+    window.fill(first, plane, quantize::ZEROS, |i| {
+        let mut word = quantize::ZEROS;
+        for channel in 0..N {
+            // SAFETY: `fill` asks for elements of an image, and `N` images of one channel are there.
+            let x = unsafe { *x.get_unchecked(channel * area + i) };
+            word ^= (u32::from(quantize::byte(x, inverse)) ^ 0x80) << (8 * channel);
+        }
+        word
+    });
+}

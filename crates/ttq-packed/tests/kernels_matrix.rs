@@ -1,0 +1,266 @@
+//! Matrix products on every instruction set at hand, against the definition in float64 and exact integers.
+
+use fastrand::Rng;
+use ttq_packed::kernels::{Activations, KernelError, Level, PackedMatrix, Scales, Scratch};
+
+/// Relative to the sum of the magnitudes of all terms.
+const TOLERANCE: f64 = 1e-5;
+
+/// A product with everything that may follow it.
+#[derive(Debug)]
+struct Case {
+    m: usize,
+    rows: usize,
+    columns: usize,
+    t: Vec<i8>,
+    w_pos: Vec<f32>,
+    w_neg: Vec<f32>,
+    affine: Option<[Vec<f32>; 2]>,
+    relu: bool,
+    x: Vec<f32>,
+}
+
+fn floats(rng: &mut Rng, n: usize) -> Vec<f32> {
+    (0..n).map(|_| 2.0 * rng.f32() - 1.0).collect()
+}
+
+impl Case {
+    fn new(rng: &mut Rng, [m, rows, columns]: [usize; 3]) -> Self {
+        let zeros = rng.f32();
+        let t = (0..rows * columns).map(|_| if rng.f32() < zeros { 0 } else { 2 * rng.i8(0..2) - 1 }).collect();
+        let scales = |rng: &mut Rng| (0..rows).map(|_| 0.1 + rng.f32()).collect::<Vec<_>>();
+        let (mut w_pos, mut w_neg) = (scales(rng), scales(rng));
+        // One of: a pair for each row, one pair, one scale for each row, one scale.
+        let kind = rng.usize(0..4);
+        if kind % 2 == 1 {
+            w_pos.fill(0.7);
+            w_neg.fill(0.3);
+        }
+        if kind > 1 {
+            w_neg.clone_from(&w_pos);
+        }
+        let affine = rng.bool().then(|| [floats(rng, rows), floats(rng, rows)]);
+        Self { m, rows, columns, t, w_pos, w_neg, affine, relu: rng.bool(), x: floats(rng, m * columns) }
+    }
+
+    fn packed(&self) -> PackedMatrix {
+        let scales = Scales::PerRow { w_pos: &self.w_pos, w_neg: &self.w_neg };
+        let matrix = PackedMatrix::new(self.rows, self.columns, scales, |r, c| self.t[r * self.columns + c]).unwrap();
+        let matrix = match &self.affine {
+            Some([scale, shift]) => matrix.with_affine(scale, shift).unwrap(),
+            None => matrix,
+        };
+        if self.relu { matrix.with_relu() } else { matrix }
+    }
+
+    fn forward(&self, matrix: &PackedMatrix) -> Vec<f32> {
+        let mut y = vec![f32::NAN; self.m * self.rows];
+        matrix.forward(&self.x, &mut y, &mut Scratch::new()).unwrap();
+        y
+    }
+
+    /// Each output with the sum of the magnitudes of its terms.
+    fn definition(&self) -> Vec<[f64; 2]> {
+        let mut y = Vec::new();
+        for x in self.x.chunks_exact(self.columns) {
+            for row in 0..self.rows {
+                let (mut sum, mut magnitude) = (0.0, 0.0);
+                for (t, x) in self.t[row * self.columns..].iter().zip(x) {
+                    let w = match t {
+                        1 => f64::from(self.w_pos[row]),
+                        -1 => -f64::from(self.w_neg[row]),
+                        _ => 0.0,
+                    };
+                    sum += w * f64::from(*x);
+                    magnitude += (w * f64::from(*x)).abs();
+                }
+                if let Some([scale, shift]) = &self.affine {
+                    let (scale, shift) = (f64::from(scale[row]), f64::from(shift[row]));
+                    (sum, magnitude) = (scale * sum + shift, scale.abs() * magnitude + shift.abs());
+                }
+                y.push([if self.relu { sum.max(0.0) } else { sum }, magnitude]);
+            }
+        }
+        y
+    }
+
+    /// The integer sums `P` and `N` of each output, and the factor of its activations.
+    fn integers(&self) -> Vec<([i64; 2], f32)> {
+        let mut sums = Vec::new();
+        for x in self.x.chunks_exact(self.columns) {
+            let largest = x.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
+            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+            let q: Vec<i64> = x.iter().map(|x| (x * inverse).round_ties_even() as i64).collect();
+            for row in self.t.chunks_exact(self.columns) {
+                let sum = |sign| row.iter().zip(&q).filter(|(t, _)| **t == sign).map(|(_, q)| q).sum::<i64>();
+                sums.push(([sum(1), sum(-1)], largest / 127.0));
+            }
+        }
+        sums
+    }
+}
+
+fn check_floats(case: &Case, y: &[f32], what: &dyn std::fmt::Debug) {
+    for (i, (y, [expected, magnitude])) in y.iter().zip(case.definition()).enumerate() {
+        let error = (f64::from(*y) - expected).abs();
+        assert!(
+            error <= TOLERANCE * magnitude,
+            "{y} is not {expected} at {i}: {what:?} {:?}",
+            [case.m, case.rows, case.columns]
+        );
+    }
+}
+
+fn shapes(rng: &mut Rng, n: usize) -> Vec<[usize; 3]> {
+    let mut shapes: Vec<_> = (0..n).map(|_| [rng.usize(0..20), rng.usize(1..131), rng.usize(1..301)]).collect();
+    shapes.extend([[1, 1, 1], [0, 3, 5], [1, 64, 16], [2, 65, 17], [70, 33, 40], [130, 3, 7], [3, 200, 1500]]);
+    shapes
+}
+
+#[test]
+fn products_are_the_definition_on_every_instruction_set() {
+    let mut rng = Rng::with_seed(1);
+    for shape in shapes(&mut rng, 150) {
+        let case = Case::new(&mut rng, shape);
+        for level in Level::available() {
+            check_floats(&case, &case.forward(&case.packed().with_level(level).unwrap()), &level);
+        }
+    }
+}
+
+#[test]
+fn a_row_or_two_of_activations_take_another_kernel_with_the_same_result() {
+    let mut rng = Rng::with_seed(2);
+    for _ in 0..60 {
+        let shape = [rng.usize(1..4), rng.usize(1..200), rng.usize(1..400)];
+        let case = Case::new(&mut rng, shape);
+        for level in Level::available() {
+            check_floats(&case, &case.forward(&case.packed().with_level(level).unwrap()), &level);
+        }
+    }
+}
+
+#[test]
+fn sums_of_8_bit_activations_are_exact_on_every_instruction_set() {
+    let mut rng = Rng::with_seed(3);
+    for shape in shapes(&mut rng, 150) {
+        let case = Case::new(&mut rng, shape);
+        let packed = case.packed().with_activations(Activations::Int8);
+        // Scales of one make the output the factor times P - N, or P and N where the two differ.
+        let portable = case.forward(&packed.clone().with_level(Level::Portable).unwrap());
+        for level in Level::available() {
+            let y = case.forward(&packed.clone().with_level(level).unwrap());
+            assert!(y.iter().zip(&portable).all(|(a, b)| a.to_bits() == b.to_bits()), "{level:?} {shape:?}");
+        }
+    }
+}
+
+#[test]
+fn integer_sums_are_those_of_the_definition() {
+    let mut rng = Rng::with_seed(4);
+    for shape in shapes(&mut rng, 100) {
+        let mut case = Case::new(&mut rng, shape);
+        (case.affine, case.relu) = (None, false);
+        // Scales that let one sum, the other, or their difference through, unchanged.
+        for [pos, neg] in [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]] {
+            case.w_pos.fill(pos);
+            case.w_neg.fill(neg);
+            for level in Level::available() {
+                let packed = case.packed().with_level(level).unwrap().with_activations(Activations::Int8);
+                for (y, ([p, n], factor)) in case.forward(&packed).into_iter().zip(case.integers()) {
+                    let expected = pos as i64 * p - neg as i64 * n;
+                    assert_eq!(y, factor * expected as f32, "{level:?} {shape:?} {pos} {neg}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_largest_activations_do_not_overflow() {
+    for columns in [4096, 16384, 70000] {
+        for (sign, value) in [(1, 127.0), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
+            for [w_pos, w_neg] in [[1.0, 1.0], [1.0, 0.5], [0.5, 1.0]] {
+                let x = vec![value; columns];
+                let matrix = PackedMatrix::new(17, columns, Scales::PerTensor { w_pos, w_neg }, |_, _| sign).unwrap();
+                let weight = if sign == 1 { w_pos } else { -w_neg };
+                for level in Level::available() {
+                    let matrix = matrix.clone().with_level(level).unwrap().with_activations(Activations::Int8);
+                    let mut y = [0.0; 17];
+                    matrix.forward(&x, &mut y, &mut Scratch::new()).unwrap();
+                    assert_eq!(y, [weight * columns as f32 * value; 17], "{level:?} {columns}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_error_of_8_bits_is_at_most_half_a_factor_for_each_weight() {
+    let mut rng = Rng::with_seed(5);
+    for shape in shapes(&mut rng, 60) {
+        let mut case = Case::new(&mut rng, shape);
+        (case.affine, case.relu) = (None, false);
+        let y = case.forward(&case.packed().with_activations(Activations::Int8));
+        let (definition, integers) = (case.definition(), case.integers());
+        for i in 0..y.len() {
+            let row = i % case.rows;
+            let weights: f32 = case.t[row * case.columns..][..case.columns]
+                .iter()
+                .map(|t| if *t == 1 { case.w_pos[row] } else { case.w_neg[row] * f32::from(t.abs()) })
+                .sum();
+            let ([expected, magnitude], factor) = (definition[i], integers[i].1);
+            let bound = f64::from(0.5 * factor * weights) + TOLERANCE * magnitude;
+            assert!((f64::from(y[i]) - expected).abs() <= bound, "{shape:?} {i}: {} {expected} {bound}", y[i]);
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let mut rng = Rng::with_seed(6);
+    for m in [1, 2, 5, 150] {
+        let case = Case::new(&mut rng, [m, 700, 9000 / m + 500]);
+        for activations in [Activations::Float32, Activations::Int8] {
+            let packed = case.packed().with_activations(activations);
+            let on = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| case.forward(&packed))
+            };
+            let alone = on(1);
+            assert!([2, 3, 5].into_iter().all(|threads| on(threads) == alone), "{m} {activations:?}");
+        }
+    }
+}
+
+#[test]
+fn buffers_can_be_used_again_for_other_shapes() {
+    let mut rng = Rng::with_seed(7);
+    let mut scratch = Scratch::new();
+    for shape in [[9, 40, 100], [1, 20, 30], [3, 5, 7], [1, 100, 333]] {
+        let case = Case::new(&mut rng, shape);
+        for activations in [Activations::Float32, Activations::Int8] {
+            let packed = case.packed().with_activations(activations);
+            let mut y = vec![f32::NAN; case.m * case.rows];
+            packed.forward(&case.x, &mut y, &mut scratch).unwrap();
+            assert_eq!(y, case.forward(&packed));
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let scales = Scales::PerTensor { w_pos: 1.0, w_neg: 1.0 };
+    let matrix = PackedMatrix::new(2, 3, scales, |_, _| 0).unwrap();
+    let mut scratch = Scratch::new();
+    let length = |what, expected, found| Err(KernelError::Length { what, expected, found });
+    assert_eq!(matrix.forward(&[0.0; 4], &mut [0.0; 2], &mut scratch), length("x", 3, 4));
+    assert_eq!(matrix.forward(&[0.0; 3], &mut [0.0; 3], &mut scratch), length("y", 2, 3));
+    assert_eq!(matrix.clone().with_bias(&[0.0]).map(|_| ()), length("shift or bias", 2, 1));
+    assert!(matches!(PackedMatrix::new(0, 3, scales, |_, _| 0), Err(KernelError::Dimension { value: 0, .. })));
+    let not_ternary = PackedMatrix::new(2, 3, scales, |_, _| 2).map(|_| ());
+    assert_eq!(not_ternary, Err(KernelError::NotTernary { row: 0, column: 0, value: 2 }));
+    if let Some(level) = [Level::Avx2, Level::Avx512].into_iter().find(|level| !level.is_available()) {
+        assert_eq!(matrix.with_level(level).map(|_| ()), Err(KernelError::Unavailable { level }));
+    }
+}
