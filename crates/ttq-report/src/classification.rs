@@ -36,6 +36,17 @@ pub struct ClassScore {
     pub precision: f64,
 }
 
+/// Items that two networks get right: `[both, the first alone, the second alone, neither]`, item by item.
+pub fn agreement(
+    first: impl IntoIterator<Item = Prediction>,
+    second: impl IntoIterator<Item = Prediction>,
+) -> [usize; 4] {
+    first.into_iter().zip(second).fold([0; 4], |mut counts, (first, second)| {
+        counts[2 * usize::from(!first.is_right()) + usize::from(!second.is_right())] += 1;
+        counts
+    })
+}
+
 /// A kind of mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConfusedPair {
@@ -147,6 +158,13 @@ mod tests {
         assert_eq!(worst.iter().map(|score| score.class).collect::<Vec<_>>(), [0, 2, 1]);
         assert!((worst[0].recall - 1.0 / 3.0).abs() < 1e-12 && (worst[0].precision - 0.5).abs() < 1e-12);
         assert!((worst[2].precision - 1.0 / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn agreement_counts_item_by_item() {
+        let first = predictions(&[(0, 0), (0, 0), (0, 1), (0, 1), (0, 1)]);
+        let second = predictions(&[(0, 0), (0, 1), (0, 0), (0, 1), (0, 2)]);
+        assert_eq!(agreement(first, second), [1, 1, 1, 2]);
     }
 
     #[test]

@@ -68,13 +68,13 @@ fn result(index: usize, record: &Record, best: Option<f64>) -> Markup {
     }
 }
 
-/// Mean and standard deviation of runs that differ in nothing but their seed.
+/// Mean and standard deviation of runs that differ in nothing, or in nothing but their seed.
 fn spread(records: &[Record]) -> Markup {
-    let mut groups: BTreeMap<String, Vec<&Record>> = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<(String, String)>, Vec<&Record>> = BTreeMap::new();
     for record in records {
         let Some(config) = &record.config else { continue };
-        let key: Vec<String> = setup::flatten(config).into_iter().filter(|(k, _)| k != "seed").map(|f| f.1).collect();
-        groups.entry(key.join("\n")).or_default().push(record);
+        let settings = setup::flatten(config).into_iter().filter(|(name, _)| name != "seed");
+        groups.entry(settings.collect()).or_default().push(record);
     }
     let accuracies = |runs: &[&Record], of: fn(&crate::record::Summary) -> Option<f64>| -> String {
         let values: Vec<f64> = runs.iter().filter_map(|run| of(run.summary.as_ref()?)).collect();
@@ -83,8 +83,8 @@ fn spread(records: &[Record]) -> Markup {
     let repeated: Vec<_> = groups.into_values().filter(|runs| runs.len() > 1).collect();
     html! {
         @if !repeated.is_empty() {
-            h3 { "Repeated with other seeds" }
-            (note("Mean ± standard deviation (of a sample) of runs that differ in their seed alone."))
+            h3 { "Repeated runs" }
+            (note("Mean ± standard deviation (of a sample) of runs whose configurations differ in their seed at most."))
             div.scroll { table {
                 thead { tr { th { "Runs" } th.n { "Number" } th.n { "Full precision" } th.n { "Ternary" } } }
                 tbody { @for runs in &repeated {

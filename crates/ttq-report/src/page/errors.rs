@@ -6,7 +6,7 @@ use super::{missing, note, number, row};
 use crate::Record;
 use crate::calibration::{self, expected_calibration_error, reliability};
 use crate::chart::{HistogramChart, LineChart, Series, Size, Steps, heat, photo};
-use crate::classification::{Confusion, confusion};
+use crate::classification::{Confusion, agreement, confusion};
 use crate::distribution::Histogram;
 use crate::record::{Evidence, Prediction, Predictions};
 
@@ -27,6 +27,13 @@ pub(super) fn render(record: &Record) -> Markup {
     html! {
         p.note { "The " b { (network) " network" } " on the test set." }
         (scores(evidence))
+        @if let Some(other) = other {
+            @let [both, full, ternary, neither] = agreement(other.iter(), predictions.iter()).map(|n| number::count(n as u64));
+            p.note {
+                "Right in both: " b { (both) } "; only in full precision: " b { (full) } "; only with ternary weights: "
+                b { (ternary) } "; in neither: " b { (neither) } "."
+            }
+        }
         h3 { "Confusion" }
         (note("Rows: the true class; columns: the prediction. Mistakes are shaded by their number."))
         (matrix_of(evidence, &matrix))
@@ -244,7 +251,7 @@ fn mistakes(evidence: &Evidence) -> Markup {
         div.mistakes { @for mistake in &evidence.mistakes {
             figure {
                 @match photo(&mistake.picture) {
-                    Some(uri) => { img src=(uri) alt={ "test item " (mistake.index) } loading="lazy"; }
+                    Some(uri) => { img src=(uri) alt={ "test item " (mistake.index) }; }
                     None => { div.nothing {} }
                 }
                 figcaption {

@@ -10,6 +10,8 @@ use crate::record::{Layer, LayerSummary};
 
 /// So many layers lie open; of more, only the first.
 const OPEN: usize = 4;
+/// Small pictures are enlarged to about this width.
+const CANVAS: usize = 480;
 
 pub(super) fn render(record: &Record) -> Markup {
     let summaries = record.summary.as_ref().and_then(|summary| summary.layers.as_ref()).map(|layers| &layers.layers);
@@ -81,7 +83,7 @@ fn table(layers: &[LayerSummary], weights: &[Layer]) -> Markup {
                 }
             }
         }
-        p.note { "Δ: threshold; W" sub { "p" } ", W" sub { "n" } ": learned scales (with a pair for each channel, their means), \
+        p.note { "Δ: threshold; Wₚ, Wₙ: learned scales (with a pair for each channel, their means), \
             drawn on one axis from zero; bits: entropy of the codes." }
     }
 }
@@ -165,8 +167,8 @@ fn card(layer: &Layer, open: bool) -> Markup {
                 @if let Some(picture) = kernels(layer) {
                     figure.chart.kernels {
                         figcaption { b { "Ternary weights" } " " span.muted { (picture.caption) } }
-                        img src=(picture.uri) width=(picture.width) height=(picture.height) loading="lazy"
-                            style={ "--w:" (picture.width) } alt={ "ternary weights of " (number::layer(&layer.path)) };
+                        @let scale = (CANVAS / picture.width).clamp(1, 6);
+                        img src=(picture.uri) width=(scale * picture.width) height=(scale * picture.height) alt={ "ternary weights of " (number::layer(&layer.path)) };
                         p.legend { span { i.c-neg {} "−1" } span { i.c-faint {} "0" } span { i.c-pos {} "+1" } }
                     }
                 }

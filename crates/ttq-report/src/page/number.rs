@@ -14,8 +14,8 @@ pub(crate) fn significant(value: f64) -> String {
     if magnitude != 0.0 && !(1e-3..1e6).contains(&magnitude) {
         return format!("{value:.2e}").replace('-', "−");
     }
-    let before = if magnitude >= 1.0 { magnitude.log10().floor() as usize + 1 } else { 1 };
-    let decimals = if magnitude < 0.1 && magnitude > 0.0 { 5 } else { 4usize.saturating_sub(before).max(1) };
+    let power = if magnitude > 0.0 { magnitude.log10().floor() as i32 } else { 0 };
+    let decimals = usize::try_from(3 - power).unwrap_or(0);
     format!("{value:.decimals$}").replace('-', "−")
 }
 
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!([0.0, 999.0, 1_072_744.0, 40_551_168.0].map(bytes), ["0 B", "999 B", "1.07 MB", "40.6 MB"]);
         assert_eq!([40.0, 999_600.0].map(short), ["40", "1.00 M"]);
         assert_eq!([7, 1234, 1_234_567].map(count), ["7", "1\u{202f}234", "1\u{202f}234\u{202f}567"]);
-        assert_eq!([0.0, 0.0634, 1.5, 97.01, -0.5].map(significant), ["0.000", "0.06340", "1.500", "97.01", "−0.500"]);
+        assert_eq!([0.0, 0.0634, 1.5, 97.01, -0.5].map(significant), ["0.000", "0.06340", "1.500", "97.01", "−0.5000"]);
         assert_eq!([1e-7, f64::NAN].map(significant), ["1.00e−7", "–"]);
         assert_eq!([59.6, 3725.0].map(duration), ["1 min 0 s", "1 h 2 min"]);
         assert_eq!((percent(0.9701), times(11.27)), ("97.01 %".into(), "11.3×".into()));

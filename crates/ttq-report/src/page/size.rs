@@ -26,7 +26,9 @@ pub(super) fn render(record: &Record) -> Markup {
 fn bar(value: f64, largest: f64, text: String, color: &str) -> Markup {
     html! {
         td.bar {
-            i class=(color) style={ "width:" (format!("{:.2}", 100.0 * (value / largest.max(1.0)).clamp(0.0, 1.0))) "%" } {}
+            div {
+                i class=(color) style={ "width:" (format!("{:.2}", 100.0 * (value / largest.max(1.0)).clamp(0.0, 1.0))) "%" } {}
+            }
             span { (text) }
         }
     }
@@ -93,7 +95,7 @@ fn counted(evidence: &Evidence) -> Markup {
     };
     html! {
         p.note {
-            "Of convolutions and linear layers, for one item. A ternary output is W" sub { "p" } " Σ" sub { "+" } " x − W" sub { "n" } " Σ"
+            "Of convolutions and linear layers, for one item. A ternary output is Wₚ Σ" sub { "+" } " x − Wₙ Σ"
             sub { "−" } " x: one addition for each weight that is not zero, then two products and their difference; the terms of the zeros \
             are skipped. Counts, not times: how much of this a machine turns into speed depends on its kernels."
         }

@@ -14,7 +14,7 @@ pub(super) fn render(record: &Record) -> Markup {
     let layers = layer_names(record);
     html! {
         (note("Means over each epoch; training accuracy is measured while weights still move. Validation images are held \
-               out of the training set; the test set is looked at once, at the end."))
+               out of the training set; the test set is looked at once, at the end, with the weights of the epoch that validates best."))
         (row([
             curve(record, "Loss", "cross-entropy, nats", Metric::Named("Loss")),
             curve(record, "Top-1 accuracy", "%", Metric::Named("Accuracy")),
@@ -24,7 +24,7 @@ pub(super) fn render(record: &Record) -> Markup {
             aggregate(record, "Sparsity, all layers", "% zeros", "Sparsity", "c-zero"),
         ]))
         @if !record.ternary.is_empty() {
-            h3 { "Wₚ" " and W" sub { "n" } " over the epochs" }
+            h3 { "Wₚ" " and Wₙ over the epochs" }
             @if layers.is_empty() {
                 (missing("the scales of each layer, only their means over layers are", "ternary/history.json"))
                 (row([mean_scales(record)]))

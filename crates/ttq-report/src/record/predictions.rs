@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn columns_give_back_what_was_pushed() {
         let predictions = three();
-        assert_eq!(predictions.iter().nth(1), Some(Prediction::new(1, &[0.75, 0.25, 0.0])).map(rounded));
+        assert_eq!(predictions.iter().nth(1), Some(rounded(Prediction::new(1, &[0.75, 0.25, 0.0]))));
         assert_eq!(predictions.most_confident_mistakes(5), [2, 1]);
         assert_eq!(predictions.most_confident_mistakes(1), [2]);
         assert!((predictions.accuracy() - 1.0 / 3.0).abs() < 1e-12);
