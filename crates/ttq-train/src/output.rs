@@ -142,3 +142,18 @@ pass_through!(
     TopKAccuracyInput,
     WerInput
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_whose_scale_diverged_reads_back() {
+        let layer = LayerState::new("a", &[0.25, 0.25, f64::NAN, 0.5]);
+        let text = serde_json::to_string(&layer).unwrap();
+        assert!(text.contains(r#""w_pos":null"#), "{text}");
+        let read: LayerState = serde_json::from_str(&text).unwrap();
+        assert!(read.w_pos.is_nan());
+        assert_eq!((read.path.as_str(), read.sparsity, read.w_neg), ("a", 0.5, 0.5));
+    }
+}
