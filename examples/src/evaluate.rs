@@ -2,6 +2,8 @@
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
+use ttq_report::classification::softmax;
+use ttq_report::record::{Prediction, Predictions};
 
 use crate::data::{ImageSet, Images, normalize};
 use crate::model::{Batch, Classifier, Network};
@@ -20,13 +22,14 @@ pub struct Evaluation {
     pub loss: f64,
 }
 
-/// Evaluates `classifier` on the test images.
+/// Evaluates `classifier` on the test images: how well it does, and what it says of each.
 pub(crate) fn on_test<B: Backend, N: Network<B>>(
     classifier: &Classifier<B, N>,
     images: &Images,
     device: &B::Device,
-) -> Evaluation {
+) -> (Evaluation, Predictions) {
     let (mut first, mut among, mut loss) = (0usize, 0usize, 0.0);
+    let mut predictions = Predictions::new(images.classes);
     let n = images.test.len();
     for start in (0..n).step_by(BATCH) {
         let indices = start..(start + BATCH).min(n);
@@ -35,12 +38,13 @@ pub(crate) fn on_test<B: Backend, N: Network<B>>(
         loss += size * output.loss.into_scalar().elem::<f64>();
         for (logits, target) in rows(output.output).iter().zip(output.targets.into_data().iter::<i64>()) {
             let rank = rank(logits, target as usize);
+            predictions.push(&Prediction::new(target as usize, &softmax(logits)));
             first += usize::from(rank == 0);
             among += usize::from(rank < 5);
         }
     }
     let percent = |count: usize| 100.0 * count as f64 / n as f64;
-    Evaluation { accuracy: percent(first), top5: percent(among), loss: loss / n as f64 }
+    (Evaluation { accuracy: percent(first), top5: percent(among), loss: loss / n as f64 }, predictions)
 }
 
 fn rows<B: Backend>(logits: Tensor<B, 2>) -> Vec<Vec<f32>> {

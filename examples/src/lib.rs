@@ -4,7 +4,9 @@ pub mod data;
 pub mod model;
 
 mod backend;
+mod environment;
 mod evaluate;
+mod evidence;
 mod options;
 mod out;
 mod phase;

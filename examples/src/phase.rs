@@ -12,11 +12,12 @@ use burn::optim::momentum::MomentumConfig;
 use burn::prelude::*;
 use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder, Recorder};
 use burn::tensor::backend::AutodiffBackend;
-use burn::train::metric::{AccuracyMetric, LossMetric, TopKAccuracyMetric};
+use burn::train::metric::{AccuracyMetric, LearningRateMetric, LossMetric, TopKAccuracyMetric};
 use burn::train::{ExecutionStrategy, Interrupter, Learner, MultiDeviceOptim, SupervisedTraining, TrainingStrategy};
 use ttq_train::{
-    AtomicRecorder, EarlyStopping, FlipRatioMetric, History, KeepLastAndBest, NegativeScaleMetric, ParamGroup, Phase,
-    PositiveScaleMetric, ReproducibleLoader, SparsityMetric, TernaryOptimizer, TernaryStep, latest_checkpoint,
+    AtomicRecorder, EarlyStopping, FlipRatioMetric, History, KeepLastAndBest, LayersMetric, NegativeScaleMetric,
+    ParamGroup, Phase, PositiveScaleMetric, ReproducibleLoader, SparsityMetric, TernaryOptimizer, TernaryStep,
+    latest_checkpoint,
 };
 
 use crate::RunConfig;
@@ -158,6 +159,7 @@ where
     let dashboard = plan.dashboard && std::io::stdout().is_terminal() && cfg!(feature = "tui");
     let mut supervised = SupervisedTraining::new(plan.directory, Arc::new(training), Arc::new(validation))
         .metrics((AccuracyMetric::new(), TopKAccuracyMetric::new(5), LossMetric::new()))
+        .metric_train_numeric(LearningRateMetric::new())
         .num_epochs(plan.epochs)
         .with_interrupter(plan.interrupter.clone())
         .with_file_checkpointer(FileRecorder::default())
@@ -173,7 +175,8 @@ where
             .metric_train_numeric(SparsityMetric::new())
             .metric_train_numeric(PositiveScaleMetric::new())
             .metric_train_numeric(NegativeScaleMetric::new())
-            .metric_train_numeric(FlipRatioMetric::new());
+            .metric_train_numeric(FlipRatioMetric::new())
+            .metric_train(LayersMetric::new());
     }
     if config.early_stopping {
         supervised = supervised.early_stopping(EarlyStopping::new(history.clone(), ACCURACY));

@@ -12,11 +12,13 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::train::Interrupter;
 use serde::{Deserialize, Serialize};
 use ttq_core::Ternary;
+use ttq_report::record::Evidence;
 use ttq_train::{Phase, TernaryStep};
 
 use crate::backend::{Backends, select};
 use crate::data::{DataError, ImageSet, Images};
-use crate::evaluate::{self, Evaluation};
+use crate::evaluate;
+use crate::evidence;
 use crate::model::{Classifier, Network};
 use crate::out::{Out, read_json, write_json};
 use crate::phase::{End, Plan, train};
@@ -130,9 +132,8 @@ impl Run {
         let Some(Trained { full_precision, ternary }) = trained else { return Ok(()) };
 
         // The test images are looked at here, once.
-        let evaluate = |model: &Classifier<B, N>| -> Evaluation {
-            evaluate::on_test(&model.valid(), &self.images, &Default::default())
-        };
+        let evaluate = |model: &Classifier<B, N>| evaluate::on_test(&model.valid(), &self.images, &Default::default());
+        let mut evidence = evidence::begin(&self.images);
         let mut summary = Summary {
             example: self.config.example.clone(),
             data: self.images.source.clone(),
@@ -148,15 +149,28 @@ impl Run {
             layers: None,
         };
         if let Some(path) = full_precision {
-            summary = summary.with_full_precision(evaluate(&Classifier::new(load(&path)?)));
+            let (evaluation, predictions) = evaluate(&Classifier::new(load(&path)?));
+            summary = summary.with_full_precision(evaluation);
+            evidence.full_precision = Some(predictions);
         }
         if let Some(ternary) = ternary {
-            summary = summary.with_ternary(evaluate(&ternary.materialize()), ternary.stats());
+            let (evaluation, predictions) = evaluate(&ternary.materialize());
+            summary = summary.with_ternary(evaluation, ternary.stats());
+            evidence.ternary = Some(predictions);
+            evidence::add_layers(&mut evidence, &ternary, self.images.test.shape());
         }
+        evidence::add_mistakes(&mut evidence, &self.images.test);
         summary.seconds = before + start.elapsed().as_secs_f64();
-        write_json(&self.out.summary(), &summary)?;
+        self.conclude(&summary, &evidence)
+    }
+
+    /// Writes and prints what the run came to.
+    fn conclude(&self, summary: &Summary, evidence: &Evidence) -> Result<()> {
+        write_json(&self.out.summary(), summary)?;
+        evidence.write(self.out.root())?;
+        let report = ttq_report::write(self.out.root())?;
         println!("\n{summary}");
-        println!("{}", self.out.summary().display());
+        println!("{}\n{}", self.out.summary().display(), report.display());
         Ok(())
     }
 

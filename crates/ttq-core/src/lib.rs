@@ -47,6 +47,6 @@ pub use granularity::Granularity;
 pub use quantizer::{LatentGradient, NegativeScaleGradient, QuantizerConfig, TernaryGradients, TernaryQuantizer};
 pub use scales::{InitialScales, SCALE_FLOOR, ScaleRule};
 pub use selection::{Choice, LayerKind, Reason, Selection, SelectionConfig};
-pub use stats::{LayerStats, TernaryStats, Warning};
+pub use stats::{LayerStats, LayerValues, TernaryStats, Warning};
 pub use ternary::{Ternary, TernaryConfig, TernaryError};
 pub use threshold::Threshold;

@@ -28,6 +28,21 @@ impl fmt::Display for Warning {
     }
 }
 
+/// The numbers of one ternary weight, read from the device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerValues {
+    /// Which weight it is.
+    pub choice: Choice,
+    /// The latent weights in row-major order.
+    pub latent: Vec<f32>,
+    /// Δ of each group.
+    pub thresholds: Vec<f32>,
+    /// The codes, -1, 0 and +1, in row-major order.
+    pub codes: Vec<i8>,
+    /// W_p and W_n of each group, flattened `[groups, 2]`.
+    pub scales: Vec<f32>,
+}
+
 /// Statistics of one ternary weight.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerStats {
@@ -58,12 +73,12 @@ pub struct LayerStats {
 }
 
 impl LayerStats {
-    /// From the codes (-1, 0, +1) and the scales (W_p, W_n for each group, flattened `[groups, 2]`) of a weight.
-    pub(crate) fn new(choice: &Choice, codes: &[f32], scales: &[f32]) -> Self {
+    /// From the codes and the scales of a weight.
+    pub(crate) fn new(LayerValues { choice, codes, scales, .. }: &LayerValues) -> Self {
         let weights = codes.len();
         let share = |count: usize| count as f64 / weights as f64;
-        let plus = codes.iter().filter(|code| **code > 0.0).count();
-        let minus = codes.iter().filter(|code| **code < 0.0).count();
+        let plus = codes.iter().filter(|code| **code > 0).count();
+        let minus = codes.iter().filter(|code| **code < 0).count();
         let shares = [share(plus), share(minus), share(weights - plus - minus)];
         let mean_of = |column: usize| {
             let values = scales.iter().skip(column).step_by(2);

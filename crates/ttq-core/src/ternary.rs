@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::selection::Place;
 use crate::{
-    Choice, ConfigError, LayerStats, QuantizerConfig, SCALE_FLOOR, ScaleRule, Selection, SelectionConfig,
+    Choice, ConfigError, LayerStats, LayerValues, QuantizerConfig, SCALE_FLOOR, ScaleRule, Selection, SelectionConfig,
     SelectionError, TernaryQuantizer, TernaryStats,
 };
 
@@ -166,17 +166,17 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
 
     /// Statistics of each chosen weight. Reads from the device.
     pub fn stats(&self) -> TernaryStats {
-        let layers = self.codes_and_scales().into_iter().zip(&self.plan.layers);
         TernaryStats::new(
-            layers.map(|((codes, scales), choice)| LayerStats::new(choice, &codes, &scales)).collect(),
+            self.layer_values().iter().map(LayerStats::new).collect(),
             self.plan.selection.full_precision_parameters(),
         )
     }
 
-    /// Codes -1, 0, +1 in row-major order and scales `[groups, 2]` of each chosen weight. Reads from the device.
-    pub(crate) fn codes_and_scales(&self) -> Vec<(Vec<f32>, Vec<f32>)> {
+    /// The numbers of each chosen weight, in the order of [`Selection::ternary`]. Reads from the device.
+    pub fn layer_values(&self) -> Vec<LayerValues> {
         let quantizer = self.quantizer();
-        let mut values = ValuesOf { quantizer: &quantizer, scales: &self.scales, index: 0, layers: Vec::new() };
+        let mut values =
+            ValuesOf { quantizer: &quantizer, scales: &self.scales, choices: &self.plan.layers, layers: Vec::new() };
         visit(&self.model, &self.plan.layers, &mut values);
         values.layers
     }
@@ -356,17 +356,24 @@ impl<B: Backend> VisitLayer<B> for SummaryOf<'_, B> {
 struct ValuesOf<'a, B: Backend> {
     quantizer: &'a TernaryQuantizer<B>,
     scales: &'a [Param<Tensor<B, 2>>],
-    index: usize,
-    layers: Vec<(Vec<f32>, Vec<f32>)>,
+    choices: &'a [Choice],
+    layers: Vec<LayerValues>,
 }
 
 impl<B: Backend> VisitLayer<B> for ValuesOf<'_, B> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
         let latent = param.val().detach();
-        let scales = scales_of(self.quantizer, self.scales, self.index, &latent, channel_axis);
-        let codes = self.quantizer.float_codes(latent, channel_axis);
-        self.layers.push((floats(codes), floats(scales.detach())));
-        self.index += 1;
+        let index = self.layers.len();
+        let scales = scales_of(self.quantizer, self.scales, index, &latent, channel_axis);
+        let thresholds = self.quantizer.threshold(latent.clone(), channel_axis);
+        let codes = floats(self.quantizer.float_codes(latent.clone(), channel_axis));
+        self.layers.push(LayerValues {
+            choice: self.choices[index].clone(),
+            latent: floats(latent),
+            thresholds: floats(thresholds),
+            codes: codes.into_iter().map(|code| code as i8).collect(),
+            scales: floats(scales.detach()),
+        });
     }
 }
 

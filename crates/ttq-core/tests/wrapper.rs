@@ -267,6 +267,9 @@ fn statistics_count_what_is_there() {
     assert_eq!((body.packed_bytes, body.float_bytes), (216 / 4 + 8, 216 * 4));
     assert_eq!(hidden.warnings, [Warning::AllZero]);
     assert_eq!(hidden.entropy_bits, 0.0);
+    let values = &ternary.layer_values()[0];
+    assert_eq!((&values.latent[..4], &values.codes[..4]), (&[1.0, 0.0, 0.0, -0.5][..], &[1, 0, 0, -1][..]));
+    assert_eq!((&values.thresholds[..], &values.scales[..]), (&[0.05][..], &[1.0, 0.5][..]));
     let summary: Vec<f32> = ternary.summary().into_data().iter().collect();
     assert_eq!(summary[..4], [0.25, 0.25, 1.0, 0.5]);
     assert!(stats.to_string().lines().nth(2).unwrap().ends_with("! all zero"));

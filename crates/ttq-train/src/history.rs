@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use burn::train::logger::{FileMetricLogger, MetricLogger};
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
-use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
+use burn::train::metric::{MetricDefinition, MetricEntry, MetricId, NumericEntry};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::checkpoint::publish;
+use crate::{LayerState, LayersMetric};
 
 /// How long to wait for metrics that are still being computed on their thread.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,6 +62,9 @@ pub struct EpochMetrics {
     /// Metrics of the validation split.
     #[serde(deserialize_with = "null_is_nan")]
     pub valid: BTreeMap<String, f64>,
+    /// Each ternary layer as the last training step of the epoch saw it, where a [`LayersMetric`] is registered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerState>,
 }
 
 /// JSON has no infinity and no NaN: `serde_json` writes `null` for a metric that diverged, and would not read it back.
@@ -98,6 +102,8 @@ struct State {
     /// Splits that have finished an epoch in this process.
     numbered: Vec<Split>,
     current: HashMap<Split, BTreeMap<String, f64>>,
+    /// What the [`LayersMetric`] said last.
+    layers: Option<String>,
     epochs: BTreeMap<usize, EpochMetrics>,
     complete: usize,
 }
@@ -131,6 +137,7 @@ impl History {
             offset,
             numbered: Vec::new(),
             current: HashMap::new(),
+            layers: None,
             epochs,
             complete: offset,
         };
@@ -199,11 +206,32 @@ impl State {
     fn number(&self, epoch: usize, split: &Split) -> usize {
         if self.numbered.contains(split) { epoch } else { self.offset + 1 }
     }
+
+    /// Takes the layers out of what goes to Burn's files, which would hold all layers of every batch.
+    fn take_layers(&mut self, update: &mut MetricsUpdate) {
+        let is_layers =
+            |entry: &MetricEntry| self.names.get(&entry.metric_id).is_some_and(|name| name == LayersMetric::NAME);
+        if let Some(at) = update.entries.iter().position(is_layers) {
+            self.layers = Some(update.entries.swap_remove(at).serialized_entry.serialized);
+        }
+    }
+
+    /// The layers at the end of the epoch.
+    fn layers(&mut self) -> Vec<LayerState> {
+        let parsed = self.layers.take().map(|text| serde_json::from_str(&text)).transpose();
+        parsed
+            .unwrap_or_else(|error| {
+                log::error!("the metric {} said what is no list of layers: {error}", LayersMetric::NAME);
+                None
+            })
+            .unwrap_or_default()
+    }
 }
 
 impl MetricLogger for History {
-    fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {
+    fn log(&mut self, mut update: MetricsUpdate, epoch: usize, split: &Split) {
         let mut state = self.lock();
+        state.take_layers(&mut update);
         let epoch = state.number(epoch, split);
         for numeric in &update.entries_numeric {
             let Some(name) = state.names.get(&numeric.entry.metric_id).cloned() else { continue };
@@ -230,10 +258,11 @@ impl MetricLogger for History {
         if !state.numbered.contains(&split) {
             state.numbered.push(split.clone());
         }
+        let layers = if split == Split::Train { state.layers() } else { Vec::new() };
         let metrics = state.epochs.entry(epoch).or_default();
         metrics.epoch = epoch;
         match split {
-            Split::Train => metrics.train = values,
+            Split::Train => (metrics.train, metrics.layers) = (values, layers),
             Split::Valid => {
                 metrics.valid = values;
                 state.complete = epoch;
@@ -250,7 +279,7 @@ impl MetricLogger for History {
 pub(crate) mod tests {
     use super::*;
     use burn::train::metric::store::NumericMetricUpdate;
-    use burn::train::metric::{MetricAttributes, MetricEntry, SerializedEntry};
+    use burn::train::metric::{MetricAttributes, SerializedEntry};
 
     /// A history with these validation accuracies in percent, logged as Burn does it.
     pub(crate) fn with_accuracies(directory: &Path, accuracies: &[f64]) -> History {

@@ -8,7 +8,7 @@ use burn::train::metric::{
     Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry, SerializedEntry,
 };
 
-use crate::TernaryState;
+use crate::{LayerState, TernaryState};
 
 macro_rules! ternary_metric {
     ($(#[$doc:meta])* $metric:ident, $name:literal, $unit:expr, $value:expr) => {
@@ -84,3 +84,55 @@ ternary_metric!(
     /// Share of codes that an update changed, in percent. High at the start, towards zero when training settles.
     FlipRatioMetric, "Flip ratio", Some("%"), |state| 100.0 * state.flip_ratio
 );
+
+/// Sparsity and scales of every layer: their ranges in the dashboard, each one in the [history](crate::EpochMetrics::layers).
+/// Register it with `.metric_train(LayersMetric::new())`.
+#[derive(Clone, Default)]
+pub struct LayersMetric {}
+
+impl LayersMetric {
+    /// Name in the dashboard.
+    pub const NAME: &str = "Layers";
+
+    /// Creates the metric.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Metric for LayersMetric {
+    type Input = Option<TernaryState>;
+
+    fn name(&self) -> MetricName {
+        Arc::new(Self::NAME.into())
+    }
+
+    fn update(&mut self, state: &Self::Input, _metadata: &MetricMetadata) -> SerializedEntry {
+        let layers = state.as_ref().map_or(&[][..], |state| &state.layers);
+        // Strings and numbers always have a JSON form.
+        let json = serde_json::to_string(layers).unwrap_or_default();
+        SerializedEntry::new(ranges(layers), json)
+    }
+
+    fn clear(&mut self) {}
+}
+
+/// Smallest and largest sparsity and scales in a line.
+fn ranges(layers: &[LayerState]) -> String {
+    let range = |value: fn(&LayerState) -> f32| {
+        let ends = (f32::INFINITY, f32::NEG_INFINITY);
+        layers.iter().map(value).fold(ends, |(low, high), value| (low.min(value), high.max(value)))
+    };
+    let (sparsity, w_pos, w_neg) =
+        (range(|layer| 100.0 * layer.sparsity), range(|layer| layer.w_pos), range(|layer| layer.w_neg));
+    format!(
+        "{} layers: zeros {:.1} to {:.1} %, W_p {:.4} to {:.4}, W_n {:.4} to {:.4}",
+        layers.len(),
+        sparsity.0,
+        sparsity.1,
+        w_pos.0,
+        w_pos.1,
+        w_neg.0,
+        w_neg.1
+    )
+}

@@ -6,6 +6,7 @@ use burn::train::metric::{
     AccuracyInput, Adaptor, AurocInput, CerInput, ConfusionStatsInput, HammingScoreInput, LossInput, PerplexityInput,
     TopKAccuracyInput, WerInput,
 };
+use serde::{Deserialize, Deserializer, Serialize};
 use ttq_core::Ternary;
 
 /// The output of the model's own training step, with the state of the ternary weights it was computed with.
@@ -19,7 +20,8 @@ pub struct TernaryOutput<B: Backend, O> {
 struct LazyState<B: Backend> {
     /// `[layers, 4]`, see [`Ternary::summary`].
     summary: Tensor<B, 2>,
-    weights: Vec<usize>,
+    /// Path and number of weights of each layer.
+    layers: Vec<(String, usize)>,
     flip_ratio: Tensor<B, 1>,
 }
 
@@ -29,8 +31,8 @@ impl<B: Backend, O> TernaryOutput<B, O> {
     }
 
     pub(crate) fn new<M: Module<B>>(output: O, ternary: &Ternary<B, M>, flip_ratio: Tensor<B, 1>) -> Self {
-        let weights = ternary.selection().ternary().map(|choice| choice.len()).collect();
-        Self { output, state: Some(LazyState { summary: ternary.summary(), weights, flip_ratio }) }
+        let layers = ternary.selection().ternary().map(|choice| (choice.path.clone(), choice.len())).collect();
+        Self { output, state: Some(LazyState { summary: ternary.summary(), layers, flip_ratio }) }
     }
 }
 
@@ -43,7 +45,7 @@ pub struct SyncedTernaryOutput<O> {
 }
 
 /// State of all ternary weights at one training step: the input of the metrics in this crate.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TernaryState {
     /// Share of zeros among all ternary weights, between 0 and 1.
     pub sparsity: f64,
@@ -53,21 +55,53 @@ pub struct TernaryState {
     pub w_neg: f64,
     /// Share of codes that the last update changed, between 0 and 1.
     pub flip_ratio: f64,
+    /// Each layer, in the order of the network.
+    pub layers: Vec<LayerState>,
+}
+
+/// State of one ternary weight at one training step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerState {
+    /// Path of the weight.
+    pub path: String,
+    /// Share of zeros, between 0 and 1.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub sparsity: f32,
+    /// W_p, the mean over groups.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub w_pos: f32,
+    /// W_n, the mean over groups.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub w_neg: f32,
+}
+
+/// JSON has no NaN: `serde_json` writes `null`, and would not read it back as a number.
+fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    Ok(Option::<f32>::deserialize(deserializer)?.unwrap_or(f32::NAN))
 }
 
 impl<B: Backend> LazyState<B> {
     fn sync(self) -> TernaryState {
         let summary: Vec<f64> = self.summary.into_data().iter().collect();
-        let layers = self.weights.len() as f64;
-        let total: usize = self.weights.iter().sum();
+        let count = self.layers.len() as f64;
+        let total: usize = self.layers.iter().map(|(_, weights)| weights).sum();
         let rows = || summary.chunks_exact(4);
-        let nonzero: f64 = rows().zip(&self.weights).map(|(row, n)| (row[0] + row[1]) * *n as f64).sum();
+        let nonzero: f64 = rows().zip(&self.layers).map(|(row, (_, n))| (row[0] + row[1]) * *n as f64).sum();
         TernaryState {
             sparsity: 1.0 - nonzero / total as f64,
-            w_pos: rows().map(|row| row[2]).sum::<f64>() / layers,
-            w_neg: rows().map(|row| row[3]).sum::<f64>() / layers,
+            w_pos: rows().map(|row| row[2]).sum::<f64>() / count,
+            w_neg: rows().map(|row| row[3]).sum::<f64>() / count,
             flip_ratio: self.flip_ratio.into_data().iter().next().unwrap_or(0.0),
+            layers: rows().zip(&self.layers).map(|(row, (path, _))| LayerState::new(path, row)).collect(),
         }
+    }
+}
+
+impl LayerState {
+    /// From a row of [`Ternary::summary`].
+    fn new(path: &str, row: &[f64]) -> Self {
+        let sparsity = (1.0 - row[0] - row[1]).max(0.0);
+        Self { path: path.into(), sparsity: sparsity as f32, w_pos: row[2] as f32, w_neg: row[3] as f32 }
     }
 }
 
@@ -81,7 +115,7 @@ impl<B: Backend, O: ItemLazy> ItemLazy for TernaryOutput<B, O> {
 
 impl<O> Adaptor<Option<TernaryState>> for SyncedTernaryOutput<O> {
     fn adapt(&self) -> Option<TernaryState> {
-        self.state
+        self.state.clone()
     }
 }
 
@@ -108,3 +142,18 @@ pass_through!(
     TopKAccuracyInput,
     WerInput
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_whose_scale_diverged_reads_back() {
+        let layer = LayerState::new("a", &[0.25, 0.25, f64::NAN, 0.5]);
+        let text = serde_json::to_string(&layer).unwrap();
+        assert!(text.contains(r#""w_pos":null"#), "{text}");
+        let read: LayerState = serde_json::from_str(&text).unwrap();
+        assert!(read.w_pos.is_nan());
+        assert_eq!((read.path.as_str(), read.sparsity, read.w_neg), ("a", 0.5, 0.5));
+    }
+}

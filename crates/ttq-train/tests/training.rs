@@ -145,6 +145,7 @@ fn train_to(epochs: usize, directory: &Path, start: &Start, schedule: &ScheduleC
         .metric_train_numeric(PositiveScaleMetric::new())
         .metric_train_numeric(NegativeScaleMetric::new())
         .metric_train_numeric(FlipRatioMetric::new())
+        .metric_train(LayersMetric::new())
         .with_metric_logger(history.clone())
         .with_file_checkpointer(Json::default())
         .with_checkpointing_strategy(KeepLastAndBest::new(history.clone(), "Accuracy"))
@@ -196,12 +197,31 @@ fn a_resumed_run_is_bit_for_bit_the_uninterrupted_one() {
                 assert_eq!(read(whole.path()).lines().count(), 5, "{log}");
             }
         }
+        layers_agree_with_their_means(whole.path(), &whole_history);
         // It trained at all, and it was the ternary network that did.
         let epochs = whole_history.epochs();
         assert!(epochs[5].train["Loss"] < 0.8 * epochs[0].train["Loss"]);
         assert!(epochs.iter().any(|e| e.train["Flip ratio"] > 0.0));
         assert_ne!(checkpoint(whole.path(), "model", 6)["item"]["ternary"]["scales"], serde_json::Value::Null);
     }
+}
+
+/// The layers of an epoch are those whose means Burn logged for its last batch.
+fn layers_agree_with_their_means(directory: &Path, history: &History) {
+    for metrics in history.epochs() {
+        let last = |metric: &str| -> f32 {
+            let log = directory.join(format!("train/epoch-{}/{metric}.log", metrics.epoch));
+            let text = std::fs::read_to_string(log).unwrap();
+            text.lines().last().unwrap().split(',').next().unwrap().parse().unwrap()
+        };
+        let [first, second] = &metrics.layers[..] else { panic!("two layers are ternary: {:?}", metrics.layers) };
+        assert_eq!((first.path.as_str(), second.path.as_str()), ("first.weight", "second.weight"));
+        let sparsity = 100.0 * (96.0 * first.sparsity + 192.0 * second.sparsity) / 288.0;
+        let found = [sparsity, (first.w_pos + second.w_pos) / 2.0, (first.w_neg + second.w_neg) / 2.0];
+        assert_close(&found, &["Sparsity", "W_p", "W_n"].map(last));
+    }
+    // Burn's files do not hold them once more, for every batch.
+    assert!(!directory.join("train/epoch-1/Layers.log").exists());
 }
 
 /// Latent weights and scales after two epochs of plain gradient descent on batches of 16.

@@ -18,6 +18,8 @@ const TEST: [&str; 1] = ["test_batch.bin"];
 const SHAPE: [usize; 3] = [3, 32, 32];
 const PIXELS: usize = 3 * 32 * 32;
 const RECORDS: usize = 10_000;
+/// Names of the classes, as in `batches.meta.txt`.
+const NAMES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
 /// CIFAR-10: 50,000 training and 10,000 test images of ten kinds of things, `[3, 32, 32]`.
 ///
@@ -33,7 +35,7 @@ pub fn cifar10(data: Option<&Path>) -> Result<Images, DataError> {
         }
     };
     let source = format!("CIFAR-10 from {}", folder.display());
-    Ok(Images::new("CIFAR-10", source, set(&folder, &TRAIN)?, set(&folder, &TEST)?))
+    Ok(Images::new("CIFAR-10", source, NAMES, set(&folder, &TRAIN)?, set(&folder, &TEST)?))
 }
 
 /// Writes the archive's `.bin` files into their folder of the cache.

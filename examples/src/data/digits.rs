@@ -1,5 +1,6 @@
 //! Digits that come with this program, for a first run without a network.
 
+use super::mnist::NAMES;
 use super::{ImageSet, Images};
 
 /// Side of the images in the package.
@@ -22,7 +23,7 @@ pub(crate) fn digits(reason: &str) -> Images {
         "1,797 small digits (UCI) that come with this program, NOT MNIST, which could not be downloaded ({reason}); for MNIST \
          connect to the network or give --data DIR"
     );
-    Images::new("UCI digits", source, train, test)
+    Images::new("UCI digits", source, NAMES, train, test)
 }
 
 /// The same share of every digit goes to the test set, taken from the end.

@@ -19,6 +19,8 @@ pub struct Images {
     pub source: String,
     /// Number of classes.
     pub classes: usize,
+    /// Their names.
+    pub class_names: [&'static str; 10],
     /// Training images.
     pub train: ImageSet,
     /// Test images.
@@ -31,9 +33,15 @@ pub struct Images {
 
 impl Images {
     /// A data set of ten classes, its brightness measured on the training images.
-    pub(crate) fn new(name: &'static str, source: String, train: ImageSet, test: ImageSet) -> Self {
+    pub(crate) fn new(
+        name: &'static str,
+        source: String,
+        class_names: [&'static str; 10],
+        train: ImageSet,
+        test: ImageSet,
+    ) -> Self {
         let (mean, std) = train.brightness();
-        Self { name, source, classes: 10, train, test, mean, std }
+        Self { name, source, classes: class_names.len(), class_names, train, test, mean, std }
     }
 }
 

@@ -20,6 +20,8 @@ const FILES: [(&str, &str); 4] = [
     ("t10k-labels-idx1-ubyte", "ec29112dd5afa0611ce80d1b7f02629c"),
 ];
 const SIDE: usize = 28;
+/// Names of the classes.
+pub(super) const NAMES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 /// MNIST: 60,000 training and 10,000 test images of digits, `[1, 28, 28]`. Where it is neither on disk nor in the
 /// network's reach: 1,797 smaller digits that come with this program, announced as such.
@@ -40,7 +42,7 @@ pub fn mnist(data: Option<&Path>) -> Result<Images, DataError> {
     };
     let train = set(&folder, FILES[0].0, FILES[1].0)?;
     let test = set(&folder, FILES[2].0, FILES[3].0)?;
-    Ok(Images::new("MNIST", format!("MNIST from {}", folder.display()), train, test))
+    Ok(Images::new("MNIST", format!("MNIST from {}", folder.display()), NAMES, train, test))
 }
 
 fn download(folder: &Path) -> Result<(), DataError> {

@@ -19,6 +19,10 @@ pub struct Batch<B: Backend> {
 pub trait Network<B: Backend>: Module<B> {
     /// Logits `[n, classes]` of images `[n, channels, height, width]`.
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2>;
+
+    /// How often each weight of a convolution or linear layer is used for one image of `[height, width]`: the number of
+    /// output positions, by the path of the weight.
+    fn positions(&self, image: [usize; 2]) -> Vec<(String, usize)>;
 }
 
 /// A network that learns to classify images. This is what any Burn user writes to train with burn-train.

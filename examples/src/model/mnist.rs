@@ -6,7 +6,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 
-use super::Network;
+use super::{Network, output_size};
 
 /// Two convolutions with pooling, two linear layers. The second convolution and the first linear layer hold 97 % of the
 /// weights and become ternary.
@@ -41,5 +41,13 @@ impl<B: Backend> Network<B> for MnistNet<B> {
         let x = self.pool.forward(relu(self.conv2.forward(x)));
         let x = relu(self.norm.forward(self.hidden.forward(x.flatten::<2>(1, 3))));
         self.classes.forward(x)
+    }
+
+    fn positions(&self, image: [usize; 2]) -> Vec<(String, usize)> {
+        let pooled = |[height, width]: [usize; 2]| [height / 2, width / 2];
+        let first = output_size(&self.conv1, image);
+        let second = output_size(&self.conv2, pooled(first));
+        let positions = [("conv1", first), ("conv2", second), ("hidden", [1, 1]), ("classes", [1, 1])];
+        positions.map(|(layer, [height, width])| (format!("{layer}.weight"), height * width)).to_vec()
     }
 }

@@ -2,8 +2,10 @@
 
 mod classifier;
 mod mnist;
+mod output_size;
 mod resnet;
 
 pub use classifier::{Batch, Classifier, Network};
 pub use mnist::MnistNet;
+pub(crate) use output_size::output_size;
 pub use resnet::ResNet;

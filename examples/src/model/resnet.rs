@@ -6,7 +6,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, Pa
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 
-use super::Network;
+use super::{Network, output_size};
 
 /// ResNet-20/32/44/56: a stem, three stages of (depth - 2) / 6 blocks with 16, 32 and 64 channels, a linear layer.
 #[derive(Module, Debug)]
@@ -63,6 +63,18 @@ impl<B: Backend> Network<B> for ResNet<B> {
         let x = relu(self.norm.forward(self.stem.forward(images)));
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
         self.classes.forward(self.pool.forward(x).flatten(1, 3))
+    }
+
+    fn positions(&self, image: [usize; 2]) -> Vec<(String, usize)> {
+        let mut size = output_size(&self.stem, image);
+        let mut positions = vec![("stem.weight".to_owned(), size)];
+        for (index, block) in self.blocks.iter().enumerate() {
+            size = output_size(&block.conv1, size);
+            let layers = ["conv1", "conv2"].into_iter().chain(block.shortcut.as_ref().map(|_| "shortcut"));
+            positions.extend(layers.map(|layer| (format!("blocks.{index}.{layer}.weight"), size)));
+        }
+        positions.push(("classes.weight".to_owned(), [1, 1]));
+        positions.into_iter().map(|(path, [height, width])| (path, height * width)).collect()
     }
 }
 

@@ -8,7 +8,7 @@ use ttq_packed::{Codes, PackedModel, TernaryWeight};
 
 use super::dtype;
 use crate::selection::Place;
-use crate::{Choice, Ternary};
+use crate::{Choice, LayerValues, Ternary};
 
 /// What cannot be packed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -38,21 +38,19 @@ pub enum PackError {
 /// # Errors
 /// [`PackError`]
 pub fn pack<B: Backend, M: Module<B>>(ternary: &Ternary<B, M>) -> Result<PackedModel, PackError> {
-    let weights = ternary.codes_and_scales();
     let mut packing = Packing { place: Place::default(), model: PackedModel::default(), error: None };
-    for (choice, (codes, scales)) in ternary.selection().ternary().zip(weights) {
-        let weight = ternary_weight(choice, &codes, &scales)
+    for LayerValues { choice, codes, scales, .. } in ternary.layer_values() {
+        let weight = ternary_weight(&choice, &codes, &scales)
             .map_err(|source| PackError::Weight { path: choice.path.clone(), source })?;
-        packing.model.weights.insert(choice.path.clone(), weight);
+        packing.model.weights.insert(choice.path, weight);
     }
     ternary.latent().visit(&mut packing);
     packing.error.map_or(Ok(packing.model), Err)
 }
 
-fn ternary_weight(choice: &Choice, codes: &[f32], scales: &[f32]) -> Result<TernaryWeight, WeightError> {
-    let values: Vec<i8> = codes.iter().map(|code| *code as i8).collect();
-    let codes = Codes::pack(&values)?;
-    TernaryWeight::new(codes, scales.as_chunks().0, choice.shape.as_slice(), choice.kind.channel_axis())
+fn ternary_weight(choice: &Choice, codes: &[i8], scales: &[f32]) -> Result<TernaryWeight, WeightError> {
+    let (codes, axis) = (Codes::pack(codes)?, choice.kind.channel_axis());
+    TernaryWeight::new(codes, scales.as_chunks().0, choice.shape.as_slice(), axis)
 }
 
 /// Collects the parameters that are not ternary.

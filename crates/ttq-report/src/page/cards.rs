@@ -1,0 +1,69 @@
+//! The figures at the top.
+
+use maud::{Markup, html};
+
+use super::number;
+use crate::Record;
+use crate::operations;
+
+/// One figure: its name, itself, and what to compare it with.
+struct Card {
+    name: &'static str,
+    figure: String,
+    beside: String,
+}
+
+pub(super) fn render(record: &Record) -> Markup {
+    let Some(summary) = &record.summary else {
+        return super::missing("the figures at the end of the run", "summary.json");
+    };
+    let mut cards = Vec::new();
+    cards.extend(accuracy("Top-1, test", summary.full_precision_accuracy, summary.ternary_accuracy));
+    cards.extend(accuracy("Top-5, test", summary.full_precision_top5, summary.ternary_top5));
+    if let Some(sparsity) = summary.sparsity {
+        let weights = summary.layers.as_ref().map(|l| l.layers.iter().map(|layer| layer.weights as u64).sum::<u64>());
+        let beside = weights.map_or_else(String::new, |n| format!("of {} ternary weights are zero", number::count(n)));
+        cards.push(Card { name: "Sparsity", figure: format!("{:.1} %", 100.0 * sparsity), beside });
+    }
+    if let (Some(float), Some(packed)) = (summary.float_bytes, summary.packed_bytes) {
+        let (float, packed) = (float as f64, packed as f64);
+        let beside = format!("{} → {} at 2 bits", number::bytes(float), number::bytes(packed));
+        cards.push(Card { name: "Smaller by", figure: number::times(float / packed), beside });
+    }
+    let counted = record.evidence.as_ref().and_then(|e| operations::of_network(&e.layers, &e.dense));
+    if let Some((dense, ternary)) = counted {
+        let ratio = dense.multiplications as f64 / ternary.multiplications.max(1) as f64;
+        let [before, after] = [dense, ternary].map(|o| number::short(o.multiplications as f64));
+        let beside = format!("{before} → {after} an item");
+        cards.push(Card { name: "Multiplications", figure: format!("÷ {ratio:.1}"), beside });
+    }
+    if let Some(seconds) = summary.seconds {
+        let epochs = record.full_precision.len() + record.ternary.len();
+        let beside =
+            if epochs > 0 { format!("{epochs} epochs on {}", summary.backend) } else { summary.backend.clone() };
+        cards.push(Card { name: "Time", figure: number::duration(seconds), beside });
+    }
+    html! {
+        div.cards {
+            @for card in &cards {
+                div.card { span.name { (card.name) } span.figure { (card.figure) } span.beside { (card.beside) } }
+            }
+        }
+    }
+}
+
+fn accuracy(name: &'static str, full_precision: Option<f64>, ternary: Option<f64>) -> Option<Card> {
+    let text = |value: f64| format!("{value:.2} %");
+    Some(match (full_precision, ternary) {
+        (Some(full), Some(ternary)) => {
+            let difference = format!("{:+.2}", ternary - full).replace('-', "−");
+            let beside = format!("{} in full precision, {difference} points", text(full));
+            Card { name, figure: text(ternary), beside }
+        }
+        (Some(full), None) => Card { name, figure: text(full), beside: "in full precision".into() },
+        (None, Some(ternary)) => {
+            Card { name, figure: text(ternary), beside: "ternary; full precision not tested".into() }
+        }
+        (None, None) => return None,
+    })
+}

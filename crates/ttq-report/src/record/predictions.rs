@@ -1,0 +1,206 @@
+//! What a classifier said of each item of a test set, as far as the page needs it.
+
+use serde::{Deserialize, Serialize};
+
+use super::bytes;
+use crate::classification::entropy;
+
+/// What a classifier said of one item.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prediction {
+    /// The true class.
+    pub label: usize,
+    /// The class with the highest probability; the first of equals.
+    pub predicted: usize,
+    /// Its probability.
+    pub confidence: f64,
+    /// The second highest probability.
+    pub runner_up: f64,
+    /// The probability of the true class.
+    pub label_probability: f64,
+    /// Entropy of all probabilities in nats.
+    pub entropy: f64,
+}
+
+impl Prediction {
+    /// From the probabilities of all classes.
+    ///
+    /// # Panics
+    /// Where `label` is no index of `probabilities`.
+    pub fn new(label: usize, probabilities: &[f64]) -> Self {
+        let first = |best: usize, class: usize| if probabilities[class] > probabilities[best] { class } else { best };
+        let predicted = (0..probabilities.len()).reduce(first).unwrap_or(label);
+        let others = probabilities.iter().enumerate().filter(|(class, _)| *class != predicted);
+        Self {
+            label,
+            predicted,
+            confidence: probabilities[predicted],
+            runner_up: others.map(|(_, probability)| *probability).fold(0.0, f64::max),
+            label_probability: probabilities[label],
+            entropy: entropy(probabilities),
+        }
+    }
+
+    /// Whether the predicted class is the true one.
+    pub fn is_right(&self) -> bool {
+        self.predicted == self.label
+    }
+
+    /// The highest probability minus the second.
+    pub fn margin(&self) -> f64 {
+        self.confidence - self.runner_up
+    }
+}
+
+/// Predictions of a whole test set, column by column: compact in JSON for any number of classes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Predictions {
+    classes: usize,
+    labels: Vec<u16>,
+    predicted: Vec<u16>,
+    confidence: Vec<f32>,
+    runner_up: Vec<f32>,
+    label_probability: Vec<f32>,
+    entropy: Vec<f32>,
+}
+
+impl Predictions {
+    /// No prediction yet, of so many classes.
+    pub fn new(classes: usize) -> Self {
+        Self { classes, ..Self::default() }
+    }
+
+    /// Adds a prediction.
+    pub fn push(&mut self, prediction: &Prediction) {
+        self.labels.push(prediction.label as u16);
+        self.predicted.push(prediction.predicted as u16);
+        self.confidence.push(prediction.confidence as f32);
+        self.runner_up.push(prediction.runner_up as f32);
+        self.label_probability.push(prediction.label_probability as f32);
+        self.entropy.push(prediction.entropy as f32);
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Number of predictions.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The predictions in the order of the test set.
+    pub fn iter(&self) -> impl Iterator<Item = Prediction> + '_ {
+        let classes = self.labels.iter().zip(&self.predicted);
+        let tops = self.confidence.iter().zip(&self.runner_up);
+        classes.zip(tops).zip(self.label_probability.iter().zip(&self.entropy)).map(
+            |(((label, predicted), (confidence, runner_up)), (label_probability, entropy))| Prediction {
+                label: (*label).into(),
+                predicted: (*predicted).into(),
+                confidence: (*confidence).into(),
+                runner_up: (*runner_up).into(),
+                label_probability: (*label_probability).into(),
+                entropy: (*entropy).into(),
+            },
+        )
+    }
+
+    /// Indices of the wrong predictions, the most confident first, `count` at most.
+    pub fn most_confident_mistakes(&self, count: usize) -> Vec<usize> {
+        let mut wrong: Vec<usize> = (0..self.len()).filter(|i| self.labels[*i] != self.predicted[*i]).collect();
+        wrong.sort_by(|a, b| self.confidence[*b].total_cmp(&self.confidence[*a]));
+        wrong.truncate(count);
+        wrong
+    }
+
+    /// Share of right predictions, 0 to 1.
+    pub fn accuracy(&self) -> f64 {
+        self.mean(|prediction| f64::from(u8::from(prediction.is_right())))
+    }
+
+    /// Mean of `-ln p(label)`: the cross-entropy in nats.
+    pub fn cross_entropy(&self) -> f64 {
+        // A float32 probability of zero counts as the smallest one above it.
+        self.mean(|prediction| -prediction.label_probability.max(f32::MIN_POSITIVE.into()).ln())
+    }
+
+    fn mean(&self, value: impl Fn(&Prediction) -> f64) -> f64 {
+        self.iter().map(|prediction| value(&prediction)).sum::<f64>() / self.len().max(1) as f64
+    }
+}
+
+/// An image as bytes, channel by channel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Picture {
+    /// `[channels, height, width]`; one channel is grey, three are red, green and blue.
+    pub shape: [usize; 3],
+    /// The pixels, channel by channel.
+    #[serde(with = "bytes")]
+    pub pixels: Vec<u8>,
+}
+
+/// A wrong prediction and what it was made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mistake {
+    /// Its place in the test set.
+    pub index: usize,
+    /// The true class.
+    pub label: usize,
+    /// The predicted class.
+    pub predicted: usize,
+    /// Probability of the predicted class.
+    pub confidence: f64,
+    /// Probability of the true class.
+    pub label_probability: f64,
+    /// The item.
+    pub picture: Picture,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn three() -> Predictions {
+        let mut predictions = Predictions::new(3);
+        for (label, probabilities) in [(0, [0.5, 0.25, 0.25]), (1, [0.75, 0.25, 0.0]), (2, [0.125, 0.875, 0.0])] {
+            predictions.push(&Prediction::new(label, &probabilities));
+        }
+        predictions
+    }
+
+    #[test]
+    fn a_prediction_holds_the_two_highest_probabilities() {
+        let prediction = Prediction::new(2, &[0.25, 0.5, 0.25]);
+        assert_eq!((prediction.predicted, prediction.confidence, prediction.runner_up), (1, 0.5, 0.25));
+        assert_eq!((prediction.margin(), prediction.label_probability), (0.25, 0.25));
+        // 0.5 ln 2 + 2 · 0.25 ln 4 = 1.5 ln 2
+        assert!((prediction.entropy - 1.5 * 2f64.ln()).abs() < 1e-12);
+        // The first of equals.
+        assert_eq!(Prediction::new(1, &[0.5, 0.5]).predicted, 0);
+    }
+
+    #[test]
+    fn columns_give_back_what_was_pushed() {
+        let predictions = three();
+        assert_eq!(predictions.iter().nth(1), Some(rounded(Prediction::new(1, &[0.75, 0.25, 0.0]))));
+        assert_eq!(predictions.most_confident_mistakes(5), [2, 1]);
+        assert_eq!(predictions.most_confident_mistakes(1), [2]);
+        assert!((predictions.accuracy() - 1.0 / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn cross_entropy_is_the_mean_surprise_at_the_label() {
+        let floor = -f64::from(f32::MIN_POSITIVE).ln();
+        assert!((three().cross_entropy() - (2f64.ln() + 4f64.ln() + floor) / 3.0).abs() < 1e-9);
+    }
+
+    fn rounded(prediction: Prediction) -> Prediction {
+        Prediction { entropy: (prediction.entropy as f32).into(), ..prediction }
+    }
+}

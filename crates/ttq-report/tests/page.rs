@@ -1,0 +1,197 @@
+//! Whole pages: every section has its data, what is missing is said, nothing is loaded.
+
+mod synthetic;
+
+use std::fs;
+use std::path::Path;
+
+use synthetic::{CLASSES, EPOCHS, write_run};
+use tempfile::{TempDir, tempdir};
+use ttq_report::{Record, ReportError};
+
+fn run(seed: usize) -> TempDir {
+    let directory = tempdir().unwrap();
+    write_run(directory.path(), seed);
+    directory
+}
+
+fn page(directory: &Path) -> String {
+    fs::read_to_string(ttq_report::write(directory).unwrap()).unwrap()
+}
+
+/// A section's HTML.
+fn section<'a>(page: &'a str, id: &str) -> &'a str {
+    let start = page.find(&format!("<section id=\"{id}\"")).unwrap_or_else(|| panic!("no section {id}"));
+    &page[start..start + page[start..].find("</section>").unwrap()]
+}
+
+/// The chart with a title.
+fn chart<'a>(html: &'a str, title: &str) -> &'a str {
+    let title = format!("<figcaption><b>{title}</b>");
+    let start = html.find(&title).unwrap_or_else(|| panic!("no chart {title}"));
+    &html[start..start + html[start..].find("</figure>").unwrap()]
+}
+
+fn points(svg: &str, color: &str) -> usize {
+    let path = svg.split(&format!("class=\"line {color}")).nth(1);
+    let path = path.or_else(|| svg.split(&format!("class=\"line dashed {color}")).nth(1)).unwrap();
+    let path = path.split(" d=\"").nth(1).unwrap().split('"').next().unwrap();
+    path.matches(['M', 'L']).count()
+}
+
+#[test]
+fn a_complete_run_lacks_nothing() {
+    let page = page(run(1).path());
+    assert!(!page.contains("Not recorded"), "{:?}", page.find("Not recorded").map(|at| &page[at..at + 200]));
+    assert!(!page.contains("NaN") && !page.contains("inf"));
+    assert!(page.len() < 300_000, "{} bytes", page.len());
+}
+
+#[test]
+fn the_page_is_one_file_that_loads_nothing() {
+    let page = page(run(1).path());
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>"));
+    for forbidden in ["<script", "http://", "https://", "@import", "url("] {
+        assert!(!page.contains(forbidden), "{forbidden}");
+    }
+    for source in page.split(" src=\"").skip(1).chain(page.split(" href=\"").skip(1)) {
+        assert!(source.starts_with("data:") || source.starts_with('#'), "{}", &source[..40.min(source.len())]);
+    }
+    assert!(page.contains("prefers-color-scheme:dark") && page.contains("width=device-width"));
+}
+
+#[test]
+fn curves_hold_every_epoch_of_both_phases() {
+    let page = page(run(1).path());
+    let training = section(&page, "training");
+    for title in ["Loss", "Top-1 accuracy", "Top-5 accuracy"] {
+        assert_eq!(points(chart(training, title), "c-train"), 2 * EPOCHS, "{title}");
+        assert!(chart(training, title).contains("class=\"switch\""), "{title}");
+    }
+    assert_eq!(points(chart(training, "Top-1 accuracy"), "c-valid"), 2 * EPOCHS);
+    // One validation loss diverged: it is `null` in the history and a gap in the line.
+    assert_eq!(points(chart(training, "Loss"), "c-valid"), 2 * EPOCHS - 1);
+    assert_eq!(points(chart(training, "Learning rate"), "c-train"), 2 * EPOCHS);
+    assert_eq!(points(chart(training, "Flip ratio"), "c-flip"), EPOCHS);
+    for layer in ["blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv1"] {
+        assert_eq!(training.matches(&format!("<figcaption><b>{layer}</b>")).count(), 2, "scales and sparsity");
+        assert_eq!(points(chart(training, layer), "c-pos"), EPOCHS);
+        assert_eq!(points(chart(training, layer), "c-neg"), EPOCHS);
+    }
+}
+
+#[test]
+fn layers_show_latents_thresholds_kernels_shares_and_warnings() {
+    let page = page(run(1).path());
+    let layers = section(&page, "layers");
+    assert!(layers.contains("blocks.1.conv1</b>: scale at floor"));
+    assert_eq!(layers.matches("class=\"stack\"").count(), 3);
+    assert_eq!(layers.matches("class=\"dumbbell\"").count(), 3);
+    assert_eq!(layers.matches("ternary weights of ").count(), 3);
+    let latents = chart(layers, "Latent weights");
+    assert_eq!(latents.matches("class=\"area ").count(), 3);
+    assert!(latents.contains("−Δ</text>") && latents.contains("+Δ</text>"));
+    for title in ["Sparsity, %", "Wₚ", "Wₙ"] {
+        assert!(chart(layers, title).contains("median"), "{title}");
+    }
+}
+
+#[test]
+fn errors_are_those_of_the_predictions() {
+    let directory = run(1);
+    let page = page(directory.path());
+    let errors = section(&page, "errors");
+    let evidence = Record::read(directory.path()).unwrap().evidence.unwrap();
+    let ternary = evidence.ternary.unwrap();
+    let right = ternary.iter().filter(|prediction| prediction.is_right()).count();
+    assert!(0 < right && right < ternary.len());
+    assert!(errors.contains(&format!("{:.2} %", 100.0 * right as f64 / ternary.len() as f64)));
+    assert!(errors.contains(&format!("right ({right})")));
+    assert!(errors.contains(&format!("wrong ({})", ternary.len() - right)));
+    let pair = ternary.iter().filter(|p| (p.label, p.predicted) == (0, 1)).count();
+    assert!(errors.contains(&format!("cat taken for dog\">{pair}<")));
+    assert_eq!(chart(errors, "Calibration").matches("ECE").count(), 2);
+    assert_eq!(errors.matches("alt=\"test item ").count(), 6);
+    // Names are escaped.
+    assert!(errors.contains("&lt;bird&gt;") && errors.contains("fish &amp; chips") && !page.contains(CLASSES[2]));
+}
+
+#[test]
+fn size_and_setup_are_told() {
+    let page = page(run(1).path());
+    let size = section(&page, "size");
+    for text in ["Ternary at its entropy", "Multiplications", "Skipped", "(full precision)"] {
+        assert!(size.contains(text), "{text}");
+    }
+    let setup = section(&page, "setup");
+    for text in ["synthetic --seed 1", "A processor", "0.21.0", "ternary.quantizer.threshold.max_fraction", "17.2 GB"] {
+        assert!(setup.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn a_partial_run_says_what_is_missing() {
+    let directory = run(1);
+    for (file, sections) in [
+        ("evidence.json", &["layers", "errors", "size", "setup"][..]),
+        ("summary.json", &["layers", "size"]),
+        ("config.json", &["setup"]),
+        ("full-precision/history.json", &[]),
+        ("ternary/history.json", &["training"]),
+    ] {
+        if file == "ternary/history.json" {
+            // Nothing but the configuration is left.
+            fs::write(directory.path().join("config.json"), "{}").unwrap();
+        }
+        fs::remove_file(directory.path().join(file)).unwrap();
+        let page = page(directory.path());
+        for id in sections {
+            let html = section(&page, id);
+            assert!(html.contains("Not recorded") && html.contains(file), "{id} without {file}");
+        }
+    }
+}
+
+#[test]
+fn a_run_of_an_older_version_still_has_a_page() {
+    let directory = run(1);
+    let path = directory.path().join("ternary/history.json");
+    let mut history: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    for epoch in history.as_array_mut().unwrap() {
+        epoch.as_object_mut().unwrap().remove("layers");
+    }
+    fs::write(&path, history.to_string()).unwrap();
+    fs::write(directory.path().join("evidence.json"), "{}").unwrap();
+    let page = page(directory.path());
+    let training = section(&page, "training");
+    assert!(training.contains("the scales of each layer") && training.contains("mean over layers"));
+}
+
+#[test]
+fn a_comparison_has_a_row_a_curve_and_a_column_for_each_run() {
+    let runs = [run(1), run(2)];
+    let out = runs[0].path().join("comparison.html");
+    ttq_report::compare(&[runs[0].path(), runs[1].path()], &out).unwrap();
+    let page = fs::read_to_string(out).unwrap();
+    let names = runs.each_ref().map(|run| run.path().file_name().unwrap().to_string_lossy().into_owned());
+    for name in &names {
+        assert!(section(&page, "results").contains(name) && section(&page, "settings").contains(name));
+    }
+    let curves = chart(section(&page, "curves"), "Validation top-1");
+    assert_eq!((points(curves, "c-0"), points(curves, "c-1")), (2 * EPOCHS, 2 * EPOCHS));
+    // They differ in their seed alone: their mean is given.
+    assert!(section(&page, "results").contains(" ± "));
+    let settings = section(&page, "settings");
+    assert!(settings.find("<td>seed</td><td>1</td><td>2</td>").is_some());
+    assert!(!settings.contains("<td>batch_size</td>"));
+}
+
+#[test]
+fn what_is_no_run_is_refused() {
+    let directory = tempdir().unwrap();
+    assert!(matches!(ttq_report::write(directory.path()), Err(ReportError::NoRun { .. })));
+    assert!(matches!(ttq_report::compare::<&Path>(&[], "x"), Err(ReportError::NothingToCompare)));
+    fs::write(directory.path().join("summary.json"), "{\"seconds\": \"long\"}").unwrap();
+    let error = ttq_report::write(directory.path()).unwrap_err().to_string();
+    assert!(error.contains("summary.json") && error.contains("line 1"), "{error}");
+}

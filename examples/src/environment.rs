@@ -1,0 +1,98 @@
+//! The machine, the versions and the command line of this process.
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use ttq_report::record::Environment;
+
+/// What can be known of where this process runs. On systems without `/proc` the processor and the memory stay unknown.
+pub(crate) fn here() -> Environment {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let versions = [
+        ("ttq", env!("CARGO_PKG_VERSION")),
+        ("Burn", env!("TTQ_BURN_VERSION")),
+        ("rustc", env!("TTQ_RUSTC_VERSION")),
+        ("commit", env!("TTQ_COMMIT")),
+    ];
+    Environment {
+        command: command(std::env::args()),
+        finished: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        system: format!("{}, {}", std::env::consts::OS, std::env::consts::ARCH),
+        processor: field(&read("/proc/cpuinfo"), "model name").unwrap_or_default(),
+        threads: std::thread::available_parallelism().map_or(0, usize::from),
+        memory_bytes: field(&read("/proc/meminfo"), "MemTotal").and_then(|text| kibibytes(&text)).unwrap_or(0),
+        accelerators: accelerators(Path::new("/proc/driver/nvidia/gpus")),
+        versions: versions
+            .into_iter()
+            .filter(|(_, version)| !version.is_empty())
+            .map(|(name, version)| (name.into(), version.into()))
+            .collect(),
+    }
+}
+
+/// The command line as one would type it again, the program without its directory.
+fn command(arguments: impl Iterator<Item = String>) -> String {
+    let quoted = arguments.enumerate().map(|(index, argument)| {
+        let argument = match Path::new(&argument).file_name() {
+            Some(name) if index == 0 => name.to_string_lossy().into_owned(),
+            _ => argument,
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+        if !argument.is_empty() && argument.chars().all(plain) {
+            argument
+        } else {
+            format!("'{}'", argument.replace('\'', r"'\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// The first value of a `name : value` line.
+fn field(text: &str, name: &str) -> Option<String> {
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.map(|(key, value)| (key.trim(), value.trim())).find(|(key, _)| *key == name).map(|(_, value)| value.into())
+}
+
+/// `16384 kB` in bytes.
+fn kibibytes(text: &str) -> Option<u64> {
+    text.strip_suffix("kB")?.trim().parse::<u64>().ok().map(|count| 1024 * count)
+}
+
+/// Models of the GPUs that NVIDIA's driver lists, one folder each.
+fn accelerators(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let information = entries.flatten().filter_map(|entry| fs::read_to_string(entry.path().join("information")).ok());
+    let mut models: Vec<String> = information.filter_map(|text| field(&text, "Model")).collect();
+    models.sort();
+    models
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_can_be_typed_again() {
+        let arguments = ["target/release/mnist", "--threshold", "max:0.05", "--out", "my runs", "--exclude", "it's"];
+        let text = command(arguments.into_iter().map(String::from));
+        assert_eq!(text, r"mnist --threshold max:0.05 --out 'my runs' --exclude 'it'\''s'");
+    }
+
+    #[test]
+    fn fields_of_proc_files_are_found() {
+        let text = "processor\t: 0\nmodel name\t: A CPU: fast\nMemTotal:       16 kB\n";
+        assert_eq!(field(text, "model name").as_deref(), Some("A CPU: fast"));
+        assert_eq!(field(text, "MemTotal").and_then(|text| kibibytes(&text)), Some(16 * 1024));
+        assert_eq!(field(text, "nothing"), None);
+    }
+
+    #[test]
+    fn gpus_are_read_from_the_drivers_folders() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(accelerators(&directory.path().join("absent")).is_empty());
+        fs::create_dir(directory.path().join("0000:01:00.0")).unwrap();
+        fs::write(directory.path().join("0000:01:00.0/information"), "Model: \t NVIDIA H100\nIRQ: 1\n").unwrap();
+        assert_eq!(accelerators(directory.path()), ["NVIDIA H100"]);
+    }
+}
