@@ -108,7 +108,11 @@ fn convolution_equals_dense<B: Backend, A: Activations>(tolerance: f32) {
             dense.weight = Param::from_tensor(Tensor::from_data(floats, &Default::default()));
             dense.bias = packed.bias.clone();
             let x = random::<B, 4>([2, inputs, 11, 8]);
-            assert_close(packed.forward(x.clone()).into_data(), dense.forward(x).into_data(), tolerance);
+            let expected = dense.forward(x.clone());
+            let [_, _, height, width] = expected.dims();
+            let sizes = [Convolution::output_size(&packed, [11, 8]), Convolution::output_size(&dense, [11, 8])];
+            assert_eq!(sizes, [[height, width]; 2]);
+            assert_close(packed.forward(x).into_data(), expected.into_data(), tolerance);
         }
     }
 }

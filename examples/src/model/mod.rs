@@ -1,11 +1,10 @@
-//! The networks of the examples, in ordinary Burn code: nothing here knows of ternary weights.
+//! The networks of the examples, in ordinary Burn code. Training knows of ternary weights and networks do not; those that are deployed
+//! packed are generic over the layers that then hold 2 bits a weight.
 
 mod classifier;
 mod mnist;
-mod output_size;
 mod resnet;
 
 pub use classifier::{Batch, Classifier, Network};
 pub use mnist::MnistNet;
-pub(crate) use output_size::output_size;
 pub use resnet::ResNet;

@@ -5,30 +5,32 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
+use ttq_core::packed::Convolution;
 
-use super::{Network, output_size};
+use super::Network;
 
 /// ResNet-20/32/44/56: a stem, three stages of (depth - 2) / 6 blocks with 16, 32 and 64 channels, a linear layer.
+/// Generic over the convolutions of the stages: Burn's to train, packed ones to deploy.
 #[derive(Module, Debug)]
-pub struct ResNet<B: Backend> {
+pub struct ResNet<B: Backend, C: Module<B> = Conv2d<B>> {
     stem: Conv2d<B>,
     norm: BatchNorm<B>,
-    blocks: Vec<Block<B>>,
+    blocks: Vec<Block<B, C>>,
     pool: AdaptiveAvgPool2d,
     classes: Linear<B>,
 }
 
 /// Two 3×3 convolutions around which the input is passed, through a 1×1 convolution where the shape changes.
 #[derive(Module, Debug)]
-struct Block<B: Backend> {
-    conv1: Conv2d<B>,
+struct Block<B: Backend, C: Module<B>> {
+    conv1: C,
     norm1: BatchNorm<B>,
-    conv2: Conv2d<B>,
+    conv2: C,
     norm2: BatchNorm<B>,
-    shortcut: Option<Conv2d<B>>,
+    shortcut: Option<C>,
 }
 
-impl<B: Backend> ResNet<B> {
+impl<B: Backend, C: Convolution<B>> ResNet<B, C> {
     /// Depths that exist: 6 n + 2.
     pub const DEPTHS: [usize; 4] = [20, 32, 44, 56];
 
@@ -49,7 +51,7 @@ impl<B: Backend> ResNet<B> {
             }
         }
         Self {
-            stem: conv3x3([3, 16], 1, device),
+            stem: conv3x3([3, 16], 1).init(device),
             norm: BatchNormConfig::new(16).init(device),
             blocks,
             pool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
@@ -58,7 +60,7 @@ impl<B: Backend> ResNet<B> {
     }
 }
 
-impl<B: Backend> Network<B> for ResNet<B> {
+impl<B: Backend, C: Convolution<B>> Network<B> for ResNet<B, C> {
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = relu(self.norm.forward(self.stem.forward(images)));
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
@@ -66,10 +68,10 @@ impl<B: Backend> Network<B> for ResNet<B> {
     }
 
     fn positions(&self, image: [usize; 2]) -> Vec<(String, usize)> {
-        let mut size = output_size(&self.stem, image);
+        let mut size = self.stem.output_size(image);
         let mut positions = vec![("stem.weight".to_owned(), size)];
         for (index, block) in self.blocks.iter().enumerate() {
-            size = output_size(&block.conv1, size);
+            size = block.conv1.output_size(size);
             let layers = ["conv1", "conv2"].into_iter().chain(block.shortcut.as_ref().map(|_| "shortcut"));
             positions.extend(layers.map(|layer| (format!("blocks.{index}.{layer}.weight"), size)));
         }
@@ -78,19 +80,16 @@ impl<B: Backend> Network<B> for ResNet<B> {
     }
 }
 
-impl<B: Backend> Block<B> {
+impl<B: Backend, C: Convolution<B>> Block<B, C> {
     fn new([input, output]: [usize; 2], stride: usize, device: &B::Device) -> Self {
         let shortcut = (stride != 1 || input != output).then(|| {
-            Conv2dConfig::new([input, output], [1, 1])
-                .with_stride([stride, stride])
-                .with_bias(false)
-                .with_initializer(HE)
-                .init(device)
+            let config = Conv2dConfig::new([input, output], [1, 1]).with_stride([stride, stride]);
+            C::init(&config.with_bias(false).with_initializer(HE), device)
         });
         Self {
-            conv1: conv3x3([input, output], stride, device),
+            conv1: C::init(&conv3x3([input, output], stride), device),
             norm1: BatchNormConfig::new(output).init(device),
-            conv2: conv3x3([output, output], 1, device),
+            conv2: C::init(&conv3x3([output, output], 1), device),
             norm2: BatchNormConfig::new(output).init(device),
             shortcut,
         }
@@ -109,11 +108,10 @@ impl<B: Backend> Block<B> {
 
 const HE: Initializer = Initializer::KaimingNormal { gain: std::f64::consts::SQRT_2, fan_out_only: true };
 
-fn conv3x3<B: Backend>(channels: [usize; 2], stride: usize, device: &B::Device) -> Conv2d<B> {
+fn conv3x3(channels: [usize; 2], stride: usize) -> Conv2dConfig {
     Conv2dConfig::new(channels, [3, 3])
         .with_stride([stride, stride])
         .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
         .with_bias(false)
         .with_initializer(HE)
-        .init(device)
 }

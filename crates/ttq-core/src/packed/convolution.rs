@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use burn::module::{Param, ParamId};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{BatchNorm, PaddingConfig2d};
+use burn::nn::BatchNorm;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use ttq_packed::{Codes, TernaryWeight};
@@ -138,8 +138,8 @@ impl<B: Backend, A: Activations> PackedConv2d<B, A> {
         Conv2d { weight, bias: self.bias.clone(), stride, kernel_size, dilation, groups, padding }
     }
 
-    /// How the border is padded.
-    pub fn padding(&self) -> &PaddingConfig2d {
-        &self.config.padding
+    /// The configuration it was made with, with a bias where a folded normalization has brought one.
+    pub fn config(&self) -> &Conv2dConfig {
+        &self.config
     }
 }
