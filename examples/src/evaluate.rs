@@ -59,7 +59,13 @@ fn rank(logits: &[f32], target: usize) -> usize {
     logits.iter().enumerate().filter(|(class, logit)| **logit > own || (**logit == own && *class < target)).count()
 }
 
-fn batch<B: Backend>(set: &ImageSet, images: &Images, indices: std::ops::Range<usize>, device: &B::Device) -> Batch<B> {
+/// Images of a set, normalized, with their classes.
+pub(crate) fn batch<B: Backend>(
+    set: &ImageSet,
+    images: &Images,
+    indices: std::ops::Range<usize>,
+    device: &B::Device,
+) -> Batch<B> {
     let [channels, height, width] = set.shape();
     let size = channels * height * width;
     let mut pixels = vec![0.0; indices.len() * size];

@@ -4,6 +4,7 @@ pub mod data;
 pub mod model;
 
 mod backend;
+mod deploy;
 mod environment;
 mod evaluate;
 mod evidence;
@@ -17,6 +18,7 @@ mod summary;
 mod weights;
 
 pub use backend::Backends;
+pub use deploy::{Deployment, deploy};
 pub use evaluate::Evaluation;
 pub use options::{BackendChoice, GranularityChoice, Method, Options, ScheduleChoice};
 pub use recipe::{Recipe, RunConfig};

@@ -43,6 +43,16 @@ impl Out {
         Ok((out, config))
     }
 
+    /// The directory of a run that has ended, and its configuration.
+    pub(crate) fn ended(root: &Path) -> Result<(Self, RunConfig)> {
+        let out = Self { root: root.to_path_buf() };
+        let config = out.config();
+        if !config.is_file() {
+            bail!("{} is not the directory of a run: {} is missing", root.display(), config.display());
+        }
+        Ok((out, read_json(&config)?))
+    }
+
     /// Writes the configuration, which makes the directory that of a run.
     pub(crate) fn begin(&self, config: &RunConfig) -> Result<()> {
         write_json(&self.config(), config)
@@ -79,6 +89,11 @@ impl Out {
     /// The network with ternary weights, as floats.
     pub(crate) fn ternary_network(&self) -> PathBuf {
         self.root.join("ternary.safetensors")
+    }
+
+    /// The same with two bits for each ternary weight.
+    pub(crate) fn packed_network(&self) -> PathBuf {
+        self.root.join("packed.safetensors")
     }
 
     /// The latent weights behind it.

@@ -17,6 +17,7 @@ use ttq_train::{Phase, TernaryStep};
 
 use crate::backend::{Backends, select};
 use crate::data::{DataError, ImageSet, Images};
+use crate::deploy;
 use crate::evaluate;
 use crate::evidence;
 use crate::model::{Classifier, Network};
@@ -222,6 +223,7 @@ impl Run {
         let ternary = step.into_ternary();
         weights::save(ternary.materialize().network(), &self.out.ternary_network())?;
         weights::save(ternary.latent().network(), &self.out.latent_network())?;
+        deploy::pack_network(&ternary, config, &self.images, &self.out.packed_network())?;
         Ok(Some(Trained { full_precision, ternary: Some(ternary) }))
     }
 

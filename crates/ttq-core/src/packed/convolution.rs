@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 
 use burn::module::{Param, ParamId};
-use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::BatchNorm;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use ttq_packed::{Codes, TernaryWeight};
