@@ -123,7 +123,10 @@ fn matrix(seconds: f64, [m, n, k]: [usize; 3]) {
                     Scales::PerRow { w_pos, .. } => Scales::PerRow { w_pos, w_neg: &reversed },
                     scales => *scales,
                 };
-                if matches!((activations, *name), (Activations::Float32, " one scale") | (Activations::Int8, " per row")) {
+                if matches!(
+                    (activations, *name),
+                    (Activations::Float32, " one scale") | (Activations::Int8, " per row")
+                ) {
                     continue;
                 }
                 let matrix = PackedMatrix::new(n, k, scales, |row, column| t[row * k + column]).unwrap();

@@ -62,9 +62,7 @@ impl Case {
             let shape = [groups * rng.usize(1..=most), channels, kh, kw];
             let [height, width] = pair(rng, 1, 20);
             let input = [rng.usize(0..=3), groups * channels, height, width];
-            let fits = |i: usize, size: usize, k: usize| {
-                size + 2 * options.padding[i] > options.dilation[i] * (k - 1)
-            };
+            let fits = |i: usize, size: usize, k: usize| size + 2 * options.padding[i] > options.dilation[i] * (k - 1);
             if fits(0, height, kh) && fits(1, width, kw) {
                 return Self::new(rng, input, shape, options);
             }
@@ -74,8 +72,7 @@ impl Case {
     fn packed(&self) -> PackedConvolution {
         let scales = Scales::PerRow { w_pos: &self.w_pos, w_neg: &self.w_neg };
         let weights: usize = self.shape[1..].iter().product();
-        let packed =
-            PackedConvolution::new(self.shape, self.options, scales, |o, k| self.t[o * weights + k]).unwrap();
+        let packed = PackedConvolution::new(self.shape, self.options, scales, |o, k| self.t[o * weights + k]).unwrap();
         let packed = match &self.affine {
             Some([scale, shift]) => packed.with_affine(scale, shift).unwrap(),
             None => packed,
@@ -138,10 +135,14 @@ impl Case {
         let [images, outs, height, width] = self.packed().output_shape(self.input).unwrap();
         let mut sums = vec![([0; 2], 0.0); images * outs * height * width];
         let image = self.x.len() / images.max(1);
-        let factors: Vec<[f32; 2]> = self.x.chunks_exact(image.max(1)).map(|x| {
-            let largest = x.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
-            [largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 }]
-        }).collect();
+        let factors: Vec<[f32; 2]> = self
+            .x
+            .chunks_exact(image.max(1))
+            .map(|x| {
+                let largest = x.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
+                [largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 }]
+            })
+            .collect();
         self.terms(|index, _, t, at| {
             let [factor, inverse] = factors[at / image];
             let q = (self.x[at] * inverse).round_ties_even() as i64;
@@ -162,7 +163,9 @@ impl Case {
                     assert!(
                         error <= TOLERANCE * magnitude,
                         "{y} is not {expected} at {i}: {level:?} {path:?} {:?} {:?} {:?}",
-                        self.input, self.shape, self.options,
+                        self.input,
+                        self.shape,
+                        self.options,
                     );
                 }
             }
@@ -200,6 +203,17 @@ fn particular_shapes_are_the_definition_too() {
 }
 
 #[test]
+fn every_weight_comes_back() {
+    let mut rng = Rng::with_seed(7);
+    for _ in 0..20 {
+        let case = Case::random(&mut rng);
+        let (packed, weights) = (case.packed(), case.shape[1..].iter().product::<usize>());
+        let values: Vec<i8> = (0..case.t.len()).map(|i| packed.value(i / weights, i % weights)).collect();
+        assert_eq!(values, case.t);
+    }
+}
+
+#[test]
 fn integer_sums_are_those_of_the_definition() {
     let mut rng = Rng::with_seed(3);
     let mut cases: Vec<Case> = (0..60).map(|_| Case::random(&mut rng)).collect();
@@ -215,7 +229,14 @@ fn integer_sums_are_those_of_the_definition() {
                 let packed = case.packed().with_level(level).unwrap().with_activations(Activations::Int8);
                 for (y, ([p, n], factor)) in case.forward(&packed).into_iter().zip(&integers) {
                     let expected = pos as i64 * p - neg as i64 * n;
-                    assert_eq!(y, factor * expected as f32, "{level:?} {:?} {:?} {:?}", case.input, case.shape, case.options);
+                    assert_eq!(
+                        y,
+                        factor * expected as f32,
+                        "{level:?} {:?} {:?} {:?}",
+                        case.input,
+                        case.shape,
+                        case.options
+                    );
                 }
             }
         }
@@ -236,6 +257,7 @@ fn results_of_8_bits_are_the_same_on_every_instruction_set() {
     }
 }
 
+#[cfg(feature = "std")]
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let mut rng = Rng::with_seed(5);
@@ -300,7 +322,10 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(packed.output_shape([1, 4, 5, 2]), Err(small));
     let length = KernelError::Length { what: "y", expected: 4, found: 3 };
     assert_eq!(packed.forward(&[0.0; 36], [1, 4, 3, 3], &mut [0.0; 3], &mut Scratch::new()), Err(length));
-    assert_eq!(packed.with_bias(&[0.0]).map(|_| ()), Err(KernelError::Length { what: "shift or bias", expected: 4, found: 1 }));
+    assert_eq!(
+        packed.with_bias(&[0.0]).map(|_| ()),
+        Err(KernelError::Length { what: "shift or bias", expected: 4, found: 1 })
+    );
     let value = |o, k| if (o, k) == (2, 7) { 3 } else { 0 };
     let error = PackedConvolution::new([4, 2, 3, 3], options, scales, value).map(|_| ());
     assert_eq!(error, Err(KernelError::NotTernary { row: 2, column: 7, value: 3 }));

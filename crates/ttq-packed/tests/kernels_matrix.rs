@@ -103,7 +103,11 @@ impl Case {
 fn check_floats(case: &Case, y: &[f32], what: &dyn std::fmt::Debug) {
     for (i, (y, [expected, magnitude])) in y.iter().zip(case.definition()).enumerate() {
         let error = (f64::from(*y) - expected).abs();
-        assert!(error <= TOLERANCE * magnitude, "{y} is not {expected} at {i}: {what:?} {:?}", [case.m, case.rows, case.columns]);
+        assert!(
+            error <= TOLERANCE * magnitude,
+            "{y} is not {expected} at {i}: {what:?} {:?}",
+            [case.m, case.rows, case.columns]
+        );
     }
 }
 
@@ -142,7 +146,6 @@ fn sums_of_8_bit_activations_are_exact_on_every_instruction_set() {
     for shape in shapes(&mut rng, 150) {
         let case = Case::new(&mut rng, shape);
         let packed = case.packed().with_activations(Activations::Int8);
-        // Scales of one make the output the factor times P - N, or P and N where the two differ.
         let portable = case.forward(&packed.clone().with_level(Level::Portable).unwrap());
         for level in Level::available() {
             let y = case.forward(&packed.clone().with_level(level).unwrap());
@@ -178,8 +181,7 @@ fn the_largest_activations_do_not_overflow() {
         for (sign, value) in [(1, 127.0), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
             for [w_pos, w_neg] in [[1.0, 1.0], [1.0, 0.5], [0.5, 1.0]] {
                 let x = vec![value; columns];
-                let matrix =
-                    PackedMatrix::new(17, columns, Scales::PerTensor { w_pos, w_neg }, |_, _| sign).unwrap();
+                let matrix = PackedMatrix::new(17, columns, Scales::PerTensor { w_pos, w_neg }, |_, _| sign).unwrap();
                 let weight = if sign == 1 { w_pos } else { -w_neg };
                 for level in Level::available() {
                     let matrix = matrix.clone().with_level(level).unwrap().with_activations(Activations::Int8);
@@ -213,6 +215,7 @@ fn the_error_of_8_bits_is_at_most_half_a_factor_for_each_weight() {
     }
 }
 
+#[cfg(feature = "std")]
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let mut rng = Rng::with_seed(6);

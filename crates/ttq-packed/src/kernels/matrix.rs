@@ -121,7 +121,12 @@ impl PackedMatrix {
     /// # Panics
     /// Where there is no such row or column.
     pub fn value(&self, row: usize, column: usize) -> i8 {
-        assert!(row < self.rows() && column < self.columns(), "[{row}, {column}] of [{}, {}]", self.rows(), self.columns());
+        assert!(
+            row < self.rows() && column < self.columns(),
+            "[{row}, {column}] of [{}, {}]",
+            self.rows(),
+            self.columns()
+        );
         self.panels.get(row, column)
     }
 
@@ -377,7 +382,8 @@ impl<V: Simd, D: Decode> Tile<V> for FloatTile<'_, D> {
         let x = clamped::<_, C>(count, |c| product.x[(column + c) * columns..].as_ptr());
         // SAFETY: the caller's vows.
         unsafe {
-            let sums = tile::floats::<V, D, _, R, C>(product.codes(row), self.1, product.group.first + row, &x, Contiguous);
+            let sums =
+                tile::floats::<V, D, _, R, C>(product.codes(row), self.1, product.group.first + row, &x, Contiguous);
             for c in 0..count {
                 for r in 0..R {
                     let mut y = [0.0; 16];
@@ -412,6 +418,13 @@ impl Kernel for IntegerProduct<'_> {
                     (false, 1) => cover::<V, _, 4, 1, 1>(&two, rows, from..to),
                     (true, _) => cover::<V, _, 2, 8, 4>(&one, rows, from..to),
                     (false, _) => cover::<V, _, 2, 4, 4>(&two, rows, from..to),
+                }
+            } else if const { V::LANES == 4 } {
+                match (product.matrix.epilogue.symmetric, to - from) {
+                    (true, 1) => cover::<V, _, 2, 1, 1>(&one, rows, from..to),
+                    (false, 1) => cover::<V, _, 2, 1, 1>(&two, rows, from..to),
+                    (true, _) => cover::<V, _, 1, 4, 4>(&one, rows, from..to),
+                    (false, _) => cover::<V, _, 1, 4, 4>(&two, rows, from..to),
                 }
             } else if product.matrix.epilogue.symmetric {
                 cover::<V, _, 2, 2, 2>(&one, rows, from..to);
