@@ -203,6 +203,17 @@ fn particular_shapes_are_the_definition_too() {
 }
 
 #[test]
+fn every_weight_comes_back() {
+    let mut rng = Rng::with_seed(7);
+    for _ in 0..20 {
+        let case = Case::random(&mut rng);
+        let (packed, weights) = (case.packed(), case.shape[1..].iter().product::<usize>());
+        let values: Vec<i8> = (0..case.t.len()).map(|i| packed.value(i / weights, i % weights)).collect();
+        assert_eq!(values, case.t);
+    }
+}
+
+#[test]
 fn integer_sums_are_those_of_the_definition() {
     let mut rng = Rng::with_seed(3);
     let mut cases: Vec<Case> = (0..60).map(|_| Case::random(&mut rng)).collect();
@@ -246,6 +257,7 @@ fn results_of_8_bits_are_the_same_on_every_instruction_set() {
     }
 }
 
+#[cfg(feature = "std")]
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let mut rng = Rng::with_seed(5);

@@ -146,7 +146,6 @@ fn sums_of_8_bit_activations_are_exact_on_every_instruction_set() {
     for shape in shapes(&mut rng, 150) {
         let case = Case::new(&mut rng, shape);
         let packed = case.packed().with_activations(Activations::Int8);
-        // Scales of one make the output the factor times P - N, or P and N where the two differ.
         let portable = case.forward(&packed.clone().with_level(Level::Portable).unwrap());
         for level in Level::available() {
             let y = case.forward(&packed.clone().with_level(level).unwrap());
@@ -216,6 +215,7 @@ fn the_error_of_8_bits_is_at_most_half_a_factor_for_each_weight() {
     }
 }
 
+#[cfg(feature = "std")]
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let mut rng = Rng::with_seed(6);

@@ -419,6 +419,13 @@ impl Kernel for IntegerProduct<'_> {
                     (true, _) => cover::<V, _, 2, 8, 4>(&one, rows, from..to),
                     (false, _) => cover::<V, _, 2, 4, 4>(&two, rows, from..to),
                 }
+            } else if const { V::LANES == 4 } {
+                match (product.matrix.epilogue.symmetric, to - from) {
+                    (true, 1) => cover::<V, _, 2, 1, 1>(&one, rows, from..to),
+                    (false, 1) => cover::<V, _, 2, 1, 1>(&two, rows, from..to),
+                    (true, _) => cover::<V, _, 1, 4, 4>(&one, rows, from..to),
+                    (false, _) => cover::<V, _, 1, 4, 4>(&two, rows, from..to),
+                }
             } else if product.matrix.epilogue.symmetric {
                 cover::<V, _, 2, 2, 2>(&one, rows, from..to);
             } else {

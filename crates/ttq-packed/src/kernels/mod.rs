@@ -9,11 +9,13 @@
 //!
 //! | activations | kernels | weights in memory |
 //! |---|---|---|
-//! | [`Activations::Float32`] | tables of pair sums (one or two rows, AVX-512); decode and multiply-add otherwise | 2 bits |
+//! | [`Activations::Float32`] | tables of partial sums for a row or two (AVX2, AVX-512); decode and multiply-add otherwise | 2 bits |
 //! | the same, convolution with many zeros ([`Path::Sparse`]) | sums over lists of the weights of +1 and of -1 | 2 bits, and 8 for a nonzero |
 //! | [`Activations::Int8`] | byte dot products with both indicator planes; with one plane where `w_pos = w_neg` in every row | 2 bits |
 //!
 //! Each kernel exists for every [`Level`] of the machine. Results do not depend on the number of threads.
+
+#![allow(clippy::needless_range_loop, reason = "rows, columns and lanes of several arrays advance in step")]
 
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod avx2;

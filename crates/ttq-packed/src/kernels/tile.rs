@@ -164,7 +164,7 @@ pub(crate) unsafe fn floats<V: Simd, D: Decode, O: Offsets, const R: usize, cons
             }
             at = at.add(codes.step);
         }
-        if codes.columns % STEP != 0 {
+        if !codes.columns.is_multiple_of(STEP) {
             for r in 0..R {
                 words[r] = V::load_words(at.add(r * V::LANES));
             }
@@ -242,7 +242,7 @@ pub(crate) unsafe fn integers<V: Simd, O: Offsets, const PLANES: usize, const R:
             }
             at = at.add(codes.step);
         }
-        if quads % 4 != 0 {
+        if !quads.is_multiple_of(4) {
             for r in 0..R {
                 words[r] = V::load_words(at.add(r * V::LANES));
             }

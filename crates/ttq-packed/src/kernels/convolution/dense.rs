@@ -128,10 +128,10 @@ impl DenseStrip<'_> {
             for (r, y) in block.chunks_exact(PIXELS).take(self.panels.rows() - row).enumerate() {
                 // SAFETY: the caller's vows.
                 let to = unsafe { self.output.slice(self.start + (row + r) * self.plane + first, count) };
-                match to.as_mut_array::<PIXELS>() {
+                match <&mut [f32; PIXELS]>::try_from(&mut *to) {
                     // A length known to the compiler is one instruction.
-                    Some(to) => to.copy_from_slice(y),
-                    None => to.copy_from_slice(&y[..count]),
+                    Ok(to) => to.copy_from_slice(y),
+                    Err(_) => to.copy_from_slice(&y[..count]),
                 }
             }
         }
@@ -169,8 +169,10 @@ impl<const PLANES: usize> Product for Rounded<PLANES> {
                 cover::<V, _, 2, 8, 8>(&block, rows, 0..count);
             } else if const { V::LANES == 16 } {
                 cover::<V, _, 1, 8, 8>(&block, rows, 0..count);
-            } else {
+            } else if const { V::LANES == 8 } {
                 cover::<V, _, 2, 1, 1>(&block, rows, 0..count);
+            } else {
+                cover::<V, _, 1, 4, 4>(&block, rows, 0..count);
             }
         }
     }

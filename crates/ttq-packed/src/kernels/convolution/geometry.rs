@@ -93,21 +93,21 @@ impl Window {
     pub(crate) fn fill<T: Copy>(&self, first: usize, plane: &mut [T], zero: T, element: impl Fn(usize) -> T + Copy) {
         let Geometry { options: ConvolutionOptions { stride, padding, .. }, input: [height, width], .. } =
             self.geometry;
-        for (row, to) in plane.chunks_exact_mut(self.row()).enumerate() {
-            let row = (first * stride[0] + row).wrapping_sub(padding[0]);
-            if row >= height {
-                to.fill(zero);
-                continue;
-            }
-            for (phase, to) in to.chunks_exact_mut(self.part).enumerate() {
-                let start = padding[1].saturating_sub(phase).div_ceil(stride[1]).min(to.len());
-                let end = (padding[1] + width).saturating_sub(phase).div_ceil(stride[1]).clamp(start, to.len());
+        for phase in 0..stride[1] {
+            // What of a part is inside the image, and the column of its first element.
+            let start = padding[1].saturating_sub(phase).div_ceil(stride[1]).min(self.part);
+            let end = (padding[1] + width).saturating_sub(phase).div_ceil(stride[1]).clamp(start, self.part);
+            let column = (start * stride[1] + phase).wrapping_sub(padding[1]);
+            for (row, to) in plane.chunks_exact_mut(self.row()).enumerate() {
+                let to = &mut to[phase * self.part..][..self.part];
+                let row = (first * stride[0] + row).wrapping_sub(padding[0]);
+                if row >= height || start == end {
+                    to.fill(zero);
+                    continue;
+                }
                 to[..start].fill(zero);
                 to[end..].fill(zero);
-                if start < end {
-                    let first = row * width + start * stride[1] + phase - padding[1];
-                    fill_part(&mut to[start..end], first, stride[1], element);
-                }
+                fill_part(&mut to[start..end], row * width + column, stride[1], element);
             }
         }
     }
