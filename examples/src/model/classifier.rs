@@ -19,7 +19,16 @@ pub struct Batch<B: Backend> {
 pub trait Network<B: Backend>: Module<B> {
     /// Logits `[n, classes]` of images `[n, channels, height, width]`.
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2>;
+
+    /// What the parameters are called in PyTorch checkpoints of this network, where it is not what they are called here:
+    /// applied in this order, each to the outcome of those before.
+    fn pytorch_names() -> Vec<PytorchName> {
+        Vec::new()
+    }
 }
+
+/// A regular expression on a parameter's name in PyTorch, and what takes the place of its match.
+pub type PytorchName = (String, String);
 
 /// A network that learns to classify images. This is what any Burn user writes to train with burn-train.
 #[derive(Module, Debug)]

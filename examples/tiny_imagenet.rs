@@ -1,0 +1,2 @@
+//! Tiny ImageNet.
+fn main() {}
