@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{ImageSet, Images, normalize};
 use crate::model::{Batch, Classifier, Network};
+use crate::progress::Countdown;
 
 /// Images in a batch of the evaluation.
 pub(crate) const BATCH: usize = 250;
@@ -20,6 +21,12 @@ pub struct Evaluation {
     pub loss: f64,
 }
 
+impl std::fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "top-1 {:.2} %, top-5 {:.2} %, cross-entropy {:.4}", self.accuracy, self.top5, self.loss)
+    }
+}
+
 /// Evaluates `classifier` on the test images.
 pub(crate) fn on_test<B: Backend, N: Network<B>>(
     classifier: &Classifier<B, N>,
@@ -28,6 +35,7 @@ pub(crate) fn on_test<B: Backend, N: Network<B>>(
 ) -> Evaluation {
     let (mut first, mut among, mut loss) = (0usize, 0usize, 0.0);
     let n = images.test.len();
+    let mut countdown = Countdown::new("evaluation", n);
     for start in (0..n).step_by(BATCH) {
         let indices = start..(start + BATCH).min(n);
         let size = indices.len() as f64;
@@ -38,6 +46,7 @@ pub(crate) fn on_test<B: Backend, N: Network<B>>(
             first += usize::from(rank == 0);
             among += usize::from(rank < 5);
         }
+        countdown.tell(start + BATCH);
     }
     let percent = |count: usize| 100.0 * count as f64 / n as f64;
     Evaluation { accuracy: percent(first), top5: percent(among), loss: loss / n as f64 }

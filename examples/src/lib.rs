@@ -5,6 +5,9 @@ pub mod model;
 
 mod backend;
 mod evaluate;
+mod freeze;
+mod job;
+mod optimizer;
 mod options;
 mod out;
 mod phase;
@@ -16,9 +19,12 @@ mod weights;
 
 pub use backend::Backends;
 pub use evaluate::Evaluation;
+pub use job::{CheckpointTest, Job};
+pub use optimizer::OptimizerChoice;
 pub use options::{BackendChoice, GranularityChoice, Method, Options, ScheduleChoice};
 pub use recipe::{Recipe, RunConfig};
 pub use run::{Run, exit};
 pub use summary::Summary;
 #[cfg(feature = "cpu")]
 pub use ttq_cpu::Cpu;
+pub use weights::names as tensor_names;
