@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Arg;
 use ttq_examples::model::ResNet;
-use ttq_examples::{Options, Recipe, Run, data, exit, on_backend};
+use ttq_examples::{Job, Options, Recipe, data, exit, on_backend};
 
 fn main() -> ExitCode {
     let recipe = Recipe::cifar();
@@ -16,8 +16,8 @@ fn main() -> ExitCode {
     let (mut options, matches) = Options::parse(&recipe, |command| command.arg(depth));
     options.depth = matches.get_one::<String>("depth").and_then(|depth| depth.parse().ok());
     exit(|| {
-        let run = Run::prepare(&recipe, &options, data::cifar10)?;
-        let depth = run.config().depth.unwrap_or(20);
-        on_backend!(run, |B, classes, device| ResNet::<B>::new(depth, classes, device))
+        let job = Job::prepare(&recipe, &options, data::cifar10)?;
+        let depth = job.config().depth.unwrap_or(20);
+        on_backend!(job, |B, classes, device| ResNet::<B>::new(depth, classes, device))
     })
 }

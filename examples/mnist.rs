@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use ttq_examples::model::MnistNet;
-use ttq_examples::{Options, Recipe, Run, data, exit, on_backend};
+use ttq_examples::{Job, Options, Recipe, data, exit, on_backend};
 
 fn main() -> ExitCode {
     let recipe = Recipe::mnist();
     let (options, _) = Options::parse(&recipe, |command| command);
     exit(|| {
-        let run = Run::prepare(&recipe, &options, data::mnist)?;
-        on_backend!(run, |B, classes, device| MnistNet::<B>::new(classes, device))
+        let job = Job::prepare(&recipe, &options, data::mnist)?;
+        on_backend!(job, |B, classes, device| MnistNet::<B>::new(classes, device))
     })
 }

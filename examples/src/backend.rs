@@ -108,36 +108,36 @@ fn cuda(devices: usize) -> Result<Backends> {
     }
 }
 
-/// Trains on the backend that a run was given: `on_backend!(run, |B, classes, device| MnistNet::<B>::new(classes, device))`.
+/// Does a job on the backend that it was given: `on_backend!(job, |B, classes, device| MnistNet::<B>::new(classes, device))`.
 #[macro_export]
 macro_rules! on_backend {
-    ($run:expr, |$backend:ident, $classes:ident, $device:ident| $network:expr) => {{
-        let run: $crate::Run = $run;
-        let devices = run.config().devices;
-        match run.backend {
+    ($job:expr, |$backend:ident, $classes:ident, $device:ident| $network:expr) => {{
+        let job: $crate::Job = $job;
+        let devices = job.config().devices;
+        match job.backend() {
             #[cfg(feature = "cpu")]
             $crate::Backends::Cpu => {
                 type $backend = burn::backend::Autodiff<$crate::Cpu>;
                 let devices = vec![Default::default(); devices];
-                run.train::<$backend, _>(devices, |$classes, $device| $network)
+                job.start::<$backend, _>(devices, |$classes, $device| $network)
             }
             #[cfg(feature = "flex")]
             $crate::Backends::Flex => {
                 type $backend = burn::backend::Autodiff<burn::backend::Flex>;
                 let devices = vec![Default::default(); devices];
-                run.train::<$backend, _>(devices, |$classes, $device| $network)
+                job.start::<$backend, _>(devices, |$classes, $device| $network)
             }
             #[cfg(feature = "cuda")]
             $crate::Backends::Cuda => {
                 type $backend = burn::backend::Autodiff<burn::backend::Cuda>;
                 let devices = (0..devices).map(burn::backend::cuda::CudaDevice::new).collect();
-                run.train::<$backend, _>(devices, |$classes, $device| $network)
+                job.start::<$backend, _>(devices, |$classes, $device| $network)
             }
             #[cfg(feature = "wgpu")]
             $crate::Backends::Wgpu => {
                 type $backend = burn::backend::Autodiff<burn::backend::Wgpu>;
                 let devices = vec![Default::default(); devices];
-                run.train::<$backend, _>(devices, |$classes, $device| $network)
+                job.start::<$backend, _>(devices, |$classes, $device| $network)
             }
         }
     }};

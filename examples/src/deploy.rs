@@ -51,7 +51,7 @@ where
     let config = PackedConfig {
         network: run.example.clone(),
         depth: run.depth,
-        classes: images.class_names.map(String::from).to_vec(),
+        classes: images.class_names.clone(),
         mean: images.mean.clone(),
         std: images.std.clone(),
     };

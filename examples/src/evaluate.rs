@@ -7,6 +7,7 @@ use ttq_report::record::{Prediction, Predictions};
 
 use crate::data::{ImageSet, Images, normalize};
 use crate::model::{Batch, Classifier, Network};
+use crate::progress::Countdown;
 
 /// Images in a batch of the evaluation.
 pub(crate) const BATCH: usize = 250;
@@ -22,6 +23,12 @@ pub struct Evaluation {
     pub loss: f64,
 }
 
+impl std::fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "top-1 {:.2} %, top-5 {:.2} %, cross-entropy {:.4}", self.accuracy, self.top5, self.loss)
+    }
+}
+
 /// Evaluates `classifier` on the test images: how well it does, and what it says of each.
 pub(crate) fn on_test<B: Backend, N: Network<B>>(
     classifier: &Classifier<B, N>,
@@ -31,6 +38,7 @@ pub(crate) fn on_test<B: Backend, N: Network<B>>(
     let (mut first, mut among, mut loss) = (0usize, 0usize, 0.0);
     let mut predictions = Predictions::new(images.classes);
     let n = images.test.len();
+    let mut countdown = Countdown::new("evaluation", n);
     for start in (0..n).step_by(BATCH) {
         let indices = start..(start + BATCH).min(n);
         let size = indices.len() as f64;
@@ -42,6 +50,7 @@ pub(crate) fn on_test<B: Backend, N: Network<B>>(
             first += usize::from(rank == 0);
             among += usize::from(rank < 5);
         }
+        countdown.tell(start + BATCH);
     }
     let percent = |count: usize| 100.0 * count as f64 / n as f64;
     (Evaluation { accuracy: percent(first), top5: percent(among), loss: loss / n as f64 }, predictions)

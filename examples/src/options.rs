@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use clap::parser::ValueSource;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 use serde::{Deserialize, Serialize};
 use ttq_core::{Granularity, Threshold};
 
 use crate::Recipe;
+use crate::model::Architecture;
 
 /// Where tensors live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -79,7 +81,7 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "ttq")]
     pub method: Method,
     /// Where the zero ends: max:T (T times the largest weight), mean:F (F times the mean weight) or zeros:R (a share R
-    /// of zeros) [default: the method's own: ttq max:0.05, twn mean:0.7, absmean mean:0.5].
+    /// of zeros) [default: the method's own: ttq the recipe's, twn mean:0.7, absmean mean:0.5].
     #[arg(long)]
     pub threshold: Option<Threshold>,
     /// Which weights share a threshold and scales.
@@ -121,6 +123,9 @@ pub struct Options {
     /// Seed of initial weights, data order and augmentation.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Evaluate this checkpoint of the network on the test images, and train nothing.
+    #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["init", "resume"])]
+    pub eval: Option<PathBuf>,
     /// Start from this checkpoint of the network: .safetensors, .bpk, .pt or .pth.
     #[arg(long, value_name = "CHECKPOINT")]
     pub init: Option<PathBuf>,
@@ -142,11 +147,15 @@ pub struct Options {
     /// Depth of the ResNet: 20, 32, 44 or 56.
     #[arg(skip)]
     pub depth: Option<usize>,
+    /// The network for Tiny ImageNet.
+    #[arg(skip)]
+    pub network: Option<Architecture>,
 }
 
 impl Options {
-    /// Reads the command line of the example behind `recipe`, whose numbers are the defaults; `more` adds arguments of its
-    /// own. Prints help or what is wrong, and ends the process, as command lines do.
+    /// Reads the command line of the example behind `recipe`, whose numbers are the defaults that help shows (those that are
+    /// not given stay `None`); `more` adds arguments of its own. Prints help or what is wrong, and ends the process, as
+    /// command lines do.
     pub fn parse(recipe: &Recipe, more: impl FnOnce(Command) -> Command) -> (Self, clap::ArgMatches) {
         let fixed = |text: String| -> &'static str { text.leak() };
         let command = Self::augment_args(Command::new(recipe.name))
@@ -160,7 +169,22 @@ impl Options {
             .mut_arg("schedule", |arg| arg.default_value(recipe.schedule.name()));
         let parsed =
             more(command).try_get_matches().and_then(|matches| Ok((Self::from_arg_matches(&matches)?, matches)));
-        parsed.unwrap_or_else(|error| stop(&error))
+        let (options, matches) = parsed.unwrap_or_else(|error| stop(&error));
+        (options.without_defaults(&matches), matches)
+    }
+
+    /// Leaves what was not given to the recipe of the run, which may be another one than that of the help.
+    fn without_defaults(self, matches: &clap::ArgMatches) -> Self {
+        let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        Self {
+            epochs: self.epochs.filter(|_| given("epochs")),
+            fp_epochs: self.fp_epochs.filter(|_| given("fp_epochs")),
+            batch_size: self.batch_size.filter(|_| given("batch_size")),
+            learning_rate: self.learning_rate.filter(|_| given("learning_rate")),
+            scale_lr_factor: self.scale_lr_factor.filter(|_| given("scale_lr_factor")),
+            schedule: self.schedule.filter(|_| given("schedule")),
+            ..self
+        }
     }
 }
 

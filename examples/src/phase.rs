@@ -7,8 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use burn::data::dataloader::batcher::Batcher;
 use burn::module::{AutodiffModule, Module, ModuleDisplay};
-use burn::optim::SgdConfig;
-use burn::optim::momentum::MomentumConfig;
+use burn::optim::adaptor::OptimizerAdaptor;
 use burn::prelude::*;
 use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder, Recorder};
 use burn::tensor::backend::AutodiffBackend;
@@ -24,6 +23,7 @@ use crate::RunConfig;
 use crate::data::{ImageSet, Images, mix, normalize};
 use crate::evaluate;
 use crate::model::{Batch, Classifier, Network};
+use crate::optimizer::Rule;
 use crate::progress::{EpochLines, PlainRenderer};
 
 /// Burn's name of the accuracy.
@@ -118,25 +118,27 @@ where
         config.schedule(plan.epochs).build(config.learning_rate, steps_per_epoch, plan.epochs, history, ACCURACY)?;
 
     let device = &plan.devices[0];
+    let [channels, height, width] = plan.valid.shape();
     let training = {
         let set = plan.train.clone();
         let (mean, std, augmentation, seed) =
             (plan.images.mean.clone(), plan.images.std.clone(), config.augmentation, config.seed);
         let item = move |index: usize, epoch: usize| {
-            let mut pixels = vec![0.0; set.shape().iter().product()];
+            let mut pixels = vec![0.0; channels * height * width];
             let seed = mix(seed, epoch as u64, index as u64);
-            augmentation.apply(set.image(index), set.shape(), &mean, &std, seed, &mut pixels);
+            augmentation.apply(set.image(index), set.shape(), [&mean, &std], seed, [height, width], &mut pixels);
             Item { pixels, label: set.label(index) }
         };
         ReproducibleLoader::<B, Item, Batch<B>>::new(
             plan.train.len(),
             Arc::new(item),
-            Arc::new(Images2Batch(plan.train.shape())),
+            Arc::new(Images2Batch(plan.valid.shape())),
             batch_size,
             device.clone(),
         )
         .shuffle(config.seed)
         .first_epoch(first_epoch)
+        .workers(std::thread::available_parallelism().map_or(1, usize::from).clamp(2, 8))
         .without_partial_batch()
     };
     let validation = {
@@ -203,25 +205,22 @@ where
     Ok(())
 }
 
-/// Stochastic gradient descent with momentum for every group, each with a state of its own.
-fn optimizer<B, N>(config: &RunConfig) -> TernaryOptimizer<Sgd<B, N>, Sgd<B, N>, Sgd<B, N>>
+/// The same rule for every group, each with a state of its own.
+fn optimizer<B, N>(config: &RunConfig) -> TernaryOptimizer<Rules<B, N>, Rules<B, N>, Rules<B, N>>
 where
     B: AutodiffBackend,
     N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
     N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
 {
-    // As in PyTorch; Burn's default dampening is 0.1.
-    let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
-    let sgd = || SgdConfig::new().with_momentum(Some(momentum.clone())).init();
+    let group = || ParamGroup::new(config.optimizer.init());
     TernaryOptimizer::new(
-        ParamGroup::new(sgd()).with_weight_decay(config.weight_decay),
-        ParamGroup::new(sgd()).with_lr_factor(config.scale_lr_factor),
-        ParamGroup::new(sgd()).with_weight_decay(config.weight_decay),
+        group().with_weight_decay(config.latent_weight_decay),
+        group().with_lr_factor(config.scale_lr_factor),
+        group().with_weight_decay(config.weight_decay),
     )
 }
 
-type Sgd<B, N> =
-    burn::optim::adaptor::OptimizerAdaptor<burn::optim::Sgd<<B as AutodiffBackend>::InnerBackend>, Model<B, N>, B>;
+type Rules<B, N> = OptimizerAdaptor<Rule<<B as AutodiffBackend>::InnerBackend>, Model<B, N>, B>;
 
 /// One image on its way into a batch.
 struct Item {

@@ -143,6 +143,30 @@ impl MetricLogger for EpochLines {
     }
 }
 
+/// Prints every few seconds how far a loop over images has come.
+pub(crate) struct Countdown {
+    what: &'static str,
+    images: usize,
+    start: Instant,
+    last: Instant,
+}
+
+impl Countdown {
+    pub(crate) fn new(what: &'static str, images: usize) -> Self {
+        Self { what, images, start: Instant::now(), last: Instant::now() }
+    }
+
+    /// So many images are done.
+    pub(crate) fn tell(&mut self, done: usize) {
+        if self.last.elapsed() < EVERY || done >= self.images {
+            return;
+        }
+        self.last = Instant::now();
+        let left = self.start.elapsed().as_secs_f64() * (self.images - done) as f64 / done as f64;
+        println!("{}: {done}/{} images, {} left", self.what, self.images, duration(left));
+    }
+}
+
 /// Seconds as people say them.
 pub(crate) fn duration(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64;

@@ -20,6 +20,7 @@ use crate::data::{DataError, ImageSet, Images};
 use crate::deploy;
 use crate::evaluate;
 use crate::evidence;
+use crate::freeze::freeze_first_convolution;
 use crate::model::{Classifier, Network};
 use crate::out::{Out, read_json, write_json};
 use crate::phase::{End, Plan, train};
@@ -187,7 +188,8 @@ impl Run {
         all.truncate(config.limit.unwrap_or(usize::MAX));
         // A tenth at most is held out where training images are few.
         let (train_set, valid_set) = all.split(config.validation.min(all.len() / 10), config.seed);
-        let (train_set, valid_set) = (Arc::new(train_set), Arc::new(valid_set));
+        let [_, height, width] = self.images.test.shape();
+        let (train_set, valid_set) = (Arc::new(train_set), Arc::new(valid_set.center_crop([height, width])));
         let wrapped = Ternary::new(model, &config.ternary)?;
         self.out.begin(config)?;
         if config.epochs > 0 {
@@ -215,7 +217,12 @@ impl Run {
 
         // Wrapped anew: the scales start from the trained weights.
         let directory = self.out.ternary();
-        let step = TernaryStep::new(Ternary::new(model, &config.ternary)?);
+        let mut wrapped = Ternary::new(model, &config.ternary)?;
+        if config.freeze_first_convolution {
+            let selection = wrapped.selection().clone();
+            wrapped = Ternary::new(freeze_first_convolution(wrapped.into_latent(), &selection), &config.ternary)?;
+        }
+        let step = TernaryStep::new(wrapped);
         let step = match train(step, &plan(Phase::Ternary, config.epochs, &directory))? {
             End::Done(step) => step,
             End::Stopped(epoch) => return Ok(self.stopped(epoch)),

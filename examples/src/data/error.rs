@@ -52,6 +52,28 @@ pub enum DataError {
         /// Why not.
         reason: String,
     },
+    /// Not on disk, and not for this program to download.
+    #[error(
+        "no {name} was found, and it is not downloaded by this program: fetch {url}, unpack it and give --data DIR"
+    )]
+    NotDownloaded {
+        /// The data set.
+        name: &'static str,
+        /// Where it can be had.
+        url: &'static str,
+    },
+    /// Image files that are none.
+    #[error("{bad} of {all} images of {name} cannot be decoded: {first}; fetch them again")]
+    Undecodable {
+        /// The data set.
+        name: &'static str,
+        /// How many are bad.
+        bad: usize,
+        /// Of how many.
+        all: usize,
+        /// Names of the first ones, and why.
+        first: String,
+    },
     /// There is no place for downloads.
     #[error("no cache directory is known for this user, so {name} cannot be downloaded: give --data DIR")]
     NoCache {

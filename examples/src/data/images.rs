@@ -20,14 +20,14 @@ pub struct Images {
     /// Number of classes.
     pub classes: usize,
     /// Their names.
-    pub class_names: [&'static str; 10],
+    pub class_names: Vec<String>,
     /// Training images.
     pub train: ImageSet,
-    /// Test images.
+    /// Test images. Their shape is that of the network's input; training images may be larger, and augmentation crops them.
     pub test: ImageSet,
-    /// Mean of each channel of the training images, pixels between 0 and 1.
+    /// Mean of each channel by which pixels between 0 and 1 are normalized.
     pub mean: Vec<f32>,
-    /// Standard deviation of each channel of the training images, pixels between 0 and 1.
+    /// Standard deviation of each channel by which pixels between 0 and 1 are normalized.
     pub std: Vec<f32>,
 }
 
@@ -41,6 +41,7 @@ impl Images {
         test: ImageSet,
     ) -> Self {
         let (mean, std) = train.brightness();
+        let class_names = class_names.map(String::from).to_vec();
         Self { name, source, classes: class_names.len(), class_names, train, test, mean, std }
     }
 }
@@ -106,6 +107,24 @@ impl ImageSet {
         Self { shape: self.shape, pixels, labels: indices.iter().map(|index| self.labels[*index]).collect() }
     }
 
+    /// The pixels in the middle of each image, `[channels, side[0], side[1]]`; of an odd rest, the larger half is cut off
+    /// below and on the right.
+    ///
+    /// # Panics
+    /// Where images are smaller.
+    pub fn center_crop(&self, [rows, columns]: [usize; 2]) -> Self {
+        let [channels, height, width] = self.shape;
+        assert!(rows <= height && columns <= width, "cannot crop {height}×{width} to {rows}×{columns}");
+        let (top, left) = ((height - rows) / 2, (width - columns) / 2);
+        let cropped = self
+            .pixels
+            .chunks_exact(width)
+            .enumerate()
+            .filter(|(row, _)| (top..top + rows).contains(&(row % height)))
+            .flat_map(|(_, row)| row[left..left + columns].iter().copied());
+        Self { shape: [channels, rows, columns], pixels: cropped.collect(), labels: self.labels.clone() }
+    }
+
     /// Mean and standard deviation of each channel, pixels between 0 and 1.
     fn brightness(&self) -> (Vec<f32>, Vec<f32>) {
         let [channels, height, width] = self.shape;
@@ -154,6 +173,17 @@ mod tests {
         let (mean, std) = set.brightness();
         assert_eq!(mean, [0.5, 0.2]);
         assert!((std[0] - 0.5).abs() < 1e-6 && std[1] < 1e-5);
+    }
+
+    #[test]
+    fn a_center_crop_keeps_the_middle_of_every_plane() {
+        // Pixels are plane, row and column in decimal.
+        let pixels = (0..2).flat_map(|c| (0..4).flat_map(move |y| (0..5).map(move |x| 100 * c + 10 * y + x)));
+        let set = ImageSet::new([1, 4, 5], pixels.collect(), vec![7, 8]);
+        let cropped = set.center_crop([2, 3]);
+        assert_eq!((cropped.shape(), cropped.label(1)), ([1, 2, 3], 8));
+        assert_eq!(cropped.image(0), [11, 12, 13, 21, 22, 23]);
+        assert_eq!(cropped.image(1), [111, 112, 113, 121, 122, 123]);
     }
 
     #[test]

@@ -21,9 +21,21 @@ pub trait Network<B: Backend>: Module<B> {
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2>;
 
     /// How often each weight of a convolution or linear layer is used for one image of `[height, width]`: the number of
-    /// output positions, by the path of the weight.
-    fn positions(&self, image: [usize; 2]) -> Vec<(String, usize)>;
+    /// output positions, by the path of the weight. Empty where it is not known.
+    fn positions(&self, image: [usize; 2]) -> Vec<(String, usize)> {
+        let _ = image;
+        Vec::new()
+    }
+
+    /// What the parameters are called in PyTorch checkpoints of this network, where it is not what they are called here:
+    /// applied in this order, each to the outcome of those before.
+    fn pytorch_names() -> Vec<PytorchName> {
+        Vec::new()
+    }
 }
+
+/// A regular expression on a parameter's name in PyTorch, and what takes the place of its match.
+pub type PytorchName = (String, String);
 
 /// A network that learns to classify images. This is what any Burn user writes to train with burn-train.
 #[derive(Module, Debug)]

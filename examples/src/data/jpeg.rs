@@ -1,0 +1,103 @@
+//! JPEG files to pixels, in parallel.
+
+use std::io;
+use std::panic::catch_unwind;
+use std::path::PathBuf;
+
+use mozjpeg::Decompress;
+use rayon::prelude::*;
+
+use super::{DataError, ImageSet};
+
+/// An image that is still a file.
+pub(crate) struct JpegFile<'a> {
+    /// Its name, for errors.
+    pub(crate) path: PathBuf,
+    /// Its class.
+    pub(crate) label: u8,
+    /// Its bytes, or what reads them.
+    pub(crate) read: Box<dyn Fn() -> io::Result<Vec<u8>> + Sync + Send + 'a>,
+}
+
+/// How many bad files an error names.
+const NAMED: usize = 3;
+
+/// Decodes images of `side` × `side` pixels to `[3, side, side]`, red, green and blue; grey ones have three equal planes.
+///
+/// # Errors
+/// [`DataError::Undecodable`] with the names of files that cannot be read, are no JPEG or have another size.
+pub(crate) fn decode_all(name: &'static str, side: usize, files: &[JpegFile]) -> Result<ImageSet, DataError> {
+    let size = 3 * side * side;
+    let mut pixels = vec![0; files.len() * size];
+    let mut bad: Vec<(usize, String)> = pixels
+        .par_chunks_mut(size)
+        .zip(files)
+        .enumerate()
+        .filter_map(|(index, (pixels, file))| decode(file, side, pixels).err().map(|reason| (index, reason)))
+        .collect();
+    if bad.is_empty() {
+        return Ok(ImageSet::new([3, side, side], pixels, files.iter().map(|file| file.label).collect()));
+    }
+    bad.sort_unstable();
+    let first = bad.iter().take(NAMED).map(|(index, reason)| format!("{} ({reason})", files[*index].path.display()));
+    Err(DataError::Undecodable { name, bad: bad.len(), all: files.len(), first: first.collect::<Vec<_>>().join(", ") })
+}
+
+fn decode(file: &JpegFile, side: usize, pixels: &mut [u8]) -> Result<(), String> {
+    let bytes = (file.read)().map_err(|error| error.to_string())?;
+    // libjpeg would fill up what is missing with grey.
+    if !bytes.windows(2).any(|pair| pair == END_OF_IMAGE) {
+        return Err("no JPEG, or not a whole one".into());
+    }
+    let rgb = catch_unwind(|| rgb(&bytes, side)).map_err(|panic| {
+        // This is how libjpeg reports errors; no panic hook runs.
+        panic.downcast::<String>().map_or_else(|_| "libjpeg failed".into(), |message| *message)
+    })??;
+    let plane = side * side;
+    for (at, rgb) in rgb.iter().enumerate() {
+        (0..3).for_each(|channel| pixels[channel * plane + at] = rgb[channel]);
+    }
+    Ok(())
+}
+
+/// The marker behind the last pixel, which cannot occur among pixels.
+const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
+
+/// Pixels row by row.
+fn rgb(bytes: &[u8], side: usize) -> Result<Vec<[u8; 3]>, String> {
+    let text = |error: io::Error| error.to_string();
+    let mut decoder = Decompress::new_mem(bytes).and_then(Decompress::rgb).map_err(text)?;
+    if (decoder.width(), decoder.height()) != (side, side) {
+        return Err(format!("{}×{} pixels instead of {side}×{side}", decoder.width(), decoder.height()));
+    }
+    let pixels = decoder.read_scanlines().map_err(text)?;
+    decoder.finish().map_err(text)?;
+    Ok(pixels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_files_are_counted_and_the_first_are_named() {
+        let file = |name: &str, bytes: &'static [u8]| JpegFile {
+            path: name.into(),
+            label: 0,
+            read: Box::new(move || Ok(bytes.to_vec())),
+        };
+        let mut files: Vec<JpegFile> = (0..5).map(|i| file(&format!("val_{i}.JPEG"), b"no jpeg")).collect();
+        files.push(JpegFile {
+            path: "gone.JPEG".into(),
+            label: 0,
+            read: Box::new(|| Err(io::ErrorKind::NotFound.into())),
+        });
+        let error = decode_all("Toy", 64, &files).unwrap_err().to_string();
+        assert!(error.contains("6 of 6") && error.contains("val_0.JPEG (") && !error.contains("val_3.JPEG"), "{error}");
+        let empty: &[u8] = &[0xff, 0xd8, 0xff, 0xd9];
+        let error = decode_all("Toy", 64, &[file("empty.JPEG", empty)]).unwrap_err().to_string();
+        assert!(error.contains("empty.JPEG (libjpeg"), "{error}");
+        let error = decode_all("Toy", 64, &files[5..]).unwrap_err().to_string();
+        assert!(error.contains("gone.JPEG (entity not found)"), "{error}");
+    }
+}

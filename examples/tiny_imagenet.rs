@@ -1,0 +1,59 @@
+//! Tiny ImageNet with the networks of the PyTorch port of TTQ.
+//!
+//! Evaluate a checkpoint, of the port or of a run of this example:
+//! `cargo run --release --example tiny_imagenet -- --eval ttq_densenet_small.pt`
+//!
+//! Make a trained network ternary by the port's recipe (100,000 training images; the port took 75 s an epoch for the small
+//! DenseNet and 112 s for SqueezeNet on its GPU):
+//! `cargo run --release --example tiny_imagenet -- --init densenet_small.pt --data DIR`
+//!
+//! `--data` is the folder `tiny-imagenet-200` or a `val.tar` of it; with the validation images alone nine tenths of them are
+//! trained on and one tenth tested on. `-- --help` lists what can be changed.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Arg;
+use clap::builder::EnumValueParser;
+use ttq_examples::model::{Architecture, DenseNet, DenseNetConfig, SqueezeNet};
+use ttq_examples::{Job, Options, Recipe, data, exit, on_backend, tensor_names};
+
+fn main() -> ExitCode {
+    let network = Arg::new("network")
+        .long("network")
+        .help("The network [default: that of the checkpoint, else densenet-small]; defaults are shown for densenet-small")
+        .long_help(
+            "The network [default: that of the checkpoint in --init or --eval, else densenet-small]\n\nThe defaults shown \
+             are those of densenet-small; the others are trained with --threshold max:0.15 --lr 0.0001, squeezenet with \
+             --epochs 10, densenet-121 with --batch-size 64",
+        )
+        .value_parser(EnumValueParser::<Architecture>::new());
+    let (mut options, matches) =
+        Options::parse(&Recipe::tiny_imagenet(Architecture::DenseNetSmall), |command| command.arg(network));
+    let checkpoint = options.eval.as_ref().or(options.init.as_ref());
+    let network = matches.get_one("network").copied();
+    let network = network.or_else(|| Architecture::of_names(&tensor_names(checkpoint?)));
+    let network = network.unwrap_or(Architecture::DenseNetSmall);
+    let recipe = Recipe::tiny_imagenet(network);
+    options.network = Some(network);
+    exit(|| {
+        let starts_from_nothing = checkpoint.is_none() && !options.resume;
+        if starts_from_nothing && options.fp_epochs.unwrap_or(recipe.fp_epochs) == 0 {
+            bail!("there is no trained network to start from: give --init CHECKPOINT, or train one with --fp-epochs N");
+        }
+        let load = if options.eval.is_some() { data::tiny_imagenet_validation } else { data::tiny_imagenet };
+        let job = Job::prepare(&recipe, &options, load)?;
+        match job.config().network.unwrap_or(network) {
+            Architecture::SqueezeNet => {
+                on_backend!(job, |B, classes, device| SqueezeNet::<B>::new(classes, device))
+            }
+            densenet => {
+                let config = match densenet {
+                    Architecture::DenseNet121 => DenseNetConfig::DENSENET_121,
+                    _ => DenseNetConfig::SMALL,
+                };
+                on_backend!(job, |B, classes, device| DenseNet::<B>::new(&config, classes, device))
+            }
+        }
+    })
+}
