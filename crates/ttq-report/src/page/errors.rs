@@ -67,7 +67,7 @@ fn scores(evidence: &Evidence) -> Markup {
         div.scroll { table {
             thead { tr {
                 th { "Network" } th.n { "Items" } th.n { "Wrong" } th.n { "Top-1" } th.n { "Cross-entropy" } th.n { "ECE" }
-                th.n { "Mean confidence, right" } th.n { "wrong" }
+                th.n { "Confidence when right" } th.n { "when wrong" }
             } }
             tbody {
                 @for (name, predictions) in networks {
