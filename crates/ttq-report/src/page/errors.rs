@@ -255,8 +255,8 @@ fn mistakes(evidence: &Evidence) -> Markup {
                     None => { div.nothing {} }
                 }
                 figcaption {
-                    b { (evidence.class(mistake.predicted)) } " " (format!("{:.1} %", 100.0 * mistake.confidence)) br;
-                    span.muted { "is " (evidence.class(mistake.label)) " " (format!("{:.1} %", 100.0 * mistake.label_probability)) }
+                    b { (evidence.class(mistake.predicted)) } " " (format!("{:.1}\u{a0}%", 100.0 * mistake.confidence)) br;
+                    span.muted { "is " (evidence.class(mistake.label)) " " (format!("{:.1}\u{a0}%", 100.0 * mistake.label_probability)) }
                     br; span.muted.small { "test item " (mistake.index) }
                 }
             }
