@@ -58,10 +58,20 @@ impl Axis {
             let powers = powers.filter(|power| power % stride == 0);
             return powers.map(|power| (10f64.powi(power), power_text(power))).collect();
         }
-        let step = if whole { step(self.high - self.low, count).max(1.0) } else { step(self.high - self.low, count) };
-        let decimals = (-step.log10().floor()).max(0.0) as usize;
-        let first = (self.low / step - 1e-9).ceil() as i64;
-        let last = (self.high / step + 1e-9).floor() as i64;
+        let multiples = |step: f64| ((self.low / step - 1e-9).ceil() as i64, (self.high / step + 1e-9).floor() as i64);
+        let mut step = step(self.high - self.low, count);
+        if multiples(step).0 == multiples(step).1 {
+            // One number alone gives no measure.
+            step /= 2.0;
+        }
+        if whole {
+            step = step.ceil();
+        }
+        // Halves of 5 have a decimal more.
+        let is_whole = |value: f64| (value - value.round()).abs() < 1e-6 * value.max(1.0);
+        let decimals = (0..12).find(|d| is_whole(step * 10f64.powi(*d)) && step * 10f64.powi(*d) > 0.5).unwrap_or(12);
+        let decimals = decimals as usize;
+        let (first, last) = multiples(step);
         (first..=last).map(|i| i as f64 * step).map(|value| (value, format!("{value:.decimals$}"))).collect()
     }
 }
@@ -120,6 +130,15 @@ mod tests {
         let axis = Axis::y(Size::FULL, 0.001, 0.1, true, false);
         let texts: Vec<String> = axis.ticks(5, false).into_iter().map(|(_, text)| text).collect();
         assert_eq!(texts, ["0.001", "0.01", "0.1"]);
+    }
+
+    #[test]
+    fn a_short_axis_still_has_two_numbers() {
+        let axis = Axis::y(Size::SMALL, 0.1005, 0.116, false, false);
+        let texts: Vec<String> = axis.ticks(3, false).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["0.105", "0.110", "0.115"]);
+        let axis = Axis::x(Size::SMALL, 1.0, 2.0);
+        assert_eq!(axis.ticks(3, true).len(), 2);
     }
 
     #[test]

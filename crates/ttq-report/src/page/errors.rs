@@ -67,7 +67,7 @@ fn scores(evidence: &Evidence) -> Markup {
         div.scroll { table {
             thead { tr {
                 th { "Network" } th.n { "Items" } th.n { "Wrong" } th.n { "Top-1" } th.n { "Cross-entropy" } th.n { "ECE" }
-                th.n { "Mean confidence, right" } th.n { "wrong" }
+                th.n { "Confidence when right" } th.n { "when wrong" }
             } }
             tbody {
                 @for (name, predictions) in networks {
@@ -255,8 +255,8 @@ fn mistakes(evidence: &Evidence) -> Markup {
                     None => { div.nothing {} }
                 }
                 figcaption {
-                    b { (evidence.class(mistake.predicted)) } " " (format!("{:.1} %", 100.0 * mistake.confidence)) br;
-                    span.muted { "is " (evidence.class(mistake.label)) " " (format!("{:.1} %", 100.0 * mistake.label_probability)) }
+                    b { (evidence.class(mistake.predicted)) } " " (format!("{:.1}\u{a0}%", 100.0 * mistake.confidence)) br;
+                    span.muted { "is " (evidence.class(mistake.label)) " " (format!("{:.1}\u{a0}%", 100.0 * mistake.label_probability)) }
                     br; span.muted.small { "test item " (mistake.index) }
                 }
             }

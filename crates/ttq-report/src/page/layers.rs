@@ -126,7 +126,7 @@ fn dumbbell(layer: &LayerSummary, largest: f64) -> Markup {
 fn distributions(layers: &[LayerSummary]) -> Markup {
     let over = |title: &'static str, color: &'static str, values: Vec<f64>| {
         let range = quartiles(values.iter().copied())?;
-        let (low, high) = if color == "c-zero" { (0.0, 100.0) } else { (0.0, 1.05 * range.max) };
+        let (low, high) = (0.0, 1.05 * range.max);
         let histogram = Histogram::of(values, low, high, 20);
         let text = [range.min, range.median, range.max].map(number::significant);
         let unit = format!("min {}, median {}, max {}", text[0], text[1], text[2]);

@@ -35,7 +35,8 @@ pub(super) fn render(record: &Record) -> Markup {
                 p.legend { span { i.c-pos {} "Wₚ" } span { i.c-neg {} "Wₙ" } }
                 h3 { "Sparsity over the epochs" }
                 (note("Share of zeros in each layer, in percent; all charts share one axis."))
-                (multiples(layers.iter().map(|path| sparsity(record, path))))
+                @let highest = record.ternary.iter().flat_map(|e| &e.layers).map(|l| l.sparsity).fold(0.0, f64::max);
+                (multiples(layers.iter().map(|path| sparsity(record, path, 110.0 * highest))))
             }
         }
     }
@@ -173,7 +174,7 @@ fn scales(record: &Record, path: &str) -> Option<Markup> {
     .render()
 }
 
-fn sparsity(record: &Record, path: &str) -> Option<Markup> {
+fn sparsity(record: &Record, path: &str, highest: f64) -> Option<Markup> {
     let points = of_layer(record, path, |layer| 100.0 * layer.sparsity);
     let last = points.last().map_or_else(String::new, |point| format!("{:.1} %", point[1]));
     LineChart {
@@ -181,7 +182,7 @@ fn sparsity(record: &Record, path: &str) -> Option<Markup> {
         unit: &last,
         size: Size::SMALL,
         series: vec![Series::new("zeros", "c-zero", points)],
-        y_range: Some([0.0, 100.0]),
+        y_range: Some([0.0, highest.clamp(1.0, 100.0)]),
         legend: false,
         ..Default::default()
     }
