@@ -3,10 +3,9 @@
 use super::epilogue::Epilogue;
 use super::level::Kernel;
 use super::memory::{Output, Scratch, Words};
-use super::panels::{GROUP, Group, Panels, STEP};
-use super::simd::Simd;
-use super::tile::{self, Codes, Contiguous, Decode, Own, Shared, Tile, clamped, cover};
-use super::{Activations, Cost, KernelError, Level, Scales, lookup, quantize, workers};
+use super::panels::{Group, Panels};
+use super::product::{BuildTables, FloatProduct, IntegerProduct, LookUp, Product, Quantize};
+use super::{Activations, Cost, KernelError, Level, Scales, lookup, workers};
 
 /// Columns of activations that one task multiplies.
 const COLUMNS_OF_A_TASK: usize = 64;
@@ -145,6 +144,7 @@ impl PackedMatrix {
     /// # Errors
     /// [`KernelError::Length`]
     pub fn forward(&self, x: &[f32], y: &mut [f32], scratch: &mut Scratch) -> Result<(), KernelError> {
+        let Self { panels, epilogue, .. } = self;
         let (rows, columns) = (self.rows(), self.columns());
         let m = x.len() / columns;
         KernelError::check_length("x", m * columns, x.len())?;
@@ -156,18 +156,18 @@ impl PackedMatrix {
         let output = Output::new(y);
         match self.activations {
             Activations::Float32 if self.level.permutes() && m <= LOOKUP_ROWS => {
-                let planes = if self.epilogue.shared.is_some() { 1 } else { 2 };
+                let planes = if epilogue.shared.is_some() { 1 } else { 2 };
                 let tables = input.reserve(lookup::table_len(columns, planes));
                 for (row, x) in x.chunks_exact(columns).enumerate() {
-                    self.run(BuildTables { matrix: self, x, tables });
+                    self.run(BuildTables { epilogue, x, tables });
                     let tables = &*tables;
-                    workers::run(self.panels.groups(), workers, |group, _| {
-                        self.run(LookUp { matrix: self, tables, output, row, group: self.panels.group(group) });
+                    workers::run(panels.groups(), workers, |group, _| {
+                        self.run(LookUp { panels, epilogue, tables, output, row, group: panels.group(group) });
                     });
                 }
             }
             Activations::Float32 => self.tasks(m, workers, |group, from, to| {
-                self.run(FloatProduct(Product { matrix: self, x, factors: &[], output, group }, from, to));
+                self.run(FloatProduct(Product { panels, epilogue, x, factors: &[], output, group }, from, to));
             }),
             Activations::Int8 => {
                 let words = columns.div_ceil(4);
@@ -175,7 +175,7 @@ impl PackedMatrix {
                 self.run(Quantize { x, columns, bytes, factors });
                 let (x, factors) = (&*bytes, &*factors);
                 self.tasks(m, workers, |group, from, to| {
-                    self.run(IntegerProduct(Product { matrix: self, x, factors, output, group }, from, to));
+                    self.run(IntegerProduct(Product { panels, epilogue, x, factors, output, group }, from, to));
                 });
             }
         }
@@ -195,268 +195,5 @@ impl PackedMatrix {
             let from = index / groups * COLUMNS_OF_A_TASK;
             task(self.panels.group(index % groups), from, m.min(from + COLUMNS_OF_A_TASK));
         });
-    }
-}
-
-struct Quantize<'a> {
-    x: &'a [f32],
-    columns: usize,
-    bytes: &'a mut [u32],
-    factors: &'a mut [f32],
-}
-
-impl Kernel for Quantize<'_> {
-    #[inline(always)]
-    unsafe fn run<V: Simd>(self) {
-        quantize::rows(self.x, self.columns, self.bytes, self.factors);
-    }
-}
-
-struct BuildTables<'a> {
-    matrix: &'a PackedMatrix,
-    x: &'a [f32],
-    tables: &'a mut [f32],
-}
-
-impl Kernel for BuildTables<'_> {
-    #[inline(always)]
-    unsafe fn run<V: Simd>(self) {
-        // SAFETY: the trait's contract.
-        unsafe {
-            match self.matrix.epilogue.shared {
-                Some([w_pos, w_neg]) => lookup::build::<V, 1>(self.x, [[w_pos, -w_neg]], self.tables),
-                None => lookup::build::<V, 2>(self.x, [[1.0, 0.0], [0.0, 1.0]], self.tables),
-            }
-        }
-    }
-}
-
-/// A row of activations times a group of rows, by [tables](lookup).
-struct LookUp<'a> {
-    matrix: &'a PackedMatrix,
-    tables: &'a [f32],
-    output: Output<'a>,
-    row: usize,
-    group: Group,
-}
-
-impl Kernel for LookUp<'_> {
-    #[inline(always)]
-    unsafe fn run<V: Simd>(self) {
-        if const { V::PERMUTES } {
-            // SAFETY: the trait's contract.
-            unsafe {
-                match self.matrix.epilogue.shared {
-                    Some(_) => self.rows::<V, 1>(),
-                    None => self.rows::<V, 2>(),
-                }
-            }
-        }
-    }
-}
-
-impl LookUp<'_> {
-    #[inline(always)]
-    unsafe fn rows<V: Simd, const PLANES: usize>(&self) {
-        let mut row = 0;
-        // SAFETY: groups have whole panels, and the vectors of a machine that permutes are panels.
-        unsafe {
-            while row + 4 * V::LANES <= self.group.rows {
-                self.vectors::<V, PLANES, 4>(row);
-                row += 4 * V::LANES;
-            }
-            while row < self.group.rows {
-                self.vectors::<V, PLANES, 1>(row);
-                row += V::LANES;
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn vectors<V: Simd, const PLANES: usize, const R: usize>(&self, row: usize) {
-        let Self { matrix: PackedMatrix { panels, epilogue, .. }, group, output, .. } = self;
-        let steps = panels.columns().div_ceil(STEP);
-        let first = group.first + row;
-        let mut y = [0.0; GROUP];
-        // SAFETY: the caller vouches for the rows; tables were built for all steps.
-        unsafe {
-            let sums = lookup::sums::<V, PLANES, R>(*group, row, steps, self.tables.as_ptr());
-            for (r, sums) in sums.into_iter().enumerate() {
-                let sum = if PLANES == 1 {
-                    sums[0]
-                } else {
-                    let neg = V::load(epilogue.w_neg.as_ptr().add(first + r * V::LANES));
-                    let neg = V::mul(V::mul(neg, V::splat(-1.0)), sums[PLANES - 1]);
-                    V::mul_add(V::load(epilogue.w_pos.as_ptr().add(first + r * V::LANES)), sums[0], neg)
-                };
-                V::store(y[r * V::LANES..][..V::LANES].as_mut_ptr(), sum);
-            }
-            let y = &mut y[..R * V::LANES];
-            epilogue.floats(first, y);
-            store(*output, panels.rows(), self.row, first, y);
-        }
-    }
-}
-
-/// A group of rows times rows of activations.
-#[derive(Clone, Copy)]
-struct Product<'a, T> {
-    matrix: &'a PackedMatrix,
-    x: &'a [T],
-    factors: &'a [f32],
-    output: Output<'a>,
-    group: Group,
-}
-
-impl<T> Product<'_, T> {
-    fn codes(&self, row: usize) -> Codes {
-        // SAFETY: the row is in the group.
-        let words = unsafe { self.group.words.add(row) };
-        Codes { words, step: self.group.rows, columns: self.matrix.columns() }
-    }
-
-    /// Stores the rows from `row` of the group on for an activation row.
-    #[inline(always)]
-    unsafe fn store(&self, row: usize, column: usize, y: &[f32]) {
-        // SAFETY: tasks differ in their rows or their columns.
-        unsafe { store(self.output, self.matrix.rows(), column, self.group.first + row, y) }
-    }
-}
-
-/// Stores what there is of `y`, the rows from `first` on, for an activation row; the others fill up a panel.
-///
-/// # Safety
-/// Nobody else writes these places.
-#[inline(always)]
-unsafe fn store(output: Output<'_>, rows: usize, column: usize, first: usize, y: &[f32]) {
-    let count = y.len().min(rows.saturating_sub(first));
-    // SAFETY: the caller's vow.
-    unsafe { output.slice(column * rows + first.min(rows), count).copy_from_slice(&y[..count]) }
-}
-
-/// The columns `.1 .. .2` with exact activations.
-struct FloatProduct<'a>(Product<'a, f32>, usize, usize);
-
-struct FloatTile<'a, D>(Product<'a, f32>, D);
-
-impl Kernel for FloatProduct<'_> {
-    #[inline(always)]
-    unsafe fn run<V: Simd>(self) {
-        let Self(product, from, to) = self;
-        let epilogue = &product.matrix.epilogue;
-        // SAFETY: the trait's contract.
-        unsafe {
-            match epilogue.shared {
-                Some(pair) => FloatTile(product, Shared(pair)).cover::<V>(from, to),
-                None => {
-                    let own = Own([epilogue.w_pos.as_ptr(), epilogue.w_neg.as_ptr()]);
-                    FloatTile(product, own).cover::<V>(from, to);
-                }
-            }
-        }
-    }
-}
-
-impl<D: Decode> FloatTile<'_, D> {
-    #[inline(always)]
-    unsafe fn cover<V: Simd>(&self, from: usize, to: usize) {
-        let rows = self.0.group.rows;
-        // SAFETY: the caller's vows.
-        unsafe {
-            if const { V::LANES == 16 } {
-                cover::<V, _, 2, 8, 4>(self, rows, from..to);
-            } else if to - from == 1 {
-                cover::<V, _, 4, 1, 1>(self, rows, from..to);
-            } else {
-                cover::<V, _, 2, 4, 4>(self, rows, from..to);
-            }
-        }
-    }
-}
-
-impl<V: Simd, D: Decode> Tile<V> for FloatTile<'_, D> {
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const C: usize>(&self, row: usize, column: usize, count: usize) {
-        let product = &self.0;
-        let columns = product.matrix.columns();
-        let x = clamped::<_, C>(count, |c| product.x[(column + c) * columns..].as_ptr());
-        // SAFETY: the caller's vows.
-        unsafe {
-            let sums =
-                tile::floats::<V, D, _, R, C>(product.codes(row), self.1, product.group.first + row, &x, Contiguous);
-            for c in 0..count {
-                for r in 0..R {
-                    let mut y = [0.0; 16];
-                    V::store(y.as_mut_ptr(), sums[r][c]);
-                    let y = &mut y[..V::LANES];
-                    let row = row + r * V::LANES;
-                    product.matrix.epilogue.floats(product.group.first + row, y);
-                    product.store(row, column + c, y);
-                }
-            }
-        }
-    }
-}
-
-/// The columns `.1 .. .2` with activations of 8 bits.
-struct IntegerProduct<'a>(Product<'a, u32>, usize, usize);
-
-struct IntegerTile<'a, const PLANES: usize>(Product<'a, u32>);
-
-impl Kernel for IntegerProduct<'_> {
-    #[inline(always)]
-    unsafe fn run<V: Simd>(self) {
-        let Self(product, from, to) = self;
-        let rows = product.group.rows;
-        let one = IntegerTile::<1>(product);
-        let two = IntegerTile::<2>(product);
-        // SAFETY: the trait's contract.
-        unsafe {
-            if const { V::LANES == 16 } {
-                match (product.matrix.epilogue.symmetric, to - from) {
-                    (true, 1) => cover::<V, _, 4, 1, 1>(&one, rows, from..to),
-                    (false, 1) => cover::<V, _, 4, 1, 1>(&two, rows, from..to),
-                    (true, _) => cover::<V, _, 2, 8, 4>(&one, rows, from..to),
-                    (false, _) => cover::<V, _, 2, 4, 4>(&two, rows, from..to),
-                }
-            } else if const { V::LANES == 4 } {
-                match (product.matrix.epilogue.symmetric, to - from) {
-                    (true, 1) => cover::<V, _, 2, 1, 1>(&one, rows, from..to),
-                    (false, 1) => cover::<V, _, 2, 1, 1>(&two, rows, from..to),
-                    (true, _) => cover::<V, _, 1, 4, 4>(&one, rows, from..to),
-                    (false, _) => cover::<V, _, 1, 4, 4>(&two, rows, from..to),
-                }
-            } else if product.matrix.epilogue.symmetric {
-                cover::<V, _, 2, 2, 2>(&one, rows, from..to);
-            } else {
-                cover::<V, _, 2, 1, 1>(&two, rows, from..to);
-            }
-        }
-    }
-}
-
-impl<V: Simd, const PLANES: usize> Tile<V> for IntegerTile<'_, PLANES> {
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const C: usize>(&self, row: usize, column: usize, count: usize) {
-        let product = &self.0;
-        let words = product.matrix.columns().div_ceil(4);
-        let x = clamped::<_, C>(count, |c| product.x[(column + c) * words..].as_ptr());
-        // SAFETY: the caller's vows.
-        unsafe {
-            let sums = tile::integers::<V, _, PLANES, R, C>(product.codes(row), &x, Contiguous);
-            for c in 0..count {
-                for r in 0..R {
-                    let (mut stored, mut y) = ([[0; 16]; 2], [0.0; 16]);
-                    for p in 0..PLANES {
-                        V::store_dots(stored[p].as_mut_ptr(), sums[r][c][p]);
-                    }
-                    let y = &mut y[..V::LANES];
-                    let (row, factor) = (row + r * V::LANES, product.factors[column + c]);
-                    let [first, second] = &stored;
-                    product.matrix.epilogue.integers(product.group.first + row, factor, [first, second], y);
-                    product.store(row, column + c, y);
-                }
-            }
-        }
     }
 }

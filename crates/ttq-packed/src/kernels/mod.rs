@@ -30,6 +30,7 @@ mod matrix;
 mod memory;
 mod panels;
 mod portable;
+mod product;
 mod quantize;
 mod simd;
 mod tile;

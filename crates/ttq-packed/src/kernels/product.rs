@@ -1,0 +1,276 @@
+//! The tasks of a matrix product: activations made ready, and a group of rows times some rows of activations.
+
+use super::epilogue::Epilogue;
+use super::level::Kernel;
+use super::memory::Output;
+use super::panels::{GROUP, Group, Panels, STEP};
+use super::simd::Simd;
+use super::tile::{self, Codes, Contiguous, Decode, Own, Shared, Tile, clamped, cover};
+use super::{lookup, quantize};
+
+/// Rows of activations to bytes.
+pub(super) struct Quantize<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) columns: usize,
+    pub(super) bytes: &'a mut [u32],
+    pub(super) factors: &'a mut [f32],
+}
+
+impl Kernel for Quantize<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Simd>(self) {
+        quantize::rows(self.x, self.columns, self.bytes, self.factors);
+    }
+}
+
+/// A row of activations to [tables](lookup).
+pub(super) struct BuildTables<'a> {
+    pub(super) epilogue: &'a Epilogue,
+    pub(super) x: &'a [f32],
+    pub(super) tables: &'a mut [f32],
+}
+
+impl Kernel for BuildTables<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Simd>(self) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            match self.epilogue.shared {
+                Some([w_pos, w_neg]) => lookup::build::<V, 1>(self.x, [[w_pos, -w_neg]], self.tables),
+                None => lookup::build::<V, 2>(self.x, [[1.0, 0.0], [0.0, 1.0]], self.tables),
+            }
+        }
+    }
+}
+
+/// A row of activations times a group of rows, by [tables](lookup).
+pub(super) struct LookUp<'a> {
+    pub(super) panels: &'a Panels,
+    pub(super) epilogue: &'a Epilogue,
+    pub(super) tables: &'a [f32],
+    pub(super) output: Output<'a>,
+    pub(super) row: usize,
+    pub(super) group: Group,
+}
+
+impl Kernel for LookUp<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Simd>(self) {
+        if const { V::PERMUTES } {
+            // SAFETY: the trait's contract.
+            unsafe {
+                match self.epilogue.shared {
+                    Some(_) => self.rows::<V, 1>(),
+                    None => self.rows::<V, 2>(),
+                }
+            }
+        }
+    }
+}
+
+impl LookUp<'_> {
+    #[inline(always)]
+    unsafe fn rows<V: Simd, const PLANES: usize>(&self) {
+        let mut row = 0;
+        // SAFETY: groups have whole panels, and the vectors of a machine that permutes are panels.
+        unsafe {
+            while row + 4 * V::LANES <= self.group.rows {
+                self.vectors::<V, PLANES, 4>(row);
+                row += 4 * V::LANES;
+            }
+            while row < self.group.rows {
+                self.vectors::<V, PLANES, 1>(row);
+                row += V::LANES;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn vectors<V: Simd, const PLANES: usize, const R: usize>(&self, row: usize) {
+        let Self { panels, epilogue, group, output, .. } = self;
+        let steps = panels.columns().div_ceil(STEP);
+        let first = group.first + row;
+        let mut y = [0.0; GROUP];
+        // SAFETY: the caller vouches for the rows; tables were built for all steps.
+        unsafe {
+            let sums = lookup::sums::<V, PLANES, R>(*group, row, steps, self.tables.as_ptr());
+            for (r, sums) in sums.into_iter().enumerate() {
+                let sum = if PLANES == 1 {
+                    sums[0]
+                } else {
+                    let neg = V::load(epilogue.w_neg.as_ptr().add(first + r * V::LANES));
+                    let neg = V::mul(V::mul(neg, V::splat(-1.0)), sums[PLANES - 1]);
+                    V::mul_add(V::load(epilogue.w_pos.as_ptr().add(first + r * V::LANES)), sums[0], neg)
+                };
+                V::store(y[r * V::LANES..][..V::LANES].as_mut_ptr(), sum);
+            }
+            let y = &mut y[..R * V::LANES];
+            epilogue.floats(first, y);
+            store(*output, panels.rows(), self.row, first, y);
+        }
+    }
+}
+
+/// A group of rows times rows of activations.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a, T> {
+    pub(super) panels: &'a Panels,
+    pub(super) epilogue: &'a Epilogue,
+    pub(super) x: &'a [T],
+    pub(super) factors: &'a [f32],
+    pub(super) output: Output<'a>,
+    pub(super) group: Group,
+}
+
+impl<T> Product<'_, T> {
+    fn codes(&self, row: usize) -> Codes {
+        // SAFETY: the row is in the group.
+        let words = unsafe { self.group.words.add(row) };
+        Codes { words, step: self.group.rows, columns: self.panels.columns() }
+    }
+
+    /// Stores the rows from `row` of the group on for an activation row.
+    #[inline(always)]
+    unsafe fn store(&self, row: usize, column: usize, y: &[f32]) {
+        // SAFETY: tasks differ in their rows or their columns.
+        unsafe { store(self.output, self.panels.rows(), column, self.group.first + row, y) }
+    }
+}
+
+/// Stores what there is of `y`, the rows from `first` on, for an activation row; the others fill up a panel.
+///
+/// # Safety
+/// Nobody else writes these places.
+#[inline(always)]
+unsafe fn store(output: Output<'_>, rows: usize, column: usize, first: usize, y: &[f32]) {
+    let count = y.len().min(rows.saturating_sub(first));
+    // SAFETY: the caller's vow.
+    unsafe { output.slice(column * rows + first.min(rows), count).copy_from_slice(&y[..count]) }
+}
+
+/// The columns `.1 .. .2` with exact activations.
+pub(super) struct FloatProduct<'a>(pub(super) Product<'a, f32>, pub(super) usize, pub(super) usize);
+
+struct FloatTile<'a, D>(Product<'a, f32>, D);
+
+impl Kernel for FloatProduct<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Simd>(self) {
+        let Self(product, from, to) = self;
+        let epilogue = product.epilogue;
+        // SAFETY: the trait's contract.
+        unsafe {
+            match epilogue.shared {
+                Some(pair) => FloatTile(product, Shared(pair)).cover::<V>(from, to),
+                None => {
+                    let own = Own([epilogue.w_pos.as_ptr(), epilogue.w_neg.as_ptr()]);
+                    FloatTile(product, own).cover::<V>(from, to);
+                }
+            }
+        }
+    }
+}
+
+impl<D: Decode> FloatTile<'_, D> {
+    #[inline(always)]
+    unsafe fn cover<V: Simd>(&self, from: usize, to: usize) {
+        let rows = self.0.group.rows;
+        // SAFETY: the caller's vows.
+        unsafe {
+            if const { V::LANES == 16 } {
+                cover::<V, _, 2, 8, 4>(self, rows, from..to);
+            } else if to - from == 1 {
+                cover::<V, _, 4, 1, 1>(self, rows, from..to);
+            } else {
+                cover::<V, _, 2, 4, 4>(self, rows, from..to);
+            }
+        }
+    }
+}
+
+impl<V: Simd, D: Decode> Tile<V> for FloatTile<'_, D> {
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const C: usize>(&self, row: usize, column: usize, count: usize) {
+        let product = &self.0;
+        let columns = product.panels.columns();
+        let x = clamped::<_, C>(count, |c| product.x[(column + c) * columns..].as_ptr());
+        // SAFETY: the caller's vows.
+        unsafe {
+            let sums =
+                tile::floats::<V, D, _, R, C>(product.codes(row), self.1, product.group.first + row, &x, Contiguous);
+            for c in 0..count {
+                for r in 0..R {
+                    let mut y = [0.0; 16];
+                    V::store(y.as_mut_ptr(), sums[r][c]);
+                    let y = &mut y[..V::LANES];
+                    let row = row + r * V::LANES;
+                    product.epilogue.floats(product.group.first + row, y);
+                    product.store(row, column + c, y);
+                }
+            }
+        }
+    }
+}
+
+/// The columns `.1 .. .2` with activations of 8 bits.
+pub(super) struct IntegerProduct<'a>(pub(super) Product<'a, u32>, pub(super) usize, pub(super) usize);
+
+struct IntegerTile<'a, const PLANES: usize>(Product<'a, u32>);
+
+impl Kernel for IntegerProduct<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Simd>(self) {
+        let Self(product, from, to) = self;
+        let rows = product.group.rows;
+        let one = IntegerTile::<1>(product);
+        let two = IntegerTile::<2>(product);
+        // SAFETY: the trait's contract.
+        unsafe {
+            if const { V::LANES == 16 } {
+                match (product.epilogue.symmetric, to - from) {
+                    (true, 1) => cover::<V, _, 4, 1, 1>(&one, rows, from..to),
+                    (false, 1) => cover::<V, _, 4, 1, 1>(&two, rows, from..to),
+                    (true, _) => cover::<V, _, 2, 8, 4>(&one, rows, from..to),
+                    (false, _) => cover::<V, _, 2, 4, 4>(&two, rows, from..to),
+                }
+            } else if const { V::LANES == 4 } {
+                match (product.epilogue.symmetric, to - from) {
+                    (true, 1) => cover::<V, _, 2, 1, 1>(&one, rows, from..to),
+                    (false, 1) => cover::<V, _, 2, 1, 1>(&two, rows, from..to),
+                    (true, _) => cover::<V, _, 1, 4, 4>(&one, rows, from..to),
+                    (false, _) => cover::<V, _, 1, 4, 4>(&two, rows, from..to),
+                }
+            } else if product.epilogue.symmetric {
+                cover::<V, _, 2, 2, 2>(&one, rows, from..to);
+            } else {
+                cover::<V, _, 2, 1, 1>(&two, rows, from..to);
+            }
+        }
+    }
+}
+
+impl<V: Simd, const PLANES: usize> Tile<V> for IntegerTile<'_, PLANES> {
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const C: usize>(&self, row: usize, column: usize, count: usize) {
+        let product = &self.0;
+        let words = product.panels.columns().div_ceil(4);
+        let x = clamped::<_, C>(count, |c| product.x[(column + c) * words..].as_ptr());
+        // SAFETY: the caller's vows.
+        unsafe {
+            let sums = tile::integers::<V, _, PLANES, R, C>(product.codes(row), &x, Contiguous);
+            for c in 0..count {
+                for r in 0..R {
+                    let (mut stored, mut y) = ([[0; 16]; 2], [0.0; 16]);
+                    for p in 0..PLANES {
+                        V::store_dots(stored[p].as_mut_ptr(), sums[r][c][p]);
+                    }
+                    let y = &mut y[..V::LANES];
+                    let (row, factor) = (row + r * V::LANES, product.factors[column + c]);
+                    let [first, second] = &stored;
+                    product.epilogue.integers(product.group.first + row, factor, [first, second], y);
+                    product.store(row, column + c, y);
+                }
+            }
+        }
+    }
+}
