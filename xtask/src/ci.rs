@@ -28,6 +28,7 @@ pub(crate) fn run() -> Result<()> {
     let mut times: Vec<(&str, Duration)> = Vec::new();
     let start = Instant::now();
     crate::rules::run()?;
+    crate::delegate::check()?;
     times.push(("house rules", start.elapsed()));
     for Step { name, arguments, rustdocflags } in STEPS {
         let start = Instant::now();

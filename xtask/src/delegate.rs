@@ -102,6 +102,11 @@ const HEADER: &str = "\
 
 ";
 
+/// Fails where the file is not what would be written.
+pub(crate) fn check() -> Result<()> {
+    Delegate { check: true }.run()
+}
+
 impl Delegate {
     pub(crate) fn run(&self) -> Result<()> {
         let root = crate::root();

@@ -19,7 +19,7 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Checks everything, cheapest first: format, house rules, clippy, tests, documentation.
+    /// Checks everything, cheapest first: house rules, generated files, format, clippy, tests, documentation.
     Ci,
     /// Checks the house rules alone.
     Rules,

@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::simd::{COLUMNS, Kernel, Level, MAX_ROWS, Vector};
+use super::simd::{COLUMNS, Kernel, Level, MAX_LANES, MAX_ROWS, Vector};
 use super::{Geometry, Shared, copy, with_scratch};
 
 /// Places of a strip, about: few enough for the caches, enough to spread the work at its ends.
@@ -194,11 +194,23 @@ fn gather(from: &[f32], stride: usize, to: &mut [f32]) -> usize {
     let n = from.len().div_ceil(stride);
     let to = &mut to[..n];
     if stride == 1 {
-        to.copy_from_slice(from);
+        copy_row(from, to);
     } else {
         to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, from)| *to = *from);
     }
     n
+}
+
+/// Copies a row of an image: too short for a call into the C library to pay.
+fn copy_row(from: &[f32], to: &mut [f32]) {
+    let (from_eights, from_rest) = from.as_chunks::<8>();
+    let (to_eights, to_rest) = to.as_chunks_mut::<8>();
+    for (to, from) in to_eights.iter_mut().zip(from_eights) {
+        *to = *from;
+    }
+    for (to, from) in to_rest.iter_mut().zip(from_rest) {
+        *to = *from;
+    }
 }
 
 /// The part of a result that one list of taps makes: every `step`-th row and column from `start`.
@@ -571,13 +583,13 @@ unsafe fn weight_tile<V: Vector>(
                 }
             }
         }
-        // (Written as loops: `map` would keep the vectors in memory.)
-        let mut result = [[0.0; COLUMNS]; MAX_ROWS];
-        for (result, sums) in result.iter_mut().zip(&sums).take(V::ROWS) {
-            for (result, sum) in result.iter_mut().zip(sums) {
-                *result = sum.sum();
+        // Sums leave the registers by stores alone: whatever else reads them makes the compiler keep them in memory.
+        let mut lanes = [[[0.0_f32; MAX_LANES]; COLUMNS]; MAX_ROWS];
+        for (lanes, sums) in lanes.iter_mut().zip(&sums).take(V::ROWS) {
+            for (lanes, sum) in lanes.iter_mut().zip(sums) {
+                sum.store(lanes.as_mut_ptr());
             }
         }
-        result
+        lanes.map(|row| row.map(|lanes| lanes.iter().sum()))
     }
 }

@@ -68,11 +68,12 @@ pub(crate) trait Vector: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `self + a * b`
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
-    unsafe fn sum(self) -> f32;
 }
 
 /// Vectors in a row of a register tile.
 pub(crate) const COLUMNS: usize = 3;
+/// The largest [`Vector::LANES`].
+pub(crate) const MAX_LANES: usize = 16;
 /// The largest [`Vector::ROWS`].
 pub(crate) const MAX_ROWS: usize = 8;
 
@@ -109,11 +110,6 @@ impl Vector for Portable {
             true => a.0[i].mul_add(b.0[i], self.0[i]),
             false => self.0[i] + a.0[i] * b.0[i],
         }))
-    }
-
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        (self.0[0] + self.0[2]) + (self.0[1] + self.0[3])
     }
 }
 
@@ -162,16 +158,6 @@ mod x86 {
             // SAFETY: see `splat`.
             Self(unsafe { _mm256_fmadd_ps(a.0, b.0, self.0) })
         }
-
-        #[inline(always)]
-        unsafe fn sum(self) -> f32 {
-            // SAFETY: see `splat`; the halves of a register are two registers of SSE.
-            unsafe {
-                let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
-                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-                _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-            }
-        }
     }
 
     #[derive(Clone, Copy)]
@@ -203,12 +189,6 @@ mod x86 {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: see `splat`.
             Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
-        }
-
-        #[inline(always)]
-        unsafe fn sum(self) -> f32 {
-            // SAFETY: see `splat`.
-            unsafe { _mm512_reduce_add_ps(self.0) }
         }
     }
 }
