@@ -8,12 +8,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn_std::{BoolStore, DType};
-use burn_store::pytorch::PytorchReader;
 use burn_store::{BurnpackStore, ModuleStore, TensorSnapshot};
 use clap::ValueEnum;
 use serde::Serialize;
 use ttq_packed::file::{self, Dtype};
 use ttq_packed::{DenseTensor, PackedModel};
+
+use crate::pytorch;
 
 /// Kinds of files, told apart by their first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -23,7 +24,7 @@ pub(crate) enum Format {
     TtqPacked,
     /// Any other safetensors file.
     Safetensors,
-    /// PyTorch's: zip, tar, or the pickles of versions before 1.6.
+    /// PyTorch's: a zip file, or the pickles of versions before 1.6.
     Pytorch,
     /// Burn's own.
     Burnpack,
@@ -98,14 +99,17 @@ fn sniff(bytes: &[u8]) -> Result<Format> {
     // A safetensors header begins behind its length, of which no real one needs the upper four bytes. Its lower ones may be anything,
     // so this comes before the other signatures.
     let header = bytes.get(8) == Some(&b'{');
-    let zip_or_tar = bytes.starts_with(b"PK\x03\x04") || bytes.get(257..262) == Some(b"ustar");
-    let pickle = matches!(bytes, [0x80, 2..=5, ..]);
+    let tar = bytes.get(257..262) == Some(b"ustar");
     if header && bytes[4..8] == [0; 4] {
         Ok(Format::Safetensors)
     } else if bytes.starts_with(b"NRUB") {
         Ok(Format::Burnpack)
-    } else if zip_or_tar || pickle {
+    } else if bytes.starts_with(pytorch::ZIP) || bytes.starts_with(pytorch::PICKLES) {
         Ok(Format::Pytorch)
+    } else if tar || matches!(bytes, [0x80, 2..=5, ..]) {
+        bail!(
+            "is a tar file or a pickle, and PyTorch's files since version 0.1.10 are neither: save the tensors again as safetensors"
+        )
     } else if header {
         Ok(Format::Safetensors)
     } else {
@@ -114,12 +118,8 @@ fn sniff(bytes: &[u8]) -> Result<Format> {
 }
 
 fn pytorch(path: &Path, key: Option<&str>) -> Result<BTreeMap<String, DenseTensor>> {
-    let reader = match key {
-        Some(key) => PytorchReader::with_top_level_key(path, key),
-        None => PytorchReader::new(path),
-    };
-    let reader = reader.map_err(|error| anyhow!("cannot be read as a PyTorch checkpoint: {error}"))?;
-    reader.into_tensors().into_iter().map(|(name, snapshot)| Ok((name.clone(), tensor(&name, &snapshot)?))).collect()
+    let snapshots = pytorch::tensors(path, key)?;
+    snapshots.iter().map(|(name, snapshot)| Ok((name.clone(), tensor(name, snapshot)?))).collect()
 }
 
 fn burnpack(path: &Path) -> Result<BTreeMap<String, DenseTensor>> {

@@ -4,6 +4,7 @@ mod checkpoint;
 mod inspect;
 mod output;
 mod pack;
+mod pytorch;
 mod recognition;
 mod summary;
 mod table;

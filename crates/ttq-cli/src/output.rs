@@ -35,6 +35,9 @@ impl Output {
     pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let fail = || format!("{}: cannot be written", path.display());
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            bail!("{}: cannot be written: there is no folder {}", path.display(), folder.display());
+        }
         let mut builder = tempfile::Builder::new();
         builder.prefix(".ttq-").suffix(".tmp");
         // What a program creates is readable by whoever the user's umask allows, and not by the user alone as temporary files are.

@@ -26,7 +26,7 @@ use crate::file::TernaryWeight;
 /// let weight = recognize(&[0.5, 0.0, -0.7, 0.0, 0.0, 0.5], &[2, 3], 0).unwrap();
 /// assert_eq!(weight.codes().unpack(), [1, 0, -1, 0, 0, 1]);
 /// assert_eq!(weight.scales(), [[0.5, 0.7]]);
-/// assert!(recognize(&[0.5, 0.0, -0.7, 0.0, 0.0, 0.6], &[2, 3], 0).is_none());
+/// assert!(recognize(&[0.5, 0.6, -0.7, 0.0, 0.0, 0.5], &[2, 3], 0).is_none());
 /// ```
 pub fn recognize(values: &[f32], shape: &[usize], output_axis: usize) -> Option<TernaryWeight> {
     let channels = *shape.get(output_axis)?;
