@@ -11,7 +11,7 @@ use burn_std::{BoolStore, DType};
 use burn_store::{BurnpackStore, ModuleStore, TensorSnapshot};
 use clap::ValueEnum;
 use serde::Serialize;
-use ttq_packed::file::{self, Dtype};
+use ttq_packed::file::{self, Container, Dtype};
 use ttq_packed::{DenseTensor, PackedModel};
 
 use crate::pytorch;
@@ -80,7 +80,7 @@ pub(crate) fn read(path: &Path, key: Option<&str>) -> Result<Contents> {
     let size = bytes.len();
     let (layout, tensors, config) = match format {
         Format::Safetensors | Format::TtqPacked => {
-            let (tensors, mut metadata) = file::read_tensors(&bytes).with_context(here)?;
+            let Container { tensors, mut metadata } = Container::read(&bytes).with_context(here)?;
             if metadata.contains_key(file::KEY) {
                 return Ok(Contents::Packed(PackedModel::read(&bytes).with_context(here)?, bytes));
             }

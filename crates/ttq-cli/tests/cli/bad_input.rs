@@ -70,18 +70,45 @@ fn a_packed_file_that_is_damaged() {
 }
 
 #[test]
-fn a_checkpoint_that_is_damaged() {
+fn a_checkpoint_that_was_cut_off() {
     let folder = folder();
     files::write_burnpack(&folder.path().join("net.bpk"), &files::network());
-    for (file, kind) in [("net.pt", "PyTorch"), ("net.bpk", "burnpack"), ("net.safetensors", "")] {
+    files::write_pytorch_zip(&folder.path().join("new.pt"), &files::floats());
+    for file in ["net.pt", "new.pt", "net.bpk", "net.safetensors"] {
         let bytes = fs::read(folder.path().join(file)).unwrap();
         for keep in [20, bytes.len() / 4, bytes.len() / 2, bytes.len() - 1] {
             fs::write(folder.path().join("cut"), &bytes[..keep]).unwrap();
             let sentence = error(folder.path(), &["pack", "cut"]);
-            assert!(sentence.starts_with("cut: "), "{kind} {keep}: {sentence}");
+            assert!(sentence.starts_with("cut: "), "{file} {keep}: {sentence}");
         }
     }
     assert!(!folder.path().join("cut.ttq.safetensors").exists());
+}
+
+#[test]
+fn a_zip_of_pytorch_whose_storage_is_damaged() {
+    let folder = folder();
+    files::write_pytorch_zip(&folder.path().join("new.pt"), &files::floats());
+    let mut bytes = fs::read(folder.path().join("new.pt")).unwrap();
+    let scale = files::CONV[0].to_le_bytes();
+    let at = bytes.windows(4).position(|window| window == scale).unwrap();
+    bytes[at] ^= 1;
+    fs::write(folder.path().join("flipped.pt"), bytes).unwrap();
+    let sentence = error(folder.path(), &["pack", "flipped.pt"]);
+    assert!(sentence.starts_with("flipped.pt: is damaged") && sentence.contains("archive/data/0"), "{sentence}");
+}
+
+#[test]
+fn files_of_pytorch_that_are_not_read() {
+    let folder = folder();
+    let mut tar = vec![0; 600];
+    tar[..4].copy_from_slice(b"name");
+    tar[257..262].copy_from_slice(b"ustar");
+    for (file, bytes) in [("net.tar", &tar[..]), ("net.pkl", b"\x80\x02}.")] {
+        fs::write(folder.path().join(file), bytes).unwrap();
+        let sentence = error(folder.path(), &["pack", file]);
+        assert!(sentence.starts_with(&format!("{file}: is a tar file or a pickle")), "{sentence}");
+    }
 }
 
 #[test]

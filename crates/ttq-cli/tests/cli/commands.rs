@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use ttq_packed::file::Dtype;
+use ttq_packed::file::{Container, Dtype};
 use ttq_packed::{Codes, Coding, PackedModel, TernaryWeight};
 
 use crate::files::{self, CONV, FC};
@@ -165,7 +165,7 @@ fn unpack_gives_the_tensors_that_were_packed() {
         text(folder.path(), arguments);
         let answer = json(folder.path(), &["unpack", "net.ttq.safetensors", "--force"]);
         let output = folder.path().join("net.float.safetensors");
-        assert_eq!(files::read_safetensors(&output).0, files::network());
+        assert_eq!(files::read_safetensors(&output).tensors, files::network());
         let expected = json!({
             "file": "net.ttq.safetensors", "output": "net.float.safetensors", "integers": false, "weights": 2, "tensors": 6,
             "output_bytes": fs::metadata(output).unwrap().len(),
@@ -179,7 +179,7 @@ fn unpack_gives_integers_and_scales() {
     let folder = folder();
     let answer = json(folder.path(), &["unpack", "net.ttq.safetensors", "--integers"]);
     assert_eq!(answer["output"], "net.integers.safetensors");
-    let (tensors, metadata) = files::read_safetensors(&folder.path().join("net.integers.safetensors"));
+    let Container { tensors, metadata } = files::read_safetensors(&folder.path().join("net.integers.safetensors"));
     let codes = &tensors["fc.weight.codes"];
     assert_eq!((codes.dtype(), codes.shape()), (Dtype::I8, &[2, 6][..]));
     let integers: Vec<i8> = codes.as_bytes().iter().map(|&byte| byte as i8).collect();
@@ -203,7 +203,7 @@ fn a_configuration_goes_through_unpack_and_pack() {
     text(folder.path(), &["pack", "b.safetensors", "-o", "c.safetensors"]);
     assert_eq!(files::packed(&folder.path().join("c.safetensors")), model);
     text(folder.path(), &["unpack", "a.safetensors", "--integers", "-o", "d.safetensors"]);
-    let (_, metadata) = files::read_safetensors(&folder.path().join("d.safetensors"));
+    let Container { metadata, .. } = files::read_safetensors(&folder.path().join("d.safetensors"));
     let description: Value = serde_json::from_str(&metadata["ttq-integers"]).unwrap();
     assert_eq!(description["config"], "{\"layers\": 20}");
 }

@@ -1,13 +1,16 @@
 //! Small checkpoints of every format, written without the frameworks they come from.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 
 use burn_store::{BurnpackWriter, ModuleStore, SafetensorsStore};
 use safetensors::tensor::TensorView;
-use ttq_packed::file::{self, Dtype};
+use ttq_packed::file::{Container, Dtype};
 use ttq_packed::{DenseTensor, PackedModel};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
 
 /// Tensors of a checkpoint.
 pub(crate) type Tensors = BTreeMap<String, DenseTensor>;
@@ -62,40 +65,61 @@ pub(crate) fn write_burnpack(path: &Path, tensors: &Tensors) {
 
 /// Writes a PyTorch file of float tensors as versions before 1.6 did; a `prefix` nests them in a dictionary of that name.
 pub(crate) fn write_pytorch(path: &Path, tensors: &Tensors, prefix: Option<&str>) {
+    let mut keys = b"\x80\x02](".to_vec();
+    let mut storages = Vec::new();
+    for (key, tensor) in tensors.values().enumerate() {
+        pickle_string(&mut keys, &key.to_string());
+        storages.extend((tensor.as_bytes().len() as u64 / 4).to_le_bytes());
+        storages.extend(tensor.as_bytes());
+    }
+    keys.extend(b"e.");
+    let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+    let version = b"\x80\x02\x4d\xe9\x03.";
+    let system = b"\x80\x02}.";
+    let main = pickle_tensors(tensors, prefix, b"N");
+    fs::write(path, [&magic[..], version, system, &main, &keys, &storages].concat()).unwrap();
+}
+
+/// The same as versions since 1.6 do.
+pub(crate) fn write_pytorch_zip(path: &Path, tensors: &Tensors) {
+    let mut archive = ZipWriter::new(File::create(path).unwrap());
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    let mut entry = |name: String, bytes: &[u8]| {
+        archive.start_file(name, options).unwrap();
+        archive.write_all(bytes).unwrap();
+    };
+    entry("archive/data.pkl".into(), &pickle_tensors(tensors, None, b""));
+    tensors.values().enumerate().for_each(|(key, tensor)| entry(format!("archive/data/{key}"), tensor.as_bytes()));
+    archive.finish().unwrap();
+}
+
+/// A dictionary of tensors, each in a storage of its own, numbered; `view` is what old versions say of a storage that is part of another.
+fn pickle_tensors(tensors: &Tensors, prefix: Option<&str>, view: &[u8]) -> Vec<u8> {
     let mut main = b"\x80\x02}".to_vec();
     if let Some(prefix) = prefix {
         pickle_string(&mut main, prefix);
         main.push(b'}');
     }
-    let mut keys = b"\x80\x02](".to_vec();
-    let mut data = Vec::new();
     for (key, (name, tensor)) in tensors.iter().enumerate() {
-        let elements: usize = tensor.shape().iter().product();
+        let shape = tensor.shape();
         pickle_string(&mut main, name);
         main.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
         pickle_string(&mut main, "storage");
         main.extend(b"ctorch\nFloatStorage\n");
         pickle_string(&mut main, &key.to_string());
         pickle_string(&mut main, "cpu");
-        pickle_integer(&mut main, elements);
-        main.extend(b"NtQ");
+        pickle_integer(&mut main, shape.iter().product());
+        main.extend(view);
+        main.extend(b"tQ");
         pickle_integer(&mut main, 0);
         main.push(b'(');
-        tensor.shape().iter().for_each(|&dim| pickle_integer(&mut main, dim));
+        shape.iter().for_each(|&dim| pickle_integer(&mut main, dim));
         main.extend(b"t(");
-        let strides = (0..tensor.shape().len()).map(|axis| tensor.shape()[axis + 1..].iter().product());
-        strides.for_each(|stride| pickle_integer(&mut main, stride));
+        (0..shape.len()).for_each(|axis| pickle_integer(&mut main, shape[axis + 1..].iter().product()));
         main.extend(b"t\x89}tRs");
-        pickle_string(&mut keys, &key.to_string());
-        data.extend((elements as u64).to_le_bytes());
-        data.extend(tensor.as_bytes());
     }
     main.extend(if prefix.is_some() { &b"s."[..] } else { b"." });
-    keys.extend(b"e.");
-    let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
-    let version = b"\x80\x02\x4d\xe9\x03.";
-    let system = b"\x80\x02}.";
-    fs::write(path, [&magic[..], version, system, &main, &keys, &data].concat()).unwrap();
+    main
 }
 
 fn pickle_string(bytes: &mut Vec<u8>, text: &str) {
@@ -115,6 +139,6 @@ pub(crate) fn packed(path: &Path) -> PackedModel {
 }
 
 /// Tensors and metadata of a safetensors file.
-pub(crate) fn read_safetensors(path: &Path) -> (Tensors, BTreeMap<String, String>) {
-    file::read_tensors(&fs::read(path).unwrap()).unwrap()
+pub(crate) fn read_safetensors(path: &Path) -> Container {
+    Container::read(&fs::read(path).unwrap()).unwrap()
 }

@@ -20,13 +20,17 @@ fn burnpack_files_are_packed_with_burns_axes() {
 }
 
 #[test]
-fn pytorch_files_of_old_versions_are_packed() {
+fn pytorch_files_of_old_and_new_versions_are_packed() {
     let folder = tempfile::tempdir().unwrap();
-    files::write_pytorch(&folder.path().join("net.pt"), &files::floats(), None);
-    let answer = json(folder.path(), &["pack", "net.pt"]);
-    assert_eq!((&answer["format"], &answer["other"]["tensors"]), (&json!("pytorch"), &json!(3)));
-    text(folder.path(), &["unpack", "net.ttq.safetensors"]);
-    assert_eq!(files::read_safetensors(&folder.path().join("net.float.safetensors")).0, files::floats());
+    files::write_pytorch(&folder.path().join("old.pt"), &files::floats(), None);
+    files::write_pytorch_zip(&folder.path().join("new.pt"), &files::floats());
+    for version in ["old", "new"] {
+        let answer = json(folder.path(), &["pack", &format!("{version}.pt")]);
+        assert_eq!((&answer["format"], &answer["other"]["tensors"]), (&json!("pytorch"), &json!(3)));
+        text(folder.path(), &["unpack", &format!("{version}.ttq.safetensors")]);
+        let output = folder.path().join(format!("{version}.float.safetensors"));
+        assert_eq!(files::read_safetensors(&output).tensors, files::floats());
+    }
 }
 
 #[test]

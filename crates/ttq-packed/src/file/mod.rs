@@ -235,18 +235,29 @@ pub fn stored_codes(file: &[u8]) -> Result<BTreeMap<String, (Coding, usize)>, Fi
     stored.collect()
 }
 
-/// Tensors and metadata of any safetensors file, read with the same care: no panic, and errors that name the tensor.
-///
-/// # Errors
-/// [`FileError`], for what is no safetensors file.
-pub fn read_tensors(file: &[u8]) -> Result<(BTreeMap<String, DenseTensor>, BTreeMap<String, String>), FileError> {
-    let (stored, metadata) = header::read(file)?;
-    let mut tensors = BTreeMap::new();
-    for (name, tensor) in stored {
-        let tensor = dense(&name, tensor)?;
-        tensors.insert(name, tensor);
+/// The contents of any safetensors file.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Container {
+    /// Its tensors.
+    pub tensors: BTreeMap<String, DenseTensor>,
+    /// Its metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Container {
+    /// Reads any safetensors file as carefully as a packed one: no panic, and errors that name the tensor.
+    ///
+    /// # Errors
+    /// [`FileError`], for what is no safetensors file.
+    pub fn read(file: &[u8]) -> Result<Self, FileError> {
+        let (stored, metadata) = header::read(file)?;
+        let mut tensors = BTreeMap::new();
+        for (name, tensor) in stored {
+            let tensor = dense(&name, tensor)?;
+            tensors.insert(name, tensor);
+        }
+        Ok(Self { tensors, metadata })
     }
-    Ok((tensors, metadata))
 }
 
 fn dense(name: &str, StoredTensor { dtype, shape, bytes }: StoredTensor) -> Result<DenseTensor, FileError> {

@@ -159,7 +159,7 @@ fn codes_and_tensors_of_a_file_are_told_without_its_model() {
     model.weights.insert("small".into(), random::weight(&mut rng, &[2, 3], 0.5, false));
     model.weights.insert("large".into(), random::weight(&mut rng, &[64, 64], 0.9, true));
     let file = model.write(Coding::Archive).unwrap();
-    let (tensors, metadata) = file::read_tensors(&file).unwrap();
+    let file::Container { tensors, metadata } = file::Container::read(&file).unwrap();
     assert_eq!(tensors.len(), model.tensors.len() + 4);
     assert!(model.tensors.iter().all(|(name, tensor)| tensors[name] == *tensor));
     assert_eq!(metadata.keys().collect::<Vec<_>>(), [file::KEY]);
