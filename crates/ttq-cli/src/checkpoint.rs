@@ -88,8 +88,8 @@ pub(crate) fn read(path: &Path, key: Option<&str>) -> Result<Contents> {
             let layout = if producer == Some("burn") { Layout::Burn } else { Layout::Pytorch };
             (layout, tensors, metadata.remove("config"))
         }
-        Format::Pytorch => (Layout::Pytorch, guarded(|| pytorch(path, key)).with_context(here)?, None),
-        Format::Burnpack => (Layout::Burn, guarded(|| burnpack(path)).with_context(here)?, None),
+        Format::Pytorch => (Layout::Pytorch, guarded(|| pytorch(path, key, size)).with_context(here)?, None),
+        Format::Burnpack => (Layout::Burn, guarded(|| burnpack(path, size)).with_context(here)?, None),
     };
     Ok(Contents::Checkpoint(Checkpoint { format, layout, tensors, config, bytes: size }))
 }
@@ -117,16 +117,16 @@ fn sniff(bytes: &[u8]) -> Result<Format> {
     }
 }
 
-fn pytorch(path: &Path, key: Option<&str>) -> Result<BTreeMap<String, DenseTensor>> {
+fn pytorch(path: &Path, key: Option<&str>, size: usize) -> Result<BTreeMap<String, DenseTensor>> {
     let snapshots = pytorch::tensors(path, key)?;
-    snapshots.iter().map(|(name, snapshot)| Ok((name.clone(), tensor(name, snapshot)?))).collect()
+    snapshots.iter().map(|(name, snapshot)| Ok((name.clone(), tensor(name, snapshot, size)?))).collect()
 }
 
-fn burnpack(path: &Path) -> Result<BTreeMap<String, DenseTensor>> {
+fn burnpack(path: &Path, size: usize) -> Result<BTreeMap<String, DenseTensor>> {
     let mut store = BurnpackStore::from_file(path).auto_extension(false);
     let snapshots =
         store.get_all_snapshots().map_err(|error| anyhow!("cannot be read as a burnpack checkpoint: {error}"))?;
-    snapshots.iter().map(|(name, snapshot)| Ok((name.clone(), tensor(name, snapshot)?))).collect()
+    snapshots.iter().map(|(name, snapshot)| Ok((name.clone(), tensor(name, snapshot, size)?))).collect()
 }
 
 /// burn-store panics on some damaged files: that is an error like others, and no stack trace.
@@ -138,7 +138,13 @@ fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
     result.unwrap_or_else(|_| bail!("is damaged so that burn-store gave up: fetch or save it again"))
 }
 
-fn tensor(name: &str, snapshot: &TensorSnapshot) -> Result<DenseTensor> {
+/// A tensor of a file of `size` bytes, which is no larger: burn-store allocates whatever a shape takes.
+fn tensor(name: &str, snapshot: &TensorSnapshot, size: usize) -> Result<DenseTensor> {
+    let shape = snapshot.shape.to_vec();
+    let elements = shape.iter().try_fold(1, |product: usize, &dim| product.checked_mul(dim));
+    if elements.is_none_or(|elements| elements > size) {
+        bail!("tensor `{name}` has the shape {shape:?}, more than the file holds: fetch or save it again");
+    }
     let data = snapshot.to_data().map_err(|error| anyhow!("tensor `{name}` cannot be read: {error}"))?;
     let Some(dtype) = dtype(data.dtype) else {
         bail!("tensor `{name}` has the type {:?}, which safetensors has not: convert it to float32", data.dtype);

@@ -70,7 +70,11 @@ fn pickled_storages(path: &Path, mut file: BufReader<File>) -> Result<(Arc<LazyD
         storages.lock().map_err(|_| anyhow!("a reader before this one panicked"))?.set_storage_keys(names.clone());
     }
     file.seek(SeekFrom::Start(tensors))?;
-    // The tensors say how long each storage is.
+    // The tensors say how long each storage is, in a damaged file perhaps longer than there is memory. Where the storage is no longer
+    // than the file, one byte at the file's length is none.
     read_pickle_with_data(&mut file, source.clone()).map_err(unreadable)?;
+    for name in &names {
+        source.read_range(name, end as usize, 1).with_context(|| format!("storage {name} is longer than the file"))?;
+    }
     Ok((source, names))
 }

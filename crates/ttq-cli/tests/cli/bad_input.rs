@@ -99,6 +99,26 @@ fn a_zip_of_pytorch_whose_storage_is_damaged() {
 }
 
 #[test]
+fn a_pytorch_file_that_asks_for_more_memory_than_it_is_long() {
+    let folder = folder();
+    let file = fs::read(folder.path().join("net.pt")).unwrap();
+    let integer = |number: i32| [&b"J"[..], &number.to_le_bytes()].concat();
+    // The convolution's storage has 72 elements; its shape is the only one that begins 2, 4.
+    let cases = [
+        (integer(72), "storage 0 is longer than the file"),
+        ([integer(2), integer(4)].concat(), "tensor `conv.weight` has the shape [2147483647, 4, 3, 3]"),
+    ];
+    for (number, reason) in cases {
+        let mut file = file.clone();
+        let at = file.windows(number.len()).position(|window| window == number).unwrap();
+        file[at..at + 5].copy_from_slice(&integer(i32::MAX));
+        fs::write(folder.path().join("absurd.pt"), file).unwrap();
+        let sentence = error(folder.path(), &["pack", "absurd.pt"]);
+        assert!(sentence.starts_with("absurd.pt: ") && sentence.contains(reason), "{sentence}");
+    }
+}
+
+#[test]
 fn files_of_pytorch_that_are_not_read() {
     let folder = folder();
     let mut tar = vec![0; 600];

@@ -29,7 +29,7 @@
 //!
 //! | name | type, shape | content |
 //! |---|---|---|
-//! | `NAME.codes` | `U8 [bytes]` | codes in row-major order of the weight's shape, four in a byte ([`codes`](crate::codes)) or entropy-coded ([`archive`](crate::archive)) |
+//! | `NAME.codes` | `U8 [bytes]` | codes in row-major order of the weight's shape, four in a byte ([`codes`](crate::codes)) or entropy-coded ([`archive`]) |
 //! | `NAME.scales` | `F32 [1, 2]` or `F32 [channels, 2]` | columns `w_pos`, `w_neg`, finite and not negative; one row, or one for each output channel |
 //!
 //! Its values are `+w_pos`, `0` and `-w_neg` where the codes are +1, 0, -1. Every other tensor of the model is there under its own name, of
