@@ -6,6 +6,7 @@
 //! | [`codes`] | two bits for each of -1, 0, +1 |
 //! | [`file`](mod@file) | a model in a safetensors file: codes, scales, every other tensor; its specification |
 //! | [`archive`] | codes at their entropy, for files that are kept or sent |
+//! | [`recognize`](recognize()) | ternary weights among full-precision tensors |
 //! | [`kernels`] | products with packed weights |
 //!
 //! ```no_run
@@ -39,6 +40,8 @@ pub mod archive;
 pub mod codes;
 pub mod file;
 pub mod kernels;
+mod recognize;
 
 pub use codes::{Codes, CodesError};
 pub use file::{Coding, DenseTensor, Dtype, FileError, PackedModel, TernaryWeight};
+pub use recognize::recognize;

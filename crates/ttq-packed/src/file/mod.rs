@@ -196,12 +196,10 @@ impl PackedModel {
             let weight = decode(&name, layout, &codes, &scales)?;
             model.weights.insert(name, weight);
         }
-        for (name, StoredTensor { dtype, shape, bytes }) in tensors {
+        for (name, tensor) in tensors {
             model.check_name(&name)?;
-            match DenseTensor::new(dtype, shape.into_owned(), bytes.into_owned()) {
-                Ok(tensor) => model.tensors.insert(name, tensor),
-                Err(cause) => return Err(FileError::Tensor { name, cause }),
-            };
+            let tensor = dense(&name, tensor)?;
+            model.tensors.insert(name, tensor);
         }
         Ok(model)
     }
@@ -222,6 +220,49 @@ impl PackedModel {
 pub fn checksum(file: &[u8]) -> Result<String, FileError> {
     let (tensors, description) = open(file)?;
     Ok(description.checksum(&tensors))
+}
+
+/// How the codes of each ternary weight lie in a file, and the bytes they take there: what [`PackedModel::read`] does not keep.
+///
+/// # Errors
+/// [`FileError`], for what makes it impossible to say; codes and checksum are not looked at.
+pub fn stored_codes(file: &[u8]) -> Result<BTreeMap<String, (Coding, usize)>, FileError> {
+    let (mut tensors, description) = open(file)?;
+    let stored = description.weights.into_iter().map(|(name, layout)| {
+        let codes = take(&mut tensors, codes_name(&name), Dtype::U8, "[bytes]", |shape| shape.len() == 1)?;
+        Ok((name, (layout.coding, codes.bytes.len())))
+    });
+    stored.collect()
+}
+
+/// The contents of any safetensors file.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Container {
+    /// Its tensors.
+    pub tensors: BTreeMap<String, DenseTensor>,
+    /// Its metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Container {
+    /// Reads any safetensors file as carefully as a packed one: no panic, and errors that name the tensor.
+    ///
+    /// # Errors
+    /// [`FileError`], for what is no safetensors file.
+    pub fn read(file: &[u8]) -> Result<Self, FileError> {
+        let (stored, metadata) = header::read(file)?;
+        let mut tensors = BTreeMap::new();
+        for (name, tensor) in stored {
+            let tensor = dense(&name, tensor)?;
+            tensors.insert(name, tensor);
+        }
+        Ok(Self { tensors, metadata })
+    }
+}
+
+fn dense(name: &str, StoredTensor { dtype, shape, bytes }: StoredTensor) -> Result<DenseTensor, FileError> {
+    DenseTensor::new(dtype, shape.into_owned(), bytes.into_owned())
+        .map_err(|cause| FileError::Tensor { name: name.to_string(), cause })
 }
 
 fn open(file: &[u8]) -> Result<(Tensors<'_>, Description), FileError> {

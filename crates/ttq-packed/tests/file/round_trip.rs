@@ -1,7 +1,7 @@
 //! What is written is read.
 
 use fastrand::Rng;
-use ttq_packed::{Codes, Coding, DenseTensor, PackedModel, TernaryWeight};
+use ttq_packed::{Codes, Coding, DenseTensor, PackedModel, TernaryWeight, file};
 
 use crate::random;
 
@@ -149,4 +149,22 @@ fn dequantized_weights_survive_the_file_bit_for_bit() {
     let read = PackedModel::read(&model.write(Coding::Plain).unwrap()).unwrap();
     let bits = |model: &PackedModel| model.weights["w"].dequantize().into_iter().map(f32::to_bits).collect::<Vec<_>>();
     assert_eq!(bits(&read), bits(&model));
+}
+
+#[test]
+fn codes_and_tensors_of_a_file_are_told_without_its_model() {
+    let mut rng = Rng::with_seed(8);
+    let mut model = random::model(&mut rng);
+    model.weights.clear();
+    model.weights.insert("small".into(), random::weight(&mut rng, &[2, 3], 0.5, false));
+    model.weights.insert("large".into(), random::weight(&mut rng, &[64, 64], 0.9, true));
+    let file = model.write(Coding::Archive).unwrap();
+    let file::Container { tensors, metadata } = file::Container::read(&file).unwrap();
+    assert_eq!(tensors.len(), model.tensors.len() + 4);
+    assert!(model.tensors.iter().all(|(name, tensor)| tensors[name] == *tensor));
+    assert_eq!(metadata.keys().collect::<Vec<_>>(), [file::KEY]);
+    let stored = file::stored_codes(&file).unwrap();
+    assert_eq!(stored["small"], (Coding::Plain, 2), "an archive that is no smaller is none");
+    assert_eq!(stored["large"], (Coding::Archive, tensors["large.codes"].as_bytes().len()));
+    assert!(stored["large"].1 < 64 * 64 / 4);
 }

@@ -1,0 +1,51 @@
+//! `ttq report` and `ttq compare`: the pages of training runs.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+
+/// The run whose page to write.
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Directory of a run.
+    run: PathBuf,
+}
+
+/// The runs to compare.
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    /// Directories of runs.
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// Where to write the page; one that is there is replaced.
+    #[arg(short, long, value_name = "FILE", default_value = "comparison.html")]
+    output: PathBuf,
+}
+
+/// The page that was written.
+#[derive(Debug, Serialize)]
+pub(crate) struct Page {
+    page: PathBuf,
+}
+
+impl Report {
+    pub(crate) fn run(&self) -> Result<Page> {
+        Ok(Page { page: ttq_report::write(&self.run)? })
+    }
+}
+
+impl Compare {
+    pub(crate) fn run(&self) -> Result<Page> {
+        ttq_report::compare(&self.runs, &self.output)?;
+        Ok(Page { page: self.output.clone() })
+    }
+}
+
+impl fmt::Display for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.page.display())
+    }
+}

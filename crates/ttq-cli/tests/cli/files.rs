@@ -1,0 +1,144 @@
+//! Small checkpoints of every format, written without the frameworks they come from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use burn_store::{BurnpackWriter, ModuleStore, SafetensorsStore};
+use safetensors::tensor::TensorView;
+use ttq_packed::file::{Container, Dtype};
+use ttq_packed::{DenseTensor, PackedModel};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+/// Tensors of a checkpoint.
+pub(crate) type Tensors = BTreeMap<String, DenseTensor>;
+
+/// Scales of `conv.weight`.
+pub(crate) const CONV: [f32; 2] = [0.1, 0.3];
+/// Scales of `fc.weight`, along axis 0.
+pub(crate) const FC: [[f32; 2]; 2] = [[1.5, 0.25], [2.5, 0.0]];
+
+/// A network: a ternary convolution with 36 zeros of 72, a linear weight of two outputs with scales of their own, and tensors of other kinds.
+pub(crate) fn network() -> Tensors {
+    let conv: Vec<f32> = (0..72).map(|i| [0.0, CONV[0], 0.0, -CONV[1]][i % 4]).collect();
+    let fc = [1.5, 1.5, 0.0, -0.25, 0.0, 1.5, 2.5, 0.0, 2.5, 0.0, 0.0, 2.5];
+    let first: Vec<f32> = (0..24).map(|i| (i as f32).sin()).collect();
+    let count = DenseTensor::new(Dtype::I64, [], 7_i64.to_le_bytes().to_vec()).unwrap();
+    [
+        ("conv.weight", DenseTensor::from_f32([2, 4, 3, 3], &conv).unwrap()),
+        ("fc.weight", DenseTensor::from_f32([2, 6], &fc).unwrap()),
+        ("fc.bias", DenseTensor::from_f32([2], &[0.1, 70000.0]).unwrap()),
+        ("first.weight", DenseTensor::from_f32([4, 6], &first).unwrap()),
+        ("embedding.weight", DenseTensor::from_f32([3, 4], &[1.0; 12]).unwrap()),
+        ("norm.count", count),
+    ]
+    .map(|(name, tensor)| (name.to_owned(), tensor))
+    .into()
+}
+
+/// The network without its integers.
+pub(crate) fn floats() -> Tensors {
+    network().into_iter().filter(|(_, tensor)| tensor.dtype() == Dtype::F32).collect()
+}
+
+/// Writes a safetensors file with one entry of metadata.
+pub(crate) fn write_safetensors(path: &Path, tensors: &Tensors, metadata: Option<(&str, &str)>) {
+    let view = |tensor| {
+        let tensor: &DenseTensor = tensor;
+        TensorView::new(tensor.dtype(), tensor.shape().to_vec(), tensor.as_bytes()).unwrap()
+    };
+    let metadata = metadata.map(|(key, value)| HashMap::from([(key.to_owned(), value.to_owned())]));
+    let views = tensors.iter().map(|(name, tensor)| (name, view(tensor)));
+    fs::write(path, safetensors::serialize(views, metadata).unwrap()).unwrap();
+}
+
+/// Writes a burnpack file, with Burn's writer.
+pub(crate) fn write_burnpack(path: &Path, tensors: &Tensors) {
+    let between = path.with_extension("between");
+    write_safetensors(&between, tensors, None);
+    let snapshots = SafetensorsStore::from_file(&between).get_all_snapshots().unwrap().values().cloned().collect();
+    BurnpackWriter::new(snapshots).write_to_file(path).unwrap();
+    fs::remove_file(between).unwrap();
+}
+
+/// Writes a PyTorch file of float tensors as versions before 1.6 did; a `prefix` nests them in a dictionary of that name.
+pub(crate) fn write_pytorch(path: &Path, tensors: &Tensors, prefix: Option<&str>) {
+    let mut keys = b"\x80\x02](".to_vec();
+    let mut storages = Vec::new();
+    for (key, tensor) in tensors.values().enumerate() {
+        pickle_string(&mut keys, &key.to_string());
+        storages.extend((tensor.as_bytes().len() as u64 / 4).to_le_bytes());
+        storages.extend(tensor.as_bytes());
+    }
+    keys.extend(b"e.");
+    let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+    let version = b"\x80\x02\x4d\xe9\x03.";
+    let system = b"\x80\x02}.";
+    let main = pickle_tensors(tensors, prefix, b"N");
+    fs::write(path, [&magic[..], version, system, &main, &keys, &storages].concat()).unwrap();
+}
+
+/// The same as versions since 1.6 do.
+pub(crate) fn write_pytorch_zip(path: &Path, tensors: &Tensors) {
+    let mut archive = ZipWriter::new(File::create(path).unwrap());
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    let mut entry = |name: String, bytes: &[u8]| {
+        archive.start_file(name, options).unwrap();
+        archive.write_all(bytes).unwrap();
+    };
+    entry("archive/data.pkl".into(), &pickle_tensors(tensors, None, b""));
+    tensors.values().enumerate().for_each(|(key, tensor)| entry(format!("archive/data/{key}"), tensor.as_bytes()));
+    archive.finish().unwrap();
+}
+
+/// A dictionary of tensors, each in a storage of its own, numbered; `view` is what old versions say of a storage that is part of another.
+fn pickle_tensors(tensors: &Tensors, prefix: Option<&str>, view: &[u8]) -> Vec<u8> {
+    let mut main = b"\x80\x02}".to_vec();
+    if let Some(prefix) = prefix {
+        pickle_string(&mut main, prefix);
+        main.push(b'}');
+    }
+    for (key, (name, tensor)) in tensors.iter().enumerate() {
+        let shape = tensor.shape();
+        pickle_string(&mut main, name);
+        main.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+        pickle_string(&mut main, "storage");
+        main.extend(b"ctorch\nFloatStorage\n");
+        pickle_string(&mut main, &key.to_string());
+        pickle_string(&mut main, "cpu");
+        pickle_integer(&mut main, shape.iter().product());
+        main.extend(view);
+        main.extend(b"tQ");
+        pickle_integer(&mut main, 0);
+        main.push(b'(');
+        shape.iter().for_each(|&dim| pickle_integer(&mut main, dim));
+        main.extend(b"t(");
+        (0..shape.len()).for_each(|axis| pickle_integer(&mut main, shape[axis + 1..].iter().product()));
+        main.extend(b"t\x89}tRs");
+    }
+    main.extend(if prefix.is_some() { &b"s."[..] } else { b"." });
+    main
+}
+
+fn pickle_string(bytes: &mut Vec<u8>, text: &str) {
+    bytes.push(b'X');
+    bytes.extend((text.len() as u32).to_le_bytes());
+    bytes.extend(text.as_bytes());
+}
+
+fn pickle_integer(bytes: &mut Vec<u8>, number: usize) {
+    bytes.push(b'J');
+    bytes.extend((number as i32).to_le_bytes());
+}
+
+/// The model in a packed file.
+pub(crate) fn packed(path: &Path) -> PackedModel {
+    PackedModel::load(path).unwrap()
+}
+
+/// Tensors and metadata of a safetensors file.
+pub(crate) fn read_safetensors(path: &Path) -> Container {
+    Container::read(&fs::read(path).unwrap()).unwrap()
+}
