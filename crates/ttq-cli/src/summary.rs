@@ -10,7 +10,7 @@ use crate::recognition::{self, MIN_RANK, Reason};
 use crate::table::{Table, shape, significant};
 
 /// Scales that agree to this share of themselves are equal. Scales that the published sign ties drift apart by rounding alone: 2e-6 is
-/// the most in the PyTorch port's DenseNet. Scales that learn differ by a thousandth and more.
+/// the most in the PyTorch port's DenseNet. Those that learned differ by a hundredth and more in its SqueezeNet.
 const EQUAL: f32 = 1e-5;
 
 /// A packed file.
