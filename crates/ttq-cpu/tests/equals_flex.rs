@@ -99,7 +99,7 @@ fn arithmetic_of_any_views_and_types() {
                 let shape = [numbers.size(1, 4), numbers.size(2, 5), numbers.size(2, 6), numbers.size(2, 9)];
                 let (x, y) = (numbers.data(&shape), numbers.data(&shape));
                 // The other operand has the first one's shape, or counts once along some axes.
-                let once: [bool; 4] = std::array::from_fn(|_| numbers.next() % 3 == 0);
+                let once: [bool; 4] = std::array::from_fn(|_| numbers.next().is_multiple_of(3));
                 for operation in 0..5 {
                     for swapped in [false, true] {
                         for held in [false, true] {
@@ -229,7 +229,7 @@ fn ones_are_written_to_in_one_place_alone() {
             ones().slice_assign([1..3, 4..7], few),
             ones().mask_fill(mask.clone(), 3.0),
             ones().mask_where(mask, ones().mul_scalar(4.0)),
-            ones().select_assign(0, indices.clone(), rows.clone(), burn::tensor::IndexingUpdateOp::Add),
+            ones().select_assign(0, indices.clone(), rows, burn::tensor::IndexingUpdateOp::Add),
             ones().scatter(0, every, ones().slice([0..1, 0..80]), burn::tensor::IndexingUpdateOp::Add),
             ones().matmul(ones()),
             ones().transpose().slice([0..80, 3..9]).repeat_dim(1, 2),
@@ -266,7 +266,7 @@ struct Convolution {
 impl Convolution {
     fn random(numbers: &mut Numbers) -> Self {
         loop {
-            let groups = if numbers.next() % 4 == 0 { numbers.size(2, 3) } else { 1 };
+            let groups = if numbers.next().is_multiple_of(4) { numbers.size(2, 3) } else { 1 };
             let (channels_in, channels_out) = (groups * numbers.size(1, 4), groups * numbers.size(1, 9));
             let x = [numbers.size(1, 4), channels_in, numbers.size(1, 12), numbers.size(1, 12)];
             let weight = [channels_out, channels_in / groups, numbers.size(1, 4), numbers.size(1, 4)];
@@ -276,7 +276,7 @@ impl Convolution {
             let fits = |axis: usize| x[axis + 2] + 2 * padding[axis] > dilation[axis] * (weight[axis + 2] - 1);
             if fits(0) && fits(1) {
                 let options = ConvOptions::new(stride, padding, dilation, groups);
-                return Self { x, weight, options, bias: numbers.next() % 2 == 0 };
+                return Self { x, weight, options, bias: numbers.next().is_multiple_of(2) };
             }
         }
     }
@@ -289,7 +289,7 @@ impl Convolution {
         let bias = self.bias.then(|| tensor::<B, 1>(&data[2], dtype).require_grad());
         let y = conv2d(channels_first(x.clone()), weight.clone(), bias.clone(), self.options.clone());
         let [n, o, h, w] = y.dims();
-        let factors = tensor::<B, 1>(&data[3], dtype).slice([0..n * o * h * w]).reshape([w, h, o, n]);
+        let factors = tensor::<B, 1>(&data[3], dtype).slice(s![0..n * o * h * w]).reshape([w, h, o, n]);
         let grads = y.clone().mul(factors.permute([3, 2, 1, 0])).sum().backward();
         let mut parts = vec![y.inner().reshape([-1])];
         parts.push(x.grad(&grads).unwrap().reshape([-1]));

@@ -24,7 +24,14 @@ pub(super) fn apply<B: Backend, const D: usize>(input: &Tensor<B, D>) -> bool {
 
 /// What kernels make of parameters once, for as long as these are the same.
 #[derive(Debug)]
-pub(super) struct Prepared<K>(Arc<Mutex<Option<(Of, Arc<K>)>>>);
+pub(super) struct Prepared<K>(Arc<Mutex<Option<Made<K>>>>);
+
+/// A kernel, and what it was made of.
+#[derive(Debug)]
+struct Made<K> {
+    of: Of,
+    kernel: Arc<K>,
+}
 
 /// The parameters' identifiers, and the padding.
 pub(super) type Of = (Vec<ParamId>, [usize; 2]);
@@ -34,10 +41,10 @@ impl<K> Prepared<K> {
     pub(super) fn get(&self, of: Of, make: impl FnOnce() -> Result<K, KernelError>) -> Arc<K> {
         let mut prepared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*prepared {
-            Some((made_of, kernel)) if *made_of == of => kernel.clone(),
+            Some(made) if made.of == of => made.kernel.clone(),
             _ => {
                 let kernel = Arc::new(make().expect("the kernels take every weight and bias that fit together"));
-                *prepared = Some((of, kernel.clone()));
+                *prepared = Some(Made { of, kernel: kernel.clone() });
                 kernel
             }
         }
