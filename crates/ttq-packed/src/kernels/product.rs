@@ -240,10 +240,12 @@ impl Kernel for IntegerProduct<'_> {
                     (true, _) => cover::<V, _, 1, 4, 4>(&one, rows, from..to),
                     (false, _) => cover::<V, _, 1, 4, 4>(&two, rows, from..to),
                 }
-            } else if product.epilogue.symmetric {
-                cover::<V, _, 2, 2, 2>(&one, rows, from..to);
             } else {
-                cover::<V, _, 2, 1, 1>(&two, rows, from..to);
+                match (product.epilogue.symmetric, to - from) {
+                    (true, 1) => cover::<V, _, 4, 1, 1>(&one, rows, from..to),
+                    (true, _) => cover::<V, _, 2, 2, 2>(&one, rows, from..to),
+                    (false, _) => cover::<V, _, 2, 1, 1>(&two, rows, from..to),
+                }
             }
         }
     }
