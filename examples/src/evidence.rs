@@ -78,7 +78,7 @@ mod tests {
     use ttq_core::TernaryConfig;
     use ttq_report::operations::of_network;
 
-    fn layers_of<N: Network<Flex>>(network: N, image: [usize; 3]) -> Evidence {
+    fn layers_of<N: Network<Flex> + burn::module::ModuleDisplay>(network: N, image: [usize; 3]) -> Evidence {
         let ternary = Ternary::new(Classifier::new(network), &TernaryConfig::default()).unwrap();
         let mut evidence = Evidence::default();
         add_layers(&mut evidence, &ternary, image);
