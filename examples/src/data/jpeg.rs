@@ -94,9 +94,13 @@ mod tests {
         });
         let error = decode_all("Toy", 64, &files).unwrap_err().to_string();
         assert!(error.contains("6 of 6") && error.contains("val_0.JPEG (") && !error.contains("val_3.JPEG"), "{error}");
-        let empty: &[u8] = &[0xff, 0xd8, 0xff, 0xd9];
-        let error = decode_all("Toy", 64, &[file("empty.JPEG", empty)]).unwrap_err().to_string();
-        assert!(error.contains("empty.JPEG (libjpeg"), "{error}");
+        // Start, a frame of 64×64 grey pixels, a scan without tables, end.
+        let bare: &[u8] = &[
+            0xff, 0xd8, 0xff, 0xc0, 0, 11, 8, 0, 64, 0, 64, 1, 1, 0x11, 0, 0xff, 0xda, 0, 8, 1, 1, 0, 0, 63, 0, 0xff,
+            0xd9,
+        ];
+        let error = decode_all("Toy", 64, &[file("bare.JPEG", bare)]).unwrap_err().to_string();
+        assert!(error.contains("bare.JPEG (libjpeg fatal error"), "{error}");
         let error = decode_all("Toy", 64, &files[5..]).unwrap_err().to_string();
         assert!(error.contains("gone.JPEG (entity not found)"), "{error}");
     }
