@@ -3,6 +3,9 @@
 //! Evaluate a checkpoint, of the port or of a run of this example:
 //! `cargo run --release --example tiny_imagenet -- --eval ttq_densenet_small.pt`
 //!
+//! The same packed by `ttq pack`, with dense and with packed layers:
+//! `cargo run --release --example tiny_imagenet -- --eval ttq_densenet_small.ttq.safetensors`
+//!
 //! Make a trained network ternary by the port's recipe (100,000 training images; the port took 75 s an epoch for the small
 //! DenseNet and 112 s for SqueezeNet on its GPU):
 //! `cargo run --release --example tiny_imagenet -- --init densenet_small.pt --data DIR`
@@ -10,13 +13,15 @@
 //! `--data` is the folder `tiny-imagenet-200` or a `val.tar` of it; with the validation images alone nine tenths of them are
 //! trained on and one tenth tested on. `-- --help` lists what can be changed.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Result, bail};
 use clap::Arg;
 use clap::builder::EnumValueParser;
+use ttq_core::packed::PackedConv2d;
 use ttq_examples::model::{Architecture, DenseNet, DenseNetConfig, SqueezeNet};
-use ttq_examples::{Job, Options, Recipe, data, exit, on_backend, tensor_names};
+use ttq_examples::{Cpu, Job, Options, Recipe, compare_packed, data, exit, is_packed, on_backend, tensor_names};
 
 fn main() -> ExitCode {
     let network = Arg::new("network")
@@ -41,6 +46,9 @@ fn main() -> ExitCode {
         if starts_from_nothing && options.fp_epochs.unwrap_or(recipe.fp_epochs) == 0 {
             bail!("there is no trained network to start from: give --init CHECKPOINT, or train one with --fp-epochs N");
         }
+        if let Some(file) = options.eval.as_ref().filter(|file| is_packed(file)) {
+            return packed(file, network, options.data.as_deref());
+        }
         let load = if options.eval.is_some() { data::tiny_imagenet_validation } else { data::tiny_imagenet };
         let job = Job::prepare(&recipe, &options, load)?;
         match job.config().network.unwrap_or(network) {
@@ -48,12 +56,30 @@ fn main() -> ExitCode {
                 on_backend!(job, |B, classes, device| SqueezeNet::<B>::new(classes, device))
             }
             densenet => {
-                let config = match densenet {
-                    Architecture::DenseNet121 => DenseNetConfig::DENSENET_121,
-                    _ => DenseNetConfig::SMALL,
-                };
+                let config = size(densenet);
                 on_backend!(job, |B, classes, device| DenseNet::<B>::new(&config, classes, device))
             }
         }
     })
+}
+
+fn size(densenet: Architecture) -> DenseNetConfig {
+    match densenet {
+        Architecture::DenseNet121 => DenseNetConfig::DENSENET_121,
+        _ => DenseNetConfig::SMALL,
+    }
+}
+
+/// Evaluates a packed file with dense and with packed layers.
+fn packed(file: &Path, network: Architecture, data: Option<&Path>) -> Result<()> {
+    let images = data::tiny_imagenet_validation(data)?;
+    let (classes, device) = (images.classes, &Default::default());
+    println!("{} test images, {}, checkpoint {}", images.test.len(), images.source, file.display());
+    if network == Architecture::SqueezeNet {
+        let dense = SqueezeNet::<Cpu>::new(classes, device);
+        return compare_packed(dense, SqueezeNet::<Cpu, PackedConv2d<Cpu>>::new(classes, device), file, &images);
+    }
+    let config = size(network);
+    let dense = DenseNet::<Cpu>::new(&config, classes, device);
+    compare_packed(dense, DenseNet::<Cpu, PackedConv2d<Cpu>>::new(&config, classes, device), file, &images)
 }

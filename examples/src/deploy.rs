@@ -18,6 +18,7 @@ use crate::data::{self, Images};
 use crate::evaluate;
 use crate::model::{Classifier, MnistNet, Network, ResNet};
 use crate::out::{Out, write_json};
+use crate::weights;
 
 /// Images in a batch of the evaluation, and of the measurement of throughput.
 const BATCH: usize = 100;
@@ -170,6 +171,33 @@ pub fn deploy<B: Backend>(run: &Path, data: Option<&Path>, repeats: usize) -> Re
     Ok(())
 }
 
+/// Evaluates a packed file with a dense network and with one of packed layers, and prints both and on how many images they differ.
+///
+/// # Errors
+/// A file that is damaged or of another network.
+pub fn compare_packed<B: Backend, D, P>(mut dense: D, mut packed: P, file: &Path, images: &Images) -> Result<()>
+where
+    D: Network<B> + 'static,
+    P: Network<B> + 'static,
+{
+    weights::load(&mut dense, file)?;
+    weights::load(&mut packed, file)?;
+    let forms: [(&str, Forward<B>); 2] =
+        [("dense", Box::new(move |x| dense.forward(x))), ("packed", Box::new(move |x| packed.forward(x)))];
+    let mut classes = Vec::new();
+    for (name, form) in &forms {
+        let start = Instant::now();
+        let logits = logits(form, images);
+        let (top1, top5) = (accuracy(&logits, images), top5(&logits, images));
+        let rate = images.test.len() as f64 / start.elapsed().as_secs_f64();
+        println!("{name:8} top-1 {top1:.2} %, top-5 {top5:.2} %, {rate:.0} images a second");
+        classes.push(logits.chunks(images.classes).map(first).collect::<Vec<usize>>());
+    }
+    let different = classes[0].iter().zip(&classes[1]).filter(|(dense, packed)| dense != packed).count();
+    println!("{different} of {} predictions differ", images.test.len());
+    Ok(())
+}
+
 /// Dense, packed, packed with int8 activations.
 fn forms<B: Backend>(run: &RunConfig, classes: usize, packed: &PackedModel) -> Result<[Forward<B>; 3]> {
     fn filled<B: Backend, N: Network<B> + 'static>(network: N, packed: &PackedModel) -> Result<Forward<B>> {
@@ -210,6 +238,13 @@ fn accuracy(logits: &[f32], images: &Images) -> f64 {
     let rows = logits.chunks(images.classes).enumerate();
     let right = rows.filter(|(index, row)| first(row) == usize::from(images.test.label(*index))).count();
     100.0 * right as f64 / images.test.len() as f64
+}
+
+/// Percent of the images whose class is among the five highest logits.
+fn top5(logits: &[f32], images: &Images) -> f64 {
+    let rows = logits.chunks(images.classes).enumerate();
+    let among = |(index, row): &(usize, &[f32])| evaluate::rank(row, usize::from(images.test.label(*index))) < 5;
+    100.0 * rows.filter(among).count() as f64 / images.test.len() as f64
 }
 
 /// The first of the highest.

@@ -63,7 +63,7 @@ fn rows<B: Backend>(logits: Tensor<B, 2>) -> Vec<Vec<f32>> {
 }
 
 /// How many classes come before `target`: those with a higher logit, or an equal one and a lower index.
-fn rank(logits: &[f32], target: usize) -> usize {
+pub(crate) fn rank(logits: &[f32], target: usize) -> usize {
     let own = logits[target];
     logits.iter().enumerate().filter(|(class, logit)| **logit > own || (**logit == own && *class < target)).count()
 }

@@ -15,13 +15,14 @@ mod options;
 mod out;
 mod phase;
 mod progress;
+mod pytorch;
 mod recipe;
 mod run;
 mod summary;
 mod weights;
 
 pub use backend::Backends;
-pub use deploy::{Deployment, deploy};
+pub use deploy::{Deployment, compare_packed, deploy};
 pub use evaluate::Evaluation;
 pub use job::{CheckpointTest, Job};
 pub use optimizer::OptimizerChoice;
@@ -31,4 +32,4 @@ pub use run::{Run, exit};
 pub use summary::Summary;
 #[cfg(feature = "cpu")]
 pub use ttq_cpu::Cpu;
-pub use weights::names as tensor_names;
+pub use weights::{is_packed, names as tensor_names};

@@ -8,8 +8,11 @@ use burn::prelude::Backend;
 use burn_store::{
     ApplyResult, BurnpackStore, KeyRemapper, ModuleSnapshot, ModuleStore, PytorchStore, SafetensorsStore,
 };
+use ttq_core::packed;
+use ttq_packed::{FileError, PackedModel};
 
 use crate::model::Network;
+use crate::pytorch;
 
 /// Writes a network as safetensors, under a temporary name first.
 pub(crate) fn save<B: Backend, M: Module<B>>(network: &M, path: &Path) -> Result<()> {
@@ -22,12 +25,18 @@ pub(crate) fn save<B: Backend, M: Module<B>>(network: &M, path: &Path) -> Result
         .with_context(|| format!("cannot write the network to {}", path.display()))
 }
 
-/// Reads a network from safetensors, burnpack or PyTorch; the ending of the name says which.
+/// Reads a network from safetensors, packed or not, burnpack or PyTorch; the ending of the name says which.
 pub(crate) fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path) -> Result<()> {
     if !path.is_file() {
         bail!("there is no checkpoint at {}: check the path", path.display());
     }
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    if ending == "safetensors" && is_packed(path) {
+        let packed = pytorch::in_names_of(network, PackedModel::load(path)?)?;
+        *network = packed::load(network.clone(), &packed)
+            .with_context(|| format!("{} does not fit this network", path.display()))?;
+        return Ok(());
+    }
     let result = match ending {
         "safetensors" => network
             .load_from(&mut SafetensorsStore::from_file(path).validate(false).allow_partial(true))
@@ -58,6 +67,11 @@ pub fn names(path: &Path) -> Vec<String> {
         _ => None,
     };
     keys.unwrap_or_default()
+}
+
+/// Is this a file of packed weights?
+pub fn is_packed(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| !matches!(PackedModel::read(&bytes), Err(FileError::UnknownFormat)))
 }
 
 /// Numbers in names stay as they are: a gap in them is no layer left out.

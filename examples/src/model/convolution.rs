@@ -1,8 +1,7 @@
 //! The convolution that the networks of the PyTorch port share.
 
-use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::conv::Conv2dConfig;
 use burn::nn::{Initializer, PaddingConfig2d};
-use burn::prelude::*;
 
 /// Where its weights start, and those of the port's linear layer: He's uniform distribution by the number of inputs.
 pub(super) const HE_UNIFORM: Initializer =
@@ -10,11 +9,10 @@ pub(super) const HE_UNIFORM: Initializer =
 
 /// A convolution without bias whose output is as high and wide as its input; `kernel` is odd. Weight
 /// `[channels[1], channels[0], kernel, kernel]`.
-pub(super) fn convolution<B: Backend>(channels: [usize; 2], kernel: usize, device: &B::Device) -> Conv2d<B> {
+pub(super) fn convolution(channels: [usize; 2], kernel: usize) -> Conv2dConfig {
     let padding = kernel / 2;
     Conv2dConfig::new(channels, [kernel, kernel])
         .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
         .with_bias(false)
         .with_initializer(HE_UNIFORM)
-        .init(device)
 }

@@ -8,6 +8,7 @@ use burn::nn::pool::{
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
+use ttq_core::packed::Convolution;
 
 use super::convolution::{HE_UNIFORM, convolution};
 use super::{Network, PytorchName};
@@ -40,13 +41,13 @@ impl DenseNetConfig {
 }
 
 /// A 3×3 convolution, blocks of layers that each see all channels before them, transitions that halve channels, height and
-/// width between the blocks, a linear layer.
+/// width between the blocks, a linear layer. Generic over the convolutions behind the first: Burn's to train, packed ones to deploy.
 #[derive(Module, Debug)]
-pub struct DenseNet<B: Backend> {
+pub struct DenseNet<B: Backend, C: Module<B> = Conv2d<B>> {
     stem: Conv2d<B>,
     norm: BatchNorm<B>,
     pool: Option<MaxPool2d>,
-    blocks: Vec<Block<B>>,
+    blocks: Vec<Block<B, C>>,
     last_norm: BatchNorm<B>,
     average: AdaptiveAvgPool2d,
     dropout: Dropout,
@@ -55,33 +56,33 @@ pub struct DenseNet<B: Backend> {
 
 /// Layers, and the transition to the next block.
 #[derive(Module, Debug)]
-struct Block<B: Backend> {
-    layers: Vec<Layer<B>>,
-    transition: Option<Transition<B>>,
+struct Block<B: Backend, C: Module<B>> {
+    layers: Vec<Layer<B, C>>,
+    transition: Option<Transition<B, C>>,
 }
 
 /// A 1×1 convolution to the bottleneck, a 3×3 convolution to the new channels, which are appended to the input.
 #[derive(Module, Debug)]
-struct Layer<B: Backend> {
+struct Layer<B: Backend, C: Module<B>> {
     norm1: BatchNorm<B>,
-    conv1: Conv2d<B>,
+    conv1: C,
     norm2: BatchNorm<B>,
-    conv2: Conv2d<B>,
+    conv2: C,
     dropout: Dropout,
 }
 
 /// A 1×1 convolution to half the channels, and the mean of every 2×2 pixels.
 #[derive(Module, Debug)]
-struct Transition<B: Backend> {
+struct Transition<B: Backend, C: Module<B>> {
     norm: BatchNorm<B>,
-    conv: Conv2d<B>,
+    conv: C,
     pool: AvgPool2d,
 }
 
 /// Dropout before the linear layer, in both sizes.
 const LAST_DROPOUT: f64 = 0.25;
 
-impl<B: Backend> DenseNet<B> {
+impl<B: Backend, C: Convolution<B>> DenseNet<B, C> {
     /// A network for `classes` classes.
     pub fn new(config: &DenseNetConfig, classes: usize, device: &B::Device) -> Self {
         let mut channels = config.initial;
@@ -97,7 +98,7 @@ impl<B: Backend> DenseNet<B> {
         let pool =
             MaxPool2dConfig::new([3, 3]).with_strides([2, 2]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1));
         Self {
-            stem: convolution([3, config.initial], 3, device),
+            stem: convolution([3, config.initial], 3).init(device),
             norm: BatchNormConfig::new(config.initial).init(device),
             pool: config.pool.then(|| pool.init()),
             blocks,
@@ -109,7 +110,7 @@ impl<B: Backend> DenseNet<B> {
     }
 }
 
-impl<B: Backend> Network<B> for DenseNet<B> {
+impl<B: Backend, C: Convolution<B>> Network<B> for DenseNet<B, C> {
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = relu(self.norm.forward(self.stem.forward(images)));
         let x = match &self.pool {
@@ -146,12 +147,12 @@ impl<B: Backend> Network<B> for DenseNet<B> {
     }
 }
 
-impl<B: Backend> Block<B> {
+impl<B: Backend, C: Convolution<B>> Block<B, C> {
     fn new(config: &DenseNetConfig, layers: usize, input: usize, is_last: bool, device: &B::Device) -> Self {
         let output = input + layers * config.growth;
         let transition = || Transition {
             norm: BatchNormConfig::new(output).init(device),
-            conv: convolution([output, output / 2], 1, device),
+            conv: C::init(&convolution([output, output / 2], 1), device),
             pool: AvgPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
         };
         Self {
@@ -169,14 +170,14 @@ impl<B: Backend> Block<B> {
     }
 }
 
-impl<B: Backend> Layer<B> {
+impl<B: Backend, C: Convolution<B>> Layer<B, C> {
     fn new(config: &DenseNetConfig, input: usize, device: &B::Device) -> Self {
         let middle = config.bottleneck * config.growth;
         Self {
             norm1: BatchNormConfig::new(input).init(device),
-            conv1: convolution([input, middle], 1, device),
+            conv1: C::init(&convolution([input, middle], 1), device),
             norm2: BatchNormConfig::new(middle).init(device),
-            conv2: convolution([middle, config.growth], 3, device),
+            conv2: C::init(&convolution([middle, config.growth], 3), device),
             dropout: DropoutConfig::new(config.dropout).init(),
         }
     }
@@ -188,7 +189,7 @@ impl<B: Backend> Layer<B> {
     }
 }
 
-impl<B: Backend> Transition<B> {
+impl<B: Backend, C: Convolution<B>> Transition<B, C> {
     fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         self.pool.forward(self.conv.forward(relu(self.norm.forward(x))))
     }

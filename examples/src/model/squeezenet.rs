@@ -7,17 +7,19 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, MaxPool2d, MaxP
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Initializer};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
+use ttq_core::packed::Convolution;
 
 use super::convolution::convolution;
 use super::{Network, PytorchName};
 
 /// A 3×3 convolution, eight fire modules with three poolings between them, a 1×1 convolution that makes the logits.
+/// Generic over the convolutions of the fire modules: Burn's to train, packed ones to deploy.
 #[derive(Module, Debug)]
-pub struct SqueezeNet<B: Backend> {
+pub struct SqueezeNet<B: Backend, C: Module<B> = Conv2d<B>> {
     stem: Conv2d<B>,
     norm: BatchNorm<B>,
     pool: MaxPool2d,
-    fires: Vec<Fire<B>>,
+    fires: Vec<Fire<B, C>>,
     dropout: Dropout,
     classes: Conv2d<B>,
     average: AdaptiveAvgPool2d,
@@ -25,13 +27,13 @@ pub struct SqueezeNet<B: Backend> {
 
 /// A 1×1 convolution to few channels, then 1×1 and 3×3 convolutions side by side; around them the input, where it fits.
 #[derive(Module, Debug)]
-struct Fire<B: Backend> {
+struct Fire<B: Backend, C: Module<B>> {
     squeeze_norm: BatchNorm<B>,
-    squeeze: Conv2d<B>,
+    squeeze: C,
     expand1x1_norm: BatchNorm<B>,
-    expand1x1: Conv2d<B>,
+    expand1x1: C,
     expand3x3_norm: BatchNorm<B>,
-    expand3x3: Conv2d<B>,
+    expand3x3: C,
     residual: bool,
 }
 
@@ -42,7 +44,7 @@ const POOLED: [usize; 3] = [0, 2, 4];
 /// Where the port's `Sequential` has them.
 const PORT_INDICES: [usize; 8] = [4, 5, 7, 8, 10, 11, 12, 13];
 
-impl<B: Backend> SqueezeNet<B> {
+impl<B: Backend, C: Convolution<B>> SqueezeNet<B, C> {
     /// A network for `classes` classes.
     pub fn new(classes: usize, device: &B::Device) -> Self {
         let mut channels = 64;
@@ -52,7 +54,7 @@ impl<B: Backend> SqueezeNet<B> {
             fire
         });
         Self {
-            stem: convolution([3, 64], 3, device),
+            stem: convolution([3, 64], 3).init(device),
             norm: BatchNormConfig::new(64).init(device),
             pool: MaxPool2dConfig::new([3, 3]).with_strides([2, 2]).with_ceil_mode(true).init(),
             fires: fires.into(),
@@ -65,7 +67,7 @@ impl<B: Backend> SqueezeNet<B> {
     }
 }
 
-impl<B: Backend> Network<B> for SqueezeNet<B> {
+impl<B: Backend, C: Convolution<B>> Network<B> for SqueezeNet<B, C> {
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let mut x = relu(self.norm.forward(self.stem.forward(images)));
         for (index, fire) in self.fires.iter().enumerate() {
@@ -90,15 +92,15 @@ impl<B: Backend> Network<B> for SqueezeNet<B> {
     }
 }
 
-impl<B: Backend> Fire<B> {
+impl<B: Backend, C: Convolution<B>> Fire<B, C> {
     fn new(input: usize, squeezed: usize, expanded: usize, device: &B::Device) -> Self {
         Self {
             squeeze_norm: BatchNormConfig::new(input).init(device),
-            squeeze: convolution([input, squeezed], 1, device),
+            squeeze: C::init(&convolution([input, squeezed], 1), device),
             expand1x1_norm: BatchNormConfig::new(squeezed).init(device),
-            expand1x1: convolution([squeezed, expanded], 1, device),
+            expand1x1: C::init(&convolution([squeezed, expanded], 1), device),
             expand3x3_norm: BatchNormConfig::new(squeezed).init(device),
-            expand3x3: convolution([squeezed, expanded], 3, device),
+            expand3x3: C::init(&convolution([squeezed, expanded], 3), device),
             residual: input == 2 * expanded,
         }
     }
