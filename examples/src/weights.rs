@@ -140,8 +140,8 @@ mod tests {
         for (name, expected) in known {
             let path = folder.join(name);
             let found = match Architecture::of_names(&names(&path)).unwrap() {
-                Architecture::SqueezeNet => logits(SqueezeNet::new(images.classes, &device), &path, &image),
-                _ => logits(DenseNet::new(&DenseNetConfig::SMALL, images.classes, &device), &path, &image),
+                Architecture::SqueezeNet => logits(SqueezeNet::<Flex>::new(images.classes, &device), &path, &image),
+                _ => logits(DenseNet::<Flex>::new(&DenseNetConfig::SMALL, images.classes, &device), &path, &image),
             };
             found.assert_approx_eq::<f32>(&TensorData::from([expected]), Tolerance::relative(1e-3));
         }
