@@ -16,7 +16,7 @@ pub enum Job {
     /// Training.
     Train(Box<Run>),
     /// Evaluation of a checkpoint.
-    Evaluate(CheckpointTest),
+    Evaluate(Box<CheckpointTest>),
 }
 
 /// A checkpoint and the images that it is evaluated on.
@@ -47,7 +47,8 @@ impl Job {
         let images = load(options.data.as_deref())?;
         println!("{} on {} ({why}), checkpoint {}", recipe.name, backend.name(), checkpoint.display());
         println!("data: {}", images.source);
-        Ok(Self::Evaluate(CheckpointTest { checkpoint, backend, config: RunConfig::new(recipe, options), images }))
+        let config = RunConfig::new(recipe, options);
+        Ok(Self::Evaluate(Box::new(CheckpointTest { checkpoint, backend, config, images })))
     }
 
     /// The backend it was given.

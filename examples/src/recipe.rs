@@ -119,7 +119,7 @@ impl Recipe {
             validation: 5000,
             augmentation: Augmentation::Distort,
         };
-        let others = Self { learning_rate: 1e-4, threshold: Threshold::MaxFraction(0.15), ..small.clone() };
+        let others = Self { learning_rate: 1e-4, threshold: Threshold::MaxFraction(0.15), ..small };
         match network {
             Architecture::DenseNetSmall => small,
             // Its logits come from a convolution.
