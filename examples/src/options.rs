@@ -81,7 +81,7 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "ttq")]
     pub method: Method,
     /// Where the zero ends: max:T (T times the largest weight), mean:F (F times the mean weight) or zeros:R (a share R
-    /// of zeros) [default: the method's own: ttq the recipe's, twn mean:0.7, absmean mean:0.5].
+    /// of zeros) [default: the method's own: ttq max:0.05 where the example has no other, twn mean:0.7, absmean mean:0.5].
     #[arg(long)]
     pub threshold: Option<Threshold>,
     /// Which weights share a threshold and scales.

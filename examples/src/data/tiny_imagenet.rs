@@ -274,7 +274,7 @@ mod tests {
         let directory = folder(0);
         let images = tiny_imagenet(Some(&directory.path().join(FOLDER))).unwrap();
         assert_eq!((images.train.len(), images.test.len()), (27, 3));
-        assert_eq!(images.test.label(0), 27 * 7);
+        assert_eq!(images.test.label(0), 189);
         assert!(images.source.contains("27 to train on"), "{}", images.source);
         assert_eq!(tiny_imagenet_validation(Some(directory.path())).unwrap().test.len(), 30);
     }
