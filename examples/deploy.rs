@@ -7,7 +7,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use burn::backend::Flex;
+use clap::{Parser, ValueEnum};
 use ttq_examples::{Cpu, deploy, exit};
 
 #[derive(Parser)]
@@ -18,12 +19,27 @@ struct Options {
     /// Directory of the data [default: $TTQ_DATA, else the user's cache, else a download].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// What runs the dense network, and all that is not packed.
+    #[arg(long, value_enum, default_value = "cpu")]
+    backend: Backend,
     /// How often each time is taken.
     #[arg(long, value_name = "N", default_value_t = 51)]
     repeats: usize,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Backend {
+    /// This project's CPU backend.
+    Cpu,
+    /// Burn's.
+    Flex,
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
-    exit(|| deploy::<Cpu>(&options.run, options.data.as_deref(), options.repeats))
+    let Options { run, data, backend, repeats } = options;
+    exit(|| match backend {
+        Backend::Cpu => deploy::<Cpu>(&run, data.as_deref(), repeats),
+        Backend::Flex => deploy::<Flex>(&run, data.as_deref(), repeats),
+    })
 }
