@@ -20,7 +20,9 @@ mod weights;
 pub use backend::Backends;
 pub use deploy::{Deployment, deploy};
 pub use evaluate::Evaluation;
-pub use options::{BackendChoice, GranularityChoice, Method, Options, ScheduleChoice};
+pub use options::{
+    BackendChoice, GranularityChoice, InitialScalesChoice, Method, Options, ScheduleChoice, SignChoice,
+};
 pub use recipe::{Recipe, RunConfig};
 pub use run::{Run, exit};
 pub use summary::Summary;

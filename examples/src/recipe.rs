@@ -131,6 +131,8 @@ impl RunConfig {
             quantizer.threshold = threshold;
         }
         quantizer.granularity = options.granularity.into();
+        quantizer.negative_scale_gradient = options.sign.into();
+        quantizer.initial_scales = options.initial_scales.into();
         let selection = SelectionConfig {
             include: options.include.clone(),
             exclude: options.exclude.clone(),
