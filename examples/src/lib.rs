@@ -20,9 +20,7 @@ mod weights;
 pub use backend::Backends;
 pub use deploy::{Deployment, deploy};
 pub use evaluate::Evaluation;
-pub use options::{
-    BackendChoice, GranularityChoice, InitialScalesChoice, Method, Options, ScheduleChoice, SignChoice,
-};
+pub use options::{BackendChoice, GranularityChoice, InitialScalesChoice, Method, Options, ScheduleChoice, SignChoice};
 pub use recipe::{Recipe, RunConfig};
 pub use run::{Run, exit};
 pub use summary::Summary;
