@@ -6,13 +6,14 @@ mod results;
 mod runner;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use figures::Figures;
+pub(crate) use figures::read;
 use plan::{FULL_PRECISION, VARIANTS};
 use results::Results;
 pub(crate) use runner::{Program, Runner};
@@ -117,7 +118,7 @@ impl Reproduce {
         self.conclude(&Results::new(self, all), self.results.as_ref().unwrap_or(&out))
     }
 
-    fn conclude(&self, results: &Results, directory: &std::path::Path) -> Result<()> {
+    fn conclude(&self, results: &Results, directory: &Path) -> Result<()> {
         let table = results.table();
         let json = serde_json::to_string_pretty(&results.json())? + "\n";
         fs::create_dir_all(directory)
