@@ -26,7 +26,7 @@ pub use deploy::{Deployment, compare_packed, deploy};
 pub use evaluate::Evaluation;
 pub use job::{CheckpointTest, Job};
 pub use optimizer::OptimizerChoice;
-pub use options::{BackendChoice, GranularityChoice, Method, Options, ScheduleChoice};
+pub use options::{BackendChoice, GranularityChoice, InitialScalesChoice, Method, Options, ScheduleChoice, SignChoice};
 pub use recipe::{Recipe, RunConfig};
 pub use run::{Run, exit};
 pub use summary::Summary;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 use serde::{Deserialize, Serialize};
-use ttq_core::{Granularity, Threshold};
+use ttq_core::{Granularity, InitialScales, NegativeScaleGradient, Threshold};
 
 use crate::Recipe;
 use crate::model::Architecture;
@@ -71,6 +71,43 @@ impl From<GranularityChoice> for Granularity {
     }
 }
 
+/// Sign of the gradient of W_n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SignChoice {
+    /// The derivative of -W_n: minus the sum of the gradients on the negative side.
+    Exact,
+    /// Without the minus, as the paper prints it and its PyTorch port computes it: wrong, here to reproduce the port and
+    /// to measure what the error costs.
+    Published,
+}
+
+impl From<SignChoice> for NegativeScaleGradient {
+    fn from(choice: SignChoice) -> Self {
+        match choice {
+            SignChoice::Exact => Self::Exact,
+            SignChoice::Published => Self::Published,
+        }
+    }
+}
+
+/// Where learned scales start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InitialScalesChoice {
+    /// The mean magnitude of each side of the trained weights.
+    LeastSquares,
+    /// 1 and 1, as in the paper and its PyTorch port.
+    Ones,
+}
+
+impl From<InitialScalesChoice> for InitialScales {
+    fn from(choice: InitialScalesChoice) -> Self {
+        match choice {
+            InitialScalesChoice::LeastSquares => Self::LeastSquares,
+            InitialScalesChoice::Ones => Self::Ones,
+        }
+    }
+}
+
 /// Options of every example.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
@@ -87,6 +124,12 @@ pub struct Options {
     /// Which weights share a threshold and scales.
     #[arg(long, value_enum, default_value = "tensor")]
     pub granularity: GranularityChoice,
+    /// How the gradient of W_n is taken (ttq).
+    #[arg(long, value_enum, default_value = "exact")]
+    pub sign: SignChoice,
+    /// Where learned scales start (ttq).
+    #[arg(long, value_enum, default_value = "least-squares")]
+    pub initial_scales: InitialScalesChoice,
     /// Make only weights ternary whose path matches this regular expression (may be repeated).
     #[arg(long, value_name = "REGEX")]
     pub include: Vec<String>,

@@ -194,6 +194,8 @@ impl RunConfig {
             quantizer.threshold = threshold;
         }
         quantizer.granularity = options.granularity.into();
+        quantizer.negative_scale_gradient = options.sign.into();
+        quantizer.initial_scales = options.initial_scales.into();
         let selection = SelectionConfig {
             include: options.include.clone(),
             exclude: recipe.exclude.iter().map(|path| (*path).into()).chain(options.exclude.clone()).collect(),

@@ -3,7 +3,9 @@
 mod bench;
 mod ci;
 mod delegate;
+mod reproduce;
 mod rules;
+mod sign;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,6 +29,10 @@ enum Command {
     Delegate(delegate::Delegate),
     /// Runs a benchmark suite.
     Bench(bench::Bench),
+    /// Trains every method from the same networks over several seeds and makes one table of it.
+    Reproduce(reproduce::Reproduce),
+    /// Trains single layers of the MNIST network with either sign of the gradient of W_n and draws their scales.
+    Sign(sign::Sign),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +41,8 @@ fn main() -> ExitCode {
         Command::Rules => rules::run(),
         Command::Delegate(delegate) => delegate.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Reproduce(reproduce) => reproduce.run(),
+        Command::Sign(sign) => sign.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,130 @@
+//! What a run came to, read from the files in its directory; mean and deviation over runs.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+/// The figures of one run.
+pub(super) struct Figures {
+    /// Test accuracy of the network that the run keeps, the one of the epoch that validates best, percent.
+    pub(super) test: f64,
+    /// Validation accuracy of the last epoch, percent.
+    pub(super) valid_last: f64,
+    /// Validation accuracy of the best epoch, percent.
+    pub(super) valid_best: f64,
+    /// Share of zeros among the ternary weights, percent.
+    pub(super) zeros: Option<f64>,
+    /// Seconds of training and evaluation.
+    pub(super) seconds: f64,
+    /// The ternary layers at the end of each epoch.
+    pub(super) layers: Vec<Value>,
+    /// The machine and the versions.
+    pub(super) environment: Value,
+    /// The backend.
+    pub(super) backend: String,
+}
+
+impl Figures {
+    /// Reads `summary.json`, `evidence.json` and the history of the run's last phase.
+    ///
+    /// # Errors
+    /// Files that are missing or hold something else.
+    pub(super) fn of_run(directory: &Path) -> Result<Self> {
+        let summary = read(&directory.join("summary.json"))?;
+        let phases = ["ternary", "full-precision"].map(|phase| directory.join(phase).join("history.json"));
+        let history = phases.iter().find(|path| path.is_file()).unwrap_or(&phases[0]);
+        let epochs = read(history)?;
+        let epochs = epochs.as_array().with_context(|| format!("{} is no history", history.display()))?;
+        let mut accuracies = epochs.iter().map(|epoch| epoch["valid"]["Accuracy"].as_f64());
+        let accuracies: Option<Vec<f64>> = accuracies.by_ref().collect();
+        let accuracies = accuracies.with_context(|| format!("{} lacks an accuracy", history.display()))?;
+        let number = |name: &str| summary[name].as_f64();
+        Ok(Self {
+            test: number("ternary_accuracy")
+                .or_else(|| number("full_precision_accuracy"))
+                .with_context(|| format!("the run in {} has no test accuracy", directory.display()))?,
+            valid_last: *accuracies.last().with_context(|| format!("{} is empty", history.display()))?,
+            valid_best: accuracies.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            zeros: number("sparsity").map(|share| 100.0 * share),
+            seconds: number("seconds").with_context(|| format!("the run in {} has no time", directory.display()))?,
+            layers: epochs.iter().map(|epoch| epoch["layers"].clone()).collect(),
+            environment: read(&directory.join("evidence.json"))?["environment"].clone(),
+            backend: summary["backend"].as_str().unwrap_or_default().into(),
+        })
+    }
+}
+
+/// Reads JSON.
+pub(crate) fn read(path: &Path) -> Result<Value> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))
+}
+
+/// Values over several runs. `Display` with a precision gives `mean ± deviation`; one value stands alone.
+pub(super) struct Spread(pub(super) Vec<f64>);
+
+impl Spread {
+    pub(super) fn mean(&self) -> f64 {
+        self.0.iter().sum::<f64>() / self.0.len() as f64
+    }
+
+    /// The sample standard deviation, with n - 1; nothing for a single value.
+    pub(super) fn deviation(&self) -> Option<f64> {
+        let mean = self.mean();
+        let squares: f64 = self.0.iter().map(|value| (value - mean).powi(2)).sum();
+        (self.0.len() > 1).then(|| (squares / (self.0.len() - 1) as f64).sqrt())
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({ "mean": self.mean(), "deviation": self.deviation(), "values": self.0 })
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let precision = f.precision().unwrap_or(2);
+        write!(f, "{:.precision$}", self.mean())?;
+        self.deviation().map_or(Ok(()), |deviation| write!(f, " ± {deviation:.precision$}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deviation_is_that_of_a_sample() {
+        let spread = Spread(vec![2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]);
+        assert_eq!(spread.mean(), 5.0);
+        assert!((spread.deviation().unwrap() - (32.0f64 / 7.0).sqrt()).abs() < 1e-12);
+        assert_eq!(format!("{spread:.1}"), "5.0 ± 2.1");
+        assert_eq!(Spread(vec![3.0]).deviation(), None);
+        assert_eq!(Spread(vec![3.0]).to_string(), "3.00");
+    }
+
+    #[test]
+    fn a_run_is_read_with_its_best_and_its_last_epoch() {
+        let directory = std::env::temp_dir().join(format!("xtask-figures-{}", std::process::id()));
+        fs::create_dir_all(directory.join("ternary")).unwrap();
+        let write = |name: &str, value: Value| fs::write(directory.join(name), value.to_string()).unwrap();
+        write(
+            "summary.json",
+            json!({ "full_precision_accuracy": 99.5, "ternary_accuracy": 99.0, "sparsity": 0.25, "seconds": 7.5,
+                    "backend": "cpu" }),
+        );
+        write("evidence.json", json!({ "environment": { "threads": 2 } }));
+        let epoch =
+            |accuracy: f64, w_pos: f64| json!({ "valid": { "Accuracy": accuracy }, "layers": [{ "w_pos": w_pos }] });
+        write("ternary/history.json", json!([epoch(98.0, 1.0), epoch(98.75, 2.0), epoch(98.5, 3.0)]));
+        let figures = Figures::of_run(&directory).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!((figures.test, figures.valid_best, figures.valid_last), (99.0, 98.75, 98.5));
+        assert_eq!((figures.zeros, figures.seconds), (Some(25.0), 7.5));
+        assert_eq!(figures.layers[2][0]["w_pos"], 3.0);
+        assert_eq!(figures.environment["threads"], 2);
+        assert!(Figures::of_run(&directory).is_err());
+    }
+}

@@ -1,0 +1,159 @@
+//! `cargo xtask reproduce`: every method from the same networks in full precision, over several seeds, in one table.
+
+mod figures;
+mod plan;
+mod results;
+mod runner;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use figures::Figures;
+pub(crate) use figures::read;
+use plan::{FULL_PRECISION, VARIANTS};
+use results::Results;
+pub(crate) use runner::{Program, Runner};
+
+/// An example whose results are reproduced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Example {
+    /// A small convolutional network on MNIST.
+    Mnist,
+    /// ResNet-20 on CIFAR-10.
+    Cifar,
+}
+
+impl Example {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Mnist => "mnist",
+            Self::Cifar => "cifar",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Mnist => "MNIST, a network of two convolutions and two linear layers",
+            Self::Cifar => "CIFAR-10, ResNet-20",
+        }
+    }
+
+    /// Epochs of a phase in the example's recipe.
+    fn epochs(self) -> usize {
+        match self {
+            Self::Mnist => 3,
+            Self::Cifar => 160,
+        }
+    }
+}
+
+/// What to reproduce, and how large.
+#[derive(Debug, Args)]
+pub(crate) struct Reproduce {
+    /// The example.
+    example: Example,
+    /// Seeds, one network in full precision each.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    seeds: Vec<u64>,
+    /// Epochs in full precision [default: the recipe's].
+    #[arg(long, value_name = "N")]
+    fp_epochs: Option<usize>,
+    /// Epochs with ternary weights [default: the recipe's].
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Train on the first N training images only.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Directory of the runs: those that are there are not repeated, one that was interrupted goes on
+    /// [default: runs/reproduce-EXAMPLE].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Directory of table.md and results.json [default: that of the runs].
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
+    #[command(flatten)]
+    program: Program,
+}
+
+impl Reproduce {
+    pub(crate) fn run(&self) -> Result<()> {
+        let mut seeds = self.seeds.clone();
+        seeds.sort_unstable();
+        seeds.dedup();
+        if seeds.len() < self.seeds.len() {
+            bail!("--seeds {:?} names a seed twice: it would count twice", self.seeds);
+        }
+        let (fp_epochs, epochs) = (self.fp_epochs(), self.epochs());
+        if fp_epochs == 0 || epochs == 0 {
+            bail!("--fp-epochs {fp_epochs} --epochs {epochs}: both phases need an epoch at least");
+        }
+        let name = self.example.name();
+        let out = self.out.clone().unwrap_or_else(|| crate::root().join("runs").join(format!("reproduce-{name}")));
+        let runner = Runner::new(self.example, &self.program)?;
+
+        let total = self.seeds.len() * VARIANTS.len();
+        let mut all: Vec<Vec<Figures>> = VARIANTS.iter().map(|_| Vec::new()).collect();
+        for (row, seed) in self.seeds.iter().enumerate() {
+            let directory = out.join(format!("seed-{seed}"));
+            let checkpoint = directory.join(FULL_PRECISION).join("full-precision.safetensors");
+            for (column, variant) in VARIANTS.iter().enumerate() {
+                let mut arguments = variant.arguments(fp_epochs, epochs);
+                arguments.extend(["--seed".into(), seed.to_string()]);
+                if let Some(limit) = self.limit {
+                    arguments.extend(["--limit".into(), limit.to_string()]);
+                }
+                let init = variant.starts_from_checkpoint().then_some(checkpoint.as_path());
+                let run = directory.join(variant.name);
+                println!("[{}/{total}] seed {seed}, {}", row * VARIANTS.len() + column + 1, variant.title);
+                runner.run(&run, &arguments, init)?;
+                let figures = Figures::of_run(&run)?;
+                println!("        test accuracy {:.2} %, {}", figures.test, seconds(figures.seconds));
+                all[column].push(figures);
+            }
+        }
+        self.conclude(&Results::new(self, all), self.results.as_ref().unwrap_or(&out))
+    }
+
+    fn conclude(&self, results: &Results, directory: &Path) -> Result<()> {
+        let table = results.table();
+        let json = serde_json::to_string_pretty(&results.json())? + "\n";
+        fs::create_dir_all(directory)
+            .and_then(|()| fs::write(directory.join("table.md"), &table))
+            .and_then(|()| fs::write(directory.join("results.json"), json))
+            .with_context(|| format!("cannot write the results to {}", directory.display()))?;
+        println!("\n{table}\n{0}/table.md\n{0}/results.json", directory.display());
+        Ok(())
+    }
+
+    fn fp_epochs(&self) -> usize {
+        self.fp_epochs.unwrap_or(self.example.epochs())
+    }
+
+    fn epochs(&self) -> usize {
+        self.epochs.unwrap_or(self.example.epochs())
+    }
+
+    /// The command that a reader types to get the same results.
+    fn command(&self) -> String {
+        let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
+        let mut command =
+            format!("cargo xtask reproduce {} --data DIR --seeds {}", self.example.name(), seeds.join(","));
+        let numbers = [("--fp-epochs", self.fp_epochs), ("--epochs", self.epochs), ("--limit", self.limit)];
+        for (option, number) in numbers {
+            command += &number.map(|number| format!(" {option} {number}")).unwrap_or_default();
+        }
+        command += &self.program.backend.as_ref().map(|backend| format!(" --backend {backend}")).unwrap_or_default();
+        match std::env::var("RAYON_NUM_THREADS") {
+            Ok(threads) => format!("RAYON_NUM_THREADS={threads} {command}"),
+            Err(_) => command,
+        }
+    }
+}
+
+fn seconds(seconds: f64) -> String {
+    format!("{:?}", Duration::from_secs(seconds.round() as u64))
+}

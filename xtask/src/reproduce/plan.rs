@@ -1,0 +1,122 @@
+//! Which runs are made, and which of them stand in which table.
+
+/// Name of the runs that every other one starts from.
+pub(super) const FULL_PRECISION: &str = "full-precision";
+
+/// One way to train.
+pub(super) struct Variant {
+    /// Name in the results and of the run's directory.
+    pub(super) name: &'static str,
+    /// Name in the tables.
+    pub(super) title: &'static str,
+    /// What it changes of the example's defaults.
+    changes: &'static [&'static str],
+}
+
+/// The networks in full precision come first: the others start from them.
+pub(super) const VARIANTS: [Variant; 11] = [
+    Variant { name: FULL_PRECISION, title: "full precision", changes: &["--method", "fp"] },
+    Variant { name: "full-precision-longer", title: "full precision, trained on", changes: &["--method", "fp"] },
+    Variant { name: "ttq", title: "TTQ, exact sign", changes: &[] },
+    Variant { name: "ttq-published", title: "TTQ, published sign", changes: &["--sign", "published"] },
+    Variant { name: "twn", title: "TWN", changes: &["--method", "twn"] },
+    Variant { name: "absmean", title: "absmean (BitNet b1.58)", changes: &["--method", "absmean"] },
+    Variant { name: "ttq-mean", title: "TTQ, Δ = 0.7 mean", changes: &["--threshold", "mean:0.7"] },
+    Variant { name: "ttq-zeros", title: "TTQ, half of the weights zero", changes: &["--threshold", "zeros:0.5"] },
+    Variant { name: "ttq-channel", title: "TTQ, scales per channel", changes: &["--granularity", "channel"] },
+    Variant { name: "ttq-ones", title: "TTQ, exact sign, from 1, 1", changes: &["--initial-scales", "ones"] },
+    Variant {
+        name: "ttq-ones-published",
+        title: "TTQ, published sign, from 1, 1",
+        changes: &["--initial-scales", "ones", "--sign", "published"],
+    },
+];
+
+impl Variant {
+    /// Whether it starts from the network in full precision of the same seed.
+    pub(super) fn starts_from_checkpoint(&self) -> bool {
+        self.name != FULL_PRECISION
+    }
+
+    /// Whether its weights become ternary.
+    pub(super) fn is_ternary(&self) -> bool {
+        self.changes != ["--method", "fp"]
+    }
+
+    /// Arguments of the example, without those of seed, data and directories.
+    pub(super) fn arguments(&self, fp_epochs: usize, epochs: usize) -> Vec<String> {
+        let (fp_epochs, epochs) = match (self.starts_from_checkpoint(), self.is_ternary()) {
+            (false, _) => (fp_epochs, 0),
+            (true, false) => (epochs, 0),
+            (true, true) => (0, epochs),
+        };
+        let numbers = ["--fp-epochs".into(), fp_epochs.to_string(), "--epochs".into(), epochs.to_string()];
+        self.changes.iter().map(|change| (*change).to_owned()).chain(numbers).collect()
+    }
+}
+
+/// A table: what it compares, and its rows as names of variants with the labels that they have here.
+pub(super) struct Table {
+    pub(super) heading: &'static str,
+    pub(super) first_column: &'static str,
+    pub(super) rows: &'static [(&'static str, &'static str)],
+}
+
+/// The tables of the results.
+pub(super) const TABLES: [Table; 3] = [
+    Table {
+        heading: "Methods",
+        first_column: "method",
+        rows: &[
+            (FULL_PRECISION, "full precision, where the others start"),
+            ("full-precision-longer", "full precision, trained on for as long as the others"),
+            ("ttq", "TTQ, exact sign"),
+            ("ttq-published", "TTQ, published sign"),
+            ("twn", "TWN"),
+            ("absmean", "absmean (BitNet b1.58)"),
+        ],
+    },
+    Table {
+        heading: "Thresholds and granularity (TTQ, exact sign)",
+        first_column: "threshold",
+        rows: &[
+            ("ttq", "`max:0.05`"),
+            ("ttq-mean", "`mean:0.7`"),
+            ("ttq-zeros", "`zeros:0.5`"),
+            ("ttq-channel", "`max:0.05`, threshold and scales per output channel"),
+        ],
+    },
+    Table {
+        heading: "The sign, from two starts",
+        first_column: "scales start at, sign",
+        rows: &[
+            ("ttq", "least squares, exact"),
+            ("ttq-published", "least squares, published"),
+            ("ttq-ones", "1, 1, exact"),
+            ("ttq-ones-published", "1, 1, published (the PyTorch port)"),
+        ],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variant_stands_in_a_table_and_every_row_is_a_variant() {
+        let rows: Vec<&str> = TABLES.iter().flat_map(|table| table.rows).map(|(name, _)| *name).collect();
+        assert!(VARIANTS.iter().all(|variant| rows.contains(&variant.name)));
+        assert!(rows.iter().all(|row| VARIANTS.iter().any(|variant| variant.name == *row)));
+    }
+
+    #[test]
+    fn only_the_first_variant_trains_from_nothing() {
+        assert!(!VARIANTS[0].starts_from_checkpoint());
+        assert_eq!(VARIANTS[0].arguments(5, 7), ["--method", "fp", "--fp-epochs", "5", "--epochs", "0"]);
+        assert_eq!(VARIANTS[1].arguments(5, 7), ["--method", "fp", "--fp-epochs", "7", "--epochs", "0"]);
+        assert!(VARIANTS[1..].iter().all(Variant::starts_from_checkpoint));
+        for variant in &VARIANTS[2..] {
+            assert!(variant.arguments(5, 7).ends_with(&["--fp-epochs", "0", "--epochs", "7"].map(String::from)));
+        }
+    }
+}

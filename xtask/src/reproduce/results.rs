@@ -1,0 +1,215 @@
+//! The results as Markdown and as JSON.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+use super::figures::{Figures, Spread};
+use super::plan::{TABLES, Table, VARIANTS};
+use super::{Example, Reproduce};
+
+/// JSON holds the layers of every epoch where they are not more than this, else those of the last epoch.
+const LAYERS: usize = 500;
+
+/// What all runs came to.
+pub(super) struct Results {
+    example: Example,
+    command: String,
+    seeds: Vec<u64>,
+    epochs: [usize; 2],
+    limit: Option<usize>,
+    /// For each variant its runs, in the order of the seeds.
+    figures: Vec<Vec<Figures>>,
+}
+
+/// A column of the tables: name in JSON, heading, decimals, value of a run.
+type Column = (&'static str, &'static str, usize, fn(&Figures) -> Option<f64>);
+
+const COLUMNS: [Column; 5] = [
+    ("test_accuracy", "test, %", 2, |figures| Some(figures.test)),
+    ("valid_accuracy_last", "validation, last epoch, %", 2, |figures| Some(figures.valid_last)),
+    ("valid_accuracy_best", "validation, best epoch, %", 2, |figures| Some(figures.valid_best)),
+    ("zeros", "zeros, %", 1, |figures| figures.zeros),
+    ("seconds", "seconds", 0, |figures| Some(figures.seconds)),
+];
+
+const COLUMNS_EXPLAINED: &str = "\
+Mean ± sample standard deviation over the seeds. **test**: the test images, looked at once, with the network that a run keeps:
+that of the epoch with the best validation accuracy. **validation**: images held out of the training set, after the last epoch
+and after the best one. **zeros**: share of the ternary weights. **seconds**: training and evaluation of this row's phase,
+measured beside whatever else the machine did.
+";
+
+impl Results {
+    pub(super) fn new(options: &Reproduce, figures: Vec<Vec<Figures>>) -> Self {
+        Self {
+            example: options.example,
+            command: options.command(),
+            seeds: options.seeds.clone(),
+            epochs: [options.fp_epochs(), options.epochs()],
+            limit: options.limit,
+            figures,
+        }
+    }
+
+    /// The tables with what is needed to repeat them.
+    pub(super) fn table(&self) -> String {
+        let [fp_epochs, epochs] = self.epochs;
+        let mut text = format!("# {}\n\n```sh\n{}\n```\n\n", self.example.title(), self.command);
+        for line in self.environments() {
+            let _ = writeln!(text, "{line}  ");
+        }
+        let images = self.limit.map_or_else(|| "all".into(), |limit| format!("the first {limit}"));
+        let _ = writeln!(
+            text,
+            "Seeds {:?}; {fp_epochs} epochs in full precision, then {epochs} of each row from that network; \
+             {images} training images.\n\n{COLUMNS_EXPLAINED}",
+            self.seeds
+        );
+        for table in &TABLES {
+            self.write(table, &mut text);
+        }
+        text.truncate(text.trim_end().len());
+        text + "\n"
+    }
+
+    fn write(&self, table: &Table, text: &mut String) {
+        let _ = writeln!(text, "## {}\n", table.heading);
+        let headings: Vec<&str> = COLUMNS.iter().map(|column| column.1).collect();
+        let _ = writeln!(text, "| {} | {} |", table.first_column, headings.join(" | "));
+        let _ = writeln!(text, "|---|{}", "---:|".repeat(COLUMNS.len()));
+        for (name, label) in table.rows {
+            let runs = VARIANTS.iter().zip(&self.figures).find(|(variant, _)| variant.name == *name);
+            let Some((_, runs)) = runs else { continue };
+            let cells = COLUMNS.map(|(_, _, decimals, value)| match spread(runs, value) {
+                Some(spread) => format!("{spread:.decimals$}"),
+                None => "-".into(),
+            });
+            let _ = writeln!(text, "| {label} | {} |", cells.join(" | "));
+        }
+        text.push('\n');
+    }
+
+    /// The same as JSON, with the value of every run and the layers' scales.
+    pub(super) fn json(&self) -> Value {
+        let layers = self.figures.iter().flatten().flat_map(|run| &run.layers);
+        let every_epoch = layers.map(|epoch| epoch.as_array().map_or(0, Vec::len)).sum::<usize>() <= LAYERS;
+        let variants = VARIANTS.iter().zip(&self.figures).map(|(variant, runs)| {
+            let mut entry: Map<String, Value> = COLUMNS
+                .iter()
+                .filter_map(|(name, _, _, value)| Some(((*name).into(), spread(runs, *value)?.json())))
+                .collect();
+            entry.insert("title".into(), variant.title.into());
+            if variant.is_ternary() {
+                let of_run = |run: &Figures| match (every_epoch, run.layers.last()) {
+                    (true, _) | (_, None) => Value::from(run.layers.clone()),
+                    (false, Some(last)) => json!([last]),
+                };
+                entry.insert("layers".into(), runs.iter().map(of_run).collect());
+            }
+            (variant.name.to_owned(), Value::from(entry))
+        });
+        json!({
+            "example": self.example.name(),
+            "command": self.command,
+            "environments": self.environments(),
+            "seeds": self.seeds,
+            "fp_epochs": self.epochs[0],
+            "epochs": self.epochs[1],
+            "limit": self.limit,
+            "layers_of_every_epoch": every_epoch,
+            "variants": variants.collect::<Map<String, Value>>(),
+        })
+    }
+
+    /// The machines, versions and days of the runs; one line where they are all alike.
+    fn environments(&self) -> BTreeSet<String> {
+        self.figures.iter().flatten().map(environment).collect()
+    }
+}
+
+/// The values of one column; nothing where a run lacks it.
+fn spread(runs: &[Figures], value: fn(&Figures) -> Option<f64>) -> Option<Spread> {
+    runs.iter().map(value).collect::<Option<Vec<f64>>>().map(Spread)
+}
+
+/// Day, machine and versions of a run.
+fn environment(run: &Figures) -> String {
+    let text = |name: &str| run.environment[name].as_str().unwrap_or("unknown");
+    let day = text("finished").split('T').next().unwrap_or_default();
+    let names = |value: &Value| match value {
+        Value::Object(map) => map.iter().map(|(name, version)| format!("{name} {}", plain(version))).collect(),
+        Value::Array(items) => items.iter().map(plain).collect(),
+        _ => Vec::new(),
+    };
+    let accelerators: Vec<String> = names(&run.environment["accelerators"]);
+    let versions: Vec<String> = names(&run.environment["versions"]);
+    let accelerators = if accelerators.is_empty() { String::new() } else { format!(", {}", accelerators.join(", ")) };
+    format!(
+        "{day}; {}, {} threads available, {}{accelerators}; backend {}; {}",
+        text("processor"),
+        run.environment["threads"],
+        text("system"),
+        run.backend,
+        versions.join(", ")
+    )
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(test: f64, zeros: Option<f64>) -> Figures {
+        let environment = json!({ "finished": "2026-11-24T21:20:29Z", "processor": "P", "system": "S", "threads": 2,
+                                  "accelerators": [], "versions": { "Burn": "0.21.0" } });
+        let layers = vec![json!([]), json!([{ "path": "a", "w_pos": test }])];
+        Figures {
+            test,
+            valid_last: 1.0,
+            valid_best: 2.0,
+            zeros,
+            seconds: 3.4,
+            layers,
+            environment,
+            backend: "cpu".into(),
+        }
+    }
+
+    fn results() -> Results {
+        let runs = |zeros| vec![run(98.0, zeros), run(99.0, zeros)];
+        let figures = VARIANTS.iter().map(|variant| runs(variant.is_ternary().then_some(8.25))).collect();
+        Results {
+            example: Example::Mnist,
+            command: "cargo xtask reproduce mnist".into(),
+            seeds: vec![1, 2],
+            epochs: [3, 4],
+            limit: None,
+            figures,
+        }
+    }
+
+    #[test]
+    fn a_row_holds_mean_and_deviation_and_a_dash_for_what_is_not_there() {
+        let table = results().table();
+        assert!(table.contains("| TWN | 98.50 ± 0.71 | 1.00 ± 0.00 | 2.00 ± 0.00 | 8.2 ± 0.0 | 3 ± 0 |"), "{table}");
+        assert!(
+            table.contains("| full precision, where the others start | 98.50 ± 0.71 | 1.00 ± 0.00 | 2.00 ± 0.00 | - |")
+        );
+        assert!(table.contains("2026-11-24; P, 2 threads available, S; backend cpu; Burn 0.21.0"));
+        assert!(table.contains("cargo xtask reproduce mnist\n"));
+    }
+
+    #[test]
+    fn the_json_holds_every_run() {
+        let json = results().json();
+        assert_eq!(json["variants"]["ttq"]["test_accuracy"]["values"], json!([98.0, 99.0]));
+        assert_eq!(json["variants"]["ttq"]["layers"][1][1][0]["w_pos"], 99.0);
+        assert_eq!(json["variants"]["full-precision"]["layers"], Value::Null);
+        assert_eq!(json["environments"].as_array().map(Vec::len), Some(1));
+    }
+}

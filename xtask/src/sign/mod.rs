@@ -1,0 +1,120 @@
+//! `cargo xtask sign`: the scales of single layers, step by step, with either sign of the gradient of W_n.
+//!
+//! One layer of the MNIST network becomes ternary at a time, so that W_p and W_n, which burn-train logs for every step as
+//! means over the ternary layers, are those of the layer.
+
+mod chart;
+mod track;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::reproduce::{Example, Program, Runner};
+use chart::{Line, Panel};
+use track::Track;
+
+/// Layers: name, and what the network does with their output.
+const LAYERS: [(&str, &str); 2] =
+    [("hidden", "batch normalization follows"), ("conv2", "bias, ReLU, pooling and the hidden layer follow")];
+/// Where the scales start: name on the command line, and in the table.
+const STARTS: [(&str, &str); 2] = [("ones", "1, 1"), ("least-squares", "least squares")];
+/// The signs of the gradient of W_n.
+const SIGNS: [&str; 2] = ["exact", "published"];
+
+/// What to draw, and from which runs.
+#[derive(Debug, Args)]
+pub(crate) struct Sign {
+    /// Directory of the runs, those of `reproduce mnist` with seed 1 by default: the network in full precision is the same
+    /// [default: runs/reproduce-mnist/seed-1].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Directory of the figures and the table [default: docs/what-the-sign-costs].
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
+    #[command(flatten)]
+    program: Program,
+}
+
+impl Sign {
+    pub(crate) fn run(&self) -> Result<()> {
+        let out = self.out.clone().unwrap_or_else(|| crate::root().join("runs/reproduce-mnist/seed-1"));
+        let results = self.results.clone().unwrap_or_else(|| crate::root().join("docs/what-the-sign-costs"));
+        fs::create_dir_all(&results).with_context(|| format!("cannot make {}", results.display()))?;
+        let runner = Runner::new(Example::Mnist, &self.program)?;
+        let full_precision = out.join("full-precision");
+        let arguments = ["--method", "fp", "--fp-epochs", "3", "--epochs", "0", "--seed", "1"].map(String::from);
+        println!("full precision");
+        runner.run(&full_precision, &arguments, None)?;
+        let checkpoint = full_precision.join("full-precision.safetensors");
+
+        let mut table = String::from(track::HEADINGS);
+        for (layer, behind) in LAYERS {
+            for (start, start_title) in STARTS {
+                let tracks = SIGNS.iter().map(|sign| {
+                    println!("{layer}, from {start}, {sign} sign");
+                    let directory = out.join(format!("sign-{layer}-{start}-{sign}"));
+                    runner.run(&directory, &arguments_of(layer, start, sign), Some(&checkpoint))?;
+                    Track::read(&directory)
+                });
+                let [exact, published] = <[Track; 2]>::try_from(tracks.collect::<Result<Vec<_>>>()?)
+                    .map_err(|_| anyhow::anyhow!("there are two signs"))?;
+                for (sign, track) in SIGNS.iter().zip([&exact, &published]) {
+                    table += &track.row(&format!("`{layer}` | {start_title} | {sign}"));
+                }
+                let path = results.join(format!("{layer}-{start}.svg"));
+                let title = format!("{layer}.weight ({behind}), scales from {start_title}");
+                draw(&path, &title, &exact, &published)?;
+                println!("{}", path.display());
+            }
+        }
+        let path = results.join("scales.md");
+        fs::write(&path, &table).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("\n{table}\n{}", path.display());
+        Ok(())
+    }
+}
+
+/// One epoch with one ternary layer.
+fn arguments_of(layer: &str, start: &str, sign: &str) -> Vec<String> {
+    let pattern = format!("{layer}\\.weight");
+    let arguments = ["--fp-epochs", "0", "--epochs", "1", "--seed", "1", "--include", &pattern];
+    let arguments = arguments.into_iter().chain(["--initial-scales", start, "--sign", sign]);
+    arguments.map(String::from).collect()
+}
+
+fn draw(path: &Path, title: &str, exact: &Track, published: &Track) -> Result<()> {
+    let scales = |track: &Track| [track.line(|[w_pos, _]| w_pos), track.line(|[_, w_neg]| w_neg)];
+    let ([exact_pos, exact_neg], [published_pos, published_neg]) = (scales(exact), scales(published));
+    let panels = [
+        Panel {
+            title: "W_p and W_n",
+            lines: vec![
+                Line { name: "W_p, exact", color: chart::BLUE, dashed: false, points: exact_pos },
+                Line { name: "W_n, exact", color: chart::BLUE, dashed: true, points: exact_neg },
+                Line { name: "W_p, published", color: chart::ORANGE, dashed: false, points: published_pos },
+                Line { name: "W_n, published", color: chart::ORANGE, dashed: true, points: published_neg },
+            ],
+        },
+        Panel {
+            title: "W_p² + W_n², relative to the start",
+            lines: vec![
+                Line {
+                    name: "exact",
+                    color: chart::BLUE,
+                    dashed: false,
+                    points: exact.relative(track::sum_of_squares),
+                },
+                Line {
+                    name: "published",
+                    color: chart::ORANGE,
+                    dashed: false,
+                    points: published.relative(track::sum_of_squares),
+                },
+            ],
+        },
+    ];
+    chart::draw(path, title, &panels)
+}
