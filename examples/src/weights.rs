@@ -57,7 +57,7 @@ pub(crate) fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path) -> R
     }
 }
 
-/// The names of a checkpoint's tensors, as they are in the file. None where it is missing or no checkpoint: [`load`] says
+/// The names of a checkpoint's tensors, as they are in the file. None where it is missing or no checkpoint: loading it says
 /// what is wrong.
 pub fn names(path: &Path) -> Vec<String> {
     let keys = match path.extension().and_then(|ending| ending.to_str()) {
