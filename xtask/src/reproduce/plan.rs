@@ -93,7 +93,7 @@ pub(super) const TABLES: [Table; 3] = [
             ("ttq", "least squares, exact"),
             ("ttq-published", "least squares, published"),
             ("ttq-ones", "1, 1, exact"),
-            ("ttq-ones-published", "1, 1, published (the PyTorch port)"),
+            ("ttq-ones-published", "1, 1, published (start and sign of the PyTorch port)"),
         ],
     },
 ];

@@ -35,7 +35,7 @@ const COLUMNS: [Column; 5] = [
 ];
 
 const COLUMNS_EXPLAINED: &str = "\
-Mean ± sample standard deviation over the seeds. **test**: the test images, looked at once, with the network that a run keeps:
+Mean ± sample standard deviation over the seeds. **test**: the test images, looked at once, at the end, with the network that a run keeps:
 that of the epoch with the best validation accuracy. **validation**: images held out of the training set, after the last epoch
 and after the best one. **zeros**: share of the ternary weights. **seconds**: training and evaluation of this row's phase,
 measured beside whatever else the machine did.

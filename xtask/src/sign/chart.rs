@@ -98,7 +98,7 @@ impl Vertical {
         let axis = Self { low, high, logarithmic };
         let (low, high) = (axis.place(low), axis.place(high));
         let height = (high - low).max(0.01 * high.abs()).max(1e-9);
-        Self { low: low - 0.05 * height, high: high + 0.45 * height, logarithmic }
+        Self { low: low - 0.05 * height, high: high + 0.6 * height, logarithmic }
     }
 
     fn place(&self, value: f64) -> f64 {

@@ -80,13 +80,18 @@ impl Track {
         };
         let [start_pos, start_neg, end_pos, end_neg] = [start[0], start[1], end[0], end[1]].map(short);
         format!(
-            "| {name} | {start_pos}, {start_neg} | {end_pos}, {end_neg} | {} % | {} % | {} | {:.2} % |\n",
-            short(change(sum_of_squares)),
-            short(change(difference_of_squares)),
+            "| {name} | {start_pos}, {start_neg} | {end_pos}, {end_neg} | {} | {} | {} | {:.2} % |\n",
+            percent(change(sum_of_squares)),
+            percent(change(difference_of_squares)),
             short(largest(&|[w_pos, w_neg]| w_pos - w_neg)),
             self.accuracy
         )
     }
+}
+
+/// Two decimals, or one digit and an exponent where these say nothing.
+fn percent(value: f64) -> String {
+    if value == 0.0 || (0.01..1e4).contains(&value) { format!("{value:.2} %") } else { format!("{value:.0e} %") }
 }
 
 /// Four decimals, or two digits and an exponent where these say nothing.
