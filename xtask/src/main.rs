@@ -3,7 +3,9 @@
 mod bench;
 mod ci;
 mod delegate;
+mod results;
 mod rules;
+mod tables;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,8 +27,10 @@ enum Command {
     Rules,
     /// Writes the generated part of ttq-cpu from the traits of the Burn version in use.
     Delegate(delegate::Delegate),
-    /// Runs a benchmark suite.
+    /// Runs benchmark suites.
     Bench(bench::Bench),
+    /// Writes the README's tables from the newest results under benchmarks/.
+    Tables(tables::Tables),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
         Command::Rules => rules::run(),
         Command::Delegate(delegate) => delegate.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Tables(tables) => tables.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
