@@ -20,6 +20,7 @@ use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 use ttq_core::{Ternary, TernaryConfig};
 use ttq_cpu::Cpu;
+use ttq_examples::measure::{self, Report, Spread, median};
 use ttq_examples::model::{Batch, Classifier, ResNet};
 use ttq_train::{Phase, TernaryOptimizer, TernaryStep};
 
@@ -42,7 +43,7 @@ struct Options {
     #[arg(long, default_value_t = 11)]
     steps: usize,
     /// Numbers of threads.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    #[arg(long, value_delimiter = ',', default_values_t = measure::one_and_all())]
     threads: Vec<usize>,
     /// What to measure; PyTorch is left out where there is none.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Peer::Cpu, Peer::Flex, Peer::Pytorch])]
@@ -67,13 +68,11 @@ enum Peer {
 }
 
 #[derive(Serialize)]
-struct Report {
-    suite: &'static str,
+struct Settings {
     depth: usize,
     batch: usize,
     steps: usize,
     pytorch: Option<String>,
-    rows: Vec<Row>,
 }
 
 #[derive(Serialize)]
@@ -88,13 +87,6 @@ struct Row {
     times_cpu: Option<f64>,
 }
 
-#[derive(Serialize)]
-struct Spread {
-    median_s: f64,
-    min_s: f64,
-    max_s: f64,
-}
-
 /// Seconds of each step; the two kinds alternate.
 #[derive(Deserialize)]
 struct Steps {
@@ -103,29 +95,13 @@ struct Steps {
     torch: Option<String>,
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn spread(seconds: &[f64]) -> Spread {
-    let fold = |start, pick: fn(f64, f64) -> f64| seconds.iter().copied().fold(start, pick);
-    Spread { median_s: median(seconds.to_vec()), min_s: fold(f64::INFINITY, f64::min), max_s: fold(0.0, f64::max) }
-}
-
 fn main() -> Result<()> {
     let mut options = Options::parse();
     if options.quick {
-        (options.depth, options.batch, options.steps) = (8, 32, 3);
+        (options.depth, options.batch, options.steps) = (8, 16, 3);
     }
-    let mut report = Report {
-        suite: "train",
-        depth: options.depth,
-        batch: options.batch,
-        steps: options.steps,
-        pytorch: None,
-        rows: Vec::new(),
-    };
+    let Options { depth, batch, steps, .. } = options;
+    let mut figures = Figures { settings: Settings { depth, batch, steps, pytorch: None }, rows: Vec::new() };
     println!("ResNet-{}, batch {}, seconds a step: median (fastest to slowest)", options.depth, options.batch);
     println!("{:8} {:>7}  {:30} {:30} {:>7} {:>10}", "", "threads", "full precision", "ternary", "ratio", "times cpu");
     for threads in options.threads.iter().copied() {
@@ -141,24 +117,25 @@ fn main() -> Result<()> {
                     }
                 },
             };
-            report.add(peer, threads, steps);
+            figures.add(peer, threads, steps);
         }
     }
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    Report::new("train", options.quick, figures.settings, figures.rows).write(options.json.as_deref())
 }
 
-impl Report {
+struct Figures {
+    settings: Settings,
+    rows: Vec<Row>,
+}
+
+impl Figures {
     /// Adds a row and prints it.
     fn add(&mut self, peer: Peer, threads: usize, steps: Steps) {
         let ratios = steps.ternary.iter().zip(&steps.full_precision).map(|(ternary, fp)| ternary / fp).collect();
-        let (full_precision, ternary) = (spread(&steps.full_precision), spread(&steps.ternary));
+        let (full_precision, ternary) = (Spread::of(&steps.full_precision), Spread::of(&steps.ternary));
         let cpu = self.rows.iter().find(|row| row.peer == Peer::Cpu && row.threads == threads);
         let times_cpu = cpu.map(|cpu| full_precision.median_s / cpu.full_precision.median_s);
-        self.pytorch = self.pytorch.take().or(steps.torch);
+        self.settings.pytorch = self.settings.pytorch.take().or(steps.torch);
         let row = Row { peer, threads, full_precision, ternary, ratio: median(ratios), times_cpu };
         let text = |spread: &Spread| format!("{:.4} ({:.4} to {:.4})", spread.median_s, spread.min_s, spread.max_s);
         println!(
@@ -191,8 +168,8 @@ fn pytorch(options: &Options, threads: usize) -> Result<Steps> {
 }
 
 fn measure<B: AutodiffBackend>(options: &Options, threads: usize) -> Result<Steps> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    Ok(pool.install(|| steps::<B>(options)))
+    let pools = measure::pools(&[threads])?;
+    Ok(pools[0].install(|| steps::<B>(options)))
 }
 
 fn steps<B: AutodiffBackend>(options: &Options) -> Steps {

@@ -31,6 +31,18 @@ pub(crate) fn here() -> Environment {
     }
 }
 
+/// Vector instruction sets that the kernel lists; none on systems without `/proc`.
+pub(crate) fn instruction_sets() -> Vec<String> {
+    vector_flags(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
+fn vector_flags(cpuinfo: &str) -> Vec<String> {
+    let flags = field(cpuinfo, "flags").or_else(|| field(cpuinfo, "Features")).unwrap_or_default();
+    let vector =
+        |flag: &&str| ["avx", "fma", "f16c", "amx", "asimd", "sve"].iter().any(|start| flag.starts_with(start));
+    flags.split_whitespace().filter(vector).map(String::from).collect()
+}
+
 /// The command line as one would type it again, the program without its directory.
 fn command(arguments: impl Iterator<Item = String>) -> String {
     let quoted = arguments.enumerate().map(|(index, argument)| {
@@ -85,6 +97,12 @@ mod tests {
         assert_eq!(field(text, "model name").as_deref(), Some("A CPU: fast"));
         assert_eq!(field(text, "MemTotal").and_then(|text| kibibytes(&text)), Some(16 * 1024));
         assert_eq!(field(text, "nothing"), None);
+    }
+
+    #[test]
+    fn vector_flags_are_picked_from_all_flags() {
+        assert_eq!(vector_flags("flags\t: fpu avx2 fma ht avx512f\n"), ["avx2", "fma", "avx512f"]);
+        assert_eq!(vector_flags("Features\t: fp asimd sve\n"), ["asimd", "sve"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the examples share: data, networks, the command line and the run that it asks for.
 
 pub mod data;
+pub mod measure;
 pub mod model;
 
 mod backend;

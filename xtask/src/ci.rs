@@ -29,6 +29,7 @@ pub(crate) fn run() -> Result<()> {
     let start = Instant::now();
     crate::rules::run()?;
     crate::delegate::check()?;
+    crate::tables::check()?;
     times.push(("house rules", start.elapsed()));
     for Step { name, arguments, rustdocflags } in STEPS {
         let start = Instant::now();

@@ -4,8 +4,10 @@ mod bench;
 mod ci;
 mod delegate;
 mod reproduce;
+mod results;
 mod rules;
 mod sign;
+mod tables;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,12 +29,14 @@ enum Command {
     Rules,
     /// Writes the generated part of ttq-cpu from the traits of the Burn version in use.
     Delegate(delegate::Delegate),
-    /// Runs a benchmark suite.
+    /// Runs benchmark suites.
     Bench(bench::Bench),
     /// Trains every method from the same networks over several seeds and makes one table of it.
     Reproduce(reproduce::Reproduce),
     /// Trains single layers of the MNIST network with either sign of the gradient of W_n and draws their scales.
     Sign(sign::Sign),
+    /// Writes the README's tables from the newest results under benchmarks/.
+    Tables(tables::Tables),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(),
         Command::Reproduce(reproduce) => reproduce.run(),
         Command::Sign(sign) => sign.run(),
+        Command::Tables(tables) => tables.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

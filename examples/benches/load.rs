@@ -1,0 +1,167 @@
+//! From a file to a module: packed files, plain and archive-coded, against safetensors of floats of the same network:
+//! `cargo xtask bench load --json FILE`.
+//!
+//! Files are in the system's cache, a module is made anew each time. Packed layers arrange their weights for the kernels when they are
+//! first used, so that the time to the first output is taken as well. Rates are bytes of the file in a second.
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use burn::nn::{Linear, LinearConfig};
+use burn::prelude::*;
+use burn_store::{ModuleSnapshot, SafetensorsStore};
+use clap::Parser;
+use serde::Serialize;
+use tempfile::TempDir;
+use ttq_core::packed::{self, PackedConv2d, PackedLinear};
+use ttq_core::{SelectionConfig, Ternary, TernaryConfig};
+use ttq_cpu::Cpu;
+use ttq_examples::measure::{self, Candidate, Report, Row};
+use ttq_examples::model::{Network, ResNet};
+use ttq_packed::{Coding, PackedModel};
+
+#[derive(Parser)]
+#[command(about = "Packed files against safetensors of floats")]
+struct Options {
+    /// Write the figures to this file as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// A small size and little time: does it run?
+    #[arg(long)]
+    quick: bool,
+    /// Set by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Serialize)]
+struct Settings {
+    backend: String,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let device = Default::default();
+    let budget = Duration::from_millis(if options.quick { 50 } else { 2000 });
+    let mut rows = Vec::new();
+
+    let resnet = || ResNet::<Cpu>::new(20, 10, &device);
+    let files = Files::write(resnet(), TernaryConfig::default(), resnet)?;
+    let image = Tensor::<Cpu, 4>::ones([1, 3, 32, 32], &device);
+    rows.extend(compare(
+        "ResNet-20",
+        budget,
+        &files,
+        resnet,
+        || ResNet::<Cpu, PackedConv2d<Cpu>>::new(20, 10, &device),
+        |network| network.forward(image.clone()),
+        |network| network.forward(image.clone()),
+    )?);
+
+    let size = if options.quick { 512 } else { 4096 };
+    let config = LinearConfig::new(size, size);
+    let linear = || config.init::<Cpu>(&device);
+    let selection = SelectionConfig { keep_last_linear: false, ..Default::default() };
+    let files = Files::write(linear(), TernaryConfig { selection, ..Default::default() }, linear)?;
+    let x = Tensor::<Cpu, 2>::ones([1, size], &device);
+    rows.extend(compare(
+        &format!("linear {size} × {size}"),
+        budget,
+        &files,
+        linear,
+        || PackedLinear::<Cpu>::new(&config, &device),
+        |layer: &Linear<Cpu>| layer.forward(x.clone()),
+        |layer| layer.forward(x.clone()),
+    )?);
+    let settings = Settings { backend: Cpu::name(&device) };
+    Report::new("load", options.quick, settings, rows).write(options.json.as_deref())
+}
+
+/// The same network three times.
+struct Files {
+    directory: TempDir,
+}
+
+impl Files {
+    const FLOAT: &str = "float.safetensors";
+    const PLAIN: &str = "plain.safetensors";
+    const ARCHIVE: &str = "archive.safetensors";
+
+    /// Makes `module` ternary and writes it; `dense` is a module of the same type, to find out that the files say the same.
+    fn write<M: Module<Cpu>>(module: M, config: TernaryConfig, dense: impl Fn() -> M) -> Result<Self> {
+        let files = Self { directory: tempfile::tempdir()? };
+        let ternary = Ternary::new(module, &config)?;
+        let mut store = SafetensorsStore::from_file(files.path(Self::FLOAT));
+        ternary.materialize().save_into(&mut store).map_err(|error| anyhow!("{error}"))?;
+        let model = packed::pack(&ternary)?;
+        model.save(files.path(Self::PLAIN), Coding::Plain)?;
+        model.save(files.path(Self::ARCHIVE), Coding::Archive)?;
+        let float = values(&float_module(dense(), &files.path(Self::FLOAT)));
+        for name in [Self::PLAIN, Self::ARCHIVE] {
+            anyhow::ensure!(values(&packed_module(dense(), &files.path(name))) == float, "{name} holds other weights");
+        }
+        Ok(files)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A candidate that reads one of the files.
+    fn reading<'a>(&self, name: &str, candidate: &str, call: impl Fn(&Path) + 'a) -> Result<Candidate<'a>> {
+        let path = self.path(name);
+        let bytes = std::fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len();
+        Ok(Candidate::new(candidate, move || call(&path)).moving(bytes as usize, None))
+    }
+}
+
+/// All parameters, in the order of the module.
+fn values<M: Module<Cpu>>(module: &M) -> Vec<TensorData> {
+    module.collect(None, None, false).iter().filter_map(|snapshot| snapshot.to_data().ok()).collect()
+}
+
+fn float_module<M: Module<Cpu>>(mut module: M, path: &Path) -> M {
+    module.load_from(&mut SafetensorsStore::from_file(path)).expect("the file was written for this module");
+    module
+}
+
+fn packed_module<M: Module<Cpu>>(module: M, path: &Path) -> M {
+    let model = PackedModel::load(path).expect("the file was written a moment ago");
+    packed::load(module, &model).expect("the file was written for this module")
+}
+
+/// Loads alone, then loads and uses once.
+fn compare<D: Module<Cpu>, P: Module<Cpu>, const N: usize>(
+    network: &str,
+    budget: Duration,
+    files: &Files,
+    dense: impl Fn() -> D,
+    packed: impl Fn() -> P,
+    use_dense: impl Fn(&D) -> Tensor<Cpu, N>,
+    use_packed: impl Fn(&P) -> Tensor<Cpu, N>,
+) -> Result<Vec<Row>> {
+    let float = |path: &Path| float_module(dense(), path);
+    let to_floats = |path: &Path| drop(black_box(packed_module(dense(), path)));
+    let mut rows = measure::compare(
+        &format!("{network}, to a module of floats"),
+        budget,
+        vec![
+            files.reading(Files::FLOAT, "safetensors float32", |path| drop(black_box(float(path))))?,
+            files.reading(Files::PLAIN, "packed", to_floats)?,
+            files.reading(Files::ARCHIVE, "packed, archive", to_floats)?,
+        ],
+    )?;
+    let to_output = |path: &Path| drop(black_box(use_packed(&packed_module(packed(), path))));
+    rows.extend(measure::compare(
+        &format!("{network}, packed layers, to the first output"),
+        budget,
+        vec![
+            files.reading(Files::FLOAT, "safetensors float32", |path| drop(black_box(use_dense(&float(path)))))?,
+            files.reading(Files::PLAIN, "packed", to_output)?,
+            files.reading(Files::ARCHIVE, "packed, archive", to_output)?,
+        ],
+    )?);
+    Ok(rows)
+}

@@ -1,0 +1,156 @@
+//! Products with packed weights against dense and other quantized ones, all in one run: `cargo xtask bench packed --json FILE`.
+//!
+//! Everything that a call does is timed: building tables, rounding activations, filling windows, and for convolutions, whose peers are
+//! operations on tensors, the memory of the result. Kernels are held against the reference's result before they are timed.
+
+mod candle;
+mod convolution;
+mod limits;
+mod product;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use clap::Parser;
+use fastrand::Rng;
+use serde::Serialize;
+use ttq_examples::measure::{self, Report, Row};
+use ttq_packed::kernels::Level;
+
+use crate::convolution::Layer;
+use crate::limits::Limits;
+
+/// W_p and W_n: different, so that no kernel can take the shortcut for equal ones.
+const SCALES: [f32; 2] = [0.7, 0.4];
+
+#[derive(Parser)]
+#[command(about = "Products with packed weights against dense and other quantized ones")]
+struct Options {
+    /// Write the figures to this file as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Small sizes and little time: does it run?
+    #[arg(long)]
+    quick: bool,
+    /// Instruction sets: `best`, `all`, or names such as `avx512`, `avxvnni`, `avx2`, `portable`; those that the machine lacks are left
+    /// out.
+    #[arg(long, value_delimiter = ',', default_values = ["best", "avx2"])]
+    levels: Vec<String>,
+    /// Numbers of threads.
+    #[arg(long, value_delimiter = ',', default_values_t = measure::one_and_all())]
+    threads: Vec<usize>,
+    /// The program of `benchmarks/candle`, built; without it candle is left out.
+    #[arg(long, value_name = "PROGRAM")]
+    candle: Option<PathBuf>,
+    /// Only comparisons with this in their title, such as `linear`, `3×3` or `batch 32`.
+    #[arg(long, default_value = "")]
+    filter: String,
+    /// Set by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What all comparisons share.
+struct Suite {
+    /// Time for each candidate.
+    budget: Duration,
+    levels: Vec<Level>,
+    candle: Option<PathBuf>,
+    filter: String,
+}
+
+#[derive(Serialize)]
+struct Settings {
+    levels: Vec<String>,
+    candle: bool,
+    limits: Vec<Limits>,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let suite = Suite {
+        budget: Duration::from_millis(if options.quick { 20 } else { 250 }),
+        levels: levels(&options.levels)?,
+        candle: options.candle,
+        filter: options.filter,
+    };
+    let available: Vec<Level> = Level::available().collect();
+    let (mut limits, mut rows) = (Vec::new(), Vec::new());
+    for (index, pool) in measure::pools(&options.threads)?.into_iter().enumerate() {
+        let (own, measured) = pool.install(|| {
+            let limits = Limits::measure(&available, options.quick);
+            limits.print();
+            run(&suite, &limits, options.quick, index == 0).map(|rows| (limits, rows))
+        })?;
+        limits.push(own);
+        rows.extend(measured);
+    }
+    let levels = suite.levels.iter().map(|level| format!("{level:?}")).collect();
+    let settings = Settings { levels, candle: suite.candle.is_some(), limits };
+    Report::new("packed", options.quick, settings, rows).write(options.json.as_deref())
+}
+
+/// The instruction sets that are asked for and that the machine has, best first.
+fn levels(names: &[String]) -> Result<Vec<Level>> {
+    let named = |level: Level| format!("{level:?}").to_lowercase();
+    for name in names {
+        let known = [Level::Avx512, Level::AvxVnni, Level::Avx2, Level::Portable].map(named);
+        if !known.contains(name) && !["best", "all"].contains(&name.as_str()) {
+            bail!("there is no instruction set `{name}`: choose among best, all, {}", known.join(", "));
+        }
+    }
+    let asked = |level: &Level| {
+        let best = *level == Level::best();
+        names.iter().any(|name| name == "all" || name == "best" && best || *name == named(*level))
+    };
+    Ok(Level::available().filter(asked).collect())
+}
+
+/// All comparisons on the current threads; those of other shares of zeros for the first number of threads alone.
+fn run(suite: &Suite, limits: &Limits, quick: bool, first: bool) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let (size, batches) = if quick { (1024, vec![1, 64]) } else { (4096, vec![1, 8, 64]) };
+    for m in batches {
+        rows.extend(product::compare(suite, limits, [m, size, size])?);
+    }
+    for images in if quick { vec![1] } else { vec![1, 32] } {
+        for layer in Layer::of_resnet20(images).into_iter().filter(|layer| !quick || layer.size == 16) {
+            rows.extend(convolution::compare(suite, limits, layer, 0.5)?);
+        }
+        for zeros in [0.1, 0.8] {
+            if first && !quick {
+                rows.extend(convolution::compare(suite, limits, Layer::middle(images), zeros)?);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn floats(rng: &mut Rng, n: usize) -> Vec<f32> {
+    (0..n).map(|_| 2.0 * rng.f32() - 1.0).collect()
+}
+
+/// Ternary values with a share of zeros.
+fn ternary(rng: &mut Rng, n: usize, zeros: f32) -> Vec<i8> {
+    (0..n).map(|_| if rng.f32() < zeros { 0 } else { 2 * rng.i8(0..2) - 1 }).collect()
+}
+
+/// The weight that a ternary value stands for.
+fn weight(value: i8) -> f32 {
+    match value {
+        1 => SCALES[0],
+        -1 => -SCALES[1],
+        _ => 0.0,
+    }
+}
+
+/// Refuses a result that is off by more than a share of the largest magnitude.
+fn check(candidate: &str, found: &[f32], expected: &[f32], tolerance: f32) -> Result<()> {
+    let largest =
+        |values: &mut dyn Iterator<Item = f32>| values.fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    let off = largest(&mut found.iter().zip(expected).map(|(found, expected)| found - expected));
+    let limit = tolerance * largest(&mut expected.iter().copied());
+    ensure!(found.len() == expected.len() && off <= limit, "{candidate} is off by {off}, more than {limit}");
+    Ok(())
+}

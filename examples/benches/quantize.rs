@@ -1,0 +1,92 @@
+//! The quantizer, forward and backward, against a plain copy of the same weight: `cargo xtask bench quantize --json FILE`.
+//!
+//! A copy reads and writes each float once, and so does an ideal `ternarize` whose threshold is known; a maximum or a mean in the
+//! threshold reads once more. `gradients` reads gradient and latent weight and writes one gradient.
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use burn::prelude::*;
+use burn::tensor::Distribution;
+use clap::Parser;
+use serde::Serialize;
+use ttq_core::{QuantizerConfig, TernaryQuantizer};
+use ttq_cpu::Cpu;
+use ttq_examples::measure::{self, Candidate, Report, Row};
+
+#[derive(Parser)]
+#[command(about = "The quantizer, forward and backward, against a plain copy")]
+struct Options {
+    /// Write the figures to this file as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Small sizes and little time: does it run?
+    #[arg(long)]
+    quick: bool,
+    /// Numbers of threads.
+    #[arg(long, value_delimiter = ',', default_values_t = measure::one_and_all())]
+    threads: Vec<usize>,
+    /// Set by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Serialize)]
+struct Settings {
+    backend: String,
+    quantizer: QuantizerConfig,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let config = QuantizerConfig::ttq();
+    let quantizer: TernaryQuantizer<Cpu> = config.init()?;
+    let budget = Duration::from_millis(if options.quick { 20 } else { 500 });
+    let mut rows = Vec::new();
+    for pool in measure::pools(&options.threads)? {
+        rows.extend(pool.install(|| weights(&quantizer, budget, options.quick))?);
+    }
+    let settings = Settings { backend: Cpu::name(&Default::default()), quantizer: config };
+    Report::new("quantize", options.quick, settings, rows).write(options.json.as_deref())
+}
+
+/// The layers of ResNet-20 by size, and a large linear layer.
+fn weights(quantizer: &TernaryQuantizer<Cpu>, budget: Duration, quick: bool) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for shape in [[16, 16, 3, 3], [64, 32, 1, 1], [32, 32, 3, 3], [64, 64, 3, 3]] {
+        rows.extend(compare(quantizer, "convolution", shape, 0, budget)?);
+    }
+    let size = if quick { 512 } else { 4096 };
+    rows.extend(compare(quantizer, "linear", [size, size], 1, budget)?);
+    Ok(rows)
+}
+
+fn compare<const D: usize>(
+    quantizer: &TernaryQuantizer<Cpu>,
+    kind: &str,
+    shape: [usize; D],
+    channel_axis: usize,
+    budget: Duration,
+) -> Result<Vec<Row>> {
+    let device = Default::default();
+    let random = || Tensor::<Cpu, D>::random(shape, Distribution::Normal(0.0, 0.05), &device);
+    let (latent, gradient) = (random(), random());
+    let scales = quantizer.initial_scales(latent.clone(), channel_axis);
+    let values: Vec<f32> = latent.to_data().iter().collect();
+    let float = size_of::<f32>() * values.len();
+    let copy = Candidate::new("copy", || {
+        black_box(black_box(&values).clone());
+    });
+    let ternarize = Candidate::new("ternarize", || {
+        black_box(quantizer.ternarize(latent.clone(), scales.clone(), channel_axis));
+    });
+    let gradients = Candidate::new("gradients", || {
+        black_box(quantizer.gradients(gradient.clone(), latent.clone(), scales.clone(), channel_axis));
+    });
+    let candidates =
+        vec![copy.moving(2 * float, None), ternarize.moving(2 * float, None), gradients.moving(3 * float, None)];
+    let dimensions = shape.map(|size| size.to_string()).join(" × ");
+    measure::compare(&format!("{kind} {dimensions}"), budget, candidates)
+}

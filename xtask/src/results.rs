@@ -1,0 +1,261 @@
+//! The results of a benchmark suite, and the table that they make.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// What a suite has written.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Results {
+    suite: String,
+    quick: bool,
+    environment: Environment,
+    rows: Rows,
+    #[serde(skip)]
+    directory: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Environment {
+    processor: String,
+    threads: usize,
+    finished: String,
+    versions: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Rows {
+    Comparisons(Vec<Comparison>),
+    Steps(Vec<Steps>),
+}
+
+/// A candidate's time in one comparison.
+#[derive(Debug, Deserialize)]
+struct Comparison {
+    comparison: String,
+    threads: usize,
+    candidate: String,
+    reference: String,
+    time: Spread,
+    calls: usize,
+    times: f64,
+}
+
+/// Training steps.
+#[derive(Debug, Deserialize)]
+struct Steps {
+    peer: String,
+    threads: usize,
+    full_precision: Spread,
+    ternary: Spread,
+    ratio: f64,
+    times_cpu: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Spread {
+    median_s: f64,
+    min_s: f64,
+    max_s: f64,
+}
+
+impl Results {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut results: Self =
+            serde_json::from_str(&text).with_context(|| format!("{} holds no results", path.display()))?;
+        ensure!(!results.quick, "{} is of a quick run, which says nothing about speed", path.display());
+        let directory = path.parent().and_then(Path::file_name).unwrap_or_default();
+        results.directory = directory.to_string_lossy().into_owned();
+        Ok(results)
+    }
+
+    /// The rows with so many threads and with a word in their title, in Markdown, and below them where they come from.
+    pub(crate) fn table(&self, threads: Option<usize>, contains: &str) -> Result<String> {
+        let has_threads = |number: usize| threads.is_none_or(|threads| threads == number);
+        let (table, what) = match &self.rows {
+            Rows::Comparisons(rows) => {
+                let rows = rows.iter().filter(|row| has_threads(row.threads) && row.comparison.contains(contains));
+                comparisons(&rows.collect::<Vec<_>>())
+            }
+            Rows::Steps(rows) => steps(
+                &rows.iter().filter(|row| has_threads(row.threads) && row.peer.contains(contains)).collect::<Vec<_>>(),
+            ),
+        };
+        ensure!(!table.is_empty(), "no row has threads={threads:?} and contains `{contains}`");
+        Ok(format!("{table}\n{what} {}\n", self.origin()))
+    }
+
+    /// Machine, versions, date, command.
+    fn origin(&self) -> String {
+        let Environment { processor, threads, finished, versions } = &self.environment;
+        let versions: Vec<String> = versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        let date = finished.get(..10).unwrap_or(finished);
+        let name = self.directory.strip_suffix(date).map_or(&*self.directory, |name| name.trim_end_matches('-'));
+        let suite = &self.suite;
+        format!(
+            "{processor}, {threads} threads, {}, {date}: `cargo xtask bench {suite} --record {name}`.",
+            versions.join(", ")
+        )
+    }
+}
+
+/// A table for each reference: a line for each comparison, a column for each candidate.
+fn comparisons(rows: &[&Comparison]) -> (String, String) {
+    let mut tables = Vec::new();
+    for reference in distinct(rows.iter().map(|row| &*row.reference)) {
+        let rows: Vec<_> = rows.iter().filter(|row| row.reference == reference).collect();
+        let candidates = distinct(rows.iter().map(|row| &*row.candidate));
+        let mut table =
+            line(["".into(), "threads".into()].into_iter().chain(candidates.iter().map(|name| (*name).into())));
+        table += &line(std::iter::once("---".into()).chain(std::iter::repeat_n("---:".into(), candidates.len() + 1)));
+        for (title, threads) in distinct(rows.iter().map(|row| (&*row.comparison, row.threads))) {
+            let cells = candidates.iter().map(|candidate| {
+                let mut line = rows.iter().filter(|row| row.comparison == title && row.threads == threads);
+                match line.find(|row| row.candidate == *candidate) {
+                    Some(row) if row.candidate == reference => duration(row.time.median_s),
+                    Some(row) => times(row.times),
+                    None => String::new(),
+                }
+            });
+            table += &line([title.to_owned(), threads.to_string()].into_iter().chain(cells));
+        }
+        tables.push(table);
+    }
+    let calls = rows.iter().map(|row| row.calls).min().unwrap_or(0);
+    let what = format!(
+        "The first candidate's median time, and how many times faster each other one is in the same run; {calls} timed calls each, or more."
+    );
+    (tables.join("\n"), what)
+}
+
+fn steps(rows: &[&Steps]) -> (String, String) {
+    if rows.is_empty() {
+        return Default::default();
+    }
+    let cells = |cells: [&str; 6]| line(cells.into_iter().map(String::from));
+    let mut table = cells(["", "threads", "full precision", "ternary", "ternary / full", "`cpu` is faster by"]);
+    table += &cells(["---", "---:", "---:", "---:", "---:", "---:"]);
+    for Steps { peer, threads, full_precision, ternary, ratio, times_cpu } in rows {
+        let times_cpu = times_cpu.map_or(String::new(), times);
+        let spread = |Spread { median_s, min_s, max_s }: &Spread| {
+            format!("{} ({} to {})", duration(*median_s), duration(*min_s), duration(*max_s))
+        };
+        let (full_precision, ternary) = (spread(full_precision), spread(ternary));
+        table += &line(
+            [peer.clone(), threads.to_string(), full_precision, ternary, format!("{ratio:.3}"), times_cpu].into_iter(),
+        );
+    }
+    (table, "Time of a training step: median (fastest to slowest).".into())
+}
+
+/// Each value once, in the order of their first places.
+fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    distinct
+}
+
+fn line(cells: impl Iterator<Item = String>) -> String {
+    format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
+}
+
+/// Three digits and a unit.
+fn duration(seconds: f64) -> String {
+    let (value, unit) = match seconds {
+        s if s < 1e-3 => (1e6 * s, "µs"),
+        s if s < 1.0 => (1e3 * s, "ms"),
+        s => (s, "s"),
+    };
+    format!("{} {unit}", digits(value))
+}
+
+fn times(value: f64) -> String {
+    format!("{} ×", digits(value))
+}
+
+/// Three digits.
+fn digits(value: f64) -> String {
+    match value {
+        v if v < 10.0 => format!("{v:.2}"),
+        v if v < 100.0 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPARISONS: &str = r#"{
+        "suite": "packed", "quick": false, "settings": {"levels": ["Avx512"]},
+        "environment": {"processor": "A CPU", "threads": 2, "finished": "2026-01-31T12:00:00Z", "versions": {"Burn": "0.21.0"}},
+        "rows": [
+            {"comparison": "linear", "threads": 1, "candidate": "gemm", "reference": "gemm", "calls": 9, "times": 1.0,
+             "time": {"median_s": 3.694e-3, "min_s": 3e-3, "max_s": 4e-3}},
+            {"comparison": "linear", "threads": 1, "candidate": "packed", "reference": "gemm", "calls": 80, "times": 11.14,
+             "time": {"median_s": 3.3e-4, "min_s": 3e-4, "max_s": 4e-4}},
+            {"comparison": "linear", "threads": 2, "candidate": "gemm", "reference": "gemm", "calls": 9, "times": 1.0,
+             "time": {"median_s": 2.1e-5, "min_s": 2e-5, "max_s": 4e-5}},
+            {"comparison": "3×3", "threads": 1, "candidate": "Flex", "reference": "Flex", "calls": 9, "times": 1.0,
+             "time": {"median_s": 1.5, "min_s": 1.0, "max_s": 2.0}}
+        ]
+    }"#;
+
+    fn results(text: &str) -> Results {
+        let directory = tempfile::tempdir().unwrap();
+        let record = directory.path().join("desk-2026-01-31");
+        fs::create_dir(&record).unwrap();
+        fs::write(record.join("suite.json"), text).unwrap();
+        Results::read(&record.join("suite.json")).unwrap()
+    }
+
+    #[test]
+    fn comparisons_with_one_reference_share_a_table() {
+        let table = results(COMPARISONS).table(None, "").unwrap();
+        let expected = "|  | threads | gemm | packed |\n| --- | ---: | ---: | ---: |\n| linear | 1 | 3.69 ms | 11.1 × |\n\
+                        | linear | 2 | 21.0 µs |  |\n\n|  | threads | Flex |\n| --- | ---: | ---: |\n| 3×3 | 1 | 1.50 s |\n\n";
+        assert_eq!(table.strip_prefix(expected).map(|rest| rest.contains("9 timed calls")), Some(true), "{table}");
+        assert!(
+            table.contains("A CPU, 2 threads, Burn 0.21.0, 2026-01-31: `cargo xtask bench packed --record desk`"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn rows_are_chosen_by_threads_and_by_title() {
+        let results = results(COMPARISONS);
+        let table = results.table(Some(1), "linear").unwrap();
+        assert!(table.contains("3.69 ms") && !table.contains("21.0") && !table.contains("3×3"), "{table}");
+        assert!(results.table(Some(3), "").is_err());
+    }
+
+    #[test]
+    fn training_steps_have_a_table_of_their_own() {
+        let spread = r#"{"median_s": 0.5, "min_s": 0.4, "max_s": 0.75}"#;
+        let text = format!(
+            r#"{{"suite": "train", "quick": false,
+            "environment": {{"processor": "A CPU", "threads": 2, "finished": "2026-01-31T12:00:00Z", "versions": {{}}}},
+            "rows": [{{"peer": "flex", "threads": 1, "full_precision": {spread}, "ternary": {spread}, "ratio": 1.0421, "times_cpu": 4.2}}]}}"#
+        );
+        let table = results(&text).table(None, "").unwrap();
+        let row = "| flex | 1 | 500 ms (400 ms to 750 ms) | 500 ms (400 ms to 750 ms) | 1.042 | 4.20 × |";
+        assert!(table.contains(row), "{table}");
+    }
+
+    #[test]
+    fn a_quick_run_makes_no_table() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("packed.json");
+        fs::write(&path, COMPARISONS.replace("\"quick\": false", "\"quick\": true")).unwrap();
+        assert!(Results::read(&path).unwrap_err().to_string().contains("quick"));
+    }
+}

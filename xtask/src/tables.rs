@@ -1,0 +1,184 @@
+//! `cargo xtask tables`: the README's tables of benchmarks, made from the newest results under `benchmarks/`.
+//!
+//! A table stands between two comments, each on a line of its own:
+//!
+//! ```text
+//! <!-- bench:packed threads=1 contains=linear -->
+//! <!-- /bench -->
+//! ```
+//!
+//! The suite comes first; `threads` and `contains` choose rows, by the number of threads and by a word in the title of a comparison.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, ValueEnum};
+
+use crate::bench::{DATE, Suite};
+use crate::results::Results;
+
+const OPEN: &str = "<!-- bench:";
+const CLOSE: &str = "<!-- /bench -->";
+
+/// Writes the README's tables from the newest results under benchmarks/.
+#[derive(Debug, Args)]
+pub(crate) struct Tables {
+    /// Change nothing: fail where the README is not up to date.
+    #[arg(long)]
+    check: bool,
+}
+
+impl Tables {
+    pub(crate) fn run(&self) -> Result<()> {
+        if self.check {
+            return check();
+        }
+        let (path, old, new) = readme()?;
+        match old == new {
+            true => println!("{} is up to date", path.display()),
+            false => {
+                fs::write(&path, new).with_context(|| format!("cannot write {}", path.display()))?;
+                println!("{} is written anew", path.display());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fails where the README's tables are not those of the newest results.
+pub(crate) fn check() -> Result<()> {
+    let (path, old, new) = readme()?;
+    if old != new {
+        bail!("the tables of {} are stale: run `cargo xtask tables`", path.display());
+    }
+    Ok(())
+}
+
+/// Its path, its text, and the text with new tables.
+fn readme() -> Result<(PathBuf, String, String)> {
+    let root = crate::root();
+    let path = root.join("README.md");
+    let old = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let new = fill(&old, |marker| {
+        let file = newest(&root.join("benchmarks"), marker.suite)?;
+        let results = Results::read(&file)?;
+        results.table(marker.threads, &marker.contains).with_context(|| format!("{} makes no table", file.display()))
+    });
+    Ok((path, old, new.context("README.md")?))
+}
+
+/// Which table belongs at a place.
+#[derive(Debug, PartialEq)]
+struct Marker {
+    suite: Suite,
+    threads: Option<usize>,
+    contains: String,
+}
+
+impl Marker {
+    /// The comment `<!-- bench:SUITE threads=N contains=WORD -->`.
+    fn parse(line: &str) -> Result<Self> {
+        let inner = line.trim().strip_prefix(OPEN).and_then(|rest| rest.strip_suffix("-->"));
+        let mut words = inner.with_context(|| format!("`{line}` is no whole comment"))?.split_whitespace();
+        let suite =
+            Suite::from_str(words.next().unwrap_or_default(), false).map_err(|error| anyhow!("`{line}`: {error}"))?;
+        let mut marker = Self { suite, threads: None, contains: String::new() };
+        for word in words {
+            match word.split_once('=') {
+                Some(("threads", number)) => {
+                    marker.threads = Some(number.parse().with_context(|| format!("`{line}`: threads={number}"))?);
+                }
+                Some(("contains", text)) => marker.contains = text.to_owned(),
+                _ => bail!("`{line}`: `{word}` is neither threads=N nor contains=WORD"),
+            }
+        }
+        Ok(marker)
+    }
+}
+
+/// Puts a new table between each pair of comments.
+fn fill(text: &str, mut table: impl FnMut(&Marker) -> Result<String>) -> Result<String> {
+    let (mut new, mut rest) = (String::new(), text);
+    while let Some(start) = rest.find(OPEN) {
+        let line_end = start + rest[start..].find('\n').unwrap_or(rest.len() - start);
+        let line = &rest[start..line_end];
+        let marker = Marker::parse(line)?;
+        let end = rest[line_end..].find(CLOSE).map(|end| line_end + end);
+        let end = end.filter(|end| !rest[line_end..*end].contains(OPEN));
+        let end = end.with_context(|| format!("`{line}` has no `{CLOSE}` behind it"))?;
+        new.push_str(&rest[..line_end]);
+        new.push_str("\n\n");
+        new.push_str(table(&marker)?.trim());
+        new.push_str("\n\n");
+        new.push_str(CLOSE);
+        rest = &rest[end + CLOSE.len()..];
+    }
+    Ok(new + rest)
+}
+
+/// The newest file of a suite: of the directories `NAME-DATE` that have one, the one of the last day, and by name among those.
+fn newest(benchmarks: &Path, suite: Suite) -> Result<PathBuf> {
+    let entries = fs::read_dir(benchmarks).with_context(|| format!("cannot read {}", benchmarks.display()))?;
+    let dated = entries.flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let date = name.get(name.len().checked_sub(DATE)?..)?.to_owned();
+        let file = entry.path().join(format!("{}.json", suite.name()));
+        (date.starts_with(|c: char| c.is_ascii_digit()) && file.is_file()).then_some((date, name, file))
+    });
+    dated.max().map(|(_, _, file)| file).with_context(|| {
+        let name = suite.name();
+        format!("there are no results of `{name}`: make some with `cargo xtask bench {name} --record MACHINE`")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stands_between_comments_is_replaced() {
+        let text = "before\n<!-- bench:load threads=2 contains=linear -->\nold\n<!-- /bench -->\nafter\n";
+        let mut markers = Vec::new();
+        let new = fill(text, |marker| {
+            markers.push((marker.suite, marker.threads, marker.contains.clone()));
+            Ok("new\n".into())
+        });
+        let new = new.unwrap();
+        let expected = text.replace("\nold\n", "\n\nnew\n\n");
+        assert_eq!(new, expected);
+        assert_eq!(markers, [(Suite::Load, Some(2), "linear".to_owned())]);
+        assert_eq!(fill(&new, |_| Ok("new".into())).unwrap(), new, "a second time changes nothing");
+        assert_eq!(fill("no comments", |_| bail!("never called")).unwrap(), "no comments");
+    }
+
+    #[test]
+    fn comments_that_make_no_sense_are_refused() {
+        for text in [
+            "<!-- bench:load -->\n",
+            "<!-- bench:load -->\n<!-- bench:train -->\n<!-- /bench -->\n",
+            "<!-- bench:speed -->\n<!-- /bench -->\n",
+            "<!-- bench:load threads=two -->\n<!-- /bench -->\n",
+            "<!-- bench:load colour=red -->\n<!-- /bench -->\n",
+            "<!-- bench:load\n<!-- /bench -->\n",
+        ] {
+            assert!(fill(text, |_| Ok(String::new())).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_newest_results_are_those_of_the_last_day() {
+        let benchmarks = tempfile::tempdir().unwrap();
+        for (directory, suite) in
+            [("z-2026-01-31", "load"), ("a-2026-02-01", "load"), ("b-2026-03-01", "train"), ("candle", "load")]
+        {
+            let directory = benchmarks.path().join(directory);
+            fs::create_dir(&directory).unwrap();
+            fs::write(directory.join(format!("{suite}.json")), "{}").unwrap();
+        }
+        let file = newest(benchmarks.path(), Suite::Load).unwrap();
+        assert_eq!(file, benchmarks.path().join("a-2026-02-01/load.json"));
+        let error = newest(benchmarks.path(), Suite::Packed).unwrap_err().to_string();
+        assert!(error.contains("cargo xtask bench packed --record"), "{error}");
+    }
+}
