@@ -234,7 +234,7 @@ mod tests {
     fn rows_are_chosen_by_threads_and_by_title() {
         let results = results(COMPARISONS);
         let table = results.table(Some(1), "linear").unwrap();
-        assert!(table.contains("3.69 ms") && !table.contains("21.0") && !table.contains("3×3"), "{table}");
+        assert!(table.contains("3.69 ms") && !table.contains("21.0 µs") && !table.contains("3×3"), "{table}");
         assert!(results.table(Some(3), "").is_err());
     }
 
