@@ -267,14 +267,8 @@ pub struct Report<S, R> {
 impl<S: Serialize, R: Serialize> Report<S, R> {
     /// Of this process.
     pub fn new(suite: &'static str, quick: bool, settings: S, rows: Vec<R>) -> Self {
-        Self {
-            suite,
-            quick,
-            environment: environment::here(),
-            instruction_sets: environment::instruction_sets(),
-            settings,
-            rows,
-        }
+        let environment = Environment { command: command(suite, std::env::args().skip(1)), ..environment::here() };
+        Self { suite, quick, environment, instruction_sets: environment::instruction_sets(), settings, rows }
     }
 
     /// Writes it to a file, if there is one to write to.
@@ -288,9 +282,30 @@ impl<S: Serialize, R: Serialize> Report<S, R> {
     }
 }
 
+/// What to type for the same figures; paths that say only where things lie on one machine are left out.
+fn command(suite: &str, mut arguments: impl Iterator<Item = String>) -> String {
+    let mut own = Vec::new();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--bench" => {}
+            "--json" | "--candle" | "--python" => drop(arguments.next()),
+            _ => own.push(argument),
+        }
+    }
+    let separator = if own.is_empty() { "" } else { " -- " };
+    format!("cargo xtask bench {suite}{separator}{}", own.join(" "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_names_no_paths_of_one_machine() {
+        let command = |words: &str| command("packed", words.split_whitespace().map(String::from));
+        assert_eq!(command("--bench --json /a/b.json --candle /c"), "cargo xtask bench packed");
+        assert_eq!(command("--levels all --json x --quick"), "cargo xtask bench packed -- --levels all --quick");
+    }
 
     #[test]
     fn a_spread_is_the_median_and_the_extremes() {
