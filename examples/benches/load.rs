@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 use burn_store::{ModuleSnapshot, SafetensorsStore};
@@ -99,8 +99,9 @@ impl Files {
         model.save(files.path(Self::PLAIN), Coding::Plain)?;
         model.save(files.path(Self::ARCHIVE), Coding::Archive)?;
         let float = values(&float_module(dense(), &files.path(Self::FLOAT)));
+        ensure!(!float.is_empty(), "the network has no parameters");
         for name in [Self::PLAIN, Self::ARCHIVE] {
-            anyhow::ensure!(values(&packed_module(dense(), &files.path(name))) == float, "{name} holds other weights");
+            ensure!(values(&packed_module(dense(), &files.path(name))) == float, "{name} holds other weights");
         }
         Ok(files)
     }

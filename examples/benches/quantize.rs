@@ -1,6 +1,6 @@
 //! The quantizer, forward and backward, against a plain copy of the same weight: `cargo xtask bench quantize --json FILE`.
 //!
-//! A copy reads and writes each float once, and so does an ideal `ternarize` whose threshold is known; a maximum or a mean in the
+//! A copy reads and writes each float once, into memory that is there, and so does an ideal `ternarize` whose threshold is known; a maximum or a mean in the
 //! threshold reads once more. `gradients` reads gradient and latent weight and writes one gradient.
 
 use std::hint::black_box;
@@ -76,8 +76,10 @@ fn compare<const D: usize>(
     let scales = quantizer.initial_scales(latent.clone(), channel_axis);
     let values: Vec<f32> = latent.to_data().iter().collect();
     let float = size_of::<f32>() * values.len();
+    let mut to = values.clone();
     let copy = Candidate::new("copy", || {
-        black_box(black_box(&values).clone());
+        to.copy_from_slice(black_box(&values));
+        black_box(&to);
     });
     let ternarize = Candidate::new("ternarize", || {
         black_box(quantizer.ternarize(latent.clone(), scales.clone(), channel_axis));

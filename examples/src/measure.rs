@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 use ttq_report::record::Environment;
@@ -113,6 +113,9 @@ pub struct Row {
     pub calls: usize,
     /// The reference's time over this one, median of the rounds: above 1, this one is faster.
     pub times: f64,
+    /// The reference's shortest time over this one's: where the machine is busy, long calls are interrupted more often than short ones,
+    /// and this is the fairer ratio.
+    pub times_of_shortest: f64,
     /// Bytes that a call reads and writes at least.
     pub bytes: usize,
     /// Operations of a call.
@@ -124,9 +127,11 @@ pub struct Row {
 }
 
 impl Row {
-    fn new(comparison: &str, candidate: Candidate<'_>, reference: &str, times: &[f64], ratios: Vec<f64>) -> Self {
+    fn new(comparison: &str, reference: (&str, &Turns), candidate: Candidate<'_>, turns: &Turns) -> Self {
         let Candidate { name, note, bytes, operations, bandwidth, peak, .. } = candidate;
-        let time = Spread::of(times);
+        let (reference, first) = reference;
+        let time = Spread::of(&turns.times);
+        let ratios = first.medians.iter().zip(&turns.medians).map(|(reference, own)| reference / own).collect();
         let share = |amount: usize, limit: Option<f64>| limit.map(|limit| amount as f64 / time.median_s / limit);
         Self {
             comparison: comparison.into(),
@@ -135,8 +140,9 @@ impl Row {
             note,
             reference: reference.into(),
             time,
-            calls: times.len(),
+            calls: turns.times.len(),
             times: median(ratios),
+            times_of_shortest: Spread::of(&first.times).min_s / time.min_s,
             bytes,
             operations,
             share_of_bandwidth: share(bytes, bandwidth),
@@ -145,23 +151,25 @@ impl Row {
     }
 
     fn print(&self) {
-        let us = |seconds: f64| format!("{:.1}", 1e6 * seconds);
+        let us = |seconds: f64| digits(1e6 * seconds);
         let Spread { median_s, min_s, max_s } = self.time;
         let spread = format!("{} ({} to {})", us(median_s), us(min_s), us(max_s));
-        let rate = |amount: usize, unit: &str| match amount {
-            0 => String::new(),
-            amount => format!("{:8.2} {unit}", amount as f64 / median_s / 1e9),
+        let rate = |amount: usize, unit: &str| match amount as f64 / median_s {
+            0.0 => String::new(),
+            rate if rate < 1e9 => format!("{} M{unit}", digits(rate / 1e6)),
+            rate => format!("{} G{unit}", digits(rate / 1e9)),
         };
         let share = |share: Option<f64>, of: &str| {
             share.map_or(String::new(), |share| format!("{:4.0} % of {of}", 100.0 * share))
         };
         let line = format!(
-            "  {:24} {spread:>34} us {:>7.2}x {:>13} {:18} {:>15} {:14} {}",
+            "  {:24} {spread:>28} us {:>6}x ({:>6}x) {:>11} {:18} {:>11} {:14} {}",
             self.candidate,
-            self.times,
-            rate(self.bytes, "GB/s"),
+            digits(self.times),
+            digits(self.times_of_shortest),
+            rate(self.bytes, "B/s"),
             share(self.share_of_bandwidth, "bandwidth"),
-            rate(self.operations, "Gop/s"),
+            rate(self.operations, "op/s"),
             share(self.share_of_peak, "peak"),
             self.note
         );
@@ -169,37 +177,55 @@ impl Row {
     }
 }
 
-/// Times candidates in turns on the current threads, for about `budget` each, and prints a line for each. The first is the reference.
+/// Three digits, or all of an integer.
+fn digits(value: f64) -> String {
+    match value {
+        v if v < 1.0 => format!("{v:.3}"),
+        v if v < 10.0 => format!("{v:.2}"),
+        v if v < 100.0 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    }
+}
+
+/// What the clock said of a candidate.
+#[derive(Debug, Clone, Default)]
+struct Turns {
+    /// Seconds of each call.
+    times: Vec<f64>,
+    /// Median of each turn.
+    medians: Vec<f64>,
+}
+
+/// Times candidates in turns on the current threads, for about `budget` each, and prints a line for each: median (shortest to longest), how
+/// many times faster than the first candidate (the same of the shortest times), what was declared.
 ///
 /// # Errors
-/// What a candidate with a clock of its own returns.
+/// No candidates; what one with a clock of its own returns.
 pub fn compare(comparison: &str, budget: Duration, mut candidates: Vec<Candidate<'_>>) -> Result<Vec<Row>> {
+    ensure!(!candidates.is_empty(), "there is nothing to compare for `{comparison}`");
     println!("\n{comparison}, threads: {}", rayon::current_num_threads());
     let mut estimates = Vec::new();
     for candidate in &mut candidates {
         estimates.push(Spread::of(&(candidate.turn)(2)?).min_s);
     }
-    let mut times = vec![Vec::new(); candidates.len()];
-    let mut rounds: Vec<Vec<f64>> = vec![Vec::new(); candidates.len()];
+    let mut turns = vec![Turns::default(); candidates.len()];
     let start = Instant::now();
-    while start.elapsed() < budget * candidates.len() as u32 || rounds[0].len() < ROUNDS {
-        for (index, candidate) in candidates.iter_mut().enumerate() {
-            let calls = ((TURN_S / estimates[index]) as usize).clamp(1, 64);
+    while start.elapsed() < budget * candidates.len() as u32 || turns[0].medians.len() < ROUNDS {
+        for ((candidate, turns), estimate) in candidates.iter_mut().zip(&mut turns).zip(&mut estimates) {
+            let calls = ((TURN_S / *estimate) as usize).clamp(1, 64);
             // Where calls are short the first one finds the caches full of another candidate's data.
             let warm_up = usize::from(calls > 1);
             let turn = (candidate.turn)(calls + warm_up)?;
             let turn = turn.get(warm_up..).unwrap_or_default();
-            estimates[index] = median(turn.to_vec());
-            rounds[index].push(estimates[index]);
-            times[index].extend_from_slice(turn);
+            *estimate = median(turn.to_vec());
+            turns.medians.push(*estimate);
+            turns.times.extend_from_slice(turn);
         }
     }
     let reference = candidates.first().map_or(String::new(), |candidate| candidate.name.clone());
-    let rows = candidates.into_iter().zip(times).zip(&rounds).map(|((candidate, times), own)| {
-        let ratios = rounds[0].iter().zip(own).map(|(reference, own)| reference / own).collect();
-        Row::new(comparison, candidate, &reference, &times, ratios)
-    });
-    let rows: Vec<Row> = rows.collect();
+    let rows = candidates.into_iter().zip(&turns);
+    let rows: Vec<Row> =
+        rows.map(|(candidate, own)| Row::new(comparison, (&reference, &turns[0]), candidate, own)).collect();
     rows.iter().for_each(Row::print);
     Ok(rows)
 }
@@ -241,14 +267,8 @@ pub struct Report<S, R> {
 impl<S: Serialize, R: Serialize> Report<S, R> {
     /// Of this process.
     pub fn new(suite: &'static str, quick: bool, settings: S, rows: Vec<R>) -> Self {
-        Self {
-            suite,
-            quick,
-            environment: environment::here(),
-            instruction_sets: environment::instruction_sets(),
-            settings,
-            rows,
-        }
+        let environment = Environment { command: command(suite, std::env::args().skip(1)), ..environment::here() };
+        Self { suite, quick, environment, instruction_sets: environment::instruction_sets(), settings, rows }
     }
 
     /// Writes it to a file, if there is one to write to.
@@ -262,9 +282,30 @@ impl<S: Serialize, R: Serialize> Report<S, R> {
     }
 }
 
+/// What to type for the same figures; paths that say only where things lie on one machine are left out.
+fn command(suite: &str, mut arguments: impl Iterator<Item = String>) -> String {
+    let mut own = Vec::new();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--bench" => {}
+            "--json" | "--candle" | "--python" => drop(arguments.next()),
+            _ => own.push(argument),
+        }
+    }
+    let separator = if own.is_empty() { "" } else { " -- " };
+    format!("cargo xtask bench {suite}{separator}{}", own.join(" "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_names_no_paths_of_one_machine() {
+        let command = |words: &str| command("packed", words.split_whitespace().map(String::from));
+        assert_eq!(command("--bench --json /a/b.json --candle /c"), "cargo xtask bench packed");
+        assert_eq!(command("--levels all --json x --quick"), "cargo xtask bench packed -- --levels all --quick");
+    }
 
     #[test]
     fn a_spread_is_the_median_and_the_extremes() {
@@ -285,7 +326,8 @@ mod tests {
         let candidates = vec![Candidate::timed("slow", clock(2.0)), Candidate::timed("fast", clock(1.0))];
         let rows = compare("two clocks", Duration::ZERO, candidates).unwrap();
         assert_eq!((rows[0].times, rows[1].times, rows[1].calls), (1.0, 2.0, ROUNDS));
-        assert_eq!(rows[1].reference, "slow");
+        assert_eq!((rows[1].times_of_shortest, &*rows[1].reference), (2.0, "slow"));
+        assert!(compare("nothing", Duration::ZERO, Vec::new()).is_err());
     }
 
     #[test]

@@ -128,7 +128,8 @@ fn comparisons(rows: &[&Comparison]) -> (String, String) {
     }
     let calls = rows.iter().map(|row| row.calls).min().unwrap_or(0);
     let what = format!(
-        "The first candidate's median time, and how many times faster each other one is in the same run; {calls} timed calls each, or more."
+        "In the first column of figures a median time, in the others how many times faster, in the same run; {calls} timed calls each, or \
+         more."
     );
     (tables.join("\n"), what)
 }

@@ -70,7 +70,7 @@ struct Settings {
 fn main() -> Result<()> {
     let options = Options::parse();
     let suite = Suite {
-        budget: Duration::from_millis(if options.quick { 20 } else { 250 }),
+        budget: Duration::from_millis(if options.quick { 20 } else { 400 }),
         levels: levels(&options.levels)?,
         candle: options.candle,
         filter: options.filter,
