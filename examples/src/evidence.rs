@@ -1,6 +1,6 @@
 //! What a run's figures rest on, for its report.
 
-use burn::module::ModuleDisplay;
+use burn::module::Module;
 use burn::prelude::*;
 use ttq_core::Ternary;
 use ttq_report::record::{DenseLayer, Evidence, Layer, Mistake, Picture};
@@ -14,16 +14,18 @@ const MISTAKES: usize = 24;
 
 /// The machine and the names of the classes.
 pub(crate) fn begin(images: &Images) -> Evidence {
-    let classes = images.class_names.map(String::from).to_vec();
+    let classes = images.class_names.clone();
     Evidence { environment: environment::here(), classes, ..Evidence::default() }
 }
 
 /// Adds the layers of a trained network for images of a shape.
-pub(crate) fn add_layers<B: Backend, N: Network<B> + ModuleDisplay>(
+pub(crate) fn add_layers<B: Backend, N: Network<B>>(
     evidence: &mut Evidence,
     ternary: &Ternary<B, Classifier<B, N>>,
     [_, height, width]: [usize; 3],
-) {
+) where
+    Classifier<B, N>: Module<B>,
+{
     let known = ternary.latent().network().positions([height, width]);
     let positions = |path: &str| {
         let path = path.strip_prefix("network.").unwrap_or(path);
@@ -76,7 +78,7 @@ mod tests {
     use ttq_core::TernaryConfig;
     use ttq_report::operations::of_network;
 
-    fn layers_of<N: Network<Flex> + ModuleDisplay>(network: N, image: [usize; 3]) -> Evidence {
+    fn layers_of<N: Network<Flex> + burn::module::ModuleDisplay>(network: N, image: [usize; 3]) -> Evidence {
         let ternary = Ternary::new(Classifier::new(network), &TernaryConfig::default()).unwrap();
         let mut evidence = Evidence::default();
         add_layers(&mut evidence, &ternary, image);
