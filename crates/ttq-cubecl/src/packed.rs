@@ -10,8 +10,8 @@ use burn_std::{DType, Shape};
 
 use crate::kernels::packing::{self, Matrix};
 use crate::kernels::product::Product;
-pub use crate::kernels::source::Window;
 use crate::kernels::source::Kind;
+pub use crate::kernels::source::Window;
 use crate::kernels::{activations, tile, vector};
 use crate::operation::{Erased, Form, Operation, float, int, run};
 
@@ -98,8 +98,7 @@ fn multiply<B: Backend, const D: usize>(
     output: Shape,
     window: Option<(Window, [usize; 3])>,
 ) -> Tensor<B, D> {
-    let kind =
-        Kind { windows: window.is_some(), int8: layer.int8, per_output: layer.scales.dims()[0] > 1 };
+    let kind = Kind { windows: window.is_some(), int8: layer.int8, per_output: layer.scales.dims()[0] > 1 };
     let multiply = Multiply { matrix: weight.matrix, output, kind, window };
     let parameters = [float(input), int(weight.words.clone()), float(layer.scales.cast(DType::F32))];
     let bias = layer.bias.map(|bias| float(bias.cast(DType::F32)));

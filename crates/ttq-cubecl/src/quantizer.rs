@@ -106,8 +106,7 @@ pub fn gradients<B: Backend, const D: usize>(
 ) -> (Tensor<B, D>, Tensor<B, 2>) {
     let groups = Groups::new(&latent.dims(), channel_axis);
     let (rule, given) = rule(threshold, groups);
-    let estimator =
-        Estimator { scaled: gradients.scaled_latent, sign: if gradients.exact_sign { -1.0 } else { 1.0 } };
+    let estimator = Estimator { scaled: gradients.scaled_latent, sign: if gradients.exact_sign { -1.0 } else { 1.0 } };
     let inputs = [float(grad), float(latent), float(scales)].into_iter().chain(given).collect();
     let mut outputs = run::<B, _>(&PullBack { groups, rule, estimator }, inputs);
     let of_scales = outputs.remove(1);

@@ -26,9 +26,12 @@ pub(super) fn linear<B: Backend, A: Activations, const D: usize>(
     prepared: &Prepared<AnyWeight>,
 ) -> Tensor<B, D> {
     let dims = weight.dims();
-    with_weight(weight, prepared, |codes| Weight::linear(codes, [dims[0], dims[1]]), |on_device| {
-        ttq_cubecl::linear(input, on_device, layer::<B, A>(weight, bias))
-    })
+    with_weight(
+        weight,
+        prepared,
+        |codes| Weight::linear(codes, [dims[0], dims[1]]),
+        |on_device| ttq_cubecl::linear(input, on_device, layer::<B, A>(weight, bias)),
+    )
 }
 
 /// `[n, in, h, w]` to `[n, out, h', w']`
@@ -42,9 +45,12 @@ pub(super) fn conv2d<B: Backend, A: Activations>(
     let shape: [usize; 4] = weight.dims().try_into().expect("a convolution's weight has four dimensions");
     let [_, _, height, width] = input.dims();
     let window = window(config, [height, width]);
-    with_weight(weight, prepared, |codes| Weight::convolution(codes, shape), |on_device| {
-        ttq_cubecl::conv2d(input, on_device, layer::<B, A>(weight, bias), window)
-    })
+    with_weight(
+        weight,
+        prepared,
+        |codes| Weight::convolution(codes, shape),
+        |on_device| ttq_cubecl::conv2d(input, on_device, layer::<B, A>(weight, bias), window),
+    )
 }
 
 /// Calls `work` with the weight that was prepared for its device, or is now.

@@ -40,12 +40,8 @@ pub(crate) fn multiply<R: CubeRuntime>(product: Product<R>, output: CubeTensor<R
     let accumulator = if product.kind.int8 { i32::as_type_native_unchecked() } else { f32::as_type_native_unchecked() };
     let dtypes = [product.x.dtype.into(), output.dtype.into(), accumulator.storage_type()];
     let geometry = product.geometry();
-    let shape = ShapeLaunch::new(
-        product.rows as u32,
-        product.matrix.inner as u32,
-        outputs as u32,
-        product.groups as u32,
-    );
+    let shape =
+        ShapeLaunch::new(product.rows as u32, product.matrix.inner as u32, outputs as u32, product.groups as u32);
     // SAFETY: rows, outputs and values of `k` beyond the end are neither read nor written; a window's pixels beyond the border are not read.
     unsafe {
         multiply_kernel::launch_unchecked(

@@ -2,7 +2,7 @@
 
 use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
-use burn::tensor::{DType, TensorData};
+use burn::tensor::{DType, TensorData, f16};
 use cubecl::wgpu::WgpuDevice;
 use ttq_core::{Granularity, LatentGradient, NegativeScaleGradient, QuantizerConfig, TernaryQuantizer, Threshold};
 
@@ -148,22 +148,22 @@ fn every_gradient<B: Backend<Device = WgpuDevice>>() {
     for (dims, channel_axis) in SHAPES {
         let n = dims.iter().product();
         let grad = Tensor::<B, 4>::from_data(TensorData::new(random(n, 3), dims), &device);
-        for weights in kinds(n) {
-            let latent = Tensor::<B, 4>::from_data(TensorData::new(weights, dims), &device);
-            for threshold in [THRESHOLDS[0], THRESHOLDS[2], THRESHOLDS[4]] {
-                for granularity in [Granularity::Tensor, Granularity::Channel] {
-                    for latent_gradient in [LatentGradient::Scaled, LatentGradient::Identity] {
-                        for sign in [NegativeScaleGradient::Exact, NegativeScaleGradient::Published] {
-                            let config = QuantizerConfig {
-                                threshold,
-                                granularity,
-                                latent_gradient,
-                                negative_scale_gradient: sign,
-                                ..QuantizerConfig::ttq()
-                            };
-                            let quantizer = config.init().expect("a valid configuration");
-                            gradients_equal_definition(&quantizer, grad.clone(), latent.clone(), channel_axis);
-                        }
+        let [both, one_sided, zeros, _] = kinds(n);
+        let [largest, mean, order] = [THRESHOLDS[0], THRESHOLDS[2], THRESHOLDS[4]];
+        for (weights, threshold) in [(&both, largest), (&one_sided, mean), (&zeros, largest), (&both, order)] {
+            let latent = Tensor::<B, 4>::from_data(TensorData::new(weights.clone(), dims), &device);
+            for granularity in [Granularity::Tensor, Granularity::Channel] {
+                for latent_gradient in [LatentGradient::Scaled, LatentGradient::Identity] {
+                    for sign in [NegativeScaleGradient::Exact, NegativeScaleGradient::Published] {
+                        let config = QuantizerConfig {
+                            threshold,
+                            granularity,
+                            latent_gradient,
+                            negative_scale_gradient: sign,
+                            ..QuantizerConfig::ttq()
+                        };
+                        let quantizer = config.init().expect("a valid configuration");
+                        gradients_equal_definition(&quantizer, grad.clone(), latent.clone(), channel_axis);
                     }
                 }
             }
@@ -253,15 +253,13 @@ fn half_precision_weights_keep_their_type() {
         for granularity in [Granularity::Tensor, Granularity::Channel] {
             let quantizer = quantizer::<Plain>(Threshold::MaxFraction(0.05), granularity);
             let groups = groups(granularity, &dims, channel_axis);
-            // Half of a power of two, and twice of one: what is multiplied by them is exact.
             let pairs = Tensor::<Plain, 2>::from_floats([[0.5, 2.0]], &device).repeat_dim(0, groups.len());
             let pairs = pairs.cast(DType::F16);
             let thresholds = floats(quantizer.threshold(latent.clone(), channel_axis));
             let ternary = quantizer.ternarize(latent.clone(), pairs.clone(), channel_axis);
             let gradients = quantizer.gradients(grad.clone(), latent.clone(), pairs, channel_axis);
             assert_eq!([ternary.dtype(), gradients.latent.dtype(), gradients.scales.dtype()], [DType::F16; 3]);
-            let (ternary, of_latent, of_scales) =
-                (floats(ternary), floats(gradients.latent), floats(gradients.scales));
+            let (ternary, of_latent, of_scales) = (floats(ternary), floats(gradients.latent), floats(gradients.scales));
             for (group, indices) in groups.iter().enumerate() {
                 let largest = indices.iter().map(|index| weights[*index].abs()).fold(0.0, f32::max);
                 assert!((thresholds[group] - 0.05 * largest).abs() <= 1e-3 * largest);
@@ -269,7 +267,8 @@ fn half_precision_weights_keep_their_type() {
                 for index in indices {
                     let code = code(weights[*index], thresholds[group]);
                     assert_eq!(ternary[*index], [-2.0, 0.0, 0.5][(code + 1) as usize]);
-                    assert_eq!(of_latent[*index], slopes[*index] * [2.0, 1.0, 0.5][(code + 1) as usize]);
+                    let expected = f16::from_f32(slopes[*index] * [2.0, 1.0, 0.5][(code + 1) as usize]);
+                    assert_eq!(of_latent[*index], expected.to_f32());
                     sum += if code == 1 { slopes[*index] } else { 0.0 };
                     size += slopes[*index].abs();
                 }
