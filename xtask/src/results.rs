@@ -258,7 +258,7 @@ mod tests {
             "rows": [{{"peer": "flex", "batch": 128, "threads": 1, "full_precision": {spread}, "ternary": {spread}, "ratio": 1.0421, "times_ours": 4.2}}]}}"#
         );
         let table = results(&text).table(None, "").unwrap();
-        let row = "| flex | 1 | 500 ms (400 ms to 750 ms) | 500 ms (400 ms to 750 ms) | 1.042 | 4.20 × |";
+        let row = "| flex | 128 | 1 | 500 ms (400 ms to 750 ms) | 500 ms (400 ms to 750 ms) | 1.042 | 4.20 × |";
         assert!(table.contains(row), "{table}");
     }
 
