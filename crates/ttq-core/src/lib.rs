@@ -5,7 +5,8 @@
 //! the network trains (Zhu, Han, Mao, Dally, "Trained Ternary Quantization", ICLR 2017, arXiv 1612.01064).
 //!
 //! - [`TernaryQuantizer`] is the arithmetic: threshold, codes, scales, forward and backward, made of ordinary tensor
-//!   operations and therefore at home on every Burn backend.
+//!   operations and therefore at home on every Burn backend. With the features `cuda` and `wgpu` it is kernels that compute
+//!   forward and backward where tensors lie on such a device.
 //! - [`Ternary`] wraps any Burn module without changing it, chooses which weights become ternary and holds the scales.
 //! - [`TernaryStats`] says what came out: sparsity, scales, entropy and bytes of each layer.
 //!
@@ -32,6 +33,8 @@
 //! assert_eq!(plain.hidden.weight.dims(), [64, 32]);
 //! ```
 
+#[cfg(feature = "cubecl")]
+mod device;
 mod error;
 mod granularity;
 pub mod packed;

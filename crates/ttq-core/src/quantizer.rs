@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cubecl")]
+use crate::device;
 use crate::scales::Sides;
 use crate::{ConfigError, Granularity, InitialScales, ScaleRule, Threshold};
 
@@ -134,7 +136,12 @@ impl<B: Backend> TernaryQuantizer<B> {
 
     /// The threshold Δ of each group, `[groups, 1]`.
     pub fn threshold<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, 2> {
-        self.config.threshold.of_groups(self.split(latent.detach(), channel_axis).abs())
+        let latent = latent.detach();
+        #[cfg(feature = "cubecl")]
+        if device::takes(&latent) {
+            return device::threshold(&self.config, latent, channel_axis);
+        }
+        self.config.threshold.of_groups(self.split(latent, channel_axis).abs())
     }
 
     /// The codes -1, 0 and +1, in the shape of the latent weight.
@@ -144,17 +151,17 @@ impl<B: Backend> TernaryQuantizer<B> {
 
     /// The scales that learned ones start from, `[groups, 2]` (the port's `initial_scales`).
     pub fn initial_scales<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, 2> {
-        let latent = self.split(latent.detach(), channel_axis);
-        let sides = self.sides(latent.clone());
-        self.config.initial_scales.of_groups(latent, sides)
+        let latent = latent.detach();
+        let sides = self.sides(latent.clone(), channel_axis);
+        self.config.initial_scales.of_groups(self.split(latent, channel_axis), sides)
     }
 
     /// The scales that the rule computes from the latent weight, `[groups, 2]`. For learned scales: the least-squares
     /// fit.
     pub fn measured_scales<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, 2> {
-        let latent = self.split(latent.detach(), channel_axis);
-        let sides = self.sides(latent.clone());
-        self.config.scales.of_groups(latent, sides)
+        let latent = latent.detach();
+        let sides = self.sides(latent.clone(), channel_axis);
+        self.config.scales.of_groups(self.split(latent, channel_axis), sides)
     }
 
     /// The ternary weight, differentiable in the latent weight and in both scales (the port's `quantize`).
@@ -171,8 +178,11 @@ impl<B: Backend> TernaryQuantizer<B> {
     ) -> Tensor<B, D> {
         let dims = latent.dims();
         self.check_scales("ternarize", &dims, &scales, channel_axis);
-        let latent = self.split(latent, channel_axis);
-        let sides = self.sides(latent.clone().detach());
+        #[cfg(feature = "cubecl")]
+        if device::takes(&latent) {
+            return device::ternarize(&self.config, latent, scales, channel_axis);
+        }
+        let sides = self.sides(latent.clone().detach(), channel_axis);
         let (w_pos, w_neg) = columns(scales.clone());
         let w_neg = match self.config.negative_scale_gradient {
             NegativeScaleGradient::Exact => w_neg,
@@ -184,7 +194,7 @@ impl<B: Backend> TernaryQuantizer<B> {
             return self.join(value, dims, channel_axis);
         }
         // `through - through` is exactly zero, so the three values stay exact; its gradient is the slope.
-        let through = latent * self.slope(sides, scales.detach());
+        let through = self.split(latent, channel_axis) * self.slope(sides, scales.detach());
         self.join(value + (through.clone() - through.detach()), dims, channel_axis)
     }
 
@@ -203,8 +213,12 @@ impl<B: Backend> TernaryQuantizer<B> {
     ) -> TernaryGradients<B, D> {
         let dims = latent.dims();
         self.check_scales("gradients", &dims, &scales, channel_axis);
+        #[cfg(feature = "cubecl")]
+        if device::takes(&latent) {
+            return device::gradients(&self.config, grad, latent, scales, channel_axis);
+        }
         let grad = self.split(grad, channel_axis);
-        let sides = self.sides(self.split(latent, channel_axis));
+        let sides = self.sides(latent, channel_axis);
         let positive = (grad.clone() * sides.positive.clone()).sum_dim(1);
         let negative = (grad.clone() * sides.negative.clone()).sum_dim(1);
         let negative = match self.config.negative_scale_gradient {
@@ -220,13 +234,13 @@ impl<B: Backend> TernaryQuantizer<B> {
     /// The codes as floats, in the shape of the latent weight.
     pub(crate) fn float_codes<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, D> {
         let dims = latent.dims();
-        let codes = self.sides(self.split(latent.detach(), channel_axis)).codes();
+        let codes = self.sides(latent.detach(), channel_axis).codes();
         self.join(codes, dims, channel_axis)
     }
 
-    fn sides(&self, latent: Tensor<B, 2>) -> Sides<B> {
-        let threshold = self.config.threshold.of_groups(latent.clone().abs());
-        Sides::new(latent, threshold)
+    fn sides<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Sides<B> {
+        let threshold = self.threshold(latent.clone(), channel_axis);
+        Sides::new(self.split(latent, channel_axis), threshold)
     }
 
     /// `∂q/∂w` of the straight-through estimator, `[groups, n]`.

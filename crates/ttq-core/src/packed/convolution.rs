@@ -9,8 +9,12 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use ttq_packed::{Codes, TernaryWeight};
 
+#[cfg(feature = "cubecl")]
+use super::device;
 #[cfg(feature = "flex")]
-use super::kernels::{self, Prepared};
+use super::kernels;
+#[cfg(any(feature = "cubecl", feature = "flex"))]
+use super::prepared::Prepared;
 use super::{Activations, Float32, PackedWeight};
 
 /// Burn's [`Conv2d`] with a packed weight of shape `[out, in / groups, kh, kw]`. It has no weights until [`load`](super::load) fills
@@ -28,6 +32,9 @@ pub struct PackedConv2d<B: Backend, A: Activations = Float32> {
     #[cfg(feature = "flex")]
     #[module(skip)]
     prepared: Prepared<ttq_packed::kernels::PackedConvolution>,
+    #[cfg(feature = "cubecl")]
+    #[module(skip)]
+    on_device: Prepared<device::AnyWeight>,
 }
 
 impl<B: Backend, A: Activations> PackedConv2d<B, A> {
@@ -50,6 +57,8 @@ impl<B: Backend, A: Activations> PackedConv2d<B, A> {
             activations: PhantomData,
             #[cfg(feature = "flex")]
             prepared: Prepared::default(),
+            #[cfg(feature = "cubecl")]
+            on_device: Prepared::default(),
         }
     }
 
@@ -124,9 +133,14 @@ impl<B: Backend, A: Activations> PackedConv2d<B, A> {
             let parameters = self.weight.contents().into_iter().chain(self.bias.as_ref().map(|bias| bias.id));
             let convolution = self.prepared.get((parameters.collect(), options.padding), || {
                 let bias = self.bias.as_ref().map(|bias| kernels::floats(bias.val()));
-                kernels::convolution::<A>(&self.weight.to_ternary(), options, bias.as_deref())
+                kernels::fit(kernels::convolution::<A>(&self.weight.to_ternary(), options, bias.as_deref()))
             });
             return kernels::convolve(input, &convolution);
+        }
+        #[cfg(feature = "cubecl")]
+        if device::takes(&input, &self.weight) {
+            let bias = self.bias.as_ref();
+            return device::conv2d::<B, A>(input, &self.weight, bias, &self.config, &self.on_device);
         }
         self.dense().forward(input)
     }

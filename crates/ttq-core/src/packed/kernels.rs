@@ -2,10 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::module::ParamId;
-use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2dConfig;
 use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
@@ -15,56 +12,20 @@ use ttq_packed::kernels::{
     Activations as Precision, ConvolutionOptions, KernelError, PackedConvolution, PackedMatrix, Scales, Scratch,
 };
 
-use super::Activations;
+use super::{Activations, padding};
 
 /// Do the kernels apply to this tensor?
 pub(super) fn apply<B: Backend, const D: usize>(input: &Tensor<B, D>) -> bool {
     TypeId::of::<B::FloatTensorPrimitive>() == TypeId::of::<FlexTensor>() && input.dtype() == DType::F32
 }
 
-/// What kernels make of parameters once, for as long as these are the same.
-#[derive(Debug)]
-pub(super) struct Prepared<K>(Arc<Mutex<Option<Made<K>>>>);
-
-/// A kernel, and what it was made of.
-#[derive(Debug)]
-struct Made<K> {
-    of: Of,
-    kernel: Arc<K>,
-}
-
-/// The parameters' identifiers, and the padding.
-pub(super) type Of = (Vec<ParamId>, [usize; 2]);
-
-impl<K> Prepared<K> {
-    /// What was made of these parameters, or what `make` makes of them now.
-    pub(super) fn get(&self, of: Of, make: impl FnOnce() -> Result<K, KernelError>) -> Arc<K> {
-        let mut prepared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*prepared {
-            Some(made) if made.of == of => made.kernel.clone(),
-            _ => {
-                let kernel = Arc::new(make().expect("the kernels take every weight and bias that fit together"));
-                *prepared = Some(Made { of, kernel: kernel.clone() });
-                kernel
-            }
-        }
-    }
-}
-
-impl<K> Clone for Prepared<K> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<K> Default for Prepared<K> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
-}
-
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
+}
+
+/// A kernel that was made of a weight and a bias that belong together.
+pub(super) fn fit<K>(made: Result<K, KernelError>) -> K {
+    made.expect("the kernels take every weight and bias that fit together")
 }
 
 fn precision<A: Activations>() -> Precision {
@@ -124,17 +85,8 @@ pub(super) fn multiply<B: Backend, const D: usize>(input: Tensor<B, D>, matrix: 
 /// The options of a convolution of images of this height and width; `None` where more is padded on one side than on the other, which
 /// the kernels do not do.
 pub(super) fn options(config: &Conv2dConfig, size: [usize; 2]) -> Option<ConvolutionOptions> {
-    let Conv2dConfig { kernel_size, stride, dilation, groups, .. } = *config;
-    let [[top, bottom], [left, right]] = match config.padding {
-        PaddingConfig2d::Valid => [[0; 2]; 2],
-        PaddingConfig2d::Explicit(top, left, bottom, right) => [[top, bottom], [left, right]],
-        // As Burn's layer does it, which leaves the dilation out.
-        PaddingConfig2d::Same => [0, 1].map(|axis| {
-            let spanned = size[axis].div_ceil(stride[axis]).saturating_sub(1) * stride[axis] + kernel_size[axis];
-            let padding = spanned.saturating_sub(size[axis]);
-            [padding / 2, padding - padding / 2]
-        }),
-    };
+    let Conv2dConfig { stride, dilation, groups, .. } = *config;
+    let [[top, bottom], [left, right]] = padding::around(config, size);
     let padding = [top, left];
     (padding == [bottom, right]).then_some(ConvolutionOptions { stride, padding, dilation, groups })
 }

@@ -8,8 +8,12 @@ use burn::prelude::*;
 use burn::tensor::module::linear;
 use ttq_packed::TernaryWeight;
 
+#[cfg(feature = "cubecl")]
+use super::device;
 #[cfg(feature = "flex")]
-use super::kernels::{self, Prepared};
+use super::kernels;
+#[cfg(any(feature = "cubecl", feature = "flex"))]
+use super::prepared::Prepared;
 use super::{Activations, Float32, PackedWeight};
 
 /// Burn's [`Linear`](burn::nn::Linear) with a packed weight `W` of shape `[in, out]`:
@@ -30,6 +34,9 @@ pub struct PackedLinear<B: Backend, A: Activations = Float32> {
     #[cfg(feature = "flex")]
     #[module(skip)]
     prepared: Prepared<ttq_packed::kernels::PackedMatrix>,
+    #[cfg(feature = "cubecl")]
+    #[module(skip)]
+    on_device: Prepared<device::AnyWeight>,
 }
 
 impl<B: Backend, A: Activations> PackedLinear<B, A> {
@@ -42,6 +49,8 @@ impl<B: Backend, A: Activations> PackedLinear<B, A> {
             activations: PhantomData,
             #[cfg(feature = "flex")]
             prepared: Prepared::default(),
+            #[cfg(feature = "cubecl")]
+            on_device: Prepared::default(),
         }
     }
 
@@ -63,9 +72,13 @@ impl<B: Backend, A: Activations> PackedLinear<B, A> {
             let parameters = self.weight.contents().into_iter().chain(self.bias.as_ref().map(|bias| bias.id));
             let matrix = self.prepared.get((parameters.collect(), [0, 0]), || {
                 let bias = self.bias.as_ref().map(|bias| kernels::floats(bias.val()));
-                kernels::matrix::<A>(&self.weight.to_ternary(), bias.as_deref())
+                kernels::fit(kernels::matrix::<A>(&self.weight.to_ternary(), bias.as_deref()))
             });
             return kernels::multiply(input, &matrix);
+        }
+        #[cfg(feature = "cubecl")]
+        if device::takes(&input, &self.weight) {
+            return device::linear::<B, A, D>(input, &self.weight, self.bias.as_ref(), &self.on_device);
         }
         let bias = self.bias.as_ref().map(Param::val);
         linear(input, self.weight.dense(), bias)

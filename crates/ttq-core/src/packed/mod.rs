@@ -9,11 +9,14 @@
 //! `Net<B, PackedConv2d<B>>` is filled from the file by parameter path. Modules are never rewritten.
 //!
 //! Packed layers compute on the packed form where tensors are those of Burn's Flex (that backend and `ttq-cpu`, with the feature
-//! `flex`): with float32 activations exactly as the dense layer up to the order of sums, or with [`Int8`] ones. On every other
-//! backend the weight is unpacked on the device for each call, and the layer computes as the dense one.
+//! `flex`) or lie on a device of Burn's CUDA or wgpu backend (with the features `cuda` and `wgpu`): with float32 activations exactly as the
+//! dense layer up to the order of sums, or with [`Int8`] ones. On every other backend the weight is unpacked on the device for each call,
+//! and the layer computes as the dense one.
 
 mod activations;
 mod convolution;
+#[cfg(feature = "cubecl")]
+mod device;
 mod dtype;
 #[cfg(feature = "flex")]
 mod kernels;
@@ -21,6 +24,10 @@ mod layer;
 mod linear;
 mod load;
 mod pack;
+#[cfg(any(feature = "cubecl", feature = "flex"))]
+mod padding;
+#[cfg(any(feature = "cubecl", feature = "flex"))]
+mod prepared;
 mod weight;
 
 pub use activations::{Activations, Float32, Int8};

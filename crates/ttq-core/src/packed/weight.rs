@@ -67,9 +67,21 @@ impl<B: Backend> PackedWeight<B> {
     }
 
     /// Which contents it has: others have other identifiers.
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "cubecl", feature = "flex"))]
     pub(super) fn contents(&self) -> [ParamId; 2] {
         [self.codes.id, self.scales.id]
+    }
+
+    /// The words of codes, `[words]`.
+    #[cfg(feature = "cubecl")]
+    pub(super) fn codes(&self) -> Tensor<B, 1, Int> {
+        self.codes.val()
+    }
+
+    /// `w_pos` and `w_neg`, `[1 or out, 2]`.
+    #[cfg(feature = "cubecl")]
+    pub(super) fn scales(&self) -> Tensor<B, 2> {
+        self.scales.val()
     }
 
     /// The weight on the host. Reads from the device.

@@ -1,0 +1,12 @@
+//! The kernels, one file for each operation: what it computes, how it is launched, and the code of the device.
+
+pub(crate) mod activations;
+pub(crate) mod gradients;
+pub(crate) mod layout;
+pub(crate) mod packing;
+pub(crate) mod product;
+pub(crate) mod source;
+pub(crate) mod ternarize;
+pub(crate) mod threshold;
+pub(crate) mod tile;
+pub(crate) mod vector;

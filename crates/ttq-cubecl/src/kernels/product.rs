@@ -1,0 +1,88 @@
+//! Products of activations and a ternary weight: what every kernel of them needs.
+
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::packing::Matrix;
+use super::source::{GeometryLaunch, Kind, Window};
+
+/// What is multiplied.
+pub(crate) struct Product<R: CubeRuntime> {
+    /// Activations, or the words they are packed in.
+    pub(crate) x: CubeTensor<R>,
+    /// Factors of int8 activations, one for each row of a matrix or image, float32.
+    pub(crate) factors: Option<CubeTensor<R>>,
+    /// Device words of the weight.
+    pub(crate) words: CubeTensor<R>,
+    /// `[1 or outputs, 2]`, float32.
+    pub(crate) scales: CubeTensor<R>,
+    /// `[outputs]`, float32.
+    pub(crate) bias: Option<CubeTensor<R>>,
+    pub(crate) matrix: Matrix,
+    /// Rows of the product: of a matrix, or windows of all images.
+    pub(crate) rows: usize,
+    /// Groups of outputs that see inputs of their own.
+    pub(crate) groups: usize,
+    pub(crate) kind: Kind,
+    /// A convolution, and the images' `[channels, height, width]`.
+    pub(crate) window: Option<(Window, [usize; 3])>,
+}
+
+impl<R: CubeRuntime> Product<R> {
+    /// Where the activations are.
+    pub(crate) fn geometry(&self) -> GeometryLaunch<R> {
+        match &self.window {
+            Some((window, image)) => GeometryLaunch::windows(window, *image),
+            None => GeometryLaunch::matrix(self.matrix.inner),
+        }
+    }
+}
+
+/// The parameters of a layer beside its codes.
+#[derive(CubeLaunch, CubeType)]
+pub(crate) struct Parameters {
+    /// W_p and W_n, once or for each output.
+    scales: Array<f32>,
+    bias: ComptimeOption<Array<f32>>,
+    /// Factors of int8 activations.
+    factors: ComptimeOption<Array<f32>>,
+}
+
+#[cube]
+impl Parameters {
+    /// W_p of an output.
+    pub(crate) fn w_pos(&self, output: u32, #[comptime] kind: Kind) -> f32 {
+        if comptime!(kind.per_output) { self.scales[(2 * output) as usize] } else { self.scales[0] }
+    }
+
+    /// W_n of an output.
+    pub(crate) fn w_neg(&self, output: u32, #[comptime] kind: Kind) -> f32 {
+        if comptime!(kind.per_output) { self.scales[(2 * output + 1) as usize] } else { self.scales[1] }
+    }
+
+    /// What the sums of both sides contribute to an output.
+    pub(crate) fn combine(&self, positive: f32, negative: f32, output: u32, #[comptime] kind: Kind) -> f32 {
+        self.w_pos(output, kind) * positive - self.w_neg(output, kind) * negative
+    }
+
+    /// An output from its sum: multiplied by the factor of its row or image, with the bias added.
+    pub(crate) fn finish(&self, sum: f32, row: u32, output: u32) -> f32 {
+        let mut value = sum;
+        #[comptime]
+        match &self.factors {
+            ComptimeOption::Some(factors) => {
+                value *= factors[row as usize];
+            }
+            ComptimeOption::None => {}
+        }
+        #[comptime]
+        match &self.bias {
+            ComptimeOption::Some(bias) => {
+                value += bias[output as usize];
+            }
+            ComptimeOption::None => {}
+        }
+        value
+    }
+}

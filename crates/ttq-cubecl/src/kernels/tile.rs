@@ -1,0 +1,211 @@
+//! Products with many rows: `y[m, n] = Σ_k x[m, k] w[n, k] + bias[n]`, by tiles.
+//!
+//! A cube computes a tile of `16 · ROWS` rows and `16 · columns` outputs. For each word of 16 values of `k` it lays the activations and the
+//! unpacked weights into shared memory; a unit multiplies `ROWS` of the ones by `columns` of the others.
+//!
+//! With float activations a weight is unpacked to its value. With int8 ones it is unpacked to its sign `t`, the sums
+//! `S = Σ t q` and `A = Σ |t| q` are those of integers, and
+//!
+//! ```text
+//! y = factor · (W_p (A + S) / 2 - W_n (A - S) / 2) + bias
+//! ```
+
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+use cubecl::std::tensor::layout::linear::LinearView;
+
+use super::layout::UNITS;
+use super::packing::VALUES;
+use super::product::{Parameters, ParametersLaunch, Product};
+use super::source::{Geometry, Kind};
+
+/// Units along each side of a cube.
+const SIDE: u32 = 16;
+/// Rows that a unit computes.
+const ROWS: u32 = 4;
+
+/// Computes a product into `output`.
+pub(crate) fn multiply<R: CubeRuntime>(product: Product<R>, output: CubeTensor<R>) {
+    let client = output.client.clone();
+    let outputs = product.matrix.outputs / product.groups;
+    // No more outputs than there are, or nearly.
+    let columns = match outputs {
+        0..=16 => 1,
+        17..=32 => 2,
+        _ => 4,
+    };
+    let tiles = product.rows.div_ceil((SIDE * ROWS) as usize) * outputs.div_ceil((SIDE * columns) as usize);
+    let count = cubecl::calculate_cube_count_elemwise(&client, tiles * product.groups, CubeDim::new_single());
+    let accumulator = if product.kind.int8 { i32::as_type_native_unchecked() } else { f32::as_type_native_unchecked() };
+    let dtypes = [product.x.dtype.into(), output.dtype.into(), accumulator.storage_type()];
+    let geometry = product.geometry();
+    let shape = ShapeLaunch::new(
+        product.rows as u32,
+        product.matrix.inner as u32,
+        outputs as u32,
+        product.groups as u32,
+    );
+    // SAFETY: rows, outputs and values of `k` beyond the end are neither read nor written; a window's pixels beyond the border are not read.
+    unsafe {
+        multiply_kernel::launch_unchecked(
+            &client,
+            count,
+            CubeDim::new_1d(UNITS),
+            product.x.into_linear_view(),
+            product.words.into_array_arg(),
+            ParametersLaunch::new(
+                product.scales.into_array_arg(),
+                product.bias.map(CubeTensor::into_array_arg).into(),
+                product.factors.map(CubeTensor::into_array_arg).into(),
+            ),
+            output.into_linear_view(),
+            geometry,
+            shape,
+            columns,
+            product.kind,
+            dtypes,
+        );
+    }
+}
+
+/// How many rows, values of `k`, outputs of a group and groups there are.
+#[derive(CubeLaunch, CubeType, Clone, Copy)]
+struct Shape {
+    rows: u32,
+    inner: u32,
+    outputs: u32,
+    groups: u32,
+}
+
+#[cube(launch_unchecked)]
+fn multiply_kernel<X: Numeric, O: Float, E: Numeric>(
+    x: &LinearView<X>,
+    words: &Array<u32>,
+    parameters: Parameters,
+    output: &mut LinearView<O, ReadWrite>,
+    geometry: Geometry,
+    shape: Shape,
+    #[comptime] columns: u32,
+    #[comptime] kind: Kind,
+    #[define(X, O, E)] _dtypes: [StorageType; 3],
+) {
+    let tile_m = comptime!(SIDE * ROWS);
+    let tile_n = comptime!(SIDE * columns);
+    let tiles_m = shape.rows.div_ceil(tile_m);
+    let tiles_n = shape.outputs.div_ceil(tile_n);
+    let cube = CUBE_POS as u32;
+    let group = cube / (tiles_m * tiles_n);
+    if group >= shape.groups {
+        terminate!();
+    }
+    let first_m = cube % tiles_m * tile_m;
+    let first_n = cube / tiles_m % tiles_n * tile_n;
+    let all_outputs = shape.outputs * shape.groups;
+
+    // The weight that this unit unpacks is always of the same output.
+    let unpacks = first_n + UNIT_POS % tile_n;
+    let exists = unpacks < shape.outputs;
+    let unpacks = group * shape.outputs + min(unpacks, shape.outputs - 1);
+    let mut plus = E::from_int(1);
+    let mut minus = E::from_int(-1);
+    if comptime!(!kind.int8) {
+        plus = E::cast_from(parameters.w_pos(unpacks, kind));
+        minus = E::cast_from(0.0f32 - parameters.w_neg(unpacks, kind));
+    }
+
+    let mut shared_x = SharedMemory::<E>::new(comptime!((VALUES * SIDE * ROWS) as usize));
+    let mut shared_w = SharedMemory::<E>::new(comptime!((VALUES * tile_n) as usize));
+    let mut sums = Array::<E>::new(comptime!((ROWS * columns) as usize));
+    let mut sizes = Array::<E>::new(comptime!((ROWS * columns) as usize));
+    let mut ours = Array::<E>::new(comptime!(ROWS as usize));
+    #[unroll]
+    for i in 0..comptime!(ROWS * columns) {
+        sums[i as usize] = E::from_int(0);
+        sizes[i as usize] = E::from_int(0);
+    }
+
+    // Units that follow one another write, and in a convolution read, rows that do; in a matrix they read along a row.
+    let low = UNIT_POS % SIDE;
+    let high = UNIT_POS / SIDE;
+    let m = select(comptime!(kind.windows), low, high);
+    let n = select(comptime!(kind.windows), high, low);
+
+    for word in 0..shape.inner.div_ceil(VALUES) {
+        #[unroll]
+        for i in 0..ROWS {
+            let index = i * UNITS + UNIT_POS;
+            let local_m = if comptime!(kind.windows) { index % tile_m } else { index / VALUES };
+            let local_k = if comptime!(kind.windows) { index / tile_m } else { index % VALUES };
+            let k = word * VALUES + local_k;
+            let mut value = E::from_int(0);
+            if first_m + local_m < shape.rows && k < shape.inner {
+                let row = geometry.row(first_m + local_m, kind);
+                value = geometry.read::<X, E>(x, row, k, group, kind);
+            }
+            shared_x[(local_k * tile_m + local_m) as usize] = value;
+        }
+        let mut bits = 0u32;
+        if exists {
+            bits = words[(word * all_outputs + unpacks) as usize];
+        }
+        #[unroll]
+        for i in 0..columns {
+            let local_k = (i * UNITS + UNIT_POS) / tile_n;
+            let code = (bits >> (2 * local_k)) & 3;
+            let zero = E::from_int(0);
+            let value = select(code == 2, plus, select(code == 1, minus, zero));
+            shared_w[(local_k * tile_n + UNIT_POS % tile_n) as usize] = value;
+        }
+        sync_cube();
+        for k in 0..VALUES {
+            #[unroll]
+            for i in 0..ROWS {
+                ours[i as usize] = shared_x[(k * tile_m + m + SIDE * i) as usize];
+            }
+            #[unroll]
+            for j in 0..columns {
+                let weight = shared_w[(k * tile_n + n + SIDE * j) as usize];
+                #[unroll]
+                for i in 0..ROWS {
+                    let at = comptime!((j * ROWS + i) as usize);
+                    sums[at] += ours[i as usize] * weight;
+                    if comptime!(kind.int8) {
+                        sizes[at] += ours[i as usize] * weight * weight;
+                    }
+                }
+            }
+        }
+        sync_cube();
+    }
+
+    #[unroll]
+    for j in 0..columns {
+        let local = first_n + n + SIDE * j;
+        if local < shape.outputs {
+            let output_n = group * shape.outputs + local;
+            #[unroll]
+            for i in 0..ROWS {
+                let at = comptime!((j * ROWS + i) as usize);
+                let output_m = first_m + m + SIDE * i;
+                if output_m < shape.rows {
+                    let row = geometry.row(output_m, kind);
+                    let mut value = f32::cast_from(sums[at]);
+                    if comptime!(kind.int8) {
+                        let positive = f32::cast_from((sizes[at] + sums[at]) / E::from_int(2));
+                        let negative = f32::cast_from((sizes[at] - sums[at]) / E::from_int(2));
+                        value = parameters.combine(positive, negative, output_n, kind);
+                    }
+                    let value = parameters.finish(value, row.index, output_n);
+                    let index = if comptime!(kind.windows) {
+                        let pixel = geometry.out_pixels.modulo(output_m);
+                        (row.index * all_outputs + output_n) * geometry.pixels + pixel
+                    } else {
+                        output_m * all_outputs + output_n
+                    };
+                    output[index as usize] = O::cast_from(value);
+                }
+            }
+        }
+    }
+}

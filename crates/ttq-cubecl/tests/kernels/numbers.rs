@@ -1,0 +1,54 @@
+//! Weights without a pattern, the same in every run, and definitions as loops.
+
+use ttq_core::{Granularity, QuantizerConfig, Threshold};
+
+/// `n` numbers between -1 and 1, more of them near zero; no two seeds give the same.
+pub(crate) fn random(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let uniform = (state >> 40) as f32 / (1 << 23) as f32 - 1.0;
+        uniform * uniform.abs()
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// The groups of a weight of these dimensions: lists of flat indices.
+pub(crate) fn groups(granularity: Granularity, dims: &[usize], channel_axis: usize) -> Vec<Vec<usize>> {
+    let total: usize = dims.iter().product();
+    match granularity {
+        Granularity::Tensor => vec![(0..total).collect()],
+        Granularity::Channel => {
+            let stride: usize = dims[channel_axis + 1..].iter().product();
+            let mut groups = vec![Vec::new(); dims[channel_axis]];
+            (0..total).for_each(|flat| groups[flat / stride % dims[channel_axis]].push(flat));
+            groups
+        }
+    }
+}
+
+/// Δ of a group.
+pub(crate) fn threshold(config: &QuantizerConfig, members: &[f32]) -> f64 {
+    let mut magnitudes: Vec<f64> = members.iter().map(|w| f64::from(w.abs())).collect();
+    magnitudes.sort_by(f64::total_cmp);
+    match config.threshold {
+        Threshold::MaxFraction(t) => f64::from(t as f32) * magnitudes[magnitudes.len() - 1],
+        Threshold::MeanFraction(f) => f * magnitudes.iter().sum::<f64>() / magnitudes.len() as f64,
+        Threshold::Sparsity(r) => match (r * magnitudes.len() as f64 + 0.5).floor() as usize {
+            0 => 0.0,
+            zeros => magnitudes[zeros - 1],
+        },
+    }
+}
+
+/// The code of a weight.
+pub(crate) fn code(weight: f32, threshold: f32) -> i32 {
+    i32::from(weight > threshold) - i32::from(weight < -threshold)
+}
+
+/// The nearest number of float32 to ours, or one next to it.
+pub(crate) fn assert_near(found: f32, expected: f64, size: f64, what: &str) {
+    assert!((f64::from(found) - expected).abs() <= 1e-5 * size + 1e-30, "{what}: {found} for {expected}");
+}

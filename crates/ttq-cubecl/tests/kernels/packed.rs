@@ -1,0 +1,243 @@
+//! Packed layers.
+
+use burn::module::Param;
+use burn::nn::conv::Conv2dConfig;
+use burn::nn::{LinearConfig, PaddingConfig2d};
+use burn::prelude::*;
+use burn::tensor::{DType, TensorData};
+use cubecl::wgpu::WgpuDevice;
+use ttq_core::packed::{Activations, Float32, Int8, PackedConv2d, PackedLinear};
+use ttq_packed::{Codes, TernaryWeight};
+
+use crate::numbers::{assert_near, random};
+use crate::{Fused, Plain, device, floats};
+
+/// Rows, inputs and outputs: single ones, tails of words, of tiles and of stages; up to four rows take another kernel than more.
+const LINEAR: [[usize; 3]; 11] = [
+    [1, 1, 1],
+    [1, 7, 33],
+    [1, 1100, 70],
+    [2, 64, 16],
+    [3, 100, 70],
+    [4, 530, 129],
+    [5, 1, 1],
+    [6, 100, 70],
+    [16, 48, 32],
+    [65, 37, 18],
+    [130, 515, 97],
+];
+
+/// Ternary values and scales without a pattern.
+fn weight(shape: &[usize], output_axis: usize, per_channel: bool) -> TernaryWeight {
+    let n = shape.iter().product();
+    let codes: Vec<i8> = random(n, 21).iter().map(|x| i8::from(*x > 0.1) - i8::from(*x < -0.1)).collect();
+    let groups = if per_channel { shape[output_axis] } else { 1 };
+    let scales: Vec<[f32; 2]> = (0..groups).map(|g| [0.3 + g as f32 * 0.01, 0.7 - g as f32 * 0.001]).collect();
+    TernaryWeight::new(Codes::pack(&codes).expect("codes"), scales, shape, output_axis).expect("a ternary weight")
+}
+
+/// Activations, and what the kernels of their precision make of them: with int8 ones, halves of integers the largest of which is 127 in
+/// every row, on which rounding has nothing to do.
+fn activations<A: Activations>(n: usize, row: usize) -> Vec<f32> {
+    let exact = |(index, x): (usize, f32)| if index % row == row / 2 { 63.5 } else { (x * 127.0).round() / 2.0 };
+    let floats = random(n, 22);
+    if A::INT8 { floats.into_iter().enumerate().map(exact).collect() } else { floats }
+}
+
+fn linear_equals_definition<B: Backend<Device = WgpuDevice>, A: Activations>() {
+    let Some(device) = device() else { return };
+    for [rows, inputs, outputs] in LINEAR {
+        for per_channel in [false, true] {
+            let weight = weight(&[inputs, outputs], 1, per_channel);
+            let config = LinearConfig::new(inputs, outputs).with_bias(per_channel);
+            let mut layer = PackedLinear::<B, A>::new(&config, &device).with_weight(&weight);
+            let bias = random(outputs, 23);
+            let data = || TensorData::new(bias.clone(), [outputs]);
+            layer.bias = layer.bias.map(|_| Param::from_tensor(Tensor::from_data(data(), &device)));
+            let x = activations::<A>(rows * inputs, inputs);
+            let input = Tensor::<B, 3>::from_data(TensorData::new(x.clone(), [rows, 1, inputs]), &device);
+            let output = layer.forward(input);
+            assert_eq!(output.dims(), [rows, 1, outputs]);
+            let (y, w) = (floats(output), weight.dequantize());
+            for row in 0..rows {
+                for output in 0..outputs {
+                    let (mut sum, mut size) = if per_channel { (f64::from(bias[output]), 1.0) } else { (0.0, 0.0) };
+                    for input in 0..inputs {
+                        let product = f64::from(x[row * inputs + input]) * f64::from(w[input * outputs + output]);
+                        sum += product;
+                        size += product.abs();
+                    }
+                    assert_near(y[row * outputs + output], sum, size, &format!("{rows} x {inputs} x {outputs}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_linear_layer_equals_the_definition() {
+    linear_equals_definition::<Plain, Float32>();
+    linear_equals_definition::<Plain, Int8>();
+}
+
+#[test]
+fn a_linear_layer_equals_the_definition_with_fusion() {
+    linear_equals_definition::<Fused, Float32>();
+    linear_equals_definition::<Fused, Int8>();
+}
+
+/// Configurations, and height and width of the images.
+fn convolutions() -> Vec<(Conv2dConfig, [usize; 2])> {
+    let plain = Conv2dConfig::new([6, 9], [3, 3]);
+    vec![
+        (Conv2dConfig::new([1, 1], [1, 1]), [1, 1]),
+        (plain.clone(), [11, 8]),
+        (plain.clone().with_stride([2, 2]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)), [11, 8]),
+        (plain.clone().with_groups(3).with_dilation([2, 1]).with_bias(false), [11, 8]),
+        // More on one side than on the other.
+        (plain.clone().with_padding(PaddingConfig2d::Explicit(0, 1, 2, 3)), [5, 4]),
+        (Conv2dConfig::new([6, 4], [2, 2]).with_padding(PaddingConfig2d::Same), [7, 6]),
+        (Conv2dConfig::new([6, 40], [1, 1]).with_stride([2, 1]), [11, 8]),
+        (Conv2dConfig::new([20, 70], [3, 3]).with_padding(PaddingConfig2d::Same).with_bias(false), [9, 10]),
+        (Conv2dConfig::new([24, 24], [3, 3]).with_groups(24).with_padding(PaddingConfig2d::Same), [6, 6]),
+        (Conv2dConfig::new([3, 20], [7, 5]).with_stride([2, 3]), [16, 17]),
+    ]
+}
+
+/// Zeros above and to the left.
+fn before(config: &Conv2dConfig, size: [usize; 2]) -> [usize; 2] {
+    match config.padding {
+        PaddingConfig2d::Valid => [0, 0],
+        PaddingConfig2d::Explicit(top, left, _, _) => [top, left],
+        // (With a stride of one.)
+        PaddingConfig2d::Same => [0, 1].map(|axis| (size[axis] + config.kernel_size[axis] - 1 - size[axis]) / 2),
+    }
+}
+
+fn convolution_equals_definition<B: Backend<Device = WgpuDevice>, A: Activations>() {
+    let Some(device) = device() else { return };
+    let images = 2;
+    for (config, [height, width]) in convolutions() {
+        let [inputs, outputs] = config.channels;
+        let [kh, kw] = config.kernel_size;
+        let per_group = inputs / config.groups;
+        let shape = [outputs, per_group, kh, kw];
+        let [top, left] = before(&config, [height, width]);
+        for per_channel in [false, true] {
+            let weight = weight(&shape, 0, per_channel);
+            let mut layer = PackedConv2d::<B, A>::new(&config, &device).with_weight(&weight);
+            let bias = if config.bias { random(outputs, 23) } else { vec![0.0; outputs] };
+            let data = || TensorData::new(bias.clone(), [outputs]);
+            layer.bias = layer.bias.map(|_| Param::from_tensor(Tensor::from_data(data(), &device)));
+            let n = images * inputs * height * width;
+            let x = activations::<A>(n, n / images);
+            let at = |image: usize, channel: usize, y: usize, x_: usize| {
+                let inside = (top..top + height).contains(&y) && (left..left + width).contains(&x_);
+                let index = || ((image * inputs + channel) * height + y - top) * width + x_ - left;
+                if inside { f64::from(x[index()]) } else { 0.0 }
+            };
+            let input = Tensor::<B, 4>::from_data(TensorData::new(x.clone(), [images, inputs, height, width]), &device);
+            // The dense layer says how large the output is.
+            let expected = layer.dense().forward(input.clone()).dims();
+            let output = layer.forward(input);
+            assert_eq!(output.dims(), expected, "{config:?}");
+            let (y, w) = (floats(output), weight.dequantize());
+            for (index, found) in y.into_iter().enumerate() {
+                let (column, row) = (index % expected[3], index / expected[3] % expected[2]);
+                let pixels = expected[2] * expected[3];
+                let (channel, image) = (index / pixels % outputs, index / pixels / outputs);
+                let group = channel / (outputs / config.groups);
+                let (mut sum, mut size) = (f64::from(bias[channel]), 1.0);
+                for tap in 0..per_group * kh * kw {
+                    let (ky, kx) = (tap / kw % kh, tap % kw);
+                    let y = row * config.stride[0] + ky * config.dilation[0];
+                    let x = column * config.stride[1] + kx * config.dilation[1];
+                    let value = at(image, group * per_group + tap / (kh * kw), y, x);
+                    let product = value * f64::from(w[channel * per_group * kh * kw + tap]);
+                    sum += product;
+                    size += product.abs();
+                }
+                assert_near(found, sum, size, &format!("{config:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_convolution_equals_the_definition() {
+    convolution_equals_definition::<Plain, Float32>();
+    convolution_equals_definition::<Plain, Int8>();
+}
+
+#[test]
+fn a_convolution_equals_the_definition_with_fusion() {
+    convolution_equals_definition::<Fused, Float32>();
+    convolution_equals_definition::<Fused, Int8>();
+}
+
+#[test]
+fn int8_activations_are_off_by_half_a_step_at_most_and_not_by_nothing() {
+    let Some(device) = device() else { return };
+    let [rows, inputs, outputs] = [7, 90, 20];
+    let weight = weight(&[inputs, outputs], 1, false);
+    let config = LinearConfig::new(inputs, outputs).with_bias(false);
+    let layer = PackedLinear::<Plain, Int8>::new(&config, &device).with_weight(&weight);
+    let exact = PackedLinear::<Plain, Float32>::new(&config, &device).with_weight(&weight);
+    let x = random(rows * inputs, 31);
+    let input = Tensor::<Plain, 2>::from_data(TensorData::new(x.clone(), [rows, inputs]), &device);
+    // A row of zeros has the factor zero.
+    let input = input.slice_assign([3..4, 0..inputs], Tensor::zeros([1, inputs], &device));
+    let (found, expected) = (floats(layer.forward(input.clone())), floats(exact.forward(input)));
+    let w = weight.dequantize();
+    for (row, x) in x.chunks(inputs).enumerate() {
+        let half = x.iter().map(|x| x.abs()).fold(0.0, f32::max) / 254.0;
+        let pairs = (0..outputs).map(|output| (found[row * outputs + output], expected[row * outputs + output]));
+        for (output, (found, expected)) in pairs.enumerate() {
+            let size: f32 = (0..inputs).map(|input| w[input * outputs + output].abs()).sum();
+            assert!((found - expected).abs() <= half * size * 1.001);
+            assert_eq!(found == expected, row == 3);
+        }
+    }
+}
+
+#[test]
+fn layers_follow_strides_and_new_weights() {
+    let Some(device) = device() else { return };
+    let config = LinearConfig::new(12, 20).with_bias(false);
+    let (first, second) = (weight(&[12, 20], 1, false), weight(&[12, 20], 1, true));
+    let layer = PackedLinear::<Plain>::new(&config, &device).with_weight(&first);
+    for rows in [3, 40] {
+        let data = TensorData::new(random(12 * rows, 41), [12, rows]);
+        let turned = Tensor::<Plain, 2>::from_data(data, &device).transpose();
+        let straight = Tensor::from_data(turned.clone().into_data(), &device);
+        let expected = floats(layer.forward(straight.clone()));
+        assert_eq!(floats(layer.forward(turned)), expected);
+        let changed = layer.clone().with_weight(&second);
+        let dense = Tensor::<Plain, 2>::from_data(TensorData::new(second.dequantize(), [12, 20]), &device);
+        let found = changed.forward(straight.clone()).into_data();
+        found.assert_approx_eq::<f32>(&straight.clone().matmul(dense).into_data(), Default::default());
+        assert_eq!(floats(layer.forward(straight)), expected);
+    }
+}
+
+#[test]
+fn activations_in_half_precision_give_results_in_it() {
+    let Some(device) = device() else { return };
+    if !Plain::supports_dtype(&device, DType::F16) {
+        return crate::say("the adapter has no float16: its test of packed layers skips");
+    }
+    for rows in [2, 20] {
+        let weight = weight(&[100, 30], 1, true);
+        let layer = PackedLinear::<Plain>::new(&LinearConfig::new(100, 30), &device).with_weight(&weight);
+        let data = TensorData::new(random(100 * rows, 51), [rows, 100]);
+        let input = Tensor::<Plain, 2>::from_data(data, &device).cast(DType::F16);
+        let output = layer.forward(input.clone());
+        assert_eq!(output.dtype(), DType::F16);
+        let (y, x, w) = (floats(output), floats(input), weight.dequantize());
+        for (index, found) in y.into_iter().enumerate() {
+            let products = (0..100).map(|k| x[index / 30 * 100 + k] * w[k * 30 + index % 30]);
+            let (sum, size) = products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product.abs()));
+            assert!((found - sum).abs() <= 3e-3 * size, "{found} for {sum}");
+        }
+    }
+}
