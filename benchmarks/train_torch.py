@@ -4,6 +4,7 @@ Full precision and ternary steps (one autograd.Function per layer, exact gradien
     {"torch": ..., "threads": ..., "full_precision": [seconds, ...], "ternary": [seconds, ...]}
 
     python benchmarks/train_torch.py --depth 20 --batch 128 --steps 11 --threads 2
+    python benchmarks/train_torch.py --depth 20 --batch 128 --steps 11 --threads 2 --device cuda --amp --channels-last
 """
 
 import argparse
@@ -78,22 +79,30 @@ def main():
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=11)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--amp", action="store_true", help="bfloat16 in the forward pass where autocast takes it")
+    parser.add_argument("--channels-last", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
-    images = torch.randn(options.batch, 3, 32, 32)
-    targets = torch.randint(0, 10, (options.batch,))
+    device = torch.device(options.device)
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    images = torch.randn(options.batch, 3, 32, 32, device=device).contiguous(memory_format=layout)
+    targets = torch.randint(0, 10, (options.batch,), device=device)
+    finish = torch.cuda.synchronize if options.device == "cuda" else lambda: None
 
     def stepper(ternary):
-        model = ResNet(options.depth, ternary)
+        model = ResNet(options.depth, ternary).to(device).to(memory_format=layout)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=2e-4)
 
         def step():
             start = time.perf_counter()
-            loss = F.cross_entropy(model(images), targets)
+            with torch.autocast(options.device, dtype=torch.bfloat16, enabled=options.amp):
+                loss = F.cross_entropy(model(images), targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            finish()
             return time.perf_counter() - start
 
         return step

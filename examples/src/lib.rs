@@ -19,6 +19,8 @@ mod progress;
 mod pytorch;
 mod recipe;
 mod run;
+#[cfg(all(feature = "cpu", feature = "flex"))]
+mod steps;
 mod summary;
 mod weights;
 
@@ -30,6 +32,8 @@ pub use optimizer::OptimizerChoice;
 pub use options::{BackendChoice, GranularityChoice, InitialScalesChoice, Method, Options, ScheduleChoice, SignChoice};
 pub use recipe::{Recipe, RunConfig};
 pub use run::{Run, exit};
+#[cfg(all(feature = "cpu", feature = "flex"))]
+pub use steps::{StepOptions, measure_steps};
 pub use summary::Summary;
 #[cfg(feature = "cpu")]
 pub use ttq_cpu::Cpu;

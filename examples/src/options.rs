@@ -1,5 +1,6 @@
 //! The command line that the examples share.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
@@ -175,6 +176,9 @@ pub struct Options {
     /// Go on with the run in --out where it was stopped.
     #[arg(long, requires = "out")]
     pub resume: bool,
+    /// Stop after so many minutes; --resume goes on. An epoch that has begun then is begun again.
+    #[arg(long, value_name = "N", value_parser = minutes)]
+    pub minutes: Option<f64>,
     /// Directory of the run [default: a new one under runs/].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -200,6 +204,15 @@ impl Options {
     /// not given stay `None`); `more` adds arguments of its own. Prints help or what is wrong, and ends the process, as
     /// command lines do.
     pub fn parse(recipe: &Recipe, more: impl FnOnce(Command) -> Command) -> (Self, clap::ArgMatches) {
+        Self::parse_from(recipe, more, std::env::args_os())
+    }
+
+    /// Like [`parse`](Self::parse), from other arguments than those of the process; the first is the program's name.
+    pub fn parse_from(
+        recipe: &Recipe,
+        more: impl FnOnce(Command) -> Command,
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> (Self, clap::ArgMatches) {
         let fixed = |text: String| -> &'static str { text.leak() };
         let command = Self::augment_args(Command::new(recipe.name))
             .about(recipe.about)
@@ -210,8 +223,9 @@ impl Options {
             .mut_arg("learning_rate", |arg| arg.default_value(fixed(recipe.learning_rate.to_string())))
             .mut_arg("scale_lr_factor", |arg| arg.default_value(fixed(recipe.scale_lr_factor.to_string())))
             .mut_arg("schedule", |arg| arg.default_value(recipe.schedule.name()));
-        let parsed =
-            more(command).try_get_matches().and_then(|matches| Ok((Self::from_arg_matches(&matches)?, matches)));
+        let parsed = more(command)
+            .try_get_matches_from(arguments)
+            .and_then(|matches| Ok((Self::from_arg_matches(&matches)?, matches)));
         let (options, matches) = parsed.unwrap_or_else(|error| stop(&error));
         (options.without_defaults(&matches), matches)
     }
@@ -257,6 +271,13 @@ fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("must be a whole number above 0".into()),
         Ok(number) => Ok(number),
+    }
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if minutes > 0.0 && f64::is_finite(minutes) => Ok(minutes),
+        _ => Err("must be a number above 0".into()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use burn::module::{AutodiffModule, ModuleDisplay};
@@ -62,6 +62,28 @@ struct Time {
     seconds: f64,
 }
 
+/// Stops training where the user or the clock says so.
+fn interrupter(minutes: Option<f64>) -> Result<Interrupter> {
+    let interrupter = Interrupter::new();
+    let handle = interrupter.clone();
+    ctrlc::set_handler(move || {
+        if handle.should_stop() {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this batch; press Ctrl-C again to stop at once");
+        handle.stop(Some("stopped by the user"));
+    })
+    .context("cannot listen for Ctrl-C")?;
+    if let Some(minutes) = minutes {
+        let handle = interrupter.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs_f64(60.0 * minutes));
+            handle.stop(Some("the minutes are over"));
+        });
+    }
+    Ok(interrupter)
+}
+
 impl Run {
     /// Settles everything that can go wrong before training starts.
     ///
@@ -85,16 +107,7 @@ impl Run {
         let (out, config) = Out::open(options, config)?;
         println!("{} on {} ({why}), run in {}", recipe.name, backend.name(), out.root().display());
         println!("data: {}", images.source);
-        let interrupter = Interrupter::new();
-        let handle = interrupter.clone();
-        ctrlc::set_handler(move || {
-            if handle.should_stop() {
-                std::process::exit(130);
-            }
-            eprintln!("stopping after this batch; press Ctrl-C again to stop at once");
-            handle.stop(Some("stopped by the user"));
-        })
-        .context("cannot listen for Ctrl-C")?;
+        let interrupter = interrupter(options.minutes)?;
         Ok(Self { backend, config, out, images, dashboard: !options.no_tui, interrupter })
     }
 

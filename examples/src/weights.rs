@@ -30,14 +30,13 @@ pub(crate) fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path) -> R
     if !path.is_file() {
         bail!("there is no checkpoint at {}: check the path", path.display());
     }
-    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    if ending == "safetensors" && is_packed(path) {
+    if is_packed(path) {
         let packed = pytorch::in_names_of(network, PackedModel::load(path)?)?;
         *network = packed::load(network.clone(), &packed)
             .with_context(|| format!("{} does not fit this network", path.display()))?;
         return Ok(());
     }
-    let result = match ending {
+    let result = match ending(path) {
         "safetensors" => network
             .load_from(&mut SafetensorsStore::from_file(path).validate(false).allow_partial(true))
             .map_err(|e| e.to_string()),
@@ -60,18 +59,24 @@ pub(crate) fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path) -> R
 /// The names of a checkpoint's tensors, as they are in the file. None where it is missing or no checkpoint: loading it says
 /// what is wrong.
 pub fn names(path: &Path) -> Vec<String> {
-    let keys = match path.extension().and_then(|ending| ending.to_str()) {
-        Some("safetensors") => SafetensorsStore::from_file(path).keys().ok(),
-        Some("bpk") => BurnpackStore::from_file(path).keys().ok(),
-        Some("pt" | "pth") => pytorch(path).keys().ok(),
+    let keys = match ending(path) {
+        "safetensors" => SafetensorsStore::from_file(path).keys().ok(),
+        "bpk" => BurnpackStore::from_file(path).keys().ok(),
+        "pt" | "pth" => pytorch(path).keys().ok(),
         _ => None,
     };
     keys.unwrap_or_default()
 }
 
-/// Is this a file of packed weights?
+/// Is this a file of packed weights, sound or not?
 pub fn is_packed(path: &Path) -> bool {
-    std::fs::read(path).is_ok_and(|bytes| !matches!(PackedModel::read(&bytes), Err(FileError::UnknownFormat)))
+    let unknown = |bytes: Vec<u8>| matches!(PackedModel::read(&bytes), Err(FileError::UnknownFormat));
+    ending(path) == "safetensors" && std::fs::read(path).is_ok_and(|bytes| !unknown(bytes))
+}
+
+/// What follows the last dot of a file's name.
+fn ending(path: &Path) -> &str {
+    path.extension().and_then(|ending| ending.to_str()).unwrap_or_default()
 }
 
 /// Numbers in names stay as they are: a gap in them is no layer left out.
@@ -139,6 +144,7 @@ mod tests {
         ];
         for (name, expected) in known {
             let path = folder.join(name);
+            assert!(!is_packed(&path), "{name}");
             let found = match Architecture::of_names(&names(&path)).unwrap() {
                 Architecture::SqueezeNet => logits(SqueezeNet::<Flex>::new(images.classes, &device), &path, &image),
                 _ => logits(DenseNet::<Flex>::new(&DenseNetConfig::SMALL, images.classes, &device), &path, &image),
@@ -154,6 +160,7 @@ mod tests {
         let device = Default::default();
         let network = SqueezeNet::<Flex>::new(5, &device);
         save(&network, &path).unwrap();
+        assert!(!is_packed(&path));
         assert_eq!(Architecture::of_names(&names(&path)), Some(Architecture::SqueezeNet));
         let mut other = SqueezeNet::<Flex>::new(5, &device);
         load(&mut other, &path).unwrap();

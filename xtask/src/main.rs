@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod delegate;
+mod gpu;
 mod reproduce;
 mod results;
 mod rules;
@@ -31,6 +32,9 @@ enum Command {
     Delegate(delegate::Delegate),
     /// Runs benchmark suites.
     Bench(bench::Bench),
+    /// Prepares work on a machine with a GPU.
+    #[command(subcommand)]
+    Gpu(gpu::Gpu),
     /// Trains every method from the same networks over several seeds and makes one table of it.
     Reproduce(reproduce::Reproduce),
     /// Trains single layers of the MNIST network with either sign of the gradient of W_n and draws their scales.
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         Command::Rules => rules::run(),
         Command::Delegate(delegate) => delegate.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Gpu(gpu) => gpu.run(),
         Command::Reproduce(reproduce) => reproduce.run(),
         Command::Sign(sign) => sign.run(),
         Command::Tables(tables) => tables.run(),

@@ -49,11 +49,12 @@ struct Comparison {
 #[derive(Debug, Deserialize)]
 struct Steps {
     peer: String,
+    batch: usize,
     threads: usize,
     full_precision: Spread,
     ternary: Spread,
     ratio: f64,
-    times_cpu: Option<f64>,
+    times_ours: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -138,17 +139,26 @@ fn steps(rows: &[&Steps]) -> (String, String) {
     if rows.is_empty() {
         return Default::default();
     }
-    let cells = |cells: [&str; 6]| line(cells.into_iter().map(String::from));
-    let mut table = cells(["", "threads", "full precision", "ternary", "ternary / full", "`cpu` is faster by"]);
-    table += &cells(["---", "---:", "---:", "---:", "---:", "---:"]);
-    for Steps { peer, threads, full_precision, ternary, ratio, times_cpu } in rows {
-        let times_cpu = times_cpu.map_or(String::new(), times);
+    let cells = |cells: [&str; 7]| line(cells.into_iter().map(String::from));
+    let mut table = cells(["", "batch", "threads", "full precision", "ternary", "ternary / full", "ours is faster by"]);
+    table += &cells(["---", "---:", "---:", "---:", "---:", "---:", "---:"]);
+    for Steps { peer, batch, threads, full_precision, ternary, ratio, times_ours } in rows {
+        let times_ours = times_ours.map_or(String::new(), times);
         let spread = |Spread { median_s, min_s, max_s }: &Spread| {
             format!("{} ({} to {})", duration(*median_s), duration(*min_s), duration(*max_s))
         };
         let (full_precision, ternary) = (spread(full_precision), spread(ternary));
         table += &line(
-            [peer.clone(), threads.to_string(), full_precision, ternary, format!("{ratio:.3}"), times_cpu].into_iter(),
+            [
+                peer.clone(),
+                batch.to_string(),
+                threads.to_string(),
+                full_precision,
+                ternary,
+                format!("{ratio:.3}"),
+                times_ours,
+            ]
+            .into_iter(),
         );
     }
     (table, "Time of a training step: median (fastest to slowest).".into())
@@ -245,10 +255,10 @@ mod tests {
         let text = format!(
             r#"{{"suite": "train", "quick": false,
             "environment": {{"processor": "A CPU", "threads": 2, "finished": "2026-01-31T12:00:00Z", "versions": {{}}}},
-            "rows": [{{"peer": "flex", "threads": 1, "full_precision": {spread}, "ternary": {spread}, "ratio": 1.0421, "times_cpu": 4.2}}]}}"#
+            "rows": [{{"peer": "flex", "batch": 128, "threads": 1, "full_precision": {spread}, "ternary": {spread}, "ratio": 1.0421, "times_ours": 4.2}}]}}"#
         );
         let table = results(&text).table(None, "").unwrap();
-        let row = "| flex | 1 | 500 ms (400 ms to 750 ms) | 500 ms (400 ms to 750 ms) | 1.042 | 4.20 × |";
+        let row = "| flex | 128 | 1 | 500 ms (400 ms to 750 ms) | 500 ms (400 ms to 750 ms) | 1.042 | 4.20 × |";
         assert!(table.contains(row), "{table}");
     }
 

@@ -7,7 +7,8 @@
 //! <!-- /bench -->
 //! ```
 //!
-//! The suite comes first; `threads` and `contains` choose rows, by the number of threads and by a word in the title of a comparison.
+//! The suite comes first; `threads` and `contains` choose rows, by the number of threads and by a part of a comparison's title, which is
+//! all the rest of the line.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::bench::{DATE, Suite};
 use crate::results::Results;
 
 const OPEN: &str = "<!-- bench:";
+const CONTAINS: &str = " contains=";
 const CLOSE: &str = "<!-- /bench -->";
 
 /// Writes the README's tables from the newest results under benchmarks/.
@@ -77,20 +79,21 @@ struct Marker {
 }
 
 impl Marker {
-    /// The comment `<!-- bench:SUITE threads=N contains=WORD -->`.
+    /// The comment `<!-- bench:SUITE threads=N contains=PART OF A TITLE -->`.
     fn parse(line: &str) -> Result<Self> {
         let inner = line.trim().strip_prefix(OPEN).and_then(|rest| rest.strip_suffix("-->"));
-        let mut words = inner.with_context(|| format!("`{line}` is no whole comment"))?.split_whitespace();
+        let inner = inner.with_context(|| format!("`{line}` is no whole comment"))?;
+        let (words, contains) = inner.split_once(CONTAINS).unwrap_or((inner, ""));
+        let mut words = words.split_whitespace();
         let suite =
             Suite::from_str(words.next().unwrap_or_default(), false).map_err(|error| anyhow!("`{line}`: {error}"))?;
-        let mut marker = Self { suite, threads: None, contains: String::new() };
+        let mut marker = Self { suite, threads: None, contains: contains.trim().to_owned() };
         for word in words {
             match word.split_once('=') {
                 Some(("threads", number)) => {
                     marker.threads = Some(number.parse().with_context(|| format!("`{line}`: threads={number}"))?);
                 }
-                Some(("contains", text)) => marker.contains = text.to_owned(),
-                _ => bail!("`{line}`: `{word}` is neither threads=N nor contains=WORD"),
+                _ => bail!("`{line}`: `{word}` is neither threads=N nor contains=PART OF A TITLE"),
             }
         }
         Ok(marker)
@@ -138,7 +141,7 @@ mod tests {
 
     #[test]
     fn only_what_stands_between_comments_is_replaced() {
-        let text = "before\n<!-- bench:load threads=2 contains=linear -->\nold\n<!-- /bench -->\nafter\n";
+        let text = "before\n<!-- bench:load threads=2 contains=batch 1 -->\nold\n<!-- /bench -->\nafter\n";
         let mut markers = Vec::new();
         let new = fill(text, |marker| {
             markers.push((marker.suite, marker.threads, marker.contains.clone()));
@@ -147,7 +150,7 @@ mod tests {
         let new = new.unwrap();
         let expected = text.replace("\nold\n", "\n\nnew\n\n");
         assert_eq!(new, expected);
-        assert_eq!(markers, [(Suite::Load, Some(2), "linear".to_owned())]);
+        assert_eq!(markers, [(Suite::Load, Some(2), "batch 1".to_owned())]);
         assert_eq!(fill(&new, |_| Ok("new".into())).unwrap(), new, "a second time changes nothing");
         assert_eq!(fill("no comments", |_| bail!("never called")).unwrap(), "no comments");
     }

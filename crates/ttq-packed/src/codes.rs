@@ -18,6 +18,21 @@ pub const UNUSED: u8 = 0b11;
 /// A byte of zeros.
 pub(crate) const ZEROS: u8 = 0b01_01_01_01;
 
+/// The four values of each byte.
+static VALUES: [[i8; VALUES_PER_BYTE]; 256] = {
+    let mut table = [[0; VALUES_PER_BYTE]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut i = 0;
+        while i < VALUES_PER_BYTE {
+            table[byte][i] = (byte >> (2 * i) & 0b11) as i8 - 1;
+            i += 1;
+        }
+        byte += 1;
+    }
+    table
+};
+
 /// Ternary values, four in a byte; see the [module](self) for the layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Codes {
@@ -108,7 +123,10 @@ impl Codes {
 
     /// The values, -1, 0 and +1, in row-major order.
     pub fn unpack(&self) -> Vec<i8> {
-        self.iter().collect()
+        let mut values = Vec::with_capacity(self.bytes.len() * VALUES_PER_BYTE);
+        values.extend(self.bytes.iter().flat_map(|byte| VALUES[usize::from(*byte)]));
+        values.truncate(self.len);
+        values
     }
 
     /// The values one after the other.

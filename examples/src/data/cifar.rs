@@ -9,14 +9,22 @@ use flate2::read::GzDecoder;
 use super::cache::{Place, read, write};
 use super::{DataError, ImageSet, Images};
 
-const PLACE: Place = Place { name: "CIFAR-10", folder: "cifar-10-batches-bin", witness: "data_batch_1.bin" };
-const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
+pub(crate) const NAME: &str = "CIFAR-10";
+pub(crate) const PLACE: Place = Place { name: NAME, folder: "cifar-10-batches-bin", witness: "data_batch_1.bin" };
+pub(crate) const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
 const MD5: &str = "c32a1d4ab5d03f1284b67883e8d87530";
-const TRAIN: [&str; 5] =
-    ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
-const TEST: [&str; 1] = ["test_batch.bin"];
+pub(crate) const FILES: [&str; 6] = [
+    "data_batch_1.bin",
+    "data_batch_2.bin",
+    "data_batch_3.bin",
+    "data_batch_4.bin",
+    "data_batch_5.bin",
+    "test_batch.bin",
+];
+/// How many of the files are for training.
+const TRAIN: usize = 5;
 const SHAPE: [usize; 3] = [3, 32, 32];
-const PIXELS: usize = 3 * 32 * 32;
+pub(crate) const PIXELS: usize = 3 * 32 * 32;
 const RECORDS: usize = 10_000;
 /// Names of the classes, as in `batches.meta.txt`.
 const NAMES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
@@ -35,7 +43,8 @@ pub fn cifar10(data: Option<&Path>) -> Result<Images, DataError> {
         }
     };
     let source = format!("CIFAR-10 from {}", folder.display());
-    Ok(Images::new("CIFAR-10", source, NAMES, set(&folder, &TRAIN)?, set(&folder, &TEST)?))
+    let (train, test) = FILES.split_at(TRAIN);
+    Ok(Images::new(NAME, source, NAMES, set(&folder, train)?, set(&folder, test)?))
 }
 
 /// Writes the archive's `.bin` files into their folder of the cache.
@@ -59,21 +68,26 @@ fn unpack(archive: &[u8], cache: &Path) -> Result<(), DataError> {
 fn set(folder: &Path, names: &[&str]) -> Result<ImageSet, DataError> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for name in names {
-        let path = folder.join(name);
-        let bytes = read(&path)?;
-        let expected = RECORDS * (1 + PIXELS);
-        if bytes.len() != expected {
-            return Err(DataError::damaged(path, "size", format!("{expected} bytes"), bytes.len()));
-        }
-        for record in bytes.chunks_exact(1 + PIXELS) {
-            if record[0] > 9 {
-                return Err(DataError::damaged(path, "largest label", "at most 9", record[0]));
-            }
+        for record in records(&folder.join(name))?.chunks_exact(1 + PIXELS) {
             labels.push(record[0]);
             pixels.extend_from_slice(&record[1..]);
         }
     }
     Ok(ImageSet::new(SHAPE, pixels, labels))
+}
+
+/// The bytes of one file, checked.
+pub(crate) fn records(path: &Path) -> Result<Vec<u8>, DataError> {
+    let bytes = read(path)?;
+    let expected = RECORDS * (1 + PIXELS);
+    if bytes.len() != expected {
+        return Err(DataError::damaged(path, "size", format!("{expected} bytes"), bytes.len()));
+    }
+    let largest = bytes.iter().step_by(1 + PIXELS).max().copied().unwrap_or_default();
+    if largest > 9 {
+        return Err(DataError::damaged(path, "largest label", "at most 9", largest));
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -86,7 +100,7 @@ mod tests {
     fn a_truncated_file_is_named_with_both_sizes() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("test_batch.bin"), vec![0; 3073 * 10]).unwrap();
-        let error = set(directory.path(), &TEST).unwrap_err().to_string();
+        let error = set(directory.path(), &FILES[TRAIN..]).unwrap_err().to_string();
         assert!(
             error.contains("test_batch.bin") && error.contains("30730000 bytes") && error.contains("30730;"),
             "{error}"
@@ -97,13 +111,13 @@ mod tests {
     fn a_label_above_nine_is_named() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("test_batch.bin"), vec![77; 3073 * RECORDS]).unwrap();
-        assert!(set(directory.path(), &TEST).unwrap_err().to_string().contains("at most 9 and is 77"));
+        assert!(set(directory.path(), &FILES[TRAIN..]).unwrap_err().to_string().contains("at most 9 and is 77"));
     }
 
     #[test]
     fn a_missing_file_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(set(directory.path(), &TRAIN).unwrap_err().to_string().contains("data_batch_1.bin"));
+        assert!(set(directory.path(), &FILES[..TRAIN]).unwrap_err().to_string().contains("data_batch_1.bin"));
     }
 
     #[test]

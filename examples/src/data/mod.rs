@@ -12,6 +12,7 @@ mod error;
 mod images;
 mod jpeg;
 mod mnist;
+mod mosaic;
 mod tiny_imagenet;
 
 #[cfg(test)]
@@ -22,4 +23,5 @@ pub use cifar::cifar10;
 pub use error::DataError;
 pub use images::{ImageSet, Images};
 pub use mnist::mnist;
+pub use mosaic::{cifar10_from_mosaics, cifar10_to_mosaics};
 pub use tiny_imagenet::{tiny_imagenet, tiny_imagenet_validation};

@@ -47,13 +47,31 @@ pub(super) fn matrix<A: Activations>(
     bias: Option<&[f32]>,
 ) -> Result<PackedMatrix, KernelError> {
     let (inputs, outputs) = (weight.shape()[0], weight.shape()[1]);
-    let code = |output: usize, input: usize| weight.codes().get(input * outputs + output);
+    let codes = transpose(&weight.codes().unpack(), outputs);
+    let code = |output: usize, input: usize| codes[output * inputs + input];
     let matrix = with_scales(weight, |scales| PackedMatrix::new(outputs, inputs, scales, code))?;
     let matrix = matrix.with_activations(precision::<A>());
     match bias {
         Some(bias) => matrix.with_bias(bias),
         None => Ok(matrix),
     }
+}
+
+/// A matrix of so many columns, row-major, to its transpose, by squares that fit into the cache.
+fn transpose(matrix: &[i8], columns: usize) -> Vec<i8> {
+    const SIDE: usize = 64;
+    let rows = matrix.len().checked_div(columns).unwrap_or(0);
+    let mut transposed = vec![0; matrix.len()];
+    for top in (0..rows).step_by(SIDE) {
+        for left in (0..columns).step_by(SIDE) {
+            for column in left..columns.min(left + SIDE) {
+                for row in top..rows.min(top + SIDE) {
+                    transposed[column * rows + row] = matrix[row * columns + column];
+                }
+            }
+        }
+    }
+    transposed
 }
 
 /// `[.., in]` to `[.., out]`
@@ -81,7 +99,8 @@ pub(super) fn convolution<A: Activations>(
 ) -> Result<PackedConvolution, KernelError> {
     let shape: [usize; 4] = weight.shape().try_into().expect("a convolution's weight has four dimensions");
     let inner = shape[1] * shape[2] * shape[3];
-    let code = |output: usize, index: usize| weight.codes().get(output * inner + index);
+    let codes = weight.codes().unpack();
+    let code = |output: usize, index: usize| codes[output * inner + index];
     let convolution = with_scales(weight, |scales| PackedConvolution::new(shape, options, scales, code))?;
     let convolution = convolution.with_activations(precision::<A>());
     match bias {

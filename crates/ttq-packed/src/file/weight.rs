@@ -120,12 +120,10 @@ impl TernaryWeight {
             1 => self.codes.len(),
             _ => self.shape[self.output_axis + 1..].iter().product(),
         };
-        let mut codes = self.codes.iter();
+        let codes = self.codes.unpack();
         let mut values = Vec::with_capacity(codes.len());
-        while values.len() < self.codes.len() {
-            for table in &tables {
-                values.extend(codes.by_ref().take(run).map(|code| table[(code + 1) as usize]));
-            }
+        for (codes, table) in codes.chunks(run.max(1)).zip(tables.iter().cycle()) {
+            values.extend(codes.iter().map(|code| table[(code + 1) as usize]));
         }
         values
     }

@@ -68,14 +68,17 @@ impl Panels {
         let words = panels.words.reserve(rows.next_multiple_of(PANEL) * columns.div_ceil(STEP));
         words.fill(0);
         for row in 0..rows {
-            for column in 0..columns {
-                let code: u32 = match value(row, column) {
-                    0 => continue,
-                    1 => 0b01,
-                    -1 => 0b10,
-                    value => return Err(KernelError::NotTernary { row, column, value }),
-                };
-                words[place(rows, columns, row, column)] |= code << shift_of(column);
+            for first in (0..columns).step_by(STEP) {
+                let mut word = 0;
+                for column in first..columns.min(first + STEP) {
+                    let value = value(row, column);
+                    if !(-1..=1).contains(&value) {
+                        return Err(KernelError::NotTernary { row, column, value });
+                    }
+                    // 0, 1, -1 to 0b00, 0b01, 0b10, without a branch that nobody can predict.
+                    word |= ((value & 1) as u32 + u32::from(value < 0)) << shift_of(column);
+                }
+                words[place(rows, columns, row, first)] = word;
             }
         }
         Ok(panels)

@@ -1,0 +1,135 @@
+//! What is carried to a GPU machine as one program: data, benchmarks and training. `cargo xtask gpu bundle` makes it.
+//!
+//! It needs a driver and nothing else there; with a Python that has PyTorch it compares itself with that.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use ttq_examples::model::ResNet;
+use ttq_examples::{Job, Options, Recipe, StepOptions, data, exit, measure_steps, on_backend};
+
+#[derive(Parser)]
+#[command(name = "gpu", about = "Data, benchmarks and training on a GPU machine")]
+enum Command {
+    /// Writes CIFAR-10 smaller, without loss, a file of 20 MB for each of its six.
+    Mosaics {
+        /// Directory of the data [default: $TTQ_DATA, else the user's cache].
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Where to write.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Restores CIFAR-10 from those files.
+    Restore {
+        /// Directory of the six files.
+        #[arg(long, value_name = "DIR")]
+        mosaics: PathBuf,
+        /// Directory of the data, as --data takes it.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Does tasks until they are done or the minutes are over; the same command goes on.
+    Run(Run),
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// What to do, in this order.
+    #[arg(value_enum, required = true)]
+    tasks: Vec<Task>,
+    /// Directory of the results. What is there already is not done again.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Minutes of one call.
+    #[arg(long, value_name = "N", default_value_t = 9.0)]
+    minutes: f64,
+    /// Directory of the data [default: $TTQ_DATA, else the user's cache, else a download].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The Python to look for PyTorch in.
+    #[arg(long, default_value = "python3")]
+    python: PathBuf,
+    /// More arguments of the example `cifar`, such as `-- --fp-epochs 160 --epochs 120`. They count when training starts.
+    #[arg(last = true)]
+    more: Vec<OsString>,
+}
+
+/// Each is a file or a directory of results.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Task {
+    /// Seconds per training step beside PyTorch's: train.json.
+    Steps,
+    /// ResNet-20 on CIFAR-10: cifar/.
+    Cifar,
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    exit(|| match command {
+        Command::Mosaics { data, out } => Ok(data::cifar10_to_mosaics(data.as_deref(), &out)?),
+        Command::Restore { mosaics, out } => Ok(data::cifar10_from_mosaics(&mosaics, &out)?),
+        Command::Run(run) => run.run(),
+    })
+}
+
+impl Run {
+    fn run(&self) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs_f64(60.0 * self.minutes);
+        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make {}", self.out.display()))?;
+        for task in &self.tasks {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                println!("the minutes are over: the same command goes on");
+                return Ok(());
+            }
+            match task {
+                Task::Steps => self.steps(&self.out.join("train.json"))?,
+                Task::Cifar => self.cifar(&self.out.join("cifar"), left)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn steps(&self, json: &Path) -> Result<()> {
+        if json.is_file() {
+            return Ok(());
+        }
+        let arguments = "steps --threads 1 --batch 128,1024 --steps 51 --peers cuda,pytorch,pytorch-amp --python";
+        let arguments = arguments.split(' ').map(OsString::from);
+        let arguments = arguments.chain([self.python.clone().into(), "--json".into(), json.into()]);
+        measure_steps(Steps::try_parse_from(arguments)?.options)
+    }
+
+    fn cifar(&self, run: &Path, left: Duration) -> Result<()> {
+        if run.join("summary.json").is_file() {
+            return Ok(());
+        }
+        let recipe = Recipe::cifar();
+        let minutes = (left.as_secs_f64() / 60.0).to_string();
+        let mut arguments: Vec<OsString> =
+            ["cifar", "--backend", "cuda", "--no-tui", "--minutes"].map(Into::into).into();
+        arguments.extend([minutes.into(), "--out".into(), run.into()]);
+        if run.join("config.json").is_file() {
+            arguments.push("--resume".into());
+        }
+        if let Some(data) = &self.data {
+            arguments.extend(["--data".into(), data.into()]);
+        }
+        arguments.extend(self.more.iter().cloned());
+        let (mut options, _) = Options::parse_from(&recipe, |command| command, arguments);
+        options.depth = Some(20);
+        let job = Job::prepare(&recipe, &options, data::cifar10)?;
+        on_backend!(job, |B, classes, device| ResNet::<B>::new(20, classes, device))
+    }
+}
+
+#[derive(Parser)]
+struct Steps {
+    #[command(flatten)]
+    options: StepOptions,
+}
