@@ -95,7 +95,7 @@ fn convolutions() -> Vec<(Conv2dConfig, [usize; 2])> {
         (plain.clone().with_stride([2, 2]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)), [11, 8]),
         (plain.clone().with_groups(3).with_dilation([2, 1]).with_bias(false), [11, 8]),
         // More on one side than on the other.
-        (plain.clone().with_padding(PaddingConfig2d::Explicit(0, 1, 2, 3)), [5, 4]),
+        (plain.with_padding(PaddingConfig2d::Explicit(0, 1, 2, 3)), [5, 4]),
         (Conv2dConfig::new([6, 4], [2, 2]).with_padding(PaddingConfig2d::Same), [7, 6]),
         (Conv2dConfig::new([6, 40], [1, 1]).with_stride([2, 1]), [11, 8]),
         (Conv2dConfig::new([20, 70], [3, 3]).with_padding(PaddingConfig2d::Same).with_bias(false), [9, 10]),

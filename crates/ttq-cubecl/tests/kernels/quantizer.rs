@@ -190,7 +190,7 @@ fn views<B: Backend<Device = WgpuDevice>>() {
         whole.clone().permute([3, 1, 0, 2]),
         whole.clone().slice([2..9, 1..8, 0..4, 3..6]),
         whole.clone().slice([0..1, 0..10, 0..5, 0..6]).expand([4, 10, 5, 6]),
-        whole.clone().swap_dims(2, 3).slice([3..12, 0..3, 1..6, 0..5]).mul_scalar(2.0).add_scalar(0.125),
+        whole.swap_dims(2, 3).slice([3..12, 0..3, 1..6, 0..5]).mul_scalar(2.0).add_scalar(0.125),
     ];
     for latent in views {
         let grad = latent.clone().swap_dims(0, 3).cos().swap_dims(0, 3);
