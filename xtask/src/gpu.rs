@@ -1,8 +1,8 @@
-//! `cargo xtask gpu bundle`: one program and the data, in pieces that are easy to carry to a machine with a GPU.
+//! `cargo xtask gpu bundle`: a program, the tests of the kernels and the data, in pieces that are easy to carry to a machine with a GPU.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
@@ -13,7 +13,8 @@ const PIECE: u64 = 60_000_000;
 /// Work on a machine with a GPU.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Gpu {
-    /// Builds the program that carries data, benchmarks and training, strips it, and puts the data beside it.
+    /// Builds the program that carries data, benchmarks and training, and the tests of the kernels, strips both, and puts the data beside
+    /// them.
     Bundle(Bundle),
 }
 
@@ -45,8 +46,9 @@ impl Bundle {
     fn run(&self) -> Result<()> {
         let out = std::path::absolute(&self.out)?;
         fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-        let program = out.join("gpu");
-        strip(&self.build()?, &program)?;
+        let (program, kernels) = (out.join("gpu"), out.join("kernels"));
+        strip(&self.build(&["build", "--example", "gpu"], "gpu")?, &program)?;
+        strip(&self.build(&["test", "--test", "kernels", "--no-run"], "kernels")?, &kernels)?;
         if !self.no_data {
             let mut mosaics = Command::new(&program);
             mosaics.arg("mosaics").arg("--out").arg(out.join("cifar-10"));
@@ -55,7 +57,7 @@ impl Bundle {
             }
             succeed(&mut mosaics)?;
         }
-        let mut pieces = vec![program];
+        let mut pieces = vec![program, kernels];
         if !self.no_data {
             pieces.extend(files(&out.join("cifar-10"))?);
         }
@@ -66,24 +68,36 @@ impl Bundle {
         }
         println!();
         println!("on the other machine:");
+        println!("  ./kernels                                          # the tests");
         println!("  ./gpu restore --mosaics cifar-10 --out data");
-        println!("  ./gpu run steps cifar --data data --out results    # again, until it says that it is done");
+        println!("  ./gpu run steps cifar --data data --out results    # again, until there is nothing left to do");
         Ok(())
     }
 
-    /// The program, with symbols.
-    fn build(&self) -> Result<PathBuf> {
-        let root = crate::root();
+    /// The executable of a target, with symbols.
+    fn build(&self, arguments: &[&str], target: &str) -> Result<PathBuf> {
         let mut cargo = Command::new("cargo");
         // The same packages as in a plain build, so that Burn is compiled once, with one set of features.
-        cargo.current_dir(&root).args(["build", "--release", "--workspace", "--example", "gpu"]);
+        cargo.current_dir(crate::root()).args(arguments).args(["--release", "--workspace"]);
+        cargo.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
         if let Some(version) = &self.cuda {
             cargo.env("CUDARC_CUDA_VERSION", version);
         }
-        succeed(&mut cargo)?;
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        Ok(target.join("release/examples").join(format!("gpu{}", std::env::consts::EXE_SUFFIX)))
+        let output = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+        if !output.status.success() {
+            bail!("cargo failed: its message is above");
+        }
+        let messages = String::from_utf8_lossy(&output.stdout);
+        executable(&messages, target).with_context(|| format!("cargo names no executable of `{target}`"))
     }
+}
+
+/// The executable of a target in cargo's messages.
+fn executable(messages: &str, target: &str) -> Option<PathBuf> {
+    messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        (message["target"]["name"] == target).then(|| message["executable"].as_str().map(PathBuf::from))?
+    })
 }
 
 fn strip(from: &Path, to: &Path) -> Result<()> {
@@ -105,4 +119,19 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_executable_is_found_among_the_messages_of_cargo() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"gpu"},"executable":null}
+no json
+{"reason":"compiler-artifact","target":{"name":"kernels"},"executable":"/t/kernels"}
+{"reason":"compiler-artifact","target":{"name":"gpu"},"executable":"/t/gpu"}"#;
+        assert_eq!(executable(messages, "gpu"), Some("/t/gpu".into()));
+        assert_eq!(executable(messages, "absent"), None);
+    }
 }

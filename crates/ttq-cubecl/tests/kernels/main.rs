@@ -1,37 +1,19 @@
-//! The kernels on a wgpu device (a software one will do), held against definitions written as loops in float64.
+//! The kernels held against definitions written as loops in float64: on a wgpu device (a software one will do) and, with the feature `cuda`,
+//! on an NVIDIA GPU.
 //!
-//! Where no adapter answers, every test here skips, and one line says so.
+//! Where no device answers, its tests skip, and one line says so.
 
+// The same tests on several devices: each of their modules has them.
+#![allow(clippy::duplicate_mod)]
+
+#[cfg(feature = "cuda")]
+mod cuda;
 mod numbers;
-mod packed;
-mod quantizer;
-mod training;
+mod wgpu;
 
 use std::io::Write;
-use std::sync::OnceLock;
 
 use burn::prelude::*;
-use burn_cubecl::CubeBackend;
-use burn_fusion::Fusion;
-use cubecl::Runtime;
-use cubecl::wgpu::{AutoGraphicsApi, GraphicsApi, WgpuDevice, WgpuRuntime};
-
-/// Burn's wgpu backend without fusion, and with it.
-type Plain = CubeBackend<WgpuRuntime, f32, i32, u32>;
-type Fused = Fusion<Plain>;
-
-/// The device, if there is one.
-fn device() -> Option<WgpuDevice> {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    let found = FOUND.get_or_init(|| {
-        let found = !WgpuRuntime::enumerate_all_devices(&AutoGraphicsApi::backend()).is_empty();
-        if !found {
-            say("no wgpu adapter: the tests of the GPU kernels skip");
-        }
-        found
-    });
-    found.then(WgpuDevice::default)
-}
 
 /// Prints a line that a test harness does not swallow.
 fn say(line: &str) {

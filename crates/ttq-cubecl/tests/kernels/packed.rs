@@ -5,12 +5,12 @@ use burn::nn::conv::Conv2dConfig;
 use burn::nn::{LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
-use cubecl::wgpu::WgpuDevice;
 use ttq_core::packed::{Activations, Float32, Int8, PackedConv2d, PackedLinear};
 use ttq_packed::{Codes, TernaryWeight};
 
+use super::{Device, Fused, Plain, device};
+use crate::floats;
 use crate::numbers::{assert_near, random};
-use crate::{Fused, Plain, device, floats};
 
 /// Rows, inputs and outputs: single ones, tails of words, of tiles and of stages; up to four rows take another kernel than more.
 const LINEAR: [[usize; 3]; 11] = [
@@ -44,7 +44,7 @@ fn activations<A: Activations>(n: usize, row: usize) -> Vec<f32> {
     if A::INT8 { floats.into_iter().enumerate().map(exact).collect() } else { floats }
 }
 
-fn linear_equals_definition<B: Backend<Device = WgpuDevice>, A: Activations>() {
+fn linear_equals_definition<B: Backend<Device = Device>, A: Activations>() {
     let Some(device) = device() else { return };
     for [rows, inputs, outputs] in LINEAR {
         for per_channel in [false, true] {
@@ -114,7 +114,7 @@ fn before(config: &Conv2dConfig, size: [usize; 2]) -> [usize; 2] {
     }
 }
 
-fn convolution_equals_definition<B: Backend<Device = WgpuDevice>, A: Activations>() {
+fn convolution_equals_definition<B: Backend<Device = Device>, A: Activations>() {
     let Some(device) = device() else { return };
     let images = 2;
     for (config, [height, width]) in convolutions() {

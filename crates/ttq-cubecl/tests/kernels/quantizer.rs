@@ -3,11 +3,11 @@
 use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
 use burn::tensor::{DType, TensorData, f16};
-use cubecl::wgpu::WgpuDevice;
 use ttq_core::{Granularity, LatentGradient, NegativeScaleGradient, QuantizerConfig, TernaryQuantizer, Threshold};
 
+use super::{Device, Fused, Plain, device};
 use crate::numbers::{assert_near, code, groups, random, threshold};
-use crate::{Fused, Plain, device, floats, say};
+use crate::{floats, say};
 
 const THRESHOLDS: [Threshold; 6] = [
     Threshold::MaxFraction(0.05),
@@ -80,7 +80,7 @@ fn forward_equals_definition<B: Backend>(
     }
 }
 
-fn every_shape_and_threshold<B: Backend<Device = WgpuDevice>>() {
+fn every_shape_and_threshold<B: Backend<Device = Device>>() {
     let Some(device) = device() else { return };
     for (dims, channel_axis) in SHAPES {
         for weights in kinds(dims.iter().product()) {
@@ -143,7 +143,7 @@ fn gradients_equal_definition<B: Backend>(
     }
 }
 
-fn every_gradient<B: Backend<Device = WgpuDevice>>() {
+fn every_gradient<B: Backend<Device = Device>>() {
     let Some(device) = device() else { return };
     for (dims, channel_axis) in SHAPES {
         let n = dims.iter().product();
@@ -182,7 +182,7 @@ fn the_gradients_equal_the_definition_with_fusion() {
 }
 
 /// Views that are not row-major: transposed, cut out, repeated by a stride of zero, computed lazily.
-fn views<B: Backend<Device = WgpuDevice>>() {
+fn views<B: Backend<Device = Device>>() {
     let Some(device) = device() else { return };
     let whole = Tensor::<B, 4>::from_data(TensorData::new(random(12 * 10 * 5 * 6, 5), [12, 10, 5, 6]), &device);
     let views = [

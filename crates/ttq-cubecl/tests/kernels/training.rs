@@ -10,8 +10,8 @@ use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use ttq_core::{Granularity, QuantizerConfig, SelectionConfig, Ternary, TernaryConfig, Threshold};
 
+use super::{Fused, Plain, device};
 use crate::numbers::random;
-use crate::{Fused, Plain, device};
 
 #[derive(Module, Debug)]
 struct Net<B: Backend> {

@@ -1,0 +1,37 @@
+//! On an NVIDIA GPU.
+
+#[path = "packed.rs"]
+mod packed;
+#[path = "quantizer.rs"]
+mod quantizer;
+#[path = "training.rs"]
+mod training;
+
+use std::sync::OnceLock;
+
+use burn_cubecl::CubeBackend;
+use burn_fusion::Fusion;
+pub(crate) use cubecl::cuda::CudaDevice as Device;
+use cubecl::cuda::CudaRuntime;
+use cudarc::driver::CudaContext;
+
+use crate::say;
+
+/// Burn's backend without fusion, and with it.
+type Plain = CubeBackend<CudaRuntime, f32, i32, u8>;
+type Fused = Fusion<Plain>;
+
+/// The device, if there is one.
+fn device() -> Option<Device> {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        // SAFETY: this only tries to load the driver's library, whose initializers are expected to run in any process.
+        let driver = unsafe { cudarc::driver::sys::is_culib_present() };
+        let found = driver && CudaContext::device_count().is_ok_and(|devices| devices > 0);
+        if !found {
+            say("no CUDA device: the tests of the GPU kernels skip there");
+        }
+        found
+    });
+    found.then(Device::default)
+}
