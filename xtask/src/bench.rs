@@ -100,13 +100,9 @@ impl Bench {
     fn run_suite(&self, suite: Suite, json: Option<&Path>, candle: Option<&Path>) -> Result<()> {
         let mut command = Command::new("cargo");
         command.current_dir(crate::root()).args(["bench", "--bench", suite.name()]);
-        match &self.features {
-            Some(features) => {
-                command.args(["--package", "ttq-examples", "--no-default-features", "--features", features])
-            }
-            // The same packages as in a plain build, so that Burn is compiled once, with one set of features.
-            None => command.arg("--workspace"),
-        };
+        if let Some(features) = &self.features {
+            command.args(["--package", "ttq-examples", "--no-default-features", "--features", features]);
+        }
         command.arg("--");
         for (option, path) in [("--json", json), ("--candle", candle)] {
             if let Some(path) = path {

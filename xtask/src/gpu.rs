@@ -48,7 +48,8 @@ impl Bundle {
         fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
         let (program, kernels) = (out.join("gpu"), out.join("kernels"));
         strip(&self.build(&["build", "--example", "gpu"], "gpu")?, &program)?;
-        strip(&self.build(&["test", "--test", "kernels", "--no-run"], "kernels")?, &kernels)?;
+        let tests = ["test", "--package", "ttq-cubecl", "--features", "cuda", "--test", "kernels", "--no-run"];
+        strip(&self.build(&tests, "kernels")?, &kernels)?;
         if !self.no_data {
             let mut mosaics = Command::new(&program);
             mosaics.arg("mosaics").arg("--out").arg(out.join("cifar-10"));
@@ -77,9 +78,8 @@ impl Bundle {
     /// The executable of a target, with symbols.
     fn build(&self, arguments: &[&str], target: &str) -> Result<PathBuf> {
         let mut cargo = Command::new("cargo");
-        // The same packages as in a plain build, so that Burn is compiled once, with one set of features.
-        cargo.current_dir(crate::root()).args(arguments).args(["--release", "--workspace"]);
-        cargo.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+        cargo.current_dir(crate::root()).args(arguments);
+        cargo.args(["--release", "--message-format=json-render-diagnostics"]).stdout(Stdio::piped());
         if let Some(version) = &self.cuda {
             cargo.env("CUDARC_CUDA_VERSION", version);
         }
