@@ -90,7 +90,7 @@ impl<B: Backend, A: Activations> PackedConv2d<B, A> {
     /// The scales are then one pair for each output channel.
     ///
     /// # Panics
-    /// Where the normalization has another number of channels.
+    /// Where the normalization has another number of channels, or values that make a scale infinite or NaN.
     #[must_use]
     pub fn fold_batch_norm(self, norm: &BatchNorm<B>) -> Self {
         let floats = |tensor: Tensor<B, 1>| tensor.into_data().iter::<f32>().collect::<Vec<f32>>();
@@ -116,7 +116,8 @@ impl<B: Backend, A: Activations> PackedConv2d<B, A> {
         let bias: Vec<f32> =
             (0..channels).map(|channel| factor(channel) * (bias[channel] - mean[channel]) + beta[channel]).collect();
         let codes = Codes::pack(&codes).expect("codes with another sign are codes");
-        let folded = TernaryWeight::new(codes, scales, weight.shape(), 0).expect("finite factors keep scales finite");
+        let folded = TernaryWeight::new(codes, scales, weight.shape(), 0)
+            .unwrap_or_else(|error| panic!("PackedConv2d: the normalization cannot be folded in: {error}"));
         let device = norm.gamma.val().device();
         let bias = Tensor::from_data(TensorData::new(bias, [channels]), &device);
         let config = self.config.clone().with_bias(true);
