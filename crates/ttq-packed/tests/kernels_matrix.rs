@@ -114,6 +114,8 @@ fn check_floats(case: &Case, y: &[f32], what: &dyn std::fmt::Debug) {
 fn shapes(rng: &mut Rng, n: usize) -> Vec<[usize; 3]> {
     let mut shapes: Vec<_> = (0..n).map(|_| [rng.usize(0..20), rng.usize(1..131), rng.usize(1..301)]).collect();
     shapes.extend([[1, 1, 1], [0, 3, 5], [1, 64, 16], [2, 65, 17], [70, 33, 40], [130, 3, 7], [3, 200, 1500]]);
+    // Some rows of activations and many of weights: tables of bytes.
+    shapes.extend([[1, 1024, 1], [2, 1041, 16], [1, 1050, 17], [2, 1100, 32], [1, 1090, 289]]);
     shapes
 }
 
@@ -177,17 +179,17 @@ fn integer_sums_are_those_of_the_definition() {
 
 #[test]
 fn the_largest_activations_do_not_overflow() {
-    for columns in [4096, 16384, 70000] {
+    for (rows, columns) in [(17, 4096), (17, 16384), (17, 70000), (1030, 4096)] {
         for (sign, value) in [(1, 127.0), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
             for [w_pos, w_neg] in [[1.0, 1.0], [1.0, 0.5], [0.5, 1.0]] {
                 let x = vec![value; columns];
-                let matrix = PackedMatrix::new(17, columns, Scales::PerTensor { w_pos, w_neg }, |_, _| sign).unwrap();
+                let matrix = PackedMatrix::new(rows, columns, Scales::PerTensor { w_pos, w_neg }, |_, _| sign).unwrap();
                 let weight = if sign == 1 { w_pos } else { -w_neg };
                 for level in Level::available() {
                     let matrix = matrix.clone().with_level(level).unwrap().with_activations(Activations::Int8);
-                    let mut y = [0.0; 17];
+                    let mut y = vec![0.0; rows];
                     matrix.forward(&x, &mut y, &mut Scratch::new()).unwrap();
-                    assert_eq!(y, [weight * columns as f32 * value; 17], "{level:?} {columns}");
+                    assert_eq!(y, vec![weight * columns as f32 * value; rows], "{level:?} {rows} {columns}");
                 }
             }
         }

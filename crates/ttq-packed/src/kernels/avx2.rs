@@ -1,7 +1,8 @@
 //! Vectors of AVX2, with or without the dot products of AVX-VNNI.
 
-use core::arch::x86_64::*;
+use core::arch::{asm, x86_64::*};
 
+use super::avx2_bytes;
 use super::simd::{Simd, operations};
 
 /// Eight lanes; `VNNI` tells whether the processor has AVX-VNNI.
@@ -19,6 +20,7 @@ pub(crate) struct Dots {
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
     const PERMUTES: bool = true;
+    const BYTE_TABLES: bool = true;
     type Floats = __m256;
     type Words = __m256i;
     type Bytes = __m256i;
@@ -48,6 +50,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let neg = _mm256_blendv_ps(zero, neg, _mm256_castsi256_ps(second));
             _mm256_blendv_ps(neg, pos, _mm256_castsi256_ps(first))
         }
+        // Shifts within lower halves by a multiplication: other units do it than those that shift and permute.
+        fn index(words: __m256i, bit: u32) -> __m256i {
+            if bit == 0 || bit + 3 > 16 {
+                return Self::shift(words, bit);
+            }
+            multiply_high(words, _mm256_set1_epi32(1 << (16 - bit)))
+        }
         fn permute(table: *const f32, index: __m256i) -> __m256 {
             _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index)
         }
@@ -74,6 +83,9 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             Dots { wide: _mm256_add_epi32(sums.wide, pairs), narrow: _mm256_setzero_si256() }
         }
         fn store_dots(to: *mut i32, sums: Dots) { _mm256_storeu_si256(to.cast(), sums.wide) }
+        fn sums_by_tables(words: *const u32, rows: usize, steps: usize, tables: *const u8) -> [[i32; 32]; 2] {
+            avx2_bytes::sums(words, rows, steps, tables)
+        }
         fn transpose(block: &mut [f32; 256]) {
             let block = block.as_mut_ptr();
             // Quarters on the diagonal stay where they are, the two others change places.
@@ -85,6 +97,18 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             store8(block.add(8 * 16), right);
         }
     }
+}
+
+/// The upper halves of 16-bit products. The intrinsic of that name would become a shift again where the factor is a power of two.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn multiply_high(words: __m256i, factor: __m256i) -> __m256i {
+    let product;
+    // SAFETY: one instruction, on registers alone.
+    unsafe {
+        asm!("vpmulhuw {}, {}, {}", lateout(ymm_reg) product, in(ymm_reg) words, in(ymm_reg) factor, options(pure, nomem, nostack, preserves_flags));
+    }
+    product
 }
 
 /// Eight rows of eight, 16 floats apart.

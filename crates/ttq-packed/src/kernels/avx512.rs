@@ -1,6 +1,6 @@
 //! Vectors of AVX-512 with VNNI.
 
-use core::arch::x86_64::*;
+use core::arch::{asm, x86_64::*};
 
 use super::simd::{Simd, operations};
 
@@ -38,6 +38,13 @@ impl Simd for Avx512 {
             let is_neg = _mm512_test_epi32_mask(codes, _mm512_set1_epi32(0b10));
             _mm512_mask_mov_ps(_mm512_maskz_mov_ps(is_pos, pos), is_neg, neg)
         }
+        // Shifts within lower halves by a multiplication: other units do it than those that shift and permute.
+        fn index(words: __m512i, bit: u32) -> __m512i {
+            if bit == 0 || bit + 4 > 16 {
+                return Self::shift(words, bit);
+            }
+            multiply_high(words, _mm512_set1_epi32(1 << (16 - bit)))
+        }
         fn permute(table: *const f32, index: __m512i) -> __m512 { _mm512_permutexvar_ps(index, _mm512_loadu_ps(table)) }
 
         fn no_dots() -> __m512i { _mm512_setzero_si512() }
@@ -61,6 +68,18 @@ impl Simd for Avx512 {
             }
         }
     }
+}
+
+/// The upper halves of 16-bit products. The intrinsic of that name would become a shift again where the factor is a power of two.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn multiply_high(words: __m512i, factor: __m512i) -> __m512i {
+    let product;
+    // SAFETY: one instruction, on registers alone.
+    unsafe {
+        asm!("vpmulhuw {}, {}, {}", lateout(zmm_reg) product, in(zmm_reg) words, in(zmm_reg) factor, options(pure, nomem, nostack, preserves_flags));
+    }
+    product
 }
 
 /// Pairs of rows, then fours, then 128-bit quarters.

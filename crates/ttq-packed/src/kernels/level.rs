@@ -69,6 +69,11 @@ impl Level {
         self != Self::Portable
     }
 
+    /// Are sums of bytes looked up where there are two of them?
+    pub(crate) fn has_byte_tables(self) -> bool {
+        matches!(self, Self::Avx2 | Self::AvxVnni)
+    }
+
     /// Runs a kernel that was compiled for this instruction set.
     ///
     /// # Safety

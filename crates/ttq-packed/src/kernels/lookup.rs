@@ -85,7 +85,10 @@ pub(crate) unsafe fn sums<V: Simd, const PLANES: usize, const R: usize>(
             ($index:ident) => {{
                 for p in 0..PLANES {
                     for r in 0..R {
-                        let term = V::permute(table, V::shift(words[r], (bits::<V>() * $index) as u32));
+                        let bit = (bits::<V>() * $index) as u32;
+                        // With one plane shifts are many among the instructions, with two the other units have enough to do.
+                        let index = if PLANES == 1 || V::LANES == 16 { V::index(words[r], bit) } else { V::shift(words[r], bit) };
+                        let term = V::permute(table, index);
                         sums[r][p][$index % 2] = V::add(sums[r][p][$index % 2], term);
                     }
                     table = table.add(V::LANES);

@@ -4,13 +4,15 @@ use super::epilogue::Epilogue;
 use super::level::Kernel;
 use super::memory::{Output, Scratch, Words};
 use super::panels::{Group, Panels};
-use super::product::{BuildTables, FloatProduct, IntegerProduct, LookUp, Product, Quantize};
-use super::{Activations, Cost, KernelError, Level, Scales, lookup, workers};
+use super::product::{BuildByteTables, BuildTables, FloatProduct, IntegerProduct, LookUp, Product, Quantize};
+use super::{Activations, Cost, KernelError, Level, Scales, byte_tables, lookup, workers};
 
 /// Columns of activations that one task multiplies.
 const COLUMNS_OF_A_TASK: usize = 64;
 /// Most rows of activations for which tables are quicker than products.
 const LOOKUP_ROWS: usize = 2;
+/// Fewest rows of weights that are worth building tables of bytes.
+const BYTE_TABLE_ROWS: usize = 1024;
 
 /// A ternary matrix, packed, with what follows the product:
 ///
@@ -171,11 +173,19 @@ impl PackedMatrix {
             }),
             Activations::Int8 => {
                 let words = columns.div_ceil(4);
-                let (bytes, factors) = (input.reserve(m * words), factors.reserve(m));
+                let by_tables =
+                    self.level.has_byte_tables() && !epilogue.symmetric && m <= LOOKUP_ROWS && rows >= BYTE_TABLE_ROWS;
+                let tables = if by_tables { m * byte_tables::table_len(columns) } else { 0 };
+                let (tables, bytes) = input.reserve(tables + m * words).split_at_mut(tables);
+                let factors = factors.reserve(m);
                 self.run(Quantize { x, columns, bytes, factors });
-                let (x, factors) = (&*bytes, &*factors);
+                if by_tables {
+                    self.run(BuildByteTables { x: bytes, rows: m, tables });
+                }
+                let (x, factors, tables) = (&*bytes, &*factors, &*tables);
                 self.tasks(m, workers, |group, from, to| {
-                    self.run(IntegerProduct(Product { panels, epilogue, x, factors, output, group }, from, to));
+                    let product = Product { panels, epilogue, x, factors, output, group };
+                    self.run(IntegerProduct { product, from, to, tables });
                 });
             }
         }

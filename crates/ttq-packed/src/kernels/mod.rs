@@ -20,7 +20,10 @@
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod avx2;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
+mod avx2_bytes;
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod avx512;
+mod byte_tables;
 mod convolution;
 mod epilogue;
 mod error;

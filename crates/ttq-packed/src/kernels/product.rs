@@ -6,7 +6,7 @@ use super::memory::Output;
 use super::panels::{GROUP, Group, Panels, STEP};
 use super::simd::Simd;
 use super::tile::{self, Codes, Contiguous, Decode, Own, Shared, Tile, clamped, cover};
-use super::{lookup, quantize};
+use super::{byte_tables, lookup, quantize};
 
 /// Rows of activations to bytes.
 pub(super) struct Quantize<'a> {
@@ -39,6 +39,23 @@ impl Kernel for BuildTables<'_> {
                 Some([w_pos, w_neg]) => lookup::build::<V, 1>(self.x, [[w_pos, -w_neg]], self.tables),
                 None => lookup::build::<V, 2>(self.x, [[1.0, 0.0], [0.0, 1.0]], self.tables),
             }
+        }
+    }
+}
+
+/// Rows of bytes to [tables](byte_tables).
+pub(super) struct BuildByteTables<'a> {
+    pub(super) x: &'a [u32],
+    pub(super) rows: usize,
+    pub(super) tables: &'a mut [u32],
+}
+
+impl Kernel for BuildByteTables<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Simd>(self) {
+        let rows = self.x.chunks_exact(self.x.len() / self.rows);
+        for (x, tables) in rows.zip(self.tables.chunks_exact_mut(self.tables.len() / self.rows)) {
+            byte_tables::build(x, tables);
         }
     }
 }
@@ -120,6 +137,16 @@ pub(super) struct Product<'a, T> {
     pub(super) factors: &'a [f32],
     pub(super) output: Output<'a>,
     pub(super) group: Group,
+}
+
+impl Product<'_, u32> {
+    /// Stores what becomes of integer sums of the rows from `row` of the group on; `y` is the room for it.
+    #[inline(always)]
+    unsafe fn finish(&self, row: usize, column: usize, sums: [&[i32]; 2], y: &mut [f32]) {
+        self.epilogue.integers(self.group.first + row, self.factors[column], sums, y);
+        // SAFETY: as for `store`.
+        unsafe { self.store(row, column, y) }
+    }
 }
 
 impl<T> Product<'_, T> {
@@ -212,21 +239,28 @@ impl<V: Simd, D: Decode> Tile<V> for FloatTile<'_, D> {
     }
 }
 
-/// The columns `.1 .. .2` with activations of 8 bits.
-pub(super) struct IntegerProduct<'a>(pub(super) Product<'a, u32>, pub(super) usize, pub(super) usize);
+/// The columns `from .. to` with activations of 8 bits, by the [tables](byte_tables) of all columns where there are some.
+pub(super) struct IntegerProduct<'a> {
+    pub(super) product: Product<'a, u32>,
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) tables: &'a [u32],
+}
 
 struct IntegerTile<'a, const PLANES: usize>(Product<'a, u32>);
 
 impl Kernel for IntegerProduct<'_> {
     #[inline(always)]
     unsafe fn run<V: Simd>(self) {
-        let Self(product, from, to) = self;
+        let Self { product, from, to, tables } = self;
         let rows = product.group.rows;
         let one = IntegerTile::<1>(product);
         let two = IntegerTile::<2>(product);
         // SAFETY: the trait's contract.
         unsafe {
-            if const { V::LANES == 16 } {
+            if const { V::BYTE_TABLES } && !tables.is_empty() {
+                two.by_tables::<V>(from..to, tables);
+            } else if const { V::LANES == 16 } {
                 match (product.epilogue.symmetric, to - from) {
                     (true, 1) => cover::<V, _, 4, 1, 1>(&one, rows, from..to),
                     (false, 1) => cover::<V, _, 4, 1, 1>(&two, rows, from..to),
@@ -243,8 +277,34 @@ impl Kernel for IntegerProduct<'_> {
             } else {
                 match (product.epilogue.symmetric, to - from) {
                     (true, 1) => cover::<V, _, 4, 1, 1>(&one, rows, from..to),
+                    (false, 1) => cover::<V, _, 4, 1, 1>(&two, rows, from..to),
                     (true, _) => cover::<V, _, 2, 2, 2>(&one, rows, from..to),
                     (false, _) => cover::<V, _, 2, 1, 1>(&two, rows, from..to),
+                }
+            }
+        }
+    }
+}
+
+impl IntegerTile<'_, 2> {
+    #[inline(always)]
+    unsafe fn by_tables<V: Simd>(&self, columns: core::ops::Range<usize>, tables: &[u32]) {
+        let product = &self.0;
+        let len = byte_tables::table_len(product.panels.columns());
+        let steps = product.panels.columns().div_ceil(STEP);
+        for column in columns {
+            let tables = tables[column * len..][..len].as_ptr().cast();
+            let mut row = 0;
+            // SAFETY: the caller's vows; a group has whole panels.
+            unsafe {
+                while row + 32 <= product.group.rows {
+                    let words = product.codes(row).words;
+                    let [first, second] = V::sums_by_tables(words, product.group.rows, steps, tables);
+                    product.finish(row, column, [&first, &second], &mut [0.0; 32]);
+                    row += 32;
+                }
+                if row < product.group.rows {
+                    Tile::<V>::tile::<2, 1>(self, row, column, 1);
                 }
             }
         }
@@ -266,11 +326,8 @@ impl<V: Simd, const PLANES: usize> Tile<V> for IntegerTile<'_, PLANES> {
                     for p in 0..PLANES {
                         V::store_dots(stored[p].as_mut_ptr(), sums[r][c][p]);
                     }
-                    let y = &mut y[..V::LANES];
-                    let (row, factor) = (row + r * V::LANES, product.factors[column + c]);
                     let [first, second] = &stored;
-                    product.epilogue.integers(product.group.first + row, factor, [first, second], y);
-                    product.store(row, column + c, y);
+                    product.finish(row + r * V::LANES, column + c, [first, second], &mut y[..V::LANES]);
                 }
             }
         }

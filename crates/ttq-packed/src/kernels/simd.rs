@@ -11,6 +11,9 @@ pub(crate) trait Simd: Copy {
     /// Does [`permute`](Self::permute) exist?
     const PERMUTES: bool = false;
 
+    /// Does [`sums_by_tables`](Self::sums_by_tables) exist, and is it quicker than [`dot`](Self::dot)s?
+    const BYTE_TABLES: bool = false;
+
     /// Lanes of f32.
     type Floats: Copy;
     /// Lanes of 32 bits: 16 codes, or four bytes of activations.
@@ -45,6 +48,13 @@ pub(crate) trait Simd: Copy {
     unsafe fn look_up(table: Self::Floats, codes: Self::Words) -> Self::Floats;
     /// `pos` where the code (the lowest two bits of a lane) is `0b01`, `neg` where it is `0b10`, 0 where it is `0b00`.
     unsafe fn select(codes: Self::Words, pos: Self::Floats, neg: Self::Floats) -> Self::Floats;
+    /// Each lane with the bits from `bit` on, as many as [`permute`](Self::permute) reads, at its lower end: a [`shift`](Self::shift),
+    /// or what is quicker beside permutations.
+    #[inline(always)]
+    unsafe fn index(words: Self::Words, bit: u32) -> Self::Words {
+        // SAFETY: the trait's contract.
+        unsafe { Self::shift(words, bit) }
+    }
     /// `table[index]` in a table of as many floats as there are lanes, where the index is the lowest bits of a lane.
     unsafe fn permute(_table: *const f32, _index: Self::Words) -> Self::Floats {
         unreachable!("asked for only where PERMUTES is true")
@@ -65,6 +75,12 @@ pub(crate) trait Simd: Copy {
     unsafe fn widen(sums: Self::Dots) -> Self::Dots;
     /// Stores the sums of a widened accumulator.
     unsafe fn store_dots(to: *mut i32, sums: Self::Dots);
+
+    /// `[P, 2 N]` of 32 rows, whose words of a step are `words[..32]` and of the next one `rows` words on, by
+    /// [tables](super::byte_tables) of a row of activations.
+    unsafe fn sums_by_tables(_words: *const u32, _rows: usize, _steps: usize, _tables: *const u8) -> [[i32; 32]; 2] {
+        unreachable!("asked for only where BYTE_TABLES is true")
+    }
 
     /// Transposes 16 × 16 floats in place.
     unsafe fn transpose(block: &mut [f32; 256]);
