@@ -63,7 +63,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
         fn no_dots() -> Dots { Dots { wide: _mm256_setzero_si256(), narrow: _mm256_setzero_si256() } }
         fn pos(words: __m256i) -> __m256i { _mm256_and_si256(words, _mm256_set1_epi8(0b01)) }
-        fn twice_neg(words: __m256i) -> __m256i { _mm256_and_si256(words, _mm256_set1_epi8(0b10)) }
+        fn neg(words: __m256i) -> __m256i { _mm256_and_si256(words, _mm256_set1_epi8(0b10)) }
         fn signs(words: __m256i) -> __m256i {
             let signs = _mm256_broadcastsi128_si256(_mm_set_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 1, 0));
             _mm256_shuffle_epi8(signs, _mm256_and_si256(words, _mm256_set1_epi8(0b11)))

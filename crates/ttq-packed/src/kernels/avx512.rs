@@ -49,7 +49,7 @@ impl Simd for Avx512 {
 
         fn no_dots() -> __m512i { _mm512_setzero_si512() }
         fn pos(words: __m512i) -> __m512i { _mm512_and_si512(words, _mm512_set1_epi8(0b01)) }
-        fn twice_neg(words: __m512i) -> __m512i { _mm512_and_si512(words, _mm512_set1_epi8(0b10)) }
+        fn neg(words: __m512i) -> __m512i { _mm512_and_si512(words, _mm512_set1_epi8(0b10)) }
         fn signs(words: __m512i) -> __m512i {
             let signs = _mm512_broadcast_i32x4(_mm_set_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 1, 0));
             _mm512_shuffle_epi8(signs, _mm512_and_si512(words, _mm512_set1_epi8(0b11)))

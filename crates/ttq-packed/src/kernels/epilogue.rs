@@ -148,9 +148,9 @@ impl Epilogue {
     }
 
     /// `y` of integer sums: with `T = P - N`, `y = scale (factor (w_neg T + (w_pos - w_neg) P)) + shift`, where the second term is
-    /// exactly zero if one scale is enough. `sums` are `T`, or `P` and `2 N`, of unsigned bytes.
+    /// exactly zero if one scale is enough. `sums` are `T`, or `P` and `2 ^ neg_shift N`, of unsigned bytes.
     #[inline(always)]
-    pub(crate) fn integers(&self, row: usize, factor: f32, sums: [&[i32]; 2], y: &mut [f32]) {
+    pub(crate) fn integers(&self, row: usize, factor: f32, sums: [&[i32]; 2], neg_shift: u32, y: &mut [f32]) {
         let n = y.len();
         let (w_pos, w_neg) = (&self.w_pos[row..][..n], &self.w_neg[row..][..n]);
         let (zero_pos, zero_neg) = (&self.zero_pos[row..][..n], &self.zero_neg[row..][..n]);
@@ -163,7 +163,7 @@ impl Epilogue {
         } else {
             for lane in 0..n {
                 let pos = first[lane] - zero_pos[lane];
-                let neg = (second[lane] >> 1) - zero_neg[lane];
+                let neg = (second[lane] >> neg_shift) - zero_neg[lane];
                 y[lane] = factor * (w_neg[lane] * (pos - neg) as f32 + (w_pos[lane] - w_neg[lane]) * pos as f32);
             }
         }

@@ -1,6 +1,8 @@
 //! The choice of an instruction set at run time.
 
 use super::KernelError;
+#[cfg(all(feature = "std", target_arch = "aarch64"))]
+use super::neon::Neon;
 use super::portable::Portable;
 use super::simd::Simd;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
@@ -10,8 +12,12 @@ use super::{avx2::Avx2, avx512::Avx512};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Level {
-    /// Plain code for whatever the target is compiled for: SSE2, NEON, no vectors at all. The only one without the feature `std`.
+    /// Plain code for whatever the target is compiled for: SSE2, no vectors at all. The only one without the feature `std`.
     Portable,
+    /// NEON.
+    Neon,
+    /// NEON and the byte dot products of Armv8.2.
+    NeonDot,
     /// AVX2 and FMA.
     Avx2,
     /// AVX2, FMA and the dot products of AVX-VNNI.
@@ -22,7 +28,7 @@ pub enum Level {
 
 impl Level {
     /// All, best first.
-    const ALL: [Self; 4] = [Self::Avx512, Self::AvxVnni, Self::Avx2, Self::Portable];
+    const ALL: [Self; 6] = [Self::Avx512, Self::AvxVnni, Self::Avx2, Self::NeonDot, Self::Neon, Self::Portable];
 
     /// The best one that this machine has.
     pub fn best() -> Self {
@@ -42,6 +48,7 @@ impl Level {
             let avx2 = || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
             match self {
                 Self::Portable => true,
+                Self::Neon | Self::NeonDot => false,
                 Self::Avx2 => avx2(),
                 Self::AvxVnni => avx2() && is_x86_feature_detected!("avxvnni"),
                 Self::Avx512 => {
@@ -53,7 +60,17 @@ impl Level {
                 }
             }
         }
-        #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
+        #[cfg(all(feature = "std", target_arch = "aarch64"))]
+        {
+            let neon = std::arch::is_aarch64_feature_detected!("neon");
+            match self {
+                Self::Portable => true,
+                Self::Neon => neon,
+                Self::NeonDot => neon && std::arch::is_aarch64_feature_detected!("dotprod"),
+                _ => false,
+            }
+        }
+        #[cfg(not(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64"))))]
         {
             self == Self::Portable
         }
@@ -89,6 +106,12 @@ impl Level {
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
             // SAFETY: as above.
             Self::Avx512 => unsafe { run_avx512(kernel) },
+            #[cfg(all(feature = "std", target_arch = "aarch64"))]
+            // SAFETY: as above.
+            Self::Neon => unsafe { run_neon(kernel) },
+            #[cfg(all(feature = "std", target_arch = "aarch64"))]
+            // SAFETY: as above.
+            Self::NeonDot => unsafe { run_neon_dot(kernel) },
             // SAFETY: plain code.
             _ => unsafe { kernel.run::<Portable>() },
         }
@@ -122,4 +145,18 @@ unsafe fn run_avx_vnni<K: Kernel>(kernel: K) {
 unsafe fn run_avx512<K: Kernel>(kernel: K) {
     // SAFETY: as in `run_avx2`.
     unsafe { kernel.run::<Avx512>() }
+}
+
+#[cfg(all(feature = "std", target_arch = "aarch64"))]
+#[target_feature(enable = "neon")]
+unsafe fn run_neon<K: Kernel>(kernel: K) {
+    // SAFETY: as in `run_avx2`.
+    unsafe { kernel.run::<Neon<false>>() }
+}
+
+#[cfg(all(feature = "std", target_arch = "aarch64"))]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn run_neon_dot<K: Kernel>(kernel: K) {
+    // SAFETY: as in `run_avx2`.
+    unsafe { kernel.run::<Neon<true>>() }
 }

@@ -9,7 +9,7 @@
 //!
 //! | activations | kernels | weights in memory |
 //! |---|---|---|
-//! | [`Activations::Float32`] | tables of partial sums for a row or two (AVX2, AVX-512); decode and multiply-add otherwise | 2 bits |
+//! | [`Activations::Float32`] | tables of partial sums for a row or two (AVX2, AVX-512, NEON); decode and multiply-add otherwise | 2 bits |
 //! | the same, convolution with many zeros ([`Path::Sparse`]) | sums over lists of the weights of +1 and of -1 | 2 bits, and 8 for a nonzero |
 //! | [`Activations::Int8`] | byte dot products with both indicator planes; with one plane where `w_pos = w_neg` in every row | 2 bits |
 //!
@@ -31,6 +31,8 @@ mod level;
 mod lookup;
 mod matrix;
 mod memory;
+#[cfg(all(feature = "std", target_arch = "aarch64"))]
+mod neon;
 mod panels;
 mod portable;
 mod product;

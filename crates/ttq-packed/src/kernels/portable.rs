@@ -9,16 +9,15 @@ const LANES: usize = 4;
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
-/// Weights as masks of bytes: where to add and where to subtract, and whether the sum counts twice.
+/// Weights as masks of bytes: where to add and where to subtract.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes {
     plus: [u32; LANES],
     minus: [u32; LANES],
-    doublings: u32,
 }
 
 /// Sums of byte products; the narrow ones are `low + 2^16 high` with two sums of 16 bits: 32 [`dot`](Simd::dot)s are at most
-/// 32 · 2 · 255 · 2 = 32640.
+/// 32 · 2 · 255 = 16320.
 #[derive(Clone, Copy)]
 pub(crate) struct Dots {
     wide: [i32; LANES],
@@ -66,6 +65,7 @@ fn mask(word: u32, bit: u32) -> u32 {
 
 impl Simd for Portable {
     const LANES: usize = LANES;
+    const NEG_SHIFT: u32 = 0;
     type Floats = [f32; LANES];
     type Words = [u32; LANES];
     type Bytes = Bytes;
@@ -135,22 +135,22 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn pos(words: [u32; LANES]) -> Bytes {
-        Bytes { plus: masks(words, 0), minus: [0; LANES], doublings: 0 }
+        Bytes { plus: masks(words, 0), minus: [0; LANES] }
     }
 
     #[inline(always)]
-    unsafe fn twice_neg(words: [u32; LANES]) -> Bytes {
-        Bytes { plus: masks(words, 1), minus: [0; LANES], doublings: 1 }
+    unsafe fn neg(words: [u32; LANES]) -> Bytes {
+        Bytes { plus: masks(words, 1), minus: [0; LANES] }
     }
 
     #[inline(always)]
     unsafe fn signs(words: [u32; LANES]) -> Bytes {
-        Bytes { plus: masks(words, 0), minus: masks(words, 1), doublings: 0 }
+        Bytes { plus: masks(words, 0), minus: masks(words, 1) }
     }
 
     #[inline(always)]
     unsafe fn dot(sums: Dots, x: [u32; LANES], weights: Bytes) -> Dots {
-        let plus = zip(x, weights.plus, |x, mask| halves(x & mask) << weights.doublings);
+        let plus = zip(x, weights.plus, |x, mask| halves(x & mask));
         let minus = zip(x, weights.minus, |x, mask| halves(x & mask));
         let narrow = zip(sums.narrow, plus, |sum, plus| sum + plus as i32);
         Dots { narrow: zip(narrow, minus, |sum, minus| sum - minus as i32), ..sums }

@@ -142,8 +142,8 @@ pub(super) struct Product<'a, T> {
 impl Product<'_, u32> {
     /// Stores what becomes of integer sums of the rows from `row` of the group on; `y` is the room for it.
     #[inline(always)]
-    unsafe fn finish(&self, row: usize, column: usize, sums: [&[i32]; 2], y: &mut [f32]) {
-        self.epilogue.integers(self.group.first + row, self.factors[column], sums, y);
+    unsafe fn finish<V: Simd>(&self, row: usize, column: usize, sums: [&[i32]; 2], y: &mut [f32]) {
+        self.epilogue.integers(self.group.first + row, self.factors[column], sums, V::NEG_SHIFT, y);
         // SAFETY: as for `store`.
         unsafe { self.store(row, column, y) }
     }
@@ -300,7 +300,7 @@ impl IntegerTile<'_, 2> {
                 while row + 32 <= product.group.rows {
                     let words = product.codes(row).words;
                     let [first, second] = V::sums_by_tables(words, product.group.rows, steps, tables);
-                    product.finish(row, column, [&first, &second], &mut [0.0; 32]);
+                    product.finish::<V>(row, column, [&first, &second], &mut [0.0; 32]);
                     row += 32;
                 }
                 if row < product.group.rows {
@@ -327,7 +327,7 @@ impl<V: Simd, const PLANES: usize> Tile<V> for IntegerTile<'_, PLANES> {
                         V::store_dots(stored[p].as_mut_ptr(), sums[r][c][p]);
                     }
                     let [first, second] = &stored;
-                    product.finish(row + r * V::LANES, column + c, [first, second], &mut y[..V::LANES]);
+                    product.finish::<V>(row + r * V::LANES, column + c, [first, second], &mut y[..V::LANES]);
                 }
             }
         }

@@ -14,6 +14,9 @@ pub(crate) trait Simd: Copy {
     /// Does [`sums_by_tables`](Self::sums_by_tables) exist, and is it quicker than [`dot`](Self::dot)s?
     const BYTE_TABLES: bool = false;
 
+    /// How often [`neg`](Self::neg) counts, as a power of two: 1 where the bit of a code is the weight as it is.
+    const NEG_SHIFT: u32 = 1;
+
     /// Lanes of f32.
     type Floats: Copy;
     /// Lanes of 32 bits: 16 codes, or four bytes of activations.
@@ -64,8 +67,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn no_dots() -> Self::Dots;
     /// 1 where the code in the lowest two bits of a byte is `0b01`, else 0.
     unsafe fn pos(words: Self::Words) -> Self::Bytes;
-    /// 2 where it is `0b10`, else 0.
-    unsafe fn twice_neg(words: Self::Words) -> Self::Bytes;
+    /// 2 ^ [`NEG_SHIFT`](Self::NEG_SHIFT) where it is `0b10`, else 0.
+    unsafe fn neg(words: Self::Words) -> Self::Bytes;
     /// 1 where it is `0b01`, -1 where it is `0b10`, else 0.
     unsafe fn signs(words: Self::Words) -> Self::Bytes;
     /// Adds to each lane the four products of the bytes of `x`, 0..=255, with those of `weights`. At most 32 times between two calls
@@ -76,7 +79,7 @@ pub(crate) trait Simd: Copy {
     /// Stores the sums of a widened accumulator.
     unsafe fn store_dots(to: *mut i32, sums: Self::Dots);
 
-    /// `[P, 2 N]` of 32 rows, whose words of a step are `words[..32]` and of the next one `rows` words on, by
+    /// `[P, 2^NEG_SHIFT N]` of 32 rows, whose words of a step are `words[..32]` and of the next one `rows` words on, by
     /// [tables](super::byte_tables) of a row of activations.
     unsafe fn sums_by_tables(_words: *const u32, _rows: usize, _steps: usize, _tables: *const u8) -> [[i32; 32]; 2] {
         unreachable!("asked for only where BYTE_TABLES is true")

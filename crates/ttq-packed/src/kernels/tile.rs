@@ -176,8 +176,8 @@ pub(crate) unsafe fn floats<V: Simd, D: Decode, O: Offsets, const R: usize, cons
     }
 }
 
-/// Sums of products of bytes: `[Σ t x]` in one plane where `PLANES` is 1, `[Σ p x, 2 Σ n x]` where it is 2, with `t = p - n`. An
-/// element of `x` is a word of four columns.
+/// Sums of products of bytes: `[Σ t x]` in one plane where `PLANES` is 1, `[Σ p x, 2^s Σ n x]` where it is 2, with `t = p - n`
+/// and `s` = [`NEG_SHIFT`](Simd::NEG_SHIFT). An element of `x` is a word of four columns.
 ///
 /// # Safety
 /// As for [`floats`]; `x` has `⌈columns / 4⌉` elements.
@@ -199,7 +199,7 @@ pub(crate) unsafe fn integers<V: Simd, O: Offsets, const PLANES: usize, const R:
                 for r in 0..R {
                     let field = V::shift(words[r], 2 * $j as u32);
                     w[r][0] = if PLANES == 1 { V::signs(field) } else { V::pos(field) };
-                    w[r][PLANES - 1] = if PLANES == 1 { w[r][0] } else { V::twice_neg(field) };
+                    w[r][PLANES - 1] = if PLANES == 1 { w[r][0] } else { V::neg(field) };
                 }
                 for c in 0..C {
                     let x = V::splat_word(*x[c].add(offset));

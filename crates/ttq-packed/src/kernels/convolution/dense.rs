@@ -233,7 +233,7 @@ impl<V: Simd, const PLANES: usize> Tile<V> for RoundedBlock<'_, PLANES> {
                     }
                     let y = core::slice::from_raw_parts_mut(block.place(row, column + c), V::LANES);
                     let [first, second] = &stored;
-                    block.strip.epilogue.integers(block.group.first + row, *factor, [first, second], y);
+                    block.strip.epilogue.integers(block.group.first + row, *factor, [first, second], V::NEG_SHIFT, y);
                 }
             }
         }
