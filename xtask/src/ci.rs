@@ -47,6 +47,13 @@ pub(crate) fn run() -> Result<()> {
         }
         times.push((name, start.elapsed()));
     }
+    let start = Instant::now();
+    println!("\n$ cargo xtask arm");
+    match crate::arm::missing() {
+        None => crate::arm::run()?,
+        Some(missing) => println!("skipped: {missing}"),
+    }
+    times.push(("tests for ARM", start.elapsed()));
     println!();
     for (name, time) in times {
         println!("{name:15} {:>6.0} s", time.as_secs_f64());

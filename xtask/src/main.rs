@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask --help`.
 
+mod arm;
 mod bench;
 mod ci;
 mod delegate;
@@ -24,8 +25,11 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Checks everything, cheapest first: house rules, generated files, format, clippy, tests, documentation.
+    /// Checks everything, cheapest first: house rules, generated files, format, clippy, tests, documentation, and the tests for AArch64
+    /// where there is what they need.
     Ci,
+    /// Runs the tests of ttq-packed for AArch64 under QEMU.
+    Arm,
     /// Checks the house rules alone.
     Rules,
     /// Writes the generated part of ttq-cpu from the traits of the Burn version in use.
@@ -46,6 +50,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Ci => ci::run(),
+        Command::Arm => arm::run(),
         Command::Rules => rules::run(),
         Command::Delegate(delegate) => delegate.run(),
         Command::Bench(bench) => bench.run(),

@@ -1,0 +1,56 @@
+//! `cargo xtask arm`: the tests of ttq-packed, whose kernels know NEON, compiled for AArch64 and run under QEMU.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+const TARGET: &str = "aarch64-unknown-linux-gnu";
+const LINKER: &str = "aarch64-linux-gnu-gcc";
+const EMULATOR: &str = "qemu-aarch64";
+
+/// Runs the tests.
+pub(crate) fn run() -> Result<()> {
+    if let Some(missing) = missing() {
+        bail!("{missing}");
+    }
+    let status = Command::new("cargo")
+        .current_dir(crate::root())
+        .args(["test", "--release", "--package", "ttq-packed", "--tests", "--target", TARGET])
+        .env("RUSTC", compiler())
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", EMULATOR)
+        // QEMU's user mode does not start threads with every dynamic loader.
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!("tests for AArch64 failed: mend what is above, then run `cargo xtask arm` again");
+    }
+    Ok(())
+}
+
+/// What keeps this machine from running them, in a sentence.
+pub(crate) fn missing() -> Option<String> {
+    for program in [LINKER, EMULATOR] {
+        if !starts(Command::new(program).arg("--version")) {
+            return Some(format!("{program} is missing: install Debian's gcc-aarch64-linux-gnu and qemu-user"));
+        }
+    }
+    let output = Command::new(compiler()).args(["--print", "target-libdir", "--target", TARGET]).output();
+    let library = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    (!Path::new(&library).is_dir()).then(|| {
+        format!("there is no standard library for {TARGET}: `rustup target add {TARGET}`, or name a compiler that has it in ARM_RUSTC")
+    })
+}
+
+/// `$ARM_RUSTC`, else `$RUSTC`, else `rustc`.
+fn compiler() -> OsString {
+    env::var_os("ARM_RUSTC").or_else(|| env::var_os("RUSTC")).unwrap_or_else(|| "rustc".into())
+}
+
+fn starts(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
