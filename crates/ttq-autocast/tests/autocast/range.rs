@@ -1,0 +1,61 @@
+//! Numbers that float16 does not hold.
+
+use burn::backend::{Autodiff, Flex};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+use ttq_autocast::{Bf16, F16, Half};
+
+use crate::{On, assert_within, random, rounding, tensor};
+
+/// Gradients of a convolution's input and weight where the gradient that comes in is multiplied by `factor`.
+fn gradients<B: AutodiffBackend>(factor: f64) -> [TensorData; 2] {
+    let x = tensor::<B, 4>(&random(&[2, 3, 6, 6], 1)).require_grad();
+    let weight = tensor::<B, 4>(&random(&[4, 3, 3, 3], 2)).require_grad();
+    let y = conv2d(x.clone(), weight.clone(), None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1));
+    let grads = (y * tensor(&random(&[2, 4, 6, 6], 3)) * factor).sum().backward();
+    [x.grad(&grads), weight.grad(&grads)].map(|grad| grad.expect("a gradient").into_data())
+}
+
+/// Without its largest number a tensor of 16 bits would be zeros or infinities here.
+fn gradients_survive<P: Half>(factor: f64) {
+    let expected = gradients::<Autodiff<Flex>>(factor);
+    for (found, expected) in gradients::<Autodiff<On<P>>>(factor).iter().zip(&expected) {
+        let largest = expected.iter::<f32>().map(f32::abs).fold(0.0, f32::max);
+        let sizes = TensorData::full(expected.shape.clone(), 8.0 * largest);
+        assert_within(found, expected, &sizes, 3.0 * rounding::<P>(), P::NAME);
+    }
+}
+
+#[test]
+fn gradients_of_any_size_survive() {
+    for factor in [1e-30, 1e-12, 1e-7, 1.0, 1e7, 1e30] {
+        gradients_survive::<F16>(factor);
+        gradients_survive::<Bf16>(factor);
+    }
+}
+
+/// A row of `n` ones times a column of `n` times `value`.
+fn sum_of_equals<P: Half>(n: usize, value: f32) -> f32 {
+    let device = Default::default();
+    let ones = Tensor::<On<P>, 2>::ones([1, n], &device);
+    ones.matmul(Tensor::full([n, 1], value, &device)).into_scalar()
+}
+
+#[test]
+fn a_long_sum_does_not_overflow() {
+    let n = 1 << 20;
+    assert!((sum_of_equals::<F16>(n, 1.0) / n as f32 - 1.0).abs() < 1e-3);
+    assert!((sum_of_equals::<F16>(n, 1e6) / n as f32 - 1e6).abs() < 1e3);
+    assert!((sum_of_equals::<Bf16>(n, 1.0) / n as f32 - 1.0).abs() < 1e-2);
+}
+
+#[test]
+fn zeros_stay_zeros_and_nothing_hides_an_infinity() {
+    assert_eq!(sum_of_equals::<F16>(8, 0.0), 0.0);
+    assert!(!sum_of_equals::<F16>(8, f32::INFINITY).is_finite());
+    assert!(!sum_of_equals::<Bf16>(8, f32::INFINITY).is_finite());
+    assert!(sum_of_equals::<F16>(8, f32::NAN).is_nan());
+}
