@@ -1,5 +1,7 @@
 //! On an NVIDIA GPU.
 
+#[path = "autocast.rs"]
+mod autocast;
 #[path = "packed.rs"]
 mod packed;
 #[path = "quantizer.rs"]
@@ -20,6 +22,8 @@ use crate::say;
 /// Burn's backend without fusion, and with it.
 type Plain = CubeBackend<CudaRuntime, f32, i32, u8>;
 type Fused = Fusion<Plain>;
+/// The type of products in mixed precision.
+pub(crate) type Half = ttq_autocast::Bf16;
 
 /// The device, if there is one.
 fn device() -> Option<Device> {

@@ -52,7 +52,7 @@ fn filled<B: Backend, L, const D: usize>(
 }
 
 /// Gradients of latent weights and scales: through the leaf view and the kernels, and through autodiff.
-fn gradients<B: AutodiffBackend>(config: &TernaryConfig, device: &B::Device) -> [Vec<TensorData>; 2] {
+pub(super) fn gradients<B: AutodiffBackend>(config: &TernaryConfig, device: &B::Device) -> [Vec<TensorData>; 2] {
     let ternary = Ternary::<B, Net<B>>::new(Net::new(device), config).expect("a valid configuration");
     let data = TensorData::new(random(3 * 2 * 8 * 8, 9), [3, 2, 8, 8]);
     let images = Tensor::<B, 4>::from_data(data, device);

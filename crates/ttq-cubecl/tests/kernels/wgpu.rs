@@ -1,5 +1,7 @@
 //! On a device of wgpu.
 
+#[path = "autocast.rs"]
+mod autocast;
 #[path = "packed.rs"]
 mod packed;
 #[path = "quantizer.rs"]
@@ -20,6 +22,8 @@ use crate::say;
 /// Burn's backend without fusion, and with it.
 type Plain = CubeBackend<WgpuRuntime, f32, i32, u32>;
 type Fused = Fusion<Plain>;
+/// The type of products in mixed precision. (WGSL has no bfloat16.)
+pub(crate) type Half = ttq_autocast::F16;
 
 /// The device, if there is one.
 fn device() -> Option<Device> {

@@ -1,0 +1,62 @@
+//! Mixed precision: the kernels take its tensors, and a module's gradients are nearly those in float32.
+
+use burn::backend::{Autodiff, Flex};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use ttq_autocast::Autocast;
+use ttq_core::{QuantizerConfig, TernaryConfig};
+
+use super::training::gradients;
+use super::{Fused, Half, Plain, device};
+use crate::numbers::random;
+use crate::say;
+
+/// The device, if there is one that computes in the type.
+fn device_of_half() -> Option<super::Device> {
+    let device = device()?;
+    let supported = Autocast::<Plain, Half>::is_supported(&device);
+    if !supported {
+        say("the device does not compute in 16 bits: the tests of mixed precision skip there");
+    }
+    supported.then_some(device)
+}
+
+#[test]
+fn kernels_make_the_same_ternary_weight_in_mixed_precision() {
+    fn ternary<B: Backend>(device: &B::Device) -> TensorData {
+        let latent = Tensor::<B, 2>::from_data(TensorData::new(random(32 * 48, 1), [32, 48]), device);
+        assert!(ttq_cubecl::takes(&latent));
+        let quantizer = QuantizerConfig::ttq().init::<B>().expect("a valid configuration");
+        let scales = quantizer.initial_scales(latent.clone(), 1);
+        quantizer.ternarize(latent, scales, 1).into_data()
+    }
+    let Some(device) = device_of_half() else { return };
+    assert_eq!(ternary::<Autocast<Fused, Half>>(&device), ternary::<Fused>(&device));
+    assert_eq!(ternary::<Autocast<Plain, Half>>(&device), ternary::<Plain>(&device));
+}
+
+fn nearly_agree<B: Backend<Device = super::Device>>(device: &B::Device) {
+    let config = TernaryConfig::default();
+    let [expected, _] = gradients::<Autodiff<Flex>>(&config, &Default::default());
+    let [found, _] = gradients::<Autodiff<B>>(&config, device);
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!((found.dtype, &found.shape), (expected.dtype, &expected.shape));
+        let size = expected.iter::<f32>().map(f32::abs).fold(1e-6, f32::max);
+        for (found, expected) in found.iter::<f32>().zip(expected.iter::<f32>()) {
+            assert!((found - expected).abs() <= 0.02 * size, "{found} for {expected}");
+        }
+    }
+    assert_ne!(found, expected, "nothing was cast");
+}
+
+#[test]
+fn a_module_has_nearly_the_gradients_it_has_in_float32() {
+    let Some(device) = device_of_half() else { return };
+    nearly_agree::<Autocast<Plain, Half>>(&device);
+}
+
+#[test]
+fn a_module_has_nearly_the_gradients_it_has_in_float32_with_fusion() {
+    let Some(device) = device_of_half() else { return };
+    nearly_agree::<Autocast<Fused, Half>>(&device);
+}
