@@ -99,7 +99,8 @@ impl Run {
         if json.is_file() {
             return Ok(());
         }
-        let arguments = "steps --threads 1 --batch 128,1024 --steps 51 --peers cuda,pytorch,pytorch-amp --python";
+        let arguments =
+            "steps --threads 1 --batch 128,1024 --steps 51 --peers cuda,cuda-bf16,pytorch,pytorch-amp --python";
         let arguments = arguments.split(' ').map(OsString::from);
         let arguments = arguments.chain([self.python.clone().into(), "--json".into(), json.into()]);
         measure_steps(Steps::try_parse_from(arguments)?.options)

@@ -1,8 +1,12 @@
 //! Which backend a run takes.
 
 use anyhow::{Result, bail};
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use burn::prelude::*;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use ttq_autocast::{Autocast, Half};
 
-use crate::BackendChoice;
+use crate::{BackendChoice, Precision};
 
 /// A backend that is compiled in and has a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,28 +17,76 @@ pub enum Backends {
     /// The CPU, with Burn's kernels.
     #[cfg(feature = "flex")]
     Flex,
+    /// The same with products in bfloat16: no faster, but it shows without a GPU what that does to a training.
+    #[cfg(feature = "flex")]
+    FlexBf16,
     /// NVIDIA GPUs.
     #[cfg(feature = "cuda")]
     Cuda,
+    /// The same with products in bfloat16.
+    #[cfg(feature = "cuda")]
+    CudaBf16,
+    /// The same with products in float16.
+    #[cfg(feature = "cuda")]
+    CudaF16,
     /// Other GPUs.
     #[cfg(feature = "wgpu")]
     Wgpu,
+    /// The same with products in float16.
+    #[cfg(feature = "wgpu")]
+    WgpuF16,
 }
 
 impl Backends {
-    /// Name on the command line.
+    /// Name on the command line, and the precision where it is not float32.
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(feature = "cpu")]
             Self::Cpu => "cpu",
             #[cfg(feature = "flex")]
             Self::Flex => "flex",
+            #[cfg(feature = "flex")]
+            Self::FlexBf16 => "flex-bf16",
             #[cfg(feature = "cuda")]
             Self::Cuda => "cuda",
+            #[cfg(feature = "cuda")]
+            Self::CudaBf16 => "cuda-bf16",
+            #[cfg(feature = "cuda")]
+            Self::CudaF16 => "cuda-f16",
             #[cfg(feature = "wgpu")]
             Self::Wgpu => "wgpu",
+            #[cfg(feature = "wgpu")]
+            Self::WgpuF16 => "wgpu-f16",
         }
     }
+
+    /// The same backend with products in another type.
+    pub(crate) fn in_precision(self, precision: Precision) -> Result<Self> {
+        match (self, precision) {
+            (_, Precision::F32) => Ok(self),
+            #[cfg(feature = "flex")]
+            (Self::Flex, Precision::Bf16) => Ok(Self::FlexBf16),
+            #[cfg(feature = "cuda")]
+            (Self::Cuda, Precision::Bf16) => on_device::<burn::backend::Cuda, ttq_autocast::Bf16>(Self::CudaBf16),
+            #[cfg(feature = "cuda")]
+            (Self::Cuda, Precision::F16) => on_device::<burn::backend::Cuda, ttq_autocast::F16>(Self::CudaF16),
+            #[cfg(feature = "wgpu")]
+            (Self::Wgpu, Precision::F16) => on_device::<burn::backend::Wgpu, ttq_autocast::F16>(Self::WgpuF16),
+            _ => bail!(
+                "the backend {} has no such precision: cuda takes `--precision` bf16 and f16, wgpu f16, flex bf16",
+                self.name()
+            ),
+        }
+    }
+}
+
+/// The backend, if its device computes in the type.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn on_device<B: Backend, P: Half>(backend: Backends) -> Result<Backends> {
+    if !Autocast::<B, P>::is_supported(&Default::default()) {
+        bail!("the device does not compute in {}: leave `--precision` out, or try the other one", P::NAME);
+    }
+    Ok(backend)
 }
 
 /// The backend behind a choice, with the reason where the choice was `auto`.
@@ -111,34 +163,69 @@ fn cuda(devices: usize) -> Result<Backends> {
 /// Does a job on the backend that it was given: `on_backend!(job, |B, classes, device| MnistNet::<B>::new(classes, device))`.
 #[macro_export]
 macro_rules! on_backend {
+    (@start $job:ident, $inner:ty, $devices:expr, |$backend:ident, $classes:ident, $device:ident| $network:expr) => {{
+        type $backend = burn::backend::Autodiff<$inner>;
+        $job.start::<$backend, _>($devices, |$classes, $device| $network)
+    }};
     ($job:expr, |$backend:ident, $classes:ident, $device:ident| $network:expr) => {{
         let job: $crate::Job = $job;
         let devices = job.config().devices;
         match job.backend() {
             #[cfg(feature = "cpu")]
             $crate::Backends::Cpu => {
-                type $backend = burn::backend::Autodiff<$crate::Cpu>;
                 let devices = vec![Default::default(); devices];
-                job.start::<$backend, _>(devices, |$classes, $device| $network)
+                $crate::on_backend!(@start job, $crate::Cpu, devices, |$backend, $classes, $device| $network)
             }
             #[cfg(feature = "flex")]
             $crate::Backends::Flex => {
-                type $backend = burn::backend::Autodiff<burn::backend::Flex>;
                 let devices = vec![Default::default(); devices];
-                job.start::<$backend, _>(devices, |$classes, $device| $network)
+                $crate::on_backend!(@start job, burn::backend::Flex, devices, |$backend, $classes, $device| $network)
+            }
+            #[cfg(feature = "flex")]
+            $crate::Backends::FlexBf16 => {
+                let devices = vec![Default::default(); devices];
+                $crate::on_backend!(@start job, $crate::Autocast<burn::backend::Flex, $crate::Bf16>, devices, |$backend, $classes, $device| $network)
             }
             #[cfg(feature = "cuda")]
             $crate::Backends::Cuda => {
-                type $backend = burn::backend::Autodiff<burn::backend::Cuda>;
                 let devices = (0..devices).map(burn::backend::cuda::CudaDevice::new).collect();
-                job.start::<$backend, _>(devices, |$classes, $device| $network)
+                $crate::on_backend!(@start job, burn::backend::Cuda, devices, |$backend, $classes, $device| $network)
+            }
+            #[cfg(feature = "cuda")]
+            $crate::Backends::CudaBf16 => {
+                let devices = (0..devices).map(burn::backend::cuda::CudaDevice::new).collect();
+                $crate::on_backend!(@start job, $crate::Autocast<burn::backend::Cuda, $crate::Bf16>, devices, |$backend, $classes, $device| $network)
+            }
+            #[cfg(feature = "cuda")]
+            $crate::Backends::CudaF16 => {
+                let devices = (0..devices).map(burn::backend::cuda::CudaDevice::new).collect();
+                $crate::on_backend!(@start job, $crate::Autocast<burn::backend::Cuda, $crate::F16>, devices, |$backend, $classes, $device| $network)
             }
             #[cfg(feature = "wgpu")]
             $crate::Backends::Wgpu => {
-                type $backend = burn::backend::Autodiff<burn::backend::Wgpu>;
                 let devices = vec![Default::default(); devices];
-                job.start::<$backend, _>(devices, |$classes, $device| $network)
+                $crate::on_backend!(@start job, burn::backend::Wgpu, devices, |$backend, $classes, $device| $network)
+            }
+            #[cfg(feature = "wgpu")]
+            $crate::Backends::WgpuF16 => {
+                let devices = vec![Default::default(); devices];
+                $crate::on_backend!(@start job, $crate::Autocast<burn::backend::Wgpu, $crate::F16>, devices, |$backend, $classes, $device| $network)
             }
         }
     }};
+}
+
+#[cfg(all(test, feature = "cpu", feature = "flex"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_precision_that_a_backend_does_not_have_is_refused() {
+        assert_eq!(Backends::Flex.in_precision(Precision::Bf16).unwrap().name(), "flex-bf16");
+        assert_eq!(Backends::Cpu.in_precision(Precision::F32).unwrap(), Backends::Cpu);
+        for (backend, precision) in [(Backends::Cpu, Precision::Bf16), (Backends::Flex, Precision::F16)] {
+            let refusal = backend.in_precision(precision).unwrap_err().to_string();
+            assert!(refusal.contains(backend.name()), "{refusal}");
+        }
+    }
 }

@@ -41,6 +41,7 @@ impl Job {
             return Ok(Self::Train(Box::new(Run::prepare(recipe, options, load)?)));
         };
         let (backend, why) = select(options.backend, options.devices)?;
+        let backend = backend.in_precision(options.precision)?;
         if !checkpoint.is_file() {
             bail!("there is no checkpoint at {}: check --eval", checkpoint.display());
         }

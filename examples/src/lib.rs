@@ -29,12 +29,15 @@ pub use deploy::{Deployment, compare_packed, deploy};
 pub use evaluate::Evaluation;
 pub use job::{CheckpointTest, Job};
 pub use optimizer::OptimizerChoice;
-pub use options::{BackendChoice, GranularityChoice, InitialScalesChoice, Method, Options, ScheduleChoice, SignChoice};
+pub use options::{
+    BackendChoice, GranularityChoice, InitialScalesChoice, Method, Options, Precision, ScheduleChoice, SignChoice,
+};
 pub use recipe::{Recipe, RunConfig};
 pub use run::{Run, exit};
 #[cfg(all(feature = "cpu", feature = "flex"))]
 pub use steps::{StepOptions, measure_steps};
 pub use summary::Summary;
+pub use ttq_autocast::{Autocast, Bf16, F16};
 #[cfg(feature = "cpu")]
 pub use ttq_cpu::Cpu;
 pub use weights::{is_packed, names as tensor_names};

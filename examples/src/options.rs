@@ -26,6 +26,19 @@ pub enum BackendChoice {
     Wgpu,
 }
 
+/// The type that matrix products and convolutions are computed in. Weights, scales, gradients and everything else are float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// float32, like everything else.
+    #[default]
+    F32,
+    /// bfloat16 (cuda, flex).
+    Bf16,
+    /// float16 (cuda, wgpu).
+    F16,
+}
+
 /// How weights become ternary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -115,6 +128,9 @@ pub struct Options {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub backend: BackendChoice,
+    /// The type that matrix products and convolutions are computed in; everything else is float32.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: Precision,
     /// How weights become ternary.
     #[arg(long, value_enum, default_value = "ttq")]
     pub method: Method,

@@ -8,7 +8,7 @@ use ttq_train::ScheduleConfig;
 
 use crate::data::Augmentation;
 use crate::model::Architecture;
-use crate::{Method, OptimizerChoice, Options, ScheduleChoice};
+use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice};
 
 /// Defaults of an example.
 #[derive(Debug, Clone)]
@@ -152,6 +152,9 @@ pub struct RunConfig {
     pub accumulate: usize,
     /// Devices that share each batch.
     pub devices: usize,
+    /// The type of products. (Runs of earlier versions do not say it.)
+    #[serde(default)]
+    pub precision: Precision,
     /// Learning rate.
     pub learning_rate: f64,
     /// How the learning rate goes down.
@@ -212,6 +215,7 @@ impl RunConfig {
             batch_size: options.batch_size.unwrap_or(recipe.batch_size),
             accumulate: options.accumulate,
             devices: options.devices,
+            precision: options.precision,
             learning_rate: options.learning_rate.unwrap_or(recipe.learning_rate),
             schedule: options.schedule.unwrap_or(recipe.schedule),
             early_stopping: options.early_stopping,
@@ -242,5 +246,23 @@ impl RunConfig {
             }
             ScheduleChoice::Plateau => ScheduleConfig::Plateau(Default::default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_of_an_earlier_version_goes_on_in_float32() {
+        let recipe = Recipe::mnist();
+        let arguments = ["mnist", "--precision", "bf16"].map(Into::into);
+        let (options, _) = Options::parse_from(&recipe, |command| command, arguments);
+        let config = RunConfig::new(&recipe, &options);
+        let mut saved = serde_json::to_value(&config).unwrap();
+        assert_eq!(serde_json::from_value::<RunConfig>(saved.clone()).unwrap(), config);
+        assert_eq!(saved.as_object_mut().unwrap().remove("precision"), Some("bf16".into()));
+        let earlier: RunConfig = serde_json::from_value(saved).unwrap();
+        assert_eq!(earlier, RunConfig { precision: Precision::F32, ..config });
     }
 }

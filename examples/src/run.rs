@@ -99,12 +99,15 @@ impl Run {
         if config.fp_epochs + config.epochs == 0 {
             bail!("there is nothing to train: raise --fp-epochs or --epochs");
         }
-        let (backend, why) = select(options.backend, options.devices)?;
+        let (device, why) = select(options.backend, options.devices)?;
+        device.in_precision(config.precision)?;
         if let Some(init) = config.init.as_ref().filter(|init| !init.is_file()) {
             bail!("there is no checkpoint at {}: check --init", init.display());
         }
         let images = load(options.data.as_deref())?;
         let (out, config) = Out::open(options, config)?;
+        // (A resumed run keeps its precision.)
+        let backend = device.in_precision(config.precision)?;
         println!("{} on {} ({why}), run in {}", recipe.name, backend.name(), out.root().display());
         println!("data: {}", images.source);
         let interrupter = interrupter(options.minutes)?;

@@ -16,6 +16,8 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::train::Learner;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "cuda")]
+use ttq_autocast::{Autocast, Bf16, F16};
 use ttq_core::{Ternary, TernaryConfig};
 use ttq_cpu::Cpu;
 use ttq_train::{Phase, TernaryOptimizer, TernaryStep};
@@ -44,7 +46,7 @@ pub struct StepOptions {
     /// Numbers of threads.
     #[arg(long, value_delimiter = ',', default_values_t = measure::one_and_all())]
     threads: Vec<usize>,
-    /// What to measure; PyTorch is left out where there is none. It computes on the GPU where `cuda` is among the peers.
+    /// What to measure; PyTorch is left out where there is none. It computes on the GPU where one of ours does.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Peer::Cpu, Peer::Flex, Peer::Pytorch])]
     peers: Vec<Peer>,
     /// The Python to look for PyTorch in.
@@ -56,7 +58,7 @@ impl StepOptions {
     /// Is a GPU among the peers?
     fn on_gpu(&self) -> bool {
         #[cfg(feature = "cuda")]
-        return self.peers.contains(&Peer::Cuda);
+        return self.peers.iter().any(|peer| matches!(peer, Peer::Cuda | Peer::CudaBf16 | Peer::CudaF16));
         #[cfg(not(feature = "cuda"))]
         false
     }
@@ -72,6 +74,12 @@ enum Peer {
     /// An NVIDIA GPU.
     #[cfg(feature = "cuda")]
     Cuda,
+    /// The same with products in bfloat16.
+    #[cfg(feature = "cuda")]
+    CudaBf16,
+    /// The same with products in float16.
+    #[cfg(feature = "cuda")]
+    CudaF16,
     /// PyTorch.
     Pytorch,
     /// PyTorch with bfloat16 products and the channels last in memory.
@@ -84,7 +92,7 @@ impl Peer {
         match self {
             Self::Cpu => true,
             #[cfg(feature = "cuda")]
-            Self::Cuda => true,
+            Self::Cuda | Self::CudaBf16 | Self::CudaF16 => true,
             Self::Flex | Self::Pytorch | Self::PytorchAmp => false,
         }
     }
@@ -110,7 +118,7 @@ struct Row {
     ternary: Spread,
     /// Median of the ratios of neighbouring steps, ternary over full precision.
     ratio: f64,
-    /// Full-precision step over that of this project's own peer with as many threads and images.
+    /// Full-precision step over that of the first peer of this project's own with as many threads and images.
     times_ours: Option<f64>,
 }
 
@@ -155,13 +163,20 @@ fn steps_of(peer: Peer, options: &StepOptions, batch: usize, threads: usize) -> 
         Peer::Cpu => in_pool::<Autodiff<Cpu>>(options, batch, threads),
         Peer::Flex => in_pool::<Autodiff<Flex>>(options, batch, threads),
         #[cfg(feature = "cuda")]
-        Peer::Cuda => {
-            crate::backend::select(crate::BackendChoice::Cuda, 1)?;
-            in_pool::<Autodiff<burn::backend::Cuda>>(options, batch, threads)
-        }
+        Peer::Cuda => on_cuda::<burn::backend::Cuda>(options, batch, threads),
+        #[cfg(feature = "cuda")]
+        Peer::CudaBf16 => on_cuda::<Autocast<burn::backend::Cuda, Bf16>>(options, batch, threads),
+        #[cfg(feature = "cuda")]
+        Peer::CudaF16 => on_cuda::<Autocast<burn::backend::Cuda, F16>>(options, batch, threads),
         Peer::Pytorch => pytorch(options, batch, threads, &[]),
         Peer::PytorchAmp => pytorch(options, batch, threads, &["--amp", "--channels-last"]),
     }
+}
+
+#[cfg(feature = "cuda")]
+fn on_cuda<B: Backend>(options: &StepOptions, batch: usize, threads: usize) -> Result<Steps> {
+    crate::backend::select(crate::BackendChoice::Cuda, 1)?;
+    in_pool::<Autodiff<B>>(options, batch, threads)
 }
 
 struct Figures {

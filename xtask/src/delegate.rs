@@ -126,22 +126,22 @@ fn generate(target: &Target, burn: &Path, flex: &Path) -> Result<String> {
     text += "\n#![allow(unused_imports, clippy::too_many_arguments)]\n\n";
     text += &imports.to_string();
     text += target.imports;
-    let mut own: BTreeSet<&str> = target.own.iter().copied().collect();
+    let mut missing = target.named();
     for operations in &TRAITS {
         text += "\n\n";
-        text += &implementation(target, operations, &mut own, burn, flex)?;
+        text += &implementation(target, operations, &mut missing, burn, flex)?;
     }
-    if !own.is_empty() {
-        bail!("no trait of Burn has a method {own:?}");
+    if !missing.is_empty() {
+        bail!("no trait of Burn has a method {missing:?}");
     }
     Ok(text)
 }
 
-/// The implementation of a trait; takes the methods that are the crate's own out of `own`.
+/// The implementation of a trait; takes its methods out of `missing`.
 fn implementation(
     target: &Target,
     operations: &Operations,
-    own: &mut BTreeSet<&str>,
+    missing: &mut BTreeSet<&str>,
     burn: &Path,
     flex: &Path,
 ) -> Result<String> {
@@ -162,7 +162,8 @@ fn implementation(
     for item in &definition.items {
         let TraitItem::Fn(function) = item else { continue };
         let method = function.sig.ident.to_string();
-        if own.remove(method.as_str()) {
+        missing.remove(method.as_str());
+        if target.own.contains(&method.as_str()) {
             methods.push(writer.own(&function.sig)?);
         } else if !is_left(&method) {
             methods.push(writer.delegated(&function.sig, name)?);

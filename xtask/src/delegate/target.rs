@@ -1,5 +1,7 @@
 //! The backends of this workspace that are another backend but for some operations.
 
+use std::collections::BTreeSet;
+
 /// A backend, ours, and the one that does its work.
 pub(super) struct Target {
     /// Name of the crate.
@@ -27,6 +29,17 @@ pub(super) enum Left {
     ThoseOfFlex,
     /// These.
     These(&'static [&'static str]),
+}
+
+impl Target {
+    /// The methods that are named here.
+    pub(super) fn named(&self) -> BTreeSet<&'static str> {
+        let left = match self.left {
+            Left::ThoseOfFlex => &[],
+            Left::These(methods) => methods,
+        };
+        self.own.iter().chain(left).copied().collect()
+    }
 }
 
 pub(super) const TARGETS: [Target; 2] = [
