@@ -1,9 +1,9 @@
 //! Which backend a run takes.
 
 use anyhow::{Result, bail};
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(all(feature = "autocast", any(feature = "cuda", feature = "wgpu")))]
 use burn::prelude::*;
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(all(feature = "autocast", any(feature = "cuda", feature = "wgpu")))]
 use ttq_autocast::{Autocast, Half};
 
 use crate::{BackendChoice, Precision};
@@ -18,22 +18,22 @@ pub enum Backends {
     #[cfg(feature = "flex")]
     Flex,
     /// The same with products in bfloat16: no faster, but it shows without a GPU what that does to a training.
-    #[cfg(feature = "flex")]
+    #[cfg(all(feature = "autocast", feature = "flex"))]
     FlexBf16,
     /// NVIDIA GPUs.
     #[cfg(feature = "cuda")]
     Cuda,
     /// The same with products in bfloat16.
-    #[cfg(feature = "cuda")]
+    #[cfg(all(feature = "autocast", feature = "cuda"))]
     CudaBf16,
     /// The same with products in float16.
-    #[cfg(feature = "cuda")]
+    #[cfg(all(feature = "autocast", feature = "cuda"))]
     CudaF16,
     /// Other GPUs.
     #[cfg(feature = "wgpu")]
     Wgpu,
     /// The same with products in float16.
-    #[cfg(feature = "wgpu")]
+    #[cfg(all(feature = "autocast", feature = "wgpu"))]
     WgpuF16,
 }
 
@@ -45,17 +45,17 @@ impl Backends {
             Self::Cpu => "cpu",
             #[cfg(feature = "flex")]
             Self::Flex => "flex",
-            #[cfg(feature = "flex")]
+            #[cfg(all(feature = "autocast", feature = "flex"))]
             Self::FlexBf16 => "flex-bf16",
             #[cfg(feature = "cuda")]
             Self::Cuda => "cuda",
-            #[cfg(feature = "cuda")]
+            #[cfg(all(feature = "autocast", feature = "cuda"))]
             Self::CudaBf16 => "cuda-bf16",
-            #[cfg(feature = "cuda")]
+            #[cfg(all(feature = "autocast", feature = "cuda"))]
             Self::CudaF16 => "cuda-f16",
             #[cfg(feature = "wgpu")]
             Self::Wgpu => "wgpu",
-            #[cfg(feature = "wgpu")]
+            #[cfg(all(feature = "autocast", feature = "wgpu"))]
             Self::WgpuF16 => "wgpu-f16",
         }
     }
@@ -64,14 +64,17 @@ impl Backends {
     pub(crate) fn in_precision(self, precision: Precision) -> Result<Self> {
         match (self, precision) {
             (_, Precision::F32) => Ok(self),
-            #[cfg(feature = "flex")]
+            #[cfg(all(feature = "autocast", feature = "flex"))]
             (Self::Flex, Precision::Bf16) => Ok(Self::FlexBf16),
-            #[cfg(feature = "cuda")]
+            #[cfg(all(feature = "autocast", feature = "cuda"))]
             (Self::Cuda, Precision::Bf16) => on_device::<burn::backend::Cuda, ttq_autocast::Bf16>(Self::CudaBf16),
-            #[cfg(feature = "cuda")]
+            #[cfg(all(feature = "autocast", feature = "cuda"))]
             (Self::Cuda, Precision::F16) => on_device::<burn::backend::Cuda, ttq_autocast::F16>(Self::CudaF16),
-            #[cfg(feature = "wgpu")]
+            #[cfg(all(feature = "autocast", feature = "wgpu"))]
             (Self::Wgpu, Precision::F16) => on_device::<burn::backend::Wgpu, ttq_autocast::F16>(Self::WgpuF16),
+            _ if cfg!(not(feature = "autocast")) => {
+                bail!("this program was built without mixed precision: build it with `--features autocast`")
+            }
             _ => bail!(
                 "the backend {} has no such precision: cuda takes `--precision` bf16 and f16, wgpu f16, flex bf16",
                 self.name()
@@ -81,7 +84,7 @@ impl Backends {
 }
 
 /// The backend, if its device computes in the type.
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(all(feature = "autocast", any(feature = "cuda", feature = "wgpu")))]
 fn on_device<B: Backend, P: Half>(backend: Backends) -> Result<Backends> {
     if !Autocast::<B, P>::is_supported(&Default::default()) {
         bail!("the device does not compute in {}: leave `--precision` out, or try the other one", P::NAME);
@@ -181,7 +184,7 @@ macro_rules! on_backend {
                 let devices = vec![Default::default(); devices];
                 $crate::on_backend!(@start job, burn::backend::Flex, devices, |$backend, $classes, $device| $network)
             }
-            #[cfg(feature = "flex")]
+            #[cfg(all(feature = "autocast", feature = "flex"))]
             $crate::Backends::FlexBf16 => {
                 let devices = vec![Default::default(); devices];
                 $crate::on_backend!(@start job, $crate::Autocast<burn::backend::Flex, $crate::Bf16>, devices, |$backend, $classes, $device| $network)
@@ -191,12 +194,12 @@ macro_rules! on_backend {
                 let devices = (0..devices).map(burn::backend::cuda::CudaDevice::new).collect();
                 $crate::on_backend!(@start job, burn::backend::Cuda, devices, |$backend, $classes, $device| $network)
             }
-            #[cfg(feature = "cuda")]
+            #[cfg(all(feature = "autocast", feature = "cuda"))]
             $crate::Backends::CudaBf16 => {
                 let devices = (0..devices).map(burn::backend::cuda::CudaDevice::new).collect();
                 $crate::on_backend!(@start job, $crate::Autocast<burn::backend::Cuda, $crate::Bf16>, devices, |$backend, $classes, $device| $network)
             }
-            #[cfg(feature = "cuda")]
+            #[cfg(all(feature = "autocast", feature = "cuda"))]
             $crate::Backends::CudaF16 => {
                 let devices = (0..devices).map(burn::backend::cuda::CudaDevice::new).collect();
                 $crate::on_backend!(@start job, $crate::Autocast<burn::backend::Cuda, $crate::F16>, devices, |$backend, $classes, $device| $network)
@@ -206,7 +209,7 @@ macro_rules! on_backend {
                 let devices = vec![Default::default(); devices];
                 $crate::on_backend!(@start job, burn::backend::Wgpu, devices, |$backend, $classes, $device| $network)
             }
-            #[cfg(feature = "wgpu")]
+            #[cfg(all(feature = "autocast", feature = "wgpu"))]
             $crate::Backends::WgpuF16 => {
                 let devices = vec![Default::default(); devices];
                 $crate::on_backend!(@start job, $crate::Autocast<burn::backend::Wgpu, $crate::F16>, devices, |$backend, $classes, $device| $network)
@@ -215,7 +218,7 @@ macro_rules! on_backend {
     }};
 }
 
-#[cfg(all(test, feature = "cpu", feature = "flex"))]
+#[cfg(all(test, feature = "autocast", feature = "cpu", feature = "flex"))]
 mod tests {
     use super::*;
 

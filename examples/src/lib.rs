@@ -37,6 +37,7 @@ pub use run::{Run, exit};
 #[cfg(all(feature = "cpu", feature = "flex"))]
 pub use steps::{StepOptions, measure_steps};
 pub use summary::Summary;
+#[cfg(feature = "autocast")]
 pub use ttq_autocast::{Autocast, Bf16, F16};
 #[cfg(feature = "cpu")]
 pub use ttq_cpu::Cpu;

@@ -16,7 +16,7 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::train::Learner;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
-#[cfg(feature = "cuda")]
+#[cfg(all(feature = "autocast", feature = "cuda"))]
 use ttq_autocast::{Autocast, Bf16, F16};
 use ttq_core::{Ternary, TernaryConfig};
 use ttq_cpu::Cpu;
@@ -57,10 +57,7 @@ pub struct StepOptions {
 impl StepOptions {
     /// Is a GPU among the peers?
     fn on_gpu(&self) -> bool {
-        #[cfg(feature = "cuda")]
-        return self.peers.iter().any(|peer| matches!(peer, Peer::Cuda | Peer::CudaBf16 | Peer::CudaF16));
-        #[cfg(not(feature = "cuda"))]
-        false
+        self.peers.iter().any(|peer| peer.is_ours() && *peer != Peer::Cpu)
     }
 }
 
@@ -75,10 +72,10 @@ enum Peer {
     #[cfg(feature = "cuda")]
     Cuda,
     /// The same with products in bfloat16.
-    #[cfg(feature = "cuda")]
+    #[cfg(all(feature = "autocast", feature = "cuda"))]
     CudaBf16,
     /// The same with products in float16.
-    #[cfg(feature = "cuda")]
+    #[cfg(all(feature = "autocast", feature = "cuda"))]
     CudaF16,
     /// PyTorch.
     Pytorch,
@@ -92,7 +89,9 @@ impl Peer {
         match self {
             Self::Cpu => true,
             #[cfg(feature = "cuda")]
-            Self::Cuda | Self::CudaBf16 | Self::CudaF16 => true,
+            Self::Cuda => true,
+            #[cfg(all(feature = "autocast", feature = "cuda"))]
+            Self::CudaBf16 | Self::CudaF16 => true,
             Self::Flex | Self::Pytorch | Self::PytorchAmp => false,
         }
     }
@@ -164,9 +163,9 @@ fn steps_of(peer: Peer, options: &StepOptions, batch: usize, threads: usize) -> 
         Peer::Flex => in_pool::<Autodiff<Flex>>(options, batch, threads),
         #[cfg(feature = "cuda")]
         Peer::Cuda => on_cuda::<burn::backend::Cuda>(options, batch, threads),
-        #[cfg(feature = "cuda")]
+        #[cfg(all(feature = "autocast", feature = "cuda"))]
         Peer::CudaBf16 => on_cuda::<Autocast<burn::backend::Cuda, Bf16>>(options, batch, threads),
-        #[cfg(feature = "cuda")]
+        #[cfg(all(feature = "autocast", feature = "cuda"))]
         Peer::CudaF16 => on_cuda::<Autocast<burn::backend::Cuda, F16>>(options, batch, threads),
         Peer::Pytorch => pytorch(options, batch, threads, &[]),
         Peer::PytorchAmp => pytorch(options, batch, threads, &["--amp", "--channels-last"]),

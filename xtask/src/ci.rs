@@ -17,7 +17,16 @@ const STEPS: [Step; 4] = [
     Step { name: "format", arguments: &["fmt", "--all", "--check"], rustdocflags: None },
     Step {
         name: "clippy",
-        arguments: &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        arguments: &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--features",
+            "ttq-examples/autocast",
+            "--",
+            "-D",
+            "warnings",
+        ],
         rustdocflags: None,
     },
     Step { name: "tests", arguments: &["test", "--workspace"], rustdocflags: None },

@@ -47,7 +47,7 @@ impl Bundle {
         let out = std::path::absolute(&self.out)?;
         fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
         let (program, kernels) = (out.join("gpu"), out.join("kernels"));
-        strip(&self.build(&["build", "--example", "gpu"], "gpu")?, &program)?;
+        strip(&self.build(&["build", "--example", "gpu", "--features", "ttq-examples/autocast"], "gpu")?, &program)?;
         let tests = ["test", "--package", "ttq-cubecl", "--features", "cuda", "--test", "kernels", "--no-run"];
         strip(&self.build(&tests, "kernels")?, &kernels)?;
         if !self.no_data {
