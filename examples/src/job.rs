@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use burn::module::{AutodiffModule, ModuleDisplay};
-use burn::tensor::backend::AutodiffBackend;
 
 use crate::backend::{Backends, select};
 use crate::data::{DataError, Images};
 use crate::model::{Classifier, Network};
-use crate::{Options, Recipe, Run, RunConfig, evaluate, weights};
+use crate::{Options, Recipe, Run, RunConfig, Trains, evaluate, weights};
 
 /// A job that is ready to start.
 pub enum Job {
@@ -74,7 +73,7 @@ impl Job {
     /// A checkpoint of another network, and what [`Run::train`] refuses.
     pub fn start<B, N>(self, devices: Vec<B::Device>, network: impl Fn(usize, &B::Device) -> N) -> Result<()>
     where
-        B: AutodiffBackend,
+        B: Trains,
         N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
         N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
     {

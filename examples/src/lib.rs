@@ -1,5 +1,10 @@
 //! What the examples share: data, networks, the command line and the run that it asks for.
 
+#[cfg(all(feature = "distributed", feature = "flex"))]
+compile_error!(
+    "Burn's distributed strategy has no Flex: build with `--no-default-features --features cpu,cuda,tui,distributed`"
+);
+
 pub mod data;
 pub mod measure;
 pub mod model;
@@ -21,6 +26,7 @@ mod recipe;
 mod run;
 #[cfg(all(feature = "cpu", feature = "flex"))]
 mod steps;
+mod strategy;
 mod summary;
 mod weights;
 
@@ -36,6 +42,7 @@ pub use recipe::{Recipe, RunConfig};
 pub use run::{Run, exit};
 #[cfg(all(feature = "cpu", feature = "flex"))]
 pub use steps::{StepOptions, measure_steps};
+pub use strategy::{Strategy, Trains};
 pub use summary::Summary;
 #[cfg(feature = "autocast")]
 pub use ttq_autocast::{Autocast, Bf16, F16};

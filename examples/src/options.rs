@@ -8,8 +8,8 @@ use clap::{Args, Command, FromArgMatches, ValueEnum};
 use serde::{Deserialize, Serialize};
 use ttq_core::{Granularity, InitialScales, NegativeScaleGradient, Threshold};
 
-use crate::Recipe;
 use crate::model::Architecture;
+use crate::{Recipe, Strategy};
 
 /// Where tensors live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -204,6 +204,9 @@ pub struct Options {
     /// Devices that share each batch.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     pub devices: usize,
+    /// Who adds up the gradients of several devices.
+    #[arg(long, value_enum, default_value = "multi")]
+    pub strategy: Strategy,
     /// Print plain lines instead of Burn's dashboard.
     #[arg(long)]
     pub no_tui: bool,

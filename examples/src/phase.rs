@@ -12,19 +12,19 @@ use burn::prelude::*;
 use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder, Recorder};
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::metric::{AccuracyMetric, LearningRateMetric, LossMetric, TopKAccuracyMetric};
-use burn::train::{ExecutionStrategy, Interrupter, Learner, MultiDeviceOptim, SupervisedTraining, TrainingStrategy};
+use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use ttq_train::{
     AtomicRecorder, EarlyStopping, FlipRatioMetric, History, KeepLastAndBest, LayersMetric, NegativeScaleMetric,
     ParamGroup, Phase, PositiveScaleMetric, ReproducibleLoader, SparsityMetric, TernaryOptimizer, TernaryStep,
     latest_checkpoint,
 };
 
-use crate::RunConfig;
 use crate::data::{ImageSet, Images, mix, normalize};
 use crate::evaluate;
 use crate::model::{Batch, Classifier, Network};
 use crate::optimizer::Rule;
 use crate::progress::{EpochLines, PlainRenderer};
+use crate::{RunConfig, Trains};
 
 /// Burn's name of the accuracy.
 pub(crate) const ACCURACY: &str = "Accuracy";
@@ -61,7 +61,7 @@ pub(crate) enum End<M> {
 /// Trains `model`, from the newest checkpoint in the phase's directory if there is one.
 pub(crate) fn train<B, N>(model: Model<B, N>, plan: &Plan<B>) -> Result<End<Model<B, N>>>
 where
-    B: AutodiffBackend,
+    B: Trains,
     N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
     N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
 {
@@ -99,7 +99,7 @@ fn name(phase: Phase) -> &'static str {
 
 fn launch<B, N>(model: Model<B, N>, plan: &Plan<B>, checkpoint: Option<usize>, history: &History) -> Result<()>
 where
-    B: AutodiffBackend,
+    B: Trains,
     N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
     N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
 {
@@ -113,7 +113,7 @@ where
     }
     let first_epoch = checkpoint.unwrap_or(0) + 1;
     let batch_size = config.batch_size.min(plan.train.len());
-    let steps_per_epoch = plan.train.len() / batch_size;
+    let steps_per_epoch = plan.train.len() / batch_size * config.strategy.schedule_steps(plan.devices.len());
     let schedule =
         config.schedule(plan.epochs).build(config.learning_rate, steps_per_epoch, plan.epochs, history, ACCURACY)?;
 
@@ -168,10 +168,7 @@ where
         .with_checkpointing_strategy(
             KeepLastAndBest::new(history.clone(), ACCURACY).with_interrupter(plan.interrupter.clone()),
         )
-        .with_training_strategy(TrainingStrategy::Default(ExecutionStrategy::MultiDevice(
-            plan.devices.to_vec(),
-            MultiDeviceOptim::OptimMainDevice,
-        )));
+        .with_training_strategy(TrainingStrategy::Default(B::execution(config.strategy, plan.devices.to_vec())));
     if plan.phase == Phase::Ternary {
         supervised = supervised
             .metric_train_numeric(SparsityMetric::new())

@@ -8,7 +8,7 @@ use ttq_train::ScheduleConfig;
 
 use crate::data::Augmentation;
 use crate::model::Architecture;
-use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice};
+use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice, Strategy};
 
 /// Defaults of an example.
 #[derive(Debug, Clone)]
@@ -152,6 +152,9 @@ pub struct RunConfig {
     pub accumulate: usize,
     /// Devices that share each batch.
     pub devices: usize,
+    /// Who adds up their gradients.
+    #[serde(default)]
+    pub strategy: Strategy,
     /// The type of products. (Runs of earlier versions do not say it.)
     #[serde(default)]
     pub precision: Precision,
@@ -215,6 +218,7 @@ impl RunConfig {
             batch_size: options.batch_size.unwrap_or(recipe.batch_size),
             accumulate: options.accumulate,
             devices: options.devices,
+            strategy: options.strategy,
             precision: options.precision,
             learning_rate: options.learning_rate.unwrap_or(recipe.learning_rate),
             schedule: options.schedule.unwrap_or(recipe.schedule),

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use burn::module::{AutodiffModule, ModuleDisplay};
 use burn::prelude::*;
-use burn::tensor::backend::AutodiffBackend;
 use burn::train::Interrupter;
 use serde::{Deserialize, Serialize};
 use ttq_core::Ternary;
@@ -24,7 +23,7 @@ use crate::freeze::freeze_first_convolution;
 use crate::model::{Classifier, Network};
 use crate::out::{Out, read_json, write_json};
 use crate::phase::{End, Plan, train};
-use crate::{Options, Recipe, RunConfig, Summary, weights};
+use crate::{Options, Recipe, RunConfig, Summary, Trains, weights};
 
 /// Runs `example`. An error is one sentence and exit code 1.
 pub fn exit(example: impl FnOnce() -> Result<()>) -> ExitCode {
@@ -101,6 +100,7 @@ impl Run {
         }
         let (device, why) = select(options.backend, options.devices)?;
         device.in_precision(config.precision)?;
+        options.strategy.check(device, options)?;
         if let Some(init) = config.init.as_ref().filter(|init| !init.is_file()) {
             bail!("there is no checkpoint at {}: check --init", init.display());
         }
@@ -125,7 +125,7 @@ impl Run {
     /// A checkpoint of another network, a selection that fits nothing, files that cannot be written.
     pub fn train<B, N>(self, devices: Vec<B::Device>, network: impl Fn(usize, &B::Device) -> N) -> Result<()>
     where
-        B: AutodiffBackend,
+        B: Trains,
         N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
         N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
     {
@@ -195,7 +195,7 @@ impl Run {
     /// Both phases, each where its result is not there yet; `None` where the user stopped.
     fn phases<B, N>(&self, model: Classifier<B, N>, devices: &[B::Device]) -> Result<Option<Trained<B, N>>>
     where
-        B: AutodiffBackend,
+        B: Trains,
         N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
         N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
     {

@@ -37,6 +37,7 @@
 mod device;
 mod error;
 mod granularity;
+mod leaf;
 pub mod packed;
 mod quantizer;
 mod scales;

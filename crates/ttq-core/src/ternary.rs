@@ -8,6 +8,7 @@ use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
+use crate::leaf::leaf;
 use crate::selection::Place;
 use crate::{
     Choice, ConfigError, LayerStats, LayerValues, QuantizerConfig, SCALE_FLOOR, ScaleRule, Selection, SelectionConfig,
@@ -132,14 +133,6 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
         self.map_layers(Constant)
     }
 
-    /// Sets every learned scale that fell below [`SCALE_FLOOR`] to it. Call it after each optimizer step: a scale that
-    /// crosses zero would swap the meaning of its codes.
-    #[must_use]
-    pub fn clamp_scales(mut self) -> Self {
-        self.scales = self.scales.into_iter().map(|param| param.map(clamp)).collect();
-        self
-    }
-
     /// Share of codes, over all chosen weights, that differ between this wrapper and `earlier`: the flip ratio. `[1]`
     ///
     /// # Panics
@@ -204,6 +197,14 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
         grads
     }
 
+    /// Sets every learned scale that fell below [`SCALE_FLOOR`] to it. Call it after each optimizer step: a scale that
+    /// crosses zero would swap the meaning of its codes.
+    #[must_use]
+    pub fn clamp_scales(mut self) -> Self {
+        self.scales = self.scales.into_iter().map(clamp).collect();
+        self
+    }
+
     /// Identifiers of the latent weights and of the learned scales, for optimizers that treat them apart.
     pub fn parameter_groups(&self) -> (Vec<ParamId>, Vec<ParamId>) {
         let mut ids = IdsOf { ids: Vec::new() };
@@ -212,9 +213,12 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
     }
 }
 
-fn clamp<B: Backend>(scales: Tensor<B, 2>) -> Tensor<B, 2> {
-    let tracked = scales.is_require_grad();
-    scales.clamp_min(SCALE_FLOOR).detach().set_require_grad(tracked)
+fn clamp<B: AutodiffBackend>(param: Param<Tensor<B, 2>>) -> Param<Tensor<B, 2>> {
+    let id = param.id;
+    param.map(|scales| {
+        let clamped = scales.clone().inner().clamp_min(SCALE_FLOOR);
+        leaf(clamped, scales.is_require_grad(), id, &scales)
+    })
 }
 
 /// The scales of the layer at `index`: its parameter, or what the rule measures.
@@ -421,6 +425,7 @@ trait MapLayer<B: Backend> {
     fn map<const D: usize>(
         &self,
         quantizer: &TernaryQuantizer<B>,
+        id: ParamId,
         latent: Tensor<B, D>,
         scales: Tensor<B, 2>,
         channel_axis: usize,
@@ -435,6 +440,7 @@ impl<B: Backend> MapLayer<B> for Tracked {
     fn map<const D: usize>(
         &self,
         quantizer: &TernaryQuantizer<B>,
+        _id: ParamId,
         latent: Tensor<B, D>,
         scales: Tensor<B, 2>,
         channel_axis: usize,
@@ -447,12 +453,14 @@ impl<B: AutodiffBackend> MapLayer<B> for Leaf {
     fn map<const D: usize>(
         &self,
         quantizer: &TernaryQuantizer<B>,
+        id: ParamId,
         latent: Tensor<B, D>,
         scales: Tensor<B, 2>,
         channel_axis: usize,
     ) -> Tensor<B, D> {
-        let value = quantizer.on::<B::InnerBackend>().ternarize(latent.inner(), scales.inner(), channel_axis);
-        Tensor::from_inner(value).require_grad()
+        let quantizer = quantizer.on::<B::InnerBackend>();
+        let ternary = quantizer.ternarize(latent.clone().inner(), scales.inner(), channel_axis);
+        leaf(ternary, true, id, &latent)
     }
 }
 
@@ -460,6 +468,7 @@ impl<B: Backend> MapLayer<B> for Constant {
     fn map<const D: usize>(
         &self,
         quantizer: &TernaryQuantizer<B>,
+        _id: ParamId,
         latent: Tensor<B, D>,
         scales: Tensor<B, 2>,
         channel_axis: usize,
@@ -489,7 +498,7 @@ impl<B: Backend, F: MapLayer<B>> ModuleMapper<B> for Replace<'_, B, F> {
         let (id, latent, mapper) = param.consume();
         let axis = layer.kind.channel_axis();
         let scales = scales_of(&self.quantizer, self.scales, index, &latent, axis);
-        let ternary = self.map.map(&self.quantizer, latent, scales, axis);
+        let ternary = self.map.map(&self.quantizer, id, latent, scales, axis);
         Param::from_mapped_value(id, ternary, mapper)
     }
 }

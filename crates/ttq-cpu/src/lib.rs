@@ -24,6 +24,8 @@
 mod across;
 mod buffer;
 mod delegate;
+#[cfg(feature = "distributed")]
+mod distributed;
 mod kernels;
 mod ops;
 
