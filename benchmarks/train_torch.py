@@ -1,6 +1,8 @@
 """Seconds per training step in PyTorch: the same ResNet, batch, loss and optimizer as `cargo xtask bench train`.
 
-Full precision and ternary steps (one autograd.Function per layer, exact gradients) alternate. Prints one line of JSON:
+Full precision and ternary steps (one autograd.Function per layer, exact gradients) alternate. With --loop the ternary network is trained as
+the PyTorch port of the paper trains it: its weights are ternary, latent ones and scales lie beside them, and after the backward pass a loop
+over the layers takes the gradients apart, reads the scales, steps three optimizers and ternarizes again. Prints one line of JSON:
     {"torch": ..., "threads": ..., "full_precision": [seconds, ...], "ternary": [seconds, ...]}
 
     python benchmarks/train_torch.py --depth 20 --batch 128 --steps 11 --threads 2
@@ -73,6 +75,48 @@ class ResNet(nn.Module):
         return self.classes(x.mean((2, 3)))
 
 
+class Loop:
+    """Ternary training as the port does it, with the exact sign of the W_n gradient. Latent weights and scales lie beside the model."""
+
+    def __init__(self, model):
+        convolutions = [conv.weight for block in model.blocks for conv in block.modules() if isinstance(conv, Conv)]
+        self.weights = convolutions
+        self.latents = [nn.Parameter(weight.data.clone()) for weight in convolutions]
+        self.scales = [nn.Parameter(torch.ones(2, device=weight.device)) for weight in convolutions]
+        ternary = {id(weight) for weight in convolutions}
+        rest = [parameter for parameter in model.parameters() if id(parameter) not in ternary]
+        groups = ((rest, 2e-4), (self.latents, 2e-4), (self.scales, 0))
+        self.optimizers = [torch.optim.SGD(group, lr=0.01, momentum=0.9, weight_decay=decay) for group, decay in groups]
+        self.ternarize()
+
+    def zero_grad(self):
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def step(self):
+        for weight, latent, scales in zip(self.weights, self.latents, self.scales):
+            w_pos, w_neg = float(scales.data[0]), float(scales.data[1])
+            grad, positive, negative = weight.grad.data, *self.sides(latent)
+            zero = torch.ones_like(latent.data) - positive - negative
+            latent.grad = w_pos * positive * grad + w_neg * negative * grad + zero * grad
+            sums = [float((positive * grad).sum()), -float((negative * grad).sum())]
+            scales.grad = torch.tensor(sums, device=scales.device)
+            weight.grad.data.zero_()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.ternarize()
+
+    def ternarize(self):
+        for weight, latent, scales in zip(self.weights, self.latents, self.scales):
+            positive, negative = self.sides(latent)
+            weight.data = float(scales.data[0]) * positive - float(scales.data[1]) * negative
+
+    @staticmethod
+    def sides(latent):
+        delta = 0.05 * latent.data.abs().max()
+        return (latent.data > delta).float(), (latent.data < -delta).float()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--depth", type=int, default=20)
@@ -82,6 +126,7 @@ def main():
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--amp", action="store_true", help="bfloat16 in the forward pass where autocast takes it")
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--loop", action="store_true", help="ternary weights as the port trains them")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
@@ -92,8 +137,11 @@ def main():
     finish = torch.cuda.synchronize if options.device == "cuda" else lambda: None
 
     def stepper(ternary):
-        model = ResNet(options.depth, ternary).to(device).to(memory_format=layout)
+        in_loop = ternary and options.loop
+        model = ResNet(options.depth, ternary and not in_loop).to(device).to(memory_format=layout)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=2e-4)
+        if in_loop:
+            optimizer = Loop(model)
 
         def step():
             start = time.perf_counter()

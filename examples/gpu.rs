@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use ttq_examples::model::ResNet;
-use ttq_examples::{Job, Options, Recipe, StepOptions, data, exit, measure_steps, on_backend};
+use ttq_examples::{
+    Job, Options, ProductOptions, Recipe, StepOptions, data, exit, measure_products, measure_steps, on_backend,
+};
 
 #[derive(Parser)]
 #[command(name = "gpu", about = "Data, benchmarks and training on a GPU machine")]
@@ -33,6 +35,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Products with packed weights, as the task `packed` measures them, by other sizes or on another backend.
+    Packed(ProductOptions),
     /// Does tasks until they are done or the minutes are over; the same command goes on.
     Run(Run),
 }
@@ -62,10 +66,24 @@ struct Run {
 /// Each is a file or a directory of results.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Task {
+    /// Products with packed weights beside cuBLAS's and Burn's: packed.json.
+    Packed,
     /// Seconds per training step beside PyTorch's: train.json.
     Steps,
     /// ResNet-20 on CIFAR-10: cifar/.
     Cifar,
+}
+
+impl Task {
+    /// What it takes at least to begin.
+    fn shortest(self) -> Duration {
+        let minutes = match self {
+            // Once begun they go to their end.
+            Self::Packed | Self::Steps => 5,
+            Self::Cifar => 0,
+        };
+        Duration::from_secs(60 * minutes + 1)
+    }
 }
 
 fn main() -> ExitCode {
@@ -73,6 +91,7 @@ fn main() -> ExitCode {
     exit(|| match command {
         Command::Mosaics { data, out } => Ok(data::cifar10_to_mosaics(data.as_deref(), &out)?),
         Command::Restore { mosaics, out } => Ok(data::cifar10_from_mosaics(&mosaics, &out)?),
+        Command::Packed(options) => measure_products(&options),
         Command::Run(run) => run.run(),
     })
 }
@@ -81,13 +100,14 @@ impl Run {
     fn run(&self) -> Result<()> {
         let end = Instant::now() + Duration::from_secs_f64(60.0 * self.minutes);
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make {}", self.out.display()))?;
-        for task in &self.tasks {
+        for (index, task) in self.tasks.iter().enumerate() {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left < task.shortest() && index > 0 {
                 println!("the minutes are over: the same command goes on");
                 return Ok(());
             }
             match task {
+                Task::Packed => self.packed(&self.out.join("packed.json"))?,
                 Task::Steps => self.steps(&self.out.join("train.json"))?,
                 Task::Cifar => self.cifar(&self.out.join("cifar"), left)?,
             }
@@ -100,10 +120,21 @@ impl Run {
             return Ok(());
         }
         let arguments =
-            "steps --threads 1 --batch 128,1024 --steps 51 --peers cuda,cuda-bf16,pytorch,pytorch-amp --python";
-        let arguments = arguments.split(' ').map(OsString::from);
-        let arguments = arguments.chain([self.python.clone().into(), "--json".into(), json.into()]);
-        measure_steps(Steps::try_parse_from(arguments)?.options)
+            "steps --threads 1 --batch 128,1024 --steps 51 --peers cuda,cuda-bf16,pytorch,pytorch-loop,pytorch-amp";
+        measure_steps(Steps::try_parse_from(self.measuring(arguments, json))?.options)
+    }
+
+    fn packed(&self, json: &Path) -> Result<()> {
+        if json.is_file() {
+            return Ok(());
+        }
+        measure_products(&Products::try_parse_from(self.measuring("packed", json))?.options)
+    }
+
+    /// Arguments of a benchmark that writes this file.
+    fn measuring<'a>(&'a self, arguments: &'a str, json: &'a Path) -> impl Iterator<Item = OsString> + 'a {
+        let more = ["--python".into(), self.python.clone().into(), "--json".into(), json.into()];
+        arguments.split(' ').map(OsString::from).chain(more)
     }
 
     fn cifar(&self, run: &Path, left: Duration) -> Result<()> {
@@ -133,4 +164,10 @@ impl Run {
 struct Steps {
     #[command(flatten)]
     options: StepOptions,
+}
+
+#[derive(Parser)]
+struct Products {
+    #[command(flatten)]
+    options: ProductOptions,
 }

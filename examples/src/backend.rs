@@ -1,5 +1,8 @@
 //! Which backend a run takes.
 
+#[cfg(feature = "cuda")]
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 #[cfg(all(feature = "autocast", any(feature = "cuda", feature = "wgpu")))]
 use burn::prelude::*;
@@ -104,8 +107,10 @@ pub(crate) fn select(choice: BackendChoice, devices: usize) -> Result<(Backends,
 }
 
 fn auto(devices: usize) -> Result<(Backends, &'static str)> {
-    if let Ok(backend) = cuda(devices) {
-        return Ok((backend, "a CUDA device answers"));
+    match cuda(devices) {
+        Ok(backend) => return Ok((backend, "a CUDA device answers")),
+        Err(error) if cuda_driver() => eprintln!("CUDA is left out: {error:#}"),
+        Err(_) => {}
     }
     if let Ok(backend) = cpu().or_else(|_| flex()) {
         return Ok((backend, "no CUDA device answers"));
@@ -148,19 +153,48 @@ fn cuda(_devices: usize) -> Result<Backends> {
     bail!("this program was built without the backend cuda: build it with `--features cuda`")
 }
 
+#[cfg(not(feature = "cuda"))]
+fn cuda_driver() -> bool {
+    false
+}
+
 #[cfg(feature = "cuda")]
-fn cuda(devices: usize) -> Result<Backends> {
+fn cuda_driver() -> bool {
     // SAFETY: the function only tries to load the driver's library, whose initializers are the vendor's and expected to
     // run in any process that uses CUDA.
-    let driver = unsafe { cudarc::driver::sys::is_culib_present() };
-    if !driver {
+    unsafe { cudarc::driver::sys::is_culib_present() }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(devices: usize) -> Result<Backends> {
+    if !cuda_driver() {
         bail!("no CUDA driver (libcuda) was found: install NVIDIA's driver, or take `--backend cpu`");
     }
     match cudarc::driver::CudaContext::device_count() {
-        Ok(count) if count as usize >= devices => Ok(Backends::Cuda),
+        Ok(count) if count as usize >= devices => cuda_compiler().map(|()| Backends::Cuda),
         Ok(count) => bail!("{devices} CUDA devices were asked for and {count} answer: lower `--devices`"),
         Err(error) => bail!("the CUDA driver does not answer ({error}): take `--backend cpu`"),
     }
+}
+
+/// Kernels are compiled when they are first used, by NVRTC and with CUDA's headers, which cubecl looks for in these places.
+#[cfg(feature = "cuda")]
+fn cuda_compiler() -> Result<()> {
+    const REMEDY: &str = "install the CUDA toolkit, or set CUDA_PATH and LD_LIBRARY_PATH as docs/gpu.md says";
+    // SAFETY: as for the driver's library.
+    let compiler = unsafe { cudarc::nvrtc::sys::is_culib_present() };
+    if !compiler {
+        bail!("NVRTC (libnvrtc), which compiles kernels for CUDA, was not found: {REMEDY}");
+    }
+    let places = match std::env::var_os("CUDA_PATH") {
+        Some(path) => vec![PathBuf::from(path)],
+        None if cfg!(target_os = "linux") => ["/usr/local/cuda", "/opt/cuda", "/usr"].map(PathBuf::from).into(),
+        None => return Ok(()),
+    };
+    if !places.iter().any(|place| place.join("include/cuda_runtime.h").is_file()) {
+        bail!("CUDA's headers (cuda_runtime.h), which kernels are compiled with, were not found: {REMEDY}");
+    }
+    Ok(())
 }
 
 /// Does a job on the backend that it was given: `on_backend!(job, |B, classes, device| MnistNet::<B>::new(classes, device))`.

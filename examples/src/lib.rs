@@ -20,6 +20,8 @@ mod optimizer;
 mod options;
 mod out;
 mod phase;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod products;
 mod progress;
 mod pytorch;
 mod recipe;
@@ -28,6 +30,8 @@ mod run;
 mod steps;
 mod strategy;
 mod summary;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod torch;
 mod weights;
 
 pub use backend::Backends;
@@ -38,6 +42,8 @@ pub use optimizer::OptimizerChoice;
 pub use options::{
     BackendChoice, GranularityChoice, InitialScalesChoice, Method, Options, Precision, ScheduleChoice, SignChoice,
 };
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub use products::{ProductOptions, measure_products};
 pub use recipe::{Recipe, RunConfig};
 pub use run::{Run, exit};
 #[cfg(all(feature = "cpu", feature = "flex"))]

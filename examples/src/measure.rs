@@ -267,7 +267,11 @@ pub struct Report<S, R> {
 impl<S: Serialize, R: Serialize> Report<S, R> {
     /// Of this process.
     pub fn new(suite: &'static str, quick: bool, settings: S, rows: Vec<R>) -> Self {
-        let environment = Environment { command: command(suite, std::env::args().skip(1)), ..environment::here() };
+        let mut environment = environment::here();
+        // (Another program than a bench target was called as it was called.)
+        if std::env::args().any(|argument| argument == "--bench") {
+            environment.command = command(suite, std::env::args().skip(1));
+        }
         Self { suite, quick, environment, instruction_sets: environment::instruction_sets(), settings, rows }
     }
 

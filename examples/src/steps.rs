@@ -1,7 +1,7 @@
 //! Seconds per training step of a ResNet in full precision and with ternary weights, alternating, on this project's backends, on
 //! Flex and in PyTorch, all in one run: `cargo xtask bench train --json FILE`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -77,8 +77,10 @@ enum Peer {
     /// The same with products in float16.
     #[cfg(all(feature = "autocast", feature = "cuda"))]
     CudaF16,
-    /// PyTorch.
+    /// PyTorch, ternary weights by one autograd function for each layer.
     Pytorch,
+    /// PyTorch, ternary weights as the port trains them: a loop over the layers between the backward pass and three optimizers.
+    PytorchLoop,
     /// PyTorch with bfloat16 products and the channels last in memory.
     PytorchAmp,
 }
@@ -92,7 +94,7 @@ impl Peer {
             Self::Cuda => true,
             #[cfg(all(feature = "autocast", feature = "cuda"))]
             Self::CudaBf16 | Self::CudaF16 => true,
-            Self::Flex | Self::Pytorch | Self::PytorchAmp => false,
+            Self::Flex | Self::Pytorch | Self::PytorchLoop | Self::PytorchAmp => false,
         }
     }
 
@@ -168,6 +170,7 @@ fn steps_of(peer: Peer, options: &StepOptions, batch: usize, threads: usize) -> 
         #[cfg(all(feature = "autocast", feature = "cuda"))]
         Peer::CudaF16 => on_cuda::<Autocast<burn::backend::Cuda, F16>>(options, batch, threads),
         Peer::Pytorch => pytorch(options, batch, threads, &[]),
+        Peer::PytorchLoop => pytorch(options, batch, threads, &["--loop"]),
         Peer::PytorchAmp => pytorch(options, batch, threads, &["--amp", "--channels-last"]),
     }
 }
@@ -205,12 +208,13 @@ impl Figures {
     }
 }
 
-/// PyTorch's steps, from `benchmarks/train_torch.py`.
+/// PyTorch's steps. Inside the program: where it runs there may be no repository.
+const SCRIPT: &str = include_str!("../../benchmarks/train_torch.py");
+
 fn pytorch(options: &StepOptions, batch: usize, threads: usize, more: &[&str]) -> Result<Steps> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benchmarks/train_torch.py");
     let numbers = [("--depth", options.depth), ("--batch", batch), ("--steps", options.steps)];
     let output = Command::new(&options.python)
-        .arg(script)
+        .args(["-c", SCRIPT])
         .args(numbers.iter().flat_map(|(name, number)| [(*name).to_owned(), number.to_string()]))
         .args(["--threads", &threads.to_string()])
         .args(["--device", if options.on_gpu() { "cuda" } else { "cpu" }])
