@@ -134,8 +134,11 @@ struct Steps {
 /// Measures, prints, and writes the JSON that was asked for.
 ///
 /// # Errors
-/// A thread pool that cannot be made, a file that cannot be written.
+/// A GPU that was asked for and does not answer, a thread pool that cannot be made, a file that cannot be written.
 pub fn measure_steps(mut options: StepOptions) -> Result<()> {
+    if options.on_gpu() {
+        crate::backend::select(crate::BackendChoice::Cuda, 1)?;
+    }
     if options.quick {
         (options.depth, options.batch, options.steps) = (8, vec![16], 3);
     }
@@ -164,21 +167,15 @@ fn steps_of(peer: Peer, options: &StepOptions, batch: usize, threads: usize) -> 
         Peer::Cpu => in_pool::<Autodiff<Cpu>>(options, batch, threads),
         Peer::Flex => in_pool::<Autodiff<Flex>>(options, batch, threads),
         #[cfg(feature = "cuda")]
-        Peer::Cuda => on_cuda::<burn::backend::Cuda>(options, batch, threads),
+        Peer::Cuda => in_pool::<Autodiff<burn::backend::Cuda>>(options, batch, threads),
         #[cfg(all(feature = "autocast", feature = "cuda"))]
-        Peer::CudaBf16 => on_cuda::<Autocast<burn::backend::Cuda, Bf16>>(options, batch, threads),
+        Peer::CudaBf16 => in_pool::<Autodiff<Autocast<burn::backend::Cuda, Bf16>>>(options, batch, threads),
         #[cfg(all(feature = "autocast", feature = "cuda"))]
-        Peer::CudaF16 => on_cuda::<Autocast<burn::backend::Cuda, F16>>(options, batch, threads),
+        Peer::CudaF16 => in_pool::<Autodiff<Autocast<burn::backend::Cuda, F16>>>(options, batch, threads),
         Peer::Pytorch => pytorch(options, batch, threads, &[]),
         Peer::PytorchLoop => pytorch(options, batch, threads, &["--loop"]),
         Peer::PytorchAmp => pytorch(options, batch, threads, &["--amp", "--channels-last"]),
     }
-}
-
-#[cfg(feature = "cuda")]
-fn on_cuda<B: Backend>(options: &StepOptions, batch: usize, threads: usize) -> Result<Steps> {
-    crate::backend::select(crate::BackendChoice::Cuda, 1)?;
-    in_pool::<Autodiff<B>>(options, batch, threads)
 }
 
 struct Figures {

@@ -13,7 +13,7 @@ struct Step {
 }
 
 /// Cheapest first.
-const STEPS: [Step; 4] = [
+const STEPS: [Step; 5] = [
     Step { name: "format", arguments: &["fmt", "--all", "--check"], rustdocflags: None },
     Step {
         name: "clippy",
@@ -30,6 +30,21 @@ const STEPS: [Step; 4] = [
         rustdocflags: None,
     },
     Step { name: "tests", arguments: &["test", "--workspace"], rustdocflags: None },
+    Step {
+        name: "several devices",
+        // Burn's distributed strategy excludes Flex.
+        arguments: &[
+            "test",
+            "--package",
+            "ttq-examples",
+            "--no-default-features",
+            "--features",
+            "cpu,distributed",
+            "--test",
+            "distributed",
+        ],
+        rustdocflags: None,
+    },
     Step { name: "documentation", arguments: &["doc", "--workspace", "--no-deps"], rustdocflags: Some("-D warnings") },
 ];
 

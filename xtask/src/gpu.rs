@@ -58,7 +58,7 @@ impl Bundle {
             }
             succeed(&mut mosaics)?;
         }
-        let mut pieces = vec![program, kernels];
+        let mut pieces = vec![packed(&program)?, packed(&kernels)?];
         if !self.no_data {
             pieces.extend(files(&out.join("cifar-10"))?);
         }
@@ -69,9 +69,12 @@ impl Bundle {
         }
         println!();
         println!("on the other machine:");
-        println!("  ./kernels                                          # the tests");
+        println!("  gunzip gpu.gz kernels.gz && chmod +x gpu kernels");
+        println!("  ./kernels                                                 # the tests");
         println!("  ./gpu restore --mosaics cifar-10 --out data");
-        println!("  ./gpu run steps cifar --data data --out results    # again, until there is nothing left to do");
+        println!(
+            "  ./gpu run packed steps cifar --data data --out results    # again, until there is nothing left to do"
+        );
         Ok(())
     }
 
@@ -102,6 +105,12 @@ fn executable(messages: &str, target: &str) -> Option<PathBuf> {
 
 fn strip(from: &Path, to: &Path) -> Result<()> {
     succeed(Command::new("strip").arg("--strip-all").arg("-o").arg(to).arg(from))
+}
+
+/// A program in a third of its size or less.
+fn packed(program: &Path) -> Result<PathBuf> {
+    succeed(Command::new("gzip").args(["--best", "--force"]).arg(program))?;
+    Ok(program.with_extension("gz"))
 }
 
 fn succeed(command: &mut Command) -> Result<()> {

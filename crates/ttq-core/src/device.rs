@@ -2,6 +2,7 @@
 
 use burn::prelude::*;
 
+use crate::threshold::zeros;
 use crate::{
     Granularity, LatentGradient, NegativeScaleGradient, QuantizerConfig, TernaryGradients, Threshold as ThresholdRule,
 };
@@ -47,7 +48,7 @@ pub(crate) fn gradients<B: Backend, const D: usize>(
     TernaryGradients { latent, scales }
 }
 
-/// The rule of the threshold. An order of magnitudes is found by tensor operations.
+/// The rule of the threshold; the order of magnitudes is found first.
 fn rule<B: Backend, const D: usize>(
     config: &QuantizerConfig,
     latent: &Tensor<B, D>,
@@ -56,8 +57,12 @@ fn rule<B: Backend, const D: usize>(
     match config.threshold {
         ThresholdRule::MaxFraction(t) => Threshold::MaxFraction(t),
         ThresholdRule::MeanFraction(f) => Threshold::MeanFraction(f),
-        order @ ThresholdRule::Sparsity(_) => {
-            Threshold::Given(order.of_groups(config.granularity.split(latent.clone(), channel_axis).abs()))
+        ThresholdRule::Sparsity(share) => {
+            let groups = if config.granularity == Granularity::Channel { latent.dims()[channel_axis] } else { 1 };
+            Threshold::Given(match zeros(share, latent.shape().num_elements() / groups) {
+                0 => Tensor::zeros([groups, 1], (&latent.device(), latent.dtype())),
+                zeros => ttq_cubecl::smallest(latent.clone(), zeros, axis(config, channel_axis)),
+            })
         }
     }
 }

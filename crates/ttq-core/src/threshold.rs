@@ -70,13 +70,18 @@ impl Threshold {
             Self::MeanFraction(f) => magnitudes.mean_dim(1).mul_scalar(f),
             Self::Sparsity(r) => {
                 let [groups, n] = magnitudes.dims();
-                match (r * n as f64 + 0.5).floor() as usize {
+                match zeros(r, n) {
                     0 => Tensor::zeros([groups, 1], &magnitudes.device()),
-                    zeros => magnitudes.sort(1).narrow(1, zeros.min(n) - 1, 1),
+                    zeros => magnitudes.sort(1).narrow(1, zeros - 1, 1),
                 }
             }
         }
     }
+}
+
+/// How many of `n` weights are to be zero.
+pub(crate) fn zeros(share: f64, n: usize) -> usize {
+    ((share * n as f64 + 0.5).floor() as usize).min(n)
 }
 
 impl fmt::Display for Threshold {

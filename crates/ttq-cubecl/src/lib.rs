@@ -9,6 +9,7 @@
 //! | operation | kernels |
 //! |---|---|
 //! | [`threshold`], [`ternarize`] | one over the weight for the maximum or sum of the magnitudes, one for the result |
+//! | [`smallest`] | eight pairs: one over the weight counts its digits, a small one chooses among them |
 //! | [`gradients`] | the first of these, one over the weight for the latent gradient and the sums, one small one where there are many |
 //! | [`linear`] | up to four rows: each word of 16 weights is read once; more: tiles in shared memory |
 //! | [`conv2d`] | tiles in shared memory, the windows of the images found while these are read |
@@ -22,4 +23,4 @@ mod packed;
 mod quantizer;
 
 pub use packed::{Layer, Weight, Window, conv2d, linear, takes_codes};
-pub use quantizer::{Gradients, Threshold, gradients, takes, ternarize, threshold};
+pub use quantizer::{Gradients, Threshold, gradients, smallest, takes, ternarize, threshold};

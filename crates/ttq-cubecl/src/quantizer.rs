@@ -63,6 +63,21 @@ pub fn threshold<B: Backend, const D: usize>(
     tensor(run::<B, _>(&FindThreshold { groups, rule }, vec![float(latent)]).remove(0))
 }
 
+/// The `k`-th smallest magnitude of each group of a weight, with `k` from 1 to the number of its members: what sorting them would give.
+/// `[groups, 1]`
+///
+/// # Panics
+/// Where the kernels do not take the weight ([`takes`]), or `k` is out of range.
+pub fn smallest<B: Backend, const D: usize>(
+    latent: Tensor<B, D>,
+    k: usize,
+    channel_axis: Option<usize>,
+) -> Tensor<B, 2> {
+    let groups = Groups::new(&latent.dims(), channel_axis);
+    assert!((1..=groups.members).contains(&k), "smallest: there is no number {k} of {}", groups.members);
+    tensor(run::<B, _>(&FindSmallest { groups, k }, vec![float(latent)]).remove(0))
+}
+
 /// The ternary weight of a latent one, in its shape and type:
 ///
 /// ```text
@@ -167,6 +182,24 @@ impl Operation for FindThreshold {
     fn run<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
         let latent = &inputs[0];
         vec![Pieces::of(latent, self.groups, self.rule).finish(latent.dtype)]
+    }
+}
+
+#[derive(Debug, Clone)]
+struct FindSmallest {
+    groups: Groups,
+    k: usize,
+}
+
+impl Operation for FindSmallest {
+    const NAME: &'static str = "ttq_smallest";
+
+    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+        vec![(Shape::from([self.groups.groups, 1]), inputs[0].1)]
+    }
+
+    fn run<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
+        inputs.into_iter().map(|latent| kernels::order::smallest(latent, self.groups, self.k)).collect()
     }
 }
 

@@ -15,7 +15,7 @@ use burn_std::{DType, Shape};
 use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearView;
 
-use super::layout::{Fold, Groups, Layout, UNITS, fold_cube};
+use super::layout::{Fold, Groups, Layout, UNITS, cubes, fold_cube};
 use super::threshold::{Pieces, Thresholds};
 
 /// What the gradients are to be.
@@ -75,7 +75,7 @@ pub(crate) fn gradients<R: CubeRuntime>(
         unsafe {
             sum_kernel::launch_unchecked(
                 &client,
-                cubecl::calculate_cube_count_elemwise(&client, groups.groups, CubeDim::new_single()),
+                cubes(&client, groups.groups),
                 CubeDim::new_1d(UNITS),
                 sums.into_array_arg(),
                 of_scales.clone().into_linear_view(),

@@ -59,9 +59,13 @@ impl Groups {
 
     /// One cube for each part of each lot of neighbouring groups.
     pub(crate) fn cubes<R: Runtime>(self, client: &ComputeClient<R>) -> CubeCount {
-        let cubes = self.groups.div_ceil(self.lanes() as usize) * self.parts();
-        cubecl::calculate_cube_count_elemwise(client, cubes, CubeDim::new_single())
+        cubes(client, self.groups.div_ceil(self.lanes() as usize) * self.parts())
     }
+}
+
+/// So many cubes, or a few more where they must be laid out in two dimensions.
+pub(crate) fn cubes<R: Runtime>(client: &ComputeClient<R>, number: usize) -> CubeCount {
+    cubecl::calculate_cube_count_elemwise(client, number, CubeDim::new_single())
 }
 
 /// How a weight falls into groups, on the device.

@@ -3,6 +3,7 @@
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
+use cubecl::std::tensor::layout::linear::LinearViewLaunch;
 
 use super::packing::Matrix;
 use super::source::{GeometryLaunch, Kind, Window};
@@ -29,12 +30,35 @@ pub(crate) struct Product<R: CubeRuntime> {
     pub(crate) window: Option<(Window, [usize; 3])>,
 }
 
+/// What every kernel of a product is told, beside the numbers of its own.
+pub(crate) struct Arguments<R: CubeRuntime> {
+    pub(crate) x: LinearViewLaunch<R>,
+    pub(crate) words: ArrayArg<R>,
+    pub(crate) parameters: ParametersLaunch<R>,
+    pub(crate) output: LinearViewLaunch<R>,
+    pub(crate) geometry: GeometryLaunch<R>,
+    /// Types of the activations or of their words, of the output, and of sums.
+    pub(crate) dtypes: [StorageType; 3],
+}
+
 impl<R: CubeRuntime> Product<R> {
-    /// Where the activations are.
-    pub(crate) fn geometry(&self) -> GeometryLaunch<R> {
-        match &self.window {
-            Some((window, image)) => GeometryLaunch::windows(window, *image),
-            None => GeometryLaunch::matrix(self.matrix.inner),
+    /// The arguments of a kernel that computes it into `output`.
+    pub(crate) fn arguments(self, output: CubeTensor<R>) -> Arguments<R> {
+        let sum = if self.kind.int8 { i32::as_type_native_unchecked() } else { f32::as_type_native_unchecked() };
+        Arguments {
+            dtypes: [self.x.dtype.into(), output.dtype.into(), sum.storage_type()],
+            geometry: match &self.window {
+                Some((window, image)) => GeometryLaunch::windows(window, *image),
+                None => GeometryLaunch::matrix(self.matrix.inner),
+            },
+            x: self.x.into_linear_view(),
+            words: self.words.into_array_arg(),
+            parameters: ParametersLaunch::new(
+                self.scales.into_array_arg(),
+                self.bias.map(CubeTensor::into_array_arg).into(),
+                self.factors.map(CubeTensor::into_array_arg).into(),
+            ),
+            output: output.into_linear_view(),
         }
     }
 }

@@ -14,7 +14,7 @@ use burn_std::{DType, Shape};
 use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearView;
 
-use super::layout::{Fold, Groups, Layout, Place, UNITS, fold_cube, join};
+use super::layout::{Fold, Groups, Layout, Place, UNITS, cubes, fold_cube, join};
 
 /// What thresholds are made of.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ impl<R: CubeRuntime> Pieces<R> {
         unsafe {
             finish_kernel::launch_unchecked(
                 &client,
-                cubecl::calculate_cube_count_elemwise(&client, groups, CubeDim::new_single()),
+                cubes(&client, groups),
                 CubeDim::new_1d(UNITS),
                 self.pieces.clone().into_array_arg(),
                 thresholds.clone().into_linear_view(),

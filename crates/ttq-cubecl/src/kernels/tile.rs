@@ -15,9 +15,9 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearView;
 
-use super::layout::UNITS;
+use super::layout::{UNITS, cubes};
 use super::packing::VALUES;
-use super::product::{Parameters, ParametersLaunch, Product};
+use super::product::{Arguments, Parameters, Product};
 use super::source::{Geometry, Kind};
 
 /// Units along each side of a cube.
@@ -36,30 +36,25 @@ pub(crate) fn multiply<R: CubeRuntime>(product: Product<R>, output: CubeTensor<R
         _ => 4,
     };
     let tiles = product.rows.div_ceil((SIDE * ROWS) as usize) * outputs.div_ceil((SIDE * columns) as usize);
-    let count = cubecl::calculate_cube_count_elemwise(&client, tiles * product.groups, CubeDim::new_single());
-    let accumulator = if product.kind.int8 { i32::as_type_native_unchecked() } else { f32::as_type_native_unchecked() };
-    let dtypes = [product.x.dtype.into(), output.dtype.into(), accumulator.storage_type()];
-    let geometry = product.geometry();
+    let count = cubes(&client, tiles * product.groups);
+    let kind = product.kind;
     let shape =
         ShapeLaunch::new(product.rows as u32, product.matrix.inner as u32, outputs as u32, product.groups as u32);
+    let Arguments { x, words, parameters, output, geometry, dtypes } = product.arguments(output);
     // SAFETY: rows, outputs and values of `k` beyond the end are neither read nor written; a window's pixels beyond the border are not read.
     unsafe {
         multiply_kernel::launch_unchecked(
             &client,
             count,
             CubeDim::new_1d(UNITS),
-            product.x.into_linear_view(),
-            product.words.into_array_arg(),
-            ParametersLaunch::new(
-                product.scales.into_array_arg(),
-                product.bias.map(CubeTensor::into_array_arg).into(),
-                product.factors.map(CubeTensor::into_array_arg).into(),
-            ),
-            output.into_linear_view(),
+            x,
+            words,
+            parameters,
+            output,
             geometry,
             shape,
             columns,
-            product.kind,
+            kind,
             dtypes,
         );
     }

@@ -12,9 +12,9 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearView;
 
-use super::layout::{Fold, UNITS, fold_cube};
-use super::packing::VALUES;
-use super::product::{Parameters, ParametersLaunch, Product};
+use super::layout::{Fold, UNITS, cubes, fold_cube};
+use super::packing::{Matrix, VALUES};
+use super::product::{Arguments, Parameters, Product};
 use super::source::{Geometry, Kind};
 
 /// Rows at most.
@@ -27,30 +27,24 @@ const STAGE: u32 = 32;
 /// Computes a product of at most [`ROWS`] rows of a matrix into `output`.
 pub(crate) fn multiply<R: CubeRuntime>(product: Product<R>, output: CubeTensor<R>) {
     let client = output.client.clone();
-    let cubes = product.matrix.outputs.div_ceil(LANES as usize);
-    let count = cubecl::calculate_cube_count_elemwise(&client, cubes, CubeDim::new_single());
-    let accumulator = if product.kind.int8 { i32::as_type_native_unchecked() } else { f32::as_type_native_unchecked() };
-    let dtypes = [product.x.dtype.into(), output.dtype.into(), accumulator.storage_type()];
-    let geometry = product.geometry();
+    let count = cubes(&client, product.matrix.outputs.div_ceil(LANES as usize));
+    let (Matrix { outputs, inner, .. }, rows, kind) = (product.matrix, product.rows, product.kind);
+    let Arguments { x, words, parameters, output, geometry, dtypes } = product.arguments(output);
     // SAFETY: outputs and values of `k` beyond the end are neither read nor written.
     unsafe {
         multiply_kernel::launch_unchecked(
             &client,
             count,
             CubeDim::new_1d(UNITS),
-            product.x.into_linear_view(),
-            product.words.into_array_arg(),
-            ParametersLaunch::new(
-                product.scales.into_array_arg(),
-                product.bias.map(CubeTensor::into_array_arg).into(),
-                product.factors.map(CubeTensor::into_array_arg).into(),
-            ),
-            output.into_linear_view(),
+            x,
+            words,
+            parameters,
+            output,
             geometry,
-            product.matrix.outputs as u32,
-            product.matrix.inner as u32,
-            product.rows as u32,
-            product.kind,
+            outputs as u32,
+            inner as u32,
+            rows as u32,
+            kind,
             dtypes,
         );
     }

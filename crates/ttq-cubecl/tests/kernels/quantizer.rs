@@ -9,13 +9,15 @@ use super::{Device, Fused, Plain, device};
 use crate::numbers::{assert_near, code, groups, random, threshold};
 use crate::{floats, say};
 
-const THRESHOLDS: [Threshold; 6] = [
+const THRESHOLDS: [Threshold; 8] = [
     Threshold::MaxFraction(0.05),
     Threshold::MaxFraction(1.0),
     Threshold::MeanFraction(0.7),
     Threshold::MeanFraction(0.0),
     Threshold::Sparsity(0.5),
     Threshold::Sparsity(0.0),
+    Threshold::Sparsity(0.93),
+    Threshold::Sparsity(1.0),
 ];
 
 /// Dimensions and the axis of the output channels: single elements, tails, several parts of a group, channels outside, inside and between.
@@ -222,10 +224,12 @@ fn millions_of_weights_in_a_group_are_summed_the_same_way_twice() {
     let Some(device) = device() else { return };
     let dims = [1, 1, 3001, 1003];
     let n = dims.iter().product();
-    let latent = Tensor::<Plain, 4>::from_data(TensorData::new(random(n, 11), dims), &device);
+    let weights = random(n, 11);
+    let latent = Tensor::<Plain, 4>::from_data(TensorData::new(weights.clone(), dims), &device);
     let grad = Tensor::<Plain, 4>::from_data(TensorData::new(random(n, 12), dims), &device);
-    for threshold in [THRESHOLDS[0], THRESHOLDS[2]] {
+    for threshold in [THRESHOLDS[0], THRESHOLDS[2], THRESHOLDS[4]] {
         let quantizer = quantizer(threshold, Granularity::Tensor);
+        forward_equals_definition(&quantizer, latent.clone(), &weights, 0);
         gradients_equal_definition(&quantizer, grad.clone(), latent.clone(), 0);
         let bits = || {
             let scales = Tensor::from_floats([[0.5, 2.0]], &device);
