@@ -5,6 +5,9 @@ compile_error!(
     "Burn's distributed strategy has no Flex: build with `--no-default-features --features cpu,cuda,tui,distributed`"
 );
 
+#[cfg(all(feature = "distributed", feature = "autocast"))]
+compile_error!("mixed precision has no sums over devices: build with `distributed` or with `autocast`");
+
 pub mod data;
 pub mod measure;
 pub mod model;
