@@ -1,6 +1,7 @@
 //! What is carried to a GPU machine as one program: data, benchmarks and training. `cargo xtask gpu bundle` makes it.
 //!
-//! It needs a driver and nothing else there; with a Python that has PyTorch it compares itself with that.
+//! It needs a driver there, and NVRTC and CUDA's headers, which a Python with PyTorch has too (docs/gpu.md); with that Python it compares itself
+//! with PyTorch.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
