@@ -3,11 +3,11 @@
 //! A table stands between two comments, each on a line of its own:
 //!
 //! ```text
-//! <!-- bench:packed threads=1 contains=linear -->
+//! <!-- bench:packed machine=epyc-9005-2-cores threads=1 contains=linear -->
 //! <!-- /bench -->
 //! ```
 //!
-//! The suite comes first; `threads` and `contains` choose rows, by the number of threads and by a part of a comparison's title, which is
+//! The suite comes first; `machine` is the name that its results were recorded with, any if it is left out; `threads` and `contains` choose rows, by the number of threads and by a part of a comparison's title, which is
 //! all the rest of the line.
 
 use std::fs;
@@ -63,7 +63,7 @@ fn readme() -> Result<(PathBuf, String, String)> {
     let path = root.join("README.md");
     let old = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let new = fill(&old, |marker| {
-        let file = newest(&root.join("benchmarks"), marker.suite)?;
+        let file = newest(&root.join("benchmarks"), marker)?;
         let results = Results::read(&file)?;
         results.table(marker.threads, &marker.contains).with_context(|| format!("{} makes no table", file.display()))
     });
@@ -74,12 +74,13 @@ fn readme() -> Result<(PathBuf, String, String)> {
 #[derive(Debug, PartialEq)]
 struct Marker {
     suite: Suite,
+    machine: Option<String>,
     threads: Option<usize>,
     contains: String,
 }
 
 impl Marker {
-    /// The comment `<!-- bench:SUITE threads=N contains=PART OF A TITLE -->`.
+    /// The comment `<!-- bench:SUITE machine=NAME threads=N contains=PART OF A TITLE -->`.
     fn parse(line: &str) -> Result<Self> {
         let inner = line.trim().strip_prefix(OPEN).and_then(|rest| rest.strip_suffix("-->"));
         let inner = inner.with_context(|| format!("`{line}` is no whole comment"))?;
@@ -87,13 +88,14 @@ impl Marker {
         let mut words = words.split_whitespace();
         let suite =
             Suite::from_str(words.next().unwrap_or_default(), false).map_err(|error| anyhow!("`{line}`: {error}"))?;
-        let mut marker = Self { suite, threads: None, contains: contains.trim().to_owned() };
+        let mut marker = Self { suite, machine: None, threads: None, contains: contains.trim().to_owned() };
         for word in words {
             match word.split_once('=') {
+                Some(("machine", name)) => marker.machine = Some(name.to_owned()),
                 Some(("threads", number)) => {
                     marker.threads = Some(number.parse().with_context(|| format!("`{line}`: threads={number}"))?);
                 }
-                _ => bail!("`{line}`: `{word}` is neither threads=N nor contains=PART OF A TITLE"),
+                _ => bail!("`{line}`: `{word}` is none of machine=NAME, threads=N and contains=PART OF A TITLE"),
             }
         }
         Ok(marker)
@@ -120,14 +122,17 @@ fn fill(text: &str, mut table: impl FnMut(&Marker) -> Result<String>) -> Result<
     Ok(new + rest)
 }
 
-/// The newest file of a suite: of the directories `NAME-DATE` that have one, the one of the last day, and by name among those.
-fn newest(benchmarks: &Path, suite: Suite) -> Result<PathBuf> {
+/// The newest file of a suite: of the directories `NAME-DATE` of the machine that have one, the one of the last day, and by name among those.
+fn newest(benchmarks: &Path, marker: &Marker) -> Result<PathBuf> {
+    let suite = marker.suite;
     let entries = fs::read_dir(benchmarks).with_context(|| format!("cannot read {}", benchmarks.display()))?;
     let dated = entries.flatten().filter_map(|entry| {
         let name = entry.file_name().into_string().ok()?;
-        let date = name.get(name.len().checked_sub(DATE)?..)?.to_owned();
+        let (machine, date) = name.split_at_checked(name.len().checked_sub(DATE)?)?;
+        let wanted = marker.machine.as_ref().is_none_or(|wanted| machine.strip_suffix('-') == Some(wanted));
+        let date = date.to_owned();
         let file = entry.path().join(format!("{}.json", suite.name()));
-        (date.starts_with(|c: char| c.is_ascii_digit()) && file.is_file()).then_some((date, name, file))
+        (wanted && date.starts_with(|c: char| c.is_ascii_digit()) && file.is_file()).then_some((date, name, file))
     });
     dated.max().map(|(_, _, file)| file).with_context(|| {
         let name = suite.name();
@@ -179,9 +184,12 @@ mod tests {
             fs::create_dir(&directory).unwrap();
             fs::write(directory.join(format!("{suite}.json")), "{}").unwrap();
         }
-        let file = newest(benchmarks.path(), Suite::Load).unwrap();
-        assert_eq!(file, benchmarks.path().join("a-2026-02-01/load.json"));
-        let error = newest(benchmarks.path(), Suite::Packed).unwrap_err().to_string();
+        let newest = |comment: &str| newest(benchmarks.path(), &Marker::parse(comment).unwrap());
+        assert_eq!(newest("<!-- bench:load -->").unwrap(), benchmarks.path().join("a-2026-02-01/load.json"));
+        let of_machine = newest("<!-- bench:load machine=z -->").unwrap();
+        assert_eq!(of_machine, benchmarks.path().join("z-2026-01-31/load.json"));
+        assert!(newest("<!-- bench:train machine=z -->").is_err());
+        let error = newest("<!-- bench:packed -->").unwrap_err().to_string();
         assert!(error.contains("cargo xtask bench packed --record"), "{error}");
     }
 }
