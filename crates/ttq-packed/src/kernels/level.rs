@@ -12,9 +12,9 @@ use super::{avx2::Avx2, avx512::Avx512};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Level {
-    /// Plain code for whatever the target is compiled for: SSE2, no vectors at all. The only one without the feature `std`.
+    /// Plain code for whatever the target is compiled for: SSE2, NEON, no vectors at all. The only one without the feature `std`.
     Portable,
-    /// NEON.
+    /// NEON, by hand.
     Neon,
     /// NEON and the byte dot products of Armv8.2.
     NeonDot,

@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | [`Activations::Float32`] | tables of partial sums for a row or two (AVX2, AVX-512, NEON); decode and multiply-add otherwise | 2 bits |
 //! | the same, convolution with many zeros ([`Path::Sparse`]) | sums over lists of the weights of +1 and of -1 | 2 bits, and 8 for a nonzero |
-//! | [`Activations::Int8`] | byte dot products with both indicator planes; with one plane where `w_pos = w_neg` in every row | 2 bits |
+//! | [`Activations::Int8`] | tables of partial sums for a row or two, many rows of weights and two scales (AVX2); byte dot products otherwise, with both indicator planes; with one plane where `w_pos = w_neg` in every row | 2 bits |
 //!
 //! Each kernel exists for every [`Level`] of the machine. Results do not depend on the number of threads.
 

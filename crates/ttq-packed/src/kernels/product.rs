@@ -277,7 +277,6 @@ impl Kernel for IntegerProduct<'_> {
             } else {
                 match (product.epilogue.symmetric, to - from) {
                     (true, 1) => cover::<V, _, 4, 1, 1>(&one, rows, from..to),
-                    (false, 1) => cover::<V, _, 4, 1, 1>(&two, rows, from..to),
                     (true, _) => cover::<V, _, 2, 2, 2>(&one, rows, from..to),
                     (false, _) => cover::<V, _, 2, 1, 1>(&two, rows, from..to),
                 }
