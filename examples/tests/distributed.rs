@@ -6,20 +6,16 @@ use std::thread;
 use burn::backend::Autodiff;
 use burn::data::dataloader::batcher::Batcher;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::nn::loss::CrossEntropyLossConfig;
-use burn::nn::{Linear, LinearConfig};
 use burn::optim::SgdConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::backend::distributed::{DistributedBackend, DistributedConfig, ReduceOperation};
 use burn::train::metric::{AccuracyMetric, LossMetric};
-use burn::train::{
-    ClassificationOutput, ExecutionStrategy, InferenceStep, Learner, ModuleSharder, SupervisedTraining, TrainOutput,
-    TrainStep, TrainingStrategy,
-};
+use burn::train::{ExecutionStrategy, Learner, ModuleSharder, SupervisedTraining, TrainingStrategy};
 use ttq_core::{Ternary, TernaryConfig};
 use ttq_examples::Cpu;
+use ttq_testing::points::{Batch, Net, Point, ToBatch, point};
 use ttq_train::{EarlyStopping, History, ReproducibleLoader, ScheduleConfig, TernaryOptimizer, TernaryStep};
 
 type A = Autodiff<Cpu>;
@@ -28,70 +24,8 @@ type Step = TernaryStep<A, Net<A>>;
 /// One session at a time: the workers of a process are counted together.
 static SESSION: Mutex<()> = Mutex::new(());
 
-#[derive(Module, Debug)]
-struct Net<B: Backend> {
-    first: Linear<B>,
-    second: Linear<B>,
-    last: Linear<B>,
-}
-
-type Batch<B> = (Tensor<B, 2>, Tensor<B, 1, Int>);
-
-impl<B: Backend> Net<B> {
-    fn classify(&self, (x, targets): Batch<B>) -> ClassificationOutput<B> {
-        let hidden = self.second.forward(self.first.forward(x).tanh()).tanh();
-        let logits = self.last.forward(hidden);
-        let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), targets.clone());
-        ClassificationOutput::new(loss, logits, targets)
-    }
-}
-
-impl<B: AutodiffBackend> TrainStep for Net<B> {
-    type Input = Batch<B>;
-    type Output = ClassificationOutput<B>;
-
-    fn step(&self, batch: Batch<B>) -> TrainOutput<ClassificationOutput<B>> {
-        let output = self.classify(batch);
-        TrainOutput::new(self, output.loss.backward(), output)
-    }
-}
-
-impl<B: Backend> InferenceStep for Net<B> {
-    type Input = Batch<B>;
-    type Output = ClassificationOutput<B>;
-
-    fn step(&self, batch: Batch<B>) -> ClassificationOutput<B> {
-        self.classify(batch)
-    }
-}
-
 fn wrapped() -> Step {
-    let device = Default::default();
-    let net = Net {
-        first: LinearConfig::new(6, 16).init(&device),
-        second: LinearConfig::new(16, 12).init(&device),
-        last: LinearConfig::new(12, 3).init(&device),
-    };
-    TernaryStep::new(Ternary::new(net, &TernaryConfig::default()).unwrap())
-}
-
-/// Points around three centres.
-fn item(index: usize, _epoch: usize) -> ([f32; 6], i32) {
-    let noise = |k: usize| ((index * 31 + k * 7) as f32 * 12.9898).sin();
-    (std::array::from_fn(|k| f32::from(u8::from(k % 3 == index % 3)) + 0.6 * noise(k)), (index % 3) as i32)
-}
-
-struct ToBatch;
-
-impl<B: Backend> Batcher<B, ([f32; 6], i32), Batch<B>> for ToBatch {
-    fn batch(&self, items: Vec<([f32; 6], i32)>, device: &B::Device) -> Batch<B> {
-        let n = items.len();
-        let (points, targets): (Vec<_>, Vec<_>) = items.into_iter().unzip();
-        (
-            Tensor::from_data(TensorData::new(points.concat(), [n, 6]), device),
-            Tensor::from_ints(targets.as_slice(), device),
-        )
-    }
+    TernaryStep::new(Ternary::new(Net::new(false), &TernaryConfig::default()).unwrap())
 }
 
 fn optimizer() -> TernaryOptimizer<impl Rule, impl Rule, impl Rule> {
@@ -128,7 +62,7 @@ fn train(step: Step, [worker, workers]: [usize; 2]) -> Vec<f32> {
         learner.grad_sharded();
     }
     for batch in 0..12 {
-        let items = (24 * batch..24 * (batch + 1)).filter(|i| i % workers == worker).map(|i| item(i, 1)).collect();
+        let items = (24 * batch..24 * (batch + 1)).filter(|i| i % workers == worker).map(|i| point(i, 0)).collect();
         learner.lr_step();
         let output = learner.train_step(Batcher::<A, _, Batch<A>>::batch(&ToBatch, items, &device));
         learner.optimizer_step(output.grads);
@@ -194,8 +128,8 @@ fn workers_stay_equal_to_the_bit_and_train_as_one_does_on_the_whole_batch() {
     assert!(one.iter().zip(&start).any(|(after, before)| (after - before).abs() > 0.05), "it trained");
 }
 
-fn loader<B: Backend>(len: usize, batch_size: usize) -> ReproducibleLoader<B, ([f32; 6], i32), Batch<B>> {
-    ReproducibleLoader::new(len, Arc::new(item), Arc::new(ToBatch), batch_size, Default::default())
+fn loader<B: Backend>(len: usize, batch_size: usize) -> ReproducibleLoader<B, Point, Batch<B>> {
+    ReproducibleLoader::new(len, Arc::new(point), Arc::new(ToBatch), batch_size, Default::default())
 }
 
 /// What four epochs of burn-train give.

@@ -3,11 +3,11 @@
 
 use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
-use burn::tensor::Distribution;
 use ttq_core::{
     Granularity, LatentGradient, NegativeScaleGradient, QuantizerConfig, SCALE_FLOOR, ScaleRule, TernaryQuantizer,
     Threshold,
 };
+use ttq_testing::{normal, tensor, uniform};
 
 type B = Flex;
 type A = Autodiff<Flex>;
@@ -84,9 +84,8 @@ fn floats<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
 
 #[test]
 fn every_combination_of_axes_equals_the_definition() {
-    let device = Default::default();
     for (dims, channel_axis) in [([5, 3, 3, 3], 0), ([7, 4, 1, 1], 1), ([1, 1, 1, 1], 0), ([2, 9, 1, 2], 1)] {
-        let latent = Tensor::<B, 4>::random(dims, Distribution::Normal(0.02, 0.1), &device);
+        let latent = tensor::<B, 4>(&normal(&dims, 1)) * 0.1 + 0.02;
         let weights = floats(latent.clone());
         for config in configs() {
             let quantizer: TernaryQuantizer<B> = config.init().unwrap();
@@ -113,7 +112,6 @@ fn every_combination_of_axes_equals_the_definition() {
 
 #[test]
 fn autodiff_and_closed_form_give_the_same_gradients() {
-    let device = Default::default();
     let dims = [6, 4, 3, 3];
     for granularity in [Granularity::Tensor, Granularity::Channel] {
         for latent_gradient in [LatentGradient::Scaled, LatentGradient::Identity] {
@@ -124,11 +122,10 @@ fn autodiff_and_closed_form_give_the_same_gradients() {
                     negative_scale_gradient: sign,
                     ..QuantizerConfig::ttq()
                 };
-                let latent = Tensor::<A, 4>::random(dims, Distribution::Normal(0.0, 0.1), &device).require_grad();
-                let grad = Tensor::<A, 4>::random(dims, Distribution::Normal(0.0, 1.0), &device);
+                let latent = (tensor::<A, 4>(&normal(&dims, 2)) * 0.1).require_grad();
+                let grad = tensor::<A, 4>(&normal(&dims, 3));
                 let groups = granularity.groups(&dims, 0);
-                let scales =
-                    Tensor::<A, 2>::random([groups, 2], Distribution::Uniform(0.1, 2.0), &device).require_grad();
+                let scales = (tensor::<A, 2>(&uniform(&[groups, 2], 4)) + 1.1).require_grad();
                 let quantizer: TernaryQuantizer<A> = config.init().unwrap();
                 let ternary = quantizer.ternarize(latent.clone(), scales.clone(), 0);
                 let grads = (ternary * grad.clone()).sum().backward();

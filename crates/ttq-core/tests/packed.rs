@@ -5,10 +5,11 @@ use burn::module::{Param, RunningState};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
-use burn::tensor::{Distribution, TensorData};
+use burn::tensor::TensorData;
 use ttq_core::packed::{Activations, Convolution, Float32, Int8, PackedConv2d, PackedLinear, Projection, load, pack};
 use ttq_core::{Granularity, QuantizerConfig, Ternary, TernaryConfig};
 use ttq_packed::{Codes, Coding, DenseTensor, PackedModel, TernaryWeight};
+use ttq_testing::{normal, reproducible, tensor};
 
 /// A network that is generic over its layers.
 #[derive(Module, Debug)]
@@ -41,14 +42,14 @@ impl<B: Backend, C: Convolution<B>, L: Projection<B>> Net<B, C, L> {
     }
 }
 
-fn ternary<B: Backend>(granularity: Granularity) -> Ternary<B, Dense<B>> {
+fn ternary<B: Backend>(granularity: Granularity, seed: u64) -> Ternary<B, Dense<B>> {
     let quantizer = QuantizerConfig { granularity, ..QuantizerConfig::ttq() };
     let config = TernaryConfig { quantizer, ..TernaryConfig::default() };
-    Ternary::new(Dense::new(5, &Default::default()), &config).unwrap()
+    Ternary::new(reproducible(Dense::new(5, &Default::default()), seed), &config).unwrap()
 }
 
-fn random<B: Backend, const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Default::default())
+fn random<B: Backend, const D: usize>(shape: [usize; D], seed: u64) -> Tensor<B, D> {
+    tensor(&normal(&shape, seed))
 }
 
 fn assert_close(found: TensorData, expected: TensorData, tolerance: f32) {
@@ -74,13 +75,13 @@ fn linear_equals_dense<B: Backend, A: Activations>(tolerance: f32) {
             let weight = weight(&[inputs, outputs], 1, per_channel);
             let config = LinearConfig::new(inputs, outputs).with_bias(per_channel);
             let mut packed = PackedLinear::<B, A>::new(&config, &Default::default()).with_weight(&weight);
-            packed.bias = packed.bias.map(|_| Param::from_tensor(random([outputs])));
+            packed.bias = packed.bias.map(|_| Param::from_tensor(random([outputs], 2)));
             let floats = TensorData::new(weight.dequantize(), [inputs, outputs]);
             let dense = Linear {
                 weight: Param::from_tensor(Tensor::from_data(floats, &Default::default())),
                 bias: packed.bias.clone(),
             };
-            let x = random::<B, 3>([2, 3, inputs]);
+            let x = random::<B, 3>([2, 3, inputs], 3);
             assert_close(packed.forward(x.clone()).into_data(), dense.forward(x).into_data(), tolerance);
         }
     }
@@ -107,7 +108,7 @@ fn convolution_equals_dense<B: Backend, A: Activations>(tolerance: f32) {
             let floats = TensorData::new(weight.dequantize(), shape);
             dense.weight = Param::from_tensor(Tensor::from_data(floats, &Default::default()));
             dense.bias = packed.bias.clone();
-            let x = random::<B, 4>([2, inputs, 11, 8]);
+            let x = random::<B, 4>([2, inputs, 11, 8], 4);
             let expected = dense.forward(x.clone());
             let [_, _, height, width] = expected.dims();
             let sizes = [Convolution::output_size(&packed, [11, 8]), Convolution::output_size(&dense, [11, 8])];
@@ -135,8 +136,8 @@ fn int8_activations_come_near() {
 #[test]
 fn a_packed_module_comes_back_from_its_file_dense_and_packed() {
     for granularity in [Granularity::Tensor, Granularity::Channel] {
-        let ternary = ternary::<Flex>(granularity);
-        let images = random([3, 2, 8, 8]);
+        let ternary = ternary::<Flex>(granularity, 1);
+        let images = random([3, 2, 8, 8], 5);
         let expected = ternary.materialize().forward(images.clone()).into_data();
         let file = pack(&ternary).unwrap().write(Coding::Archive).unwrap();
         let file = PackedModel::read(&file).unwrap();
@@ -154,8 +155,8 @@ fn a_packed_module_comes_back_from_its_file_dense_and_packed() {
 
 #[test]
 fn a_layer_that_is_filled_again_computes_with_the_new_weights() {
-    let images = random::<Flex, 4>([1, 2, 8, 8]);
-    let files = [0, 1].map(|_| pack(&ternary::<Flex>(Granularity::Tensor)).unwrap());
+    let images = random::<Flex, 4>([1, 2, 8, 8], 6);
+    let files = [1, 99].map(|seed| pack(&ternary::<Flex>(Granularity::Tensor, seed)).unwrap());
     let first = load(Packed::<Flex>::new(5, &Default::default()), &files[0]).unwrap();
     let before = first.forward(images.clone()).into_data();
     let second = load(first, &files[1]).unwrap();
@@ -169,9 +170,9 @@ fn a_layer_that_is_filled_again_computes_with_the_new_weights() {
 fn a_packed_module_is_recorded_like_any_other() {
     use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
 
-    let images = random::<Flex, 4>([1, 2, 8, 8]);
+    let images = random::<Flex, 4>([1, 2, 8, 8], 7);
     for granularity in [Granularity::Tensor, Granularity::Channel] {
-        let file = pack(&ternary::<Flex>(granularity)).unwrap();
+        let file = pack(&ternary::<Flex>(granularity, 1)).unwrap();
         let packed = load(Packed::<Flex>::new(5, &Default::default()), &file).unwrap();
         let expected = packed.forward(images.clone()).into_data();
         let recorder = BinBytesRecorder::<FullPrecisionSettings>::default();
@@ -184,7 +185,7 @@ fn a_packed_module_is_recorded_like_any_other() {
 
 #[test]
 fn a_file_of_another_module_is_refused_with_all_that_differs() {
-    let mut file = pack(&ternary::<Flex>(Granularity::Channel)).unwrap();
+    let mut file = pack(&ternary::<Flex>(Granularity::Channel, 1)).unwrap();
     file.tensors.remove("stem.bias");
     file.tensors.insert("other".into(), DenseTensor::from_f32([1], &[0.0]).unwrap());
     file.tensors.insert("classes.bias".into(), DenseTensor::from_f32([2], &[0.0; 2]).unwrap());
@@ -201,7 +202,7 @@ fn a_file_of_another_module_is_refused_with_all_that_differs() {
     let text = error.to_string();
     assert!(text.contains("conv.weight is [5, 2, 6, 3]") && text.contains("[5, 4, 3, 3]"), "{text}");
     // Outputs along another axis, though shape and number of codes are the same.
-    let mut file = pack(&ternary::<Flex>(Granularity::Tensor)).unwrap();
+    let mut file = pack(&ternary::<Flex>(Granularity::Tensor, 1)).unwrap();
     let turned = TernaryWeight::new(hidden.codes().clone(), [[1.0, 1.0]], hidden.shape(), 0).unwrap();
     file.weights.insert("hidden.weight".into(), turned);
     assert!(load(Packed::<Flex>::new(5, &Default::default()), &file).is_err());
@@ -213,16 +214,16 @@ fn a_folded_normalization_is_the_normalization_at_inference() {
     let mut norm = BatchNormConfig::new(6).init::<Flex>(&device);
     // Factors of both signs and zero.
     norm.gamma = Param::from_tensor(Tensor::from_floats([0.5, -1.5, 0.0, 2.0, -0.1, 1.0], &device));
-    norm.beta = Param::from_tensor(random([6]));
-    norm.running_mean = RunningState::new(random([6]));
-    norm.running_var = RunningState::new(random::<Flex, 1>([6]).abs().add_scalar(0.1));
+    norm.beta = Param::from_tensor(random([6], 8));
+    norm.running_mean = RunningState::new(random([6], 9));
+    norm.running_var = RunningState::new(random::<Flex, 1>([6], 10).abs().add_scalar(0.1));
     for bias in [false, true] {
         let config = Conv2dConfig::new([4, 6], [3, 3]).with_bias(bias);
         for per_channel in [false, true] {
             let mut layer =
                 PackedConv2d::<Flex>::new(&config, &device).with_weight(&weight(&[6, 4, 3, 3], 0, per_channel));
-            layer.bias = layer.bias.map(|_| Param::from_tensor(random([6])));
-            let x = random([2, 4, 9, 9]);
+            layer.bias = layer.bias.map(|_| Param::from_tensor(random([6], 11)));
+            let x = random([2, 4, 9, 9], 12);
             let expected = norm.forward(layer.forward(x.clone())).into_data();
             assert_close(layer.fold_batch_norm(&norm).forward(x).into_data(), expected, 1e-5);
         }

@@ -8,10 +8,10 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::optim::{GradientsParams, Optimizer, SgdConfig};
 use burn::prelude::*;
 use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
-use burn::tensor::Distribution;
 use burn::tensor::activation::relu;
 use burn::tensor::backend::AutodiffBackend;
 use ttq_core::*;
+use ttq_testing::{normal, reproducible, tensor};
 
 type A = Autodiff<Flex>;
 
@@ -52,12 +52,12 @@ impl<B: Backend> Net<B> {
     }
 }
 
-fn input<B: Backend>(device: &B::Device) -> Tensor<B, 4> {
-    Tensor::random([9, 1, 8, 8], Distribution::Normal(0.0, 1.0), device)
+fn input<B: Backend>() -> Tensor<B, 4> {
+    tensor(&normal(&[9, 1, 8, 8], 2))
 }
 
 fn wrapped(config: &TernaryConfig) -> Ternary<A, Net<A>> {
-    Ternary::new(Net::new(&Default::default()), config).unwrap()
+    Ternary::new(reproducible(Net::new(&Default::default()), 1), config).unwrap()
 }
 
 fn channelwise() -> TernaryConfig {
@@ -116,7 +116,7 @@ fn the_selection_prints_as_a_table_of_every_candidate() {
 fn every_parameter_of_the_wrapper_receives_a_gradient() {
     for config in [TernaryConfig::default(), channelwise()] {
         let ternary = wrapped(&config);
-        let grads = ternary.view().loss(input(&Default::default())).backward();
+        let grads = ternary.view().loss(input()).backward();
         let grads = GradientsParams::from_grads(grads, &ternary);
         // Running mean and variance of the two norms are no parameters, but are listed.
         assert_eq!(grads.len(), list_param_ids(&ternary).len() - 4);
@@ -128,7 +128,7 @@ fn a_leaf_view_pulled_back_gives_the_gradients_of_the_view() {
     let methods = [QuantizerConfig::ttq(), QuantizerConfig::twn(), QuantizerConfig::absmean(), channelwise().quantizer];
     for quantizer in methods {
         let ternary = wrapped(&TernaryConfig { quantizer, ..TernaryConfig::default() });
-        let x = input(&Default::default());
+        let x = input();
         let through = GradientsParams::from_grads(ternary.view().loss(x.clone()).backward(), &ternary);
         let view = ternary.leaf_view();
         let closed = ternary.pull_back(GradientsParams::from_grads(view.loss(x).backward(), &view));
@@ -152,8 +152,6 @@ fn a_leaf_view_pulled_back_gives_the_gradients_of_the_view() {
 
 /// W_p and W_n of the convolution, which has batch normalization behind it, over plain gradient descent.
 fn scales_over_training(sign: NegativeScaleGradient, steps: usize) -> Vec<[f32; 2]> {
-    let device = Default::default();
-    A::seed(&device, 11);
     let quantizer = QuantizerConfig {
         initial_scales: InitialScales::Ones,
         negative_scale_gradient: sign,
@@ -161,7 +159,7 @@ fn scales_over_training(sign: NegativeScaleGradient, steps: usize) -> Vec<[f32; 
     };
     let selection = SelectionConfig { include: vec!["body".into()], ..SelectionConfig::default() };
     let mut ternary = wrapped(&TernaryConfig { quantizer, selection });
-    let x = input(&device);
+    let x = input();
     let mut optimizer = SgdConfig::new().init::<A, Ternary<A, Net<A>>>();
     let mut log = Vec::new();
     for _ in 0..steps {
@@ -196,7 +194,7 @@ fn a_flipped_sign_breaks_the_invariant() {
 fn a_materialized_module_holds_three_values_and_computes_what_the_view_does() {
     let ternary = wrapped(&channelwise());
     let plain = ternary.materialize();
-    let x = input(&Default::default());
+    let x = input();
     let (a, b) = (plain.forward(x.clone()).into_data(), ternary.view().forward(x).into_data());
     a.assert_eq(&b, true);
     let weights: Vec<f32> = plain.body[0].weight.val().into_data().iter().collect();
@@ -217,7 +215,7 @@ fn views_on_the_inner_backend_need_no_autodiff() {
     let ternary = wrapped(&TernaryConfig::default());
     let inner = valid(&ternary);
     assert_eq!(inner.stats(), ternary.stats());
-    let x = input::<Flex>(&Default::default());
+    let x = input::<Flex>();
     inner.view().forward(x.clone()).into_data().assert_eq(&inner.materialize().forward(x).into_data(), true);
 }
 
@@ -227,7 +225,7 @@ fn a_record_brings_back_latents_and_scales() {
     let recorder = BinBytesRecorder::<FullPrecisionSettings>::default();
     let ternary = wrapped(&TernaryConfig::default());
     let bytes = Recorder::<A>::record(&recorder, ternary.clone().into_record(), ()).unwrap();
-    let other = wrapped(&TernaryConfig::default());
+    let other = Ternary::new(reproducible(Net::new(&device), 99), &TernaryConfig::default()).unwrap();
     assert_ne!(other.stats(), ternary.stats());
     let loaded = other.load_record(Recorder::<A>::load(&recorder, bytes, &device).unwrap());
     assert_eq!(loaded.stats(), ternary.stats());

@@ -6,101 +6,23 @@ use std::sync::Arc;
 use burn::backend::{Autodiff, Flex};
 use burn::data::dataloader::batcher::Batcher;
 use burn::module::{AutodiffModule, Module};
-use burn::nn::loss::CrossEntropyLossConfig;
-use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamConfig, SgdConfig};
 use burn::prelude::*;
 use burn::record::{BinBytesRecorder, FullPrecisionSettings, PrettyJsonFileRecorder, Recorder};
-use burn::tensor::backend::AutodiffBackend;
 use burn::train::metric::{AccuracyMetric, LossMetric};
-use burn::train::{
-    ClassificationOutput, ExecutionStrategy, InferenceStep, Learner, MultiDeviceOptim, SupervisedTraining, TrainOutput,
-    TrainStep, TrainingStrategy,
-};
+use burn::train::{ExecutionStrategy, Learner, MultiDeviceOptim, SupervisedTraining, TrainStep, TrainingStrategy};
 use ttq_core::{Ternary, TernaryConfig};
+use ttq_testing::points::{Batch, Net, Point, ToBatch, point};
 use ttq_train::*;
 
 type A = Autodiff<Flex>;
 
-/// What a user brings: a model with its training step, written without a thought of ternary weights.
-#[derive(Module, Debug)]
-struct Net<B: Backend> {
-    first: Linear<B>,
-    norm: Option<BatchNorm<B>>,
-    second: Linear<B>,
-    last: Linear<B>,
-}
-
-impl<B: Backend> Net<B> {
-    fn new(norm: bool) -> Self {
-        let device = Default::default();
-        Self {
-            first: LinearConfig::new(6, 16).init(&device),
-            norm: norm.then(|| BatchNormConfig::new(16).init(&device)),
-            second: LinearConfig::new(16, 12).init(&device),
-            last: LinearConfig::new(12, 3).init(&device),
-        }
-    }
-
-    fn classify(&self, (x, targets): Batch<B>) -> ClassificationOutput<B> {
-        let x = self.first.forward(x);
-        let x = match &self.norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        let logits = self.last.forward(self.second.forward(x.tanh()).tanh());
-        let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), targets.clone());
-        ClassificationOutput::new(loss, logits, targets)
-    }
-}
-
-type Batch<B> = (Tensor<B, 2>, Tensor<B, 1, Int>);
-
-impl<B: AutodiffBackend> TrainStep for Net<B> {
-    type Input = Batch<B>;
-    type Output = ClassificationOutput<B>;
-
-    fn step(&self, batch: Batch<B>) -> TrainOutput<ClassificationOutput<B>> {
-        let output = self.classify(batch);
-        TrainOutput::new(self, output.loss.backward(), output)
-    }
-}
-
-impl<B: Backend> InferenceStep for Net<B> {
-    type Input = Batch<B>;
-    type Output = ClassificationOutput<B>;
-
-    fn step(&self, batch: Batch<B>) -> ClassificationOutput<B> {
-        self.classify(batch)
-    }
-}
-
-/// Points around three centres, with noise of the epoch: an augmentation that resume must repeat.
-fn item(index: usize, epoch: usize) -> ([f32; 6], i32) {
-    let class = index % 3;
-    let noise = |k: usize| ((index * 31 + epoch * 17 + k * 7) as f32 * 12.9898).sin();
-    (std::array::from_fn(|k| f32::from(u8::from(k % 3 == class)) + 0.6 * noise(k)), class as i32)
-}
-
-struct ToBatch;
-
-impl<B: Backend> Batcher<B, ([f32; 6], i32), Batch<B>> for ToBatch {
-    fn batch(&self, items: Vec<([f32; 6], i32)>, device: &B::Device) -> Batch<B> {
-        let n = items.len();
-        let (points, targets): (Vec<_>, Vec<_>) = items.into_iter().unzip();
-        (
-            Tensor::from_data(TensorData::new(points.concat(), [n, 6]), device),
-            Tensor::from_ints(targets.as_slice(), device),
-        )
-    }
-}
-
-fn loader<B: Backend>(len: usize, batch_size: usize) -> ReproducibleLoader<B, ([f32; 6], i32), Batch<B>> {
-    ReproducibleLoader::new(len, Arc::new(item), Arc::new(ToBatch), batch_size, Default::default())
-}
-
 type Step = TernaryStep<A, Net<A>>;
+
+fn loader<B: Backend>(len: usize, batch_size: usize) -> ReproducibleLoader<B, Point, Batch<B>> {
+    ReproducibleLoader::new(len, Arc::new(point), Arc::new(ToBatch), batch_size, Default::default())
+}
 
 /// The bytes of a wrapped model. (A clone would share its batch statistics with the training.)
 struct Start(Vec<u8>, bool);
@@ -137,7 +59,7 @@ fn train_to(epochs: usize, directory: &Path, start: &Start, schedule: &ScheduleC
     let loader = |len| loader(len, 8).shuffle(3).first_epoch(checkpoint.unwrap_or(0) + 1);
     let train = loader(40);
     // Validation has no augmentation: the same points in every epoch.
-    let plain = Arc::new(|index, _epoch| item(index, 0));
+    let plain = Arc::new(|index, _epoch| point(index, 0));
     let valid = ReproducibleLoader::new(21, plain, Arc::new(ToBatch), 8, Default::default());
     let mut training = SupervisedTraining::new(directory, Arc::new(train), Arc::new(valid))
         .metrics((AccuracyMetric::new(), LossMetric::new()))
@@ -286,7 +208,7 @@ fn the_full_precision_phase_trains_latents_and_leaves_scales() {
     let directory = tempfile::tempdir().unwrap();
     let schedule = ScheduleConfig::Constant.build(0.1, 1, 1, &History::new(directory.path()), "Accuracy").unwrap();
     let mut learner = Learner::new(step.clone(), optimizer, schedule);
-    let batch = Batcher::<A, _, Batch<A>>::batch(&ToBatch, (0..8).map(|i| item(i, 1)).collect(), &Default::default());
+    let batch = Batcher::<A, _, Batch<A>>::batch(&ToBatch, (0..8).map(|i| point(i, 1)).collect(), &Default::default());
     let full = TrainStep::step(step.ternary().latent(), batch.clone()).item;
     learner.lr_step();
     let output = learner.train_step(batch);

@@ -6,15 +6,13 @@ use std::collections::BTreeMap;
 use burn::backend::{Autodiff, Flex};
 use burn::module::{ModuleMapper, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::optim::SgdConfig;
 use burn::optim::lr_scheduler::constant::ConstantLr;
 use burn::optim::momentum::MomentumConfig;
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use burn::tensor::backend::AutodiffBackend;
-use burn::train::{ClassificationOutput, InferenceStep, Learner, TrainOutput, TrainStep};
+use burn::train::Learner;
 use serde::Deserialize;
 use ttq_core::{QuantizerConfig, SelectionConfig, Ternary, TernaryConfig};
 use ttq_train::{TernaryOptimizer, TernaryStep};
@@ -50,37 +48,16 @@ impl<B: Backend> Net<B> {
         }
     }
 
-    fn classify(&self, (x, targets): Batch<B>) -> ClassificationOutput<B> {
+    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = relu(self.bn1.forward(self.conv1.forward(x)));
         let x = relu(self.bn2.forward(self.conv2.forward(x)));
         let x = self.conv3.forward(x);
         let [n, c, h, w] = x.dims();
-        let logits = self.fc.forward(x.reshape([n, c, h * w]).mean_dim(2).reshape([n, c]));
-        let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), targets.clone());
-        ClassificationOutput::new(loss, logits, targets)
+        self.fc.forward(x.reshape([n, c, h * w]).mean_dim(2).reshape([n, c]))
     }
 }
 
-type Batch<B> = (Tensor<B, 4>, Tensor<B, 1, Int>);
-
-impl<B: AutodiffBackend> TrainStep for Net<B> {
-    type Input = Batch<B>;
-    type Output = ClassificationOutput<B>;
-
-    fn step(&self, batch: Batch<B>) -> TrainOutput<ClassificationOutput<B>> {
-        let output = self.classify(batch);
-        TrainOutput::new(self, output.loss.backward(), output)
-    }
-}
-
-impl<B: Backend> InferenceStep for Net<B> {
-    type Input = Batch<B>;
-    type Output = ClassificationOutput<B>;
-
-    fn step(&self, batch: Batch<B>) -> ClassificationOutput<B> {
-        self.classify(batch)
-    }
-}
+ttq_testing::classifier!(Net, 4);
 
 #[derive(Deserialize, Clone)]
 struct Array {

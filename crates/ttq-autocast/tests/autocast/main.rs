@@ -7,7 +7,6 @@ mod training;
 mod unchanged;
 
 use burn::backend::Flex;
-use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
 use ttq_autocast::{Autocast, Half};
 
@@ -20,22 +19,6 @@ fn rounding<P: Half>() -> f64 {
         DType::BF16 => 2f64.powi(-9),
         _ => 2f64.powi(-12),
     }
-}
-
-/// Reproducible numbers between -1 and 1 (xorshift64).
-fn random(shape: &[usize], seed: u64) -> TensorData {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    TensorData::new((0..shape.iter().product()).map(|_| next()).collect::<Vec<f32>>(), shape.to_vec())
-}
-
-fn tensor<B: Backend, const D: usize>(data: &TensorData) -> Tensor<B, D> {
-    Tensor::from_data(data.clone(), &Default::default())
 }
 
 /// Every number of `found` is within `tolerance` times its place in `sizes`.

@@ -7,15 +7,16 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::module::{conv_transpose1d, conv_transpose2d, conv_transpose3d, conv1d, conv2d, conv3d, linear};
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
 use ttq_autocast::{Bf16, F16, Half};
+use ttq_testing::{tensor, uniform};
 
-use crate::{On, assert_within, random, rounding, tensor};
+use crate::{On, assert_within, rounding};
 
 /// x, weight and bias, and the gradient that comes in.
 struct Case([TensorData; 4]);
 
 impl Case {
     fn new(x: &[usize], weight: &[usize], bias: usize, y: &[usize]) -> Self {
-        Self([random(x, 1), random(weight, 2), random(&[bias], 3), random(y, 4)])
+        Self([uniform(x, 1), uniform(weight, 2), uniform(&[bias], 3), uniform(y, 4)])
     }
 
     /// Of magnitudes alone the same operation makes the sums of the magnitudes of its terms.

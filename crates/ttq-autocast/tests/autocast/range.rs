@@ -7,15 +7,16 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use ttq_autocast::{Bf16, F16, Half};
+use ttq_testing::{tensor, uniform};
 
-use crate::{On, assert_within, random, rounding, tensor};
+use crate::{On, assert_within, rounding};
 
 /// Gradients of a convolution's input and weight where the gradient that comes in is multiplied by `factor`.
 fn gradients<B: AutodiffBackend>(factor: f64) -> [TensorData; 2] {
-    let x = tensor::<B, 4>(&random(&[2, 3, 6, 6], 1)).require_grad();
-    let weight = tensor::<B, 4>(&random(&[4, 3, 3, 3], 2)).require_grad();
+    let x = tensor::<B, 4>(&uniform(&[2, 3, 6, 6], 1)).require_grad();
+    let weight = tensor::<B, 4>(&uniform(&[4, 3, 3, 3], 2)).require_grad();
     let y = conv2d(x.clone(), weight.clone(), None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1));
-    let grads = (y * tensor(&random(&[2, 4, 6, 6], 3)) * factor).sum().backward();
+    let grads = (y * tensor(&uniform(&[2, 4, 6, 6], 3)) * factor).sum().backward();
     [x.grad(&grads), weight.grad(&grads)].map(|grad| grad.expect("a gradient").into_data())
 }
 

@@ -1,11 +1,8 @@
 //! A network with ternary weights trains as it does in float32, and records go from one backend to the other.
 
-use std::sync::OnceLock;
-
 use burn::backend::{Autodiff, Flex};
 use burn::module::{AutodiffModule, Module};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::optim::SgdConfig;
 use burn::optim::lr_scheduler::constant::ConstantLr;
@@ -13,12 +10,13 @@ use burn::prelude::*;
 use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
 use burn::tensor::DType;
 use burn::tensor::backend::AutodiffBackend;
-use burn::train::{ClassificationOutput, InferenceStep, ItemLazy, Learner, TrainOutput, TrainStep};
+use burn::train::{ItemLazy, Learner};
 use ttq_autocast::{Bf16, F16, Half};
 use ttq_core::{Ternary, TernaryConfig};
+use ttq_testing::{reproducible, tensor, uniform};
 use ttq_train::{TernaryOptimizer, TernaryStep};
 
-use crate::{On, random, tensor};
+use crate::On;
 
 #[derive(Module, Debug)]
 struct Net<B: Backend> {
@@ -41,38 +39,19 @@ impl<B: Backend> Net<B> {
         }
     }
 
-    fn classify(&self, (x, targets): Batch<B>) -> ClassificationOutput<B> {
+    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = self.norm.forward(self.second.forward(self.first.forward(x).tanh())).tanh();
-        let logits = self.last.forward(self.hidden.forward(x.flatten::<2>(1, 3)).tanh());
-        let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), targets.clone());
-        ClassificationOutput::new(loss, logits, targets)
+        self.last.forward(self.hidden.forward(x.flatten::<2>(1, 3)).tanh())
     }
 }
 
 type Batch<B> = (Tensor<B, 4>, Tensor<B, 1, Int>);
 
-impl<B: AutodiffBackend> TrainStep for Net<B> {
-    type Input = Batch<B>;
-    type Output = ClassificationOutput<B>;
-
-    fn step(&self, batch: Batch<B>) -> TrainOutput<ClassificationOutput<B>> {
-        let output = self.classify(batch);
-        TrainOutput::new(self, output.loss.backward(), output)
-    }
-}
-
-impl<B: Backend> InferenceStep for Net<B> {
-    type Input = Batch<B>;
-    type Output = ClassificationOutput<B>;
-
-    fn step(&self, batch: Batch<B>) -> ClassificationOutput<B> {
-        self.classify(batch)
-    }
-}
+ttq_testing::classifier!(Net, 4);
 
 /// Images whose class is where they are bright, with noise.
 fn batch<B: Backend>() -> Batch<B> {
-    let noise: Vec<f32> = random(&[30, 1, 6, 6], 7).iter::<f32>().collect();
+    let noise: Vec<f32> = uniform(&[30, 1, 6, 6], 7).iter::<f32>().collect();
     let pixel = |(index, noise): (usize, f32)| noise + f32::from(u8::from(index % 6 / 2 == index / 36 % 3));
     let pixels: Vec<f32> = noise.into_iter().enumerate().map(pixel).collect();
     let targets: Vec<i32> = (0..30).map(|image| image % 3).collect();
@@ -83,20 +62,9 @@ fn recorder() -> BinBytesRecorder<FullPrecisionSettings> {
     BinBytesRecorder::default()
 }
 
-/// A network that has just been made, as bytes: the same for all tests.
-fn start() -> Vec<u8> {
-    static START: OnceLock<Vec<u8>> = OnceLock::new();
-    let start = START.get_or_init(|| {
-        Flex::seed(&Default::default(), 1);
-        Recorder::<Flex>::record(&recorder(), Net::<Flex>::new().into_record(), ()).expect("a record")
-    });
-    start.clone()
-}
-
-/// Trains some steps from there; the losses, and the network.
-fn train<B: AutodiffBackend>(start: Vec<u8>) -> (Vec<f32>, Ternary<B, Net<B>>) {
-    let record = Recorder::<B>::load(&recorder(), start, &Default::default()).expect("a record");
-    let ternary = Ternary::new(Net::<B>::new().load_record(record), &TernaryConfig::default()).expect("a selection");
+/// Trains the same network on any backend; the losses, and the network.
+fn train<B: AutodiffBackend>() -> (Vec<f32>, Ternary<B, Net<B>>) {
+    let ternary = Ternary::new(reproducible(Net::<B>::new(), 1), &TernaryConfig::default()).expect("a selection");
     let optimizer = TernaryOptimizer::uniform(SgdConfig::new().init());
     let mut learner = Learner::new(TernaryStep::new(ternary), optimizer, ConstantLr::new(0.1));
     let mut losses = Vec::new();
@@ -110,9 +78,8 @@ fn train<B: AutodiffBackend>(start: Vec<u8>) -> (Vec<f32>, Ternary<B, Net<B>>) {
 }
 
 fn trains_as_in_float32<P: Half>() {
-    let start = start();
-    let (expected, _) = train::<Autodiff<Flex>>(start.clone());
-    let (found, ternary) = train::<Autodiff<On<P>>>(start);
+    let (expected, _) = train::<Autodiff<Flex>>();
+    let (found, ternary) = train::<Autodiff<On<P>>>();
     assert!((found[0] - expected[0]).abs() < 0.02, "{} at the start for {}", found[0], expected[0]);
     let (last, reference) = (found[39], expected[39]);
     assert!(reference < 0.4 * expected[0], "the loss falls to {reference} from {}", expected[0]);
@@ -134,14 +101,14 @@ fn ternary_weights_train_in_float16_as_in_float32() {
 
 #[test]
 fn a_record_of_one_backend_loads_on_the_other() {
-    let trained = train::<Autodiff<On<Bf16>>>(start()).1;
-    let logits = |output: ClassificationOutput<_>| output.output.into_data();
-    let expected = logits(trained.latent().valid().classify(batch()));
+    let trained = train::<Autodiff<On<Bf16>>>().1;
+    let (images, _) = batch::<On<Bf16>>();
+    let expected = trained.latent().valid().forward(images.clone()).into_data();
     let bytes =
         Recorder::<On<Bf16>>::record(&recorder(), trained.latent().valid().into_record(), ()).expect("a record");
     let record = Recorder::<Flex>::load(&recorder(), bytes.clone(), &Default::default()).expect("a record");
     let on_flex = Net::<Flex>::new().load_record(record);
     assert_eq!(on_flex.second.weight.to_data(), trained.latent().second.weight.to_data());
     let record = Recorder::<On<Bf16>>::load(&recorder(), bytes, &Default::default()).expect("a record");
-    assert_eq!(logits(Net::<On<Bf16>>::new().load_record(record).classify(batch())), expected);
+    assert_eq!(Net::<On<Bf16>>::new().load_record(record).forward(images).into_data(), expected);
 }

@@ -8,8 +8,9 @@ use burn::tensor::ops::{InterpolateMode, InterpolateOptions, UnfoldOptions};
 use burn::tensor::quantization::QuantScheme;
 use burn::tensor::{DType, TensorData, TensorPrimitive, Transaction};
 use ttq_autocast::{Autocast, Bf16, F16};
+use ttq_testing::{tensor, uniform};
 
-use crate::{On, random, tensor};
+use crate::On;
 
 /// Runs `work` on the inner backend and on ours.
 macro_rules! assert_same {
@@ -28,7 +29,7 @@ macro_rules! assert_same {
 
 #[test]
 fn everything_but_products_is_the_inner_backends() {
-    let data = random(&[2, 3, 6, 8], 1);
+    let data = uniform(&[2, 3, 6, 8], 1);
     assert_same!(|B| {
         let x = tensor::<B, 4>(&data);
         [
@@ -49,7 +50,7 @@ fn everything_but_products_is_the_inner_backends() {
 
 #[test]
 fn gradients_of_other_operations_are_the_inner_backends() {
-    let data = random(&[2, 3, 6, 8], 1);
+    let data = uniform(&[2, 3, 6, 8], 1);
     assert_same!(|B| {
         let x = tensor::<B, 4>(&data).require_grad();
         let pooled = max_pool2d(x.clone(), [2, 2], [2, 2], [0, 0], [1, 1], false);
@@ -61,7 +62,7 @@ fn gradients_of_other_operations_are_the_inner_backends() {
 
 #[test]
 fn several_tensors_are_read_at_once() {
-    let data = random(&[2, 3], 1);
+    let data = uniform(&[2, 3], 1);
     assert_same!(|B| {
         let x = tensor::<B, 2>(&data);
         let read = Transaction::default().register(x.clone()).register(x.clone().int()).register(x.lower_elem(0));
@@ -71,7 +72,7 @@ fn several_tensors_are_read_at_once() {
 
 #[test]
 fn quantized_tensors_are_the_inner_backends() {
-    let data = random(&[4, 32], 1);
+    let data = uniform(&[4, 32], 1);
     macro_rules! quantized {
         ($backend:ty) => {{
             let x = tensor::<$backend, 2>(&data).quantize_dynamic(&QuantScheme::default());
@@ -83,7 +84,7 @@ fn quantized_tensors_are_the_inner_backends() {
 
 #[test]
 fn tensors_of_other_types_are_multiplied_as_they_are() {
-    let (left, right) = (random(&[3, 5], 1), random(&[5, 4], 2));
+    let (left, right) = (uniform(&[3, 5], 1), uniform(&[5, 4], 2));
     for dtype in [DType::F16, DType::F64] {
         macro_rules! multiplied {
             ($backend:ty) => {{
@@ -100,7 +101,7 @@ fn tensors_of_other_types_are_multiplied_as_they_are() {
 
 #[test]
 fn tensors_are_the_inner_backends_own() {
-    let x = tensor::<Flex, 2>(&random(&[2, 3], 1));
+    let x = tensor::<Flex, 2>(&uniform(&[2, 3], 1));
     let TensorPrimitive::Float(primitive) = x.clone().into_primitive() else { unreachable!("not quantized") };
     let ours = Tensor::<On<Bf16>, 2>::from_primitive(TensorPrimitive::Float(primitive));
     assert_eq!(ours.into_data(), x.into_data());

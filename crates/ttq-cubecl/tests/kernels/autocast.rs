@@ -4,9 +4,9 @@ use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use ttq_autocast::Autocast;
-use ttq_core::{QuantizerConfig, TernaryConfig};
+use ttq_core::QuantizerConfig;
 
-use super::training::gradients;
+use super::training::{config, gradients};
 use super::{Fused, Half, Plain, device};
 use crate::numbers::random;
 use crate::say;
@@ -36,7 +36,7 @@ fn kernels_make_the_same_ternary_weight_in_mixed_precision() {
 }
 
 fn nearly_agree<B: Backend<Device = super::Device>>(device: &B::Device) {
-    let config = TernaryConfig::default();
+    let config = config(QuantizerConfig::ttq());
     let [expected, _] = gradients::<Autodiff<Flex>>(&config, &Default::default());
     let [found, _] = gradients::<Autodiff<B>>(&config, device);
     for (found, expected) in found.iter().zip(&expected) {

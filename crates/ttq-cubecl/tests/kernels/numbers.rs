@@ -4,15 +4,7 @@ use ttq_core::{Granularity, QuantizerConfig, Threshold};
 
 /// `n` numbers between -1 and 1, more of them near zero; no two seeds give the same.
 pub(crate) fn random(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let uniform = (state >> 40) as f32 / (1 << 23) as f32 - 1.0;
-        uniform * uniform.abs()
-    };
-    (0..n).map(|_| next()).collect()
+    ttq_testing::uniform(&[n], seed).iter::<f32>().map(|x| x * x.abs()).collect()
 }
 
 /// The groups of a weight of these dimensions: lists of flat indices.

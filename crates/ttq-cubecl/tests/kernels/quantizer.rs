@@ -85,7 +85,10 @@ fn forward_equals_definition<B: Backend>(
 fn every_shape_and_threshold<B: Backend<Device = Device>>() {
     let Some(device) = device() else { return };
     for (dims, channel_axis) in SHAPES {
-        for weights in kinds(dims.iter().product()) {
+        let n = dims.iter().product();
+        // A group's parts are put together in the same way whatever the weights are.
+        let taken = if n < 10_000 { 4 } else { 1 };
+        for weights in kinds(n).into_iter().take(taken) {
             let latent = Tensor::<B, 4>::from_data(TensorData::new(weights.clone(), dims), &device);
             for threshold in THRESHOLDS {
                 for granularity in [Granularity::Tensor, Granularity::Channel] {
