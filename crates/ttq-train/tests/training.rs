@@ -24,7 +24,8 @@ fn loader<B: Backend>(len: usize, batch_size: usize) -> ReproducibleLoader<B, Po
     ReproducibleLoader::new(len, Arc::new(point), Arc::new(ToBatch), batch_size, Default::default())
 }
 
-/// The bytes of a wrapped model. (A clone would share its batch statistics with the training.)
+/// The bytes of a wrapped model. (A clone would share its batch statistics with the training, and one made anew would
+/// have other parameter ids.)
 struct Start(Vec<u8>, bool);
 
 impl Start {
