@@ -2,11 +2,11 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
-use ttq_core::{Reason, Selection};
+use ttq_core::{KeepReason, Selection};
 
 /// Takes the first convolution, if `selection` keeps it in full precision, out of the training.
 pub(crate) fn freeze_first_convolution<B: Backend, M: Module<B>>(module: M, selection: &Selection) -> M {
-    let first = selection.choices().iter().find(|choice| choice.kept == Some(Reason::FirstConvolution));
+    let first = selection.choices().iter().find(|choice| choice.kept == Some(KeepReason::FirstConvolution));
     match first {
         Some(choice) => module.map(&mut Freeze { path: &choice.path, names: Vec::new() }),
         None => module,

@@ -19,7 +19,7 @@ use clap::Args;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
-use ttq_core::packed::{Activations, Int8, PackedLinear};
+use ttq_core::packed::{ActivationType, Int8, PackedLinear};
 use ttq_packed::{Codes, TernaryWeight};
 
 use crate::backend::select;
@@ -174,7 +174,7 @@ fn copies<T>(bytes: usize, mut make: impl FnMut() -> T) -> Vec<T> {
     (0..(COLD / bytes).clamp(1, 64)).map(|_| make()).collect()
 }
 
-fn linear<B: Backend, A: Activations>(weight: &TernaryWeight, device: &B::Device) -> PackedLinear<B, A> {
+fn linear<B: Backend, A: ActivationType>(weight: &TernaryWeight, device: &B::Device) -> PackedLinear<B, A> {
     let [inputs, outputs] = [0, 1].map(|axis| weight.shape()[axis]);
     PackedLinear::new(&LinearConfig::new(inputs, outputs).with_bias(false), device).with_weight(weight)
 }

@@ -50,7 +50,7 @@ pub use error::{ConfigError, SelectionError};
 pub use granularity::Granularity;
 pub use quantizer::{LatentGradient, NegativeScaleGradient, QuantizerConfig, TernaryGradients, TernaryQuantizer};
 pub use scales::{InitialScales, SCALE_FLOOR, ScaleRule};
-pub use selection::{Choice, LayerKind, Reason, Selection, SelectionConfig};
+pub use selection::{Choice, KeepReason, LayerKind, Selection, SelectionConfig};
 pub use stats::{LayerStats, LayerValues, TernaryStats, Warning};
 pub use ternary::{Ternary, TernaryConfig, TernaryError};
 pub use threshold::Threshold;

@@ -94,7 +94,7 @@ impl Default for SelectionConfig {
 /// Why a weight stays in full precision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub enum KeepReason {
     /// Its layer's kind is not among [`SelectionConfig::kinds`].
     Kind,
     /// The first convolution of the module.
@@ -107,7 +107,7 @@ pub enum Reason {
     Excluded(String),
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for KeepReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kind => f.write_str("kind not selected"),
@@ -129,7 +129,7 @@ pub struct Choice {
     /// Shape of the weight.
     pub shape: Vec<usize>,
     /// `None` for a ternary weight, else why it stays in full precision.
-    pub kept: Option<Reason>,
+    pub kept: Option<KeepReason>,
 }
 
 impl Choice {
@@ -169,15 +169,15 @@ impl Selection {
         for (index, choice) in choices.iter_mut().enumerate() {
             let excluded = exclude.iter().find(|pattern| pattern.is_match(&choice.path));
             choice.kept = if !config.kinds.contains(&choice.kind) {
-                Some(Reason::Kind)
+                Some(KeepReason::Kind)
             } else if config.keep_first_convolution && first_convolution == Some(index) {
-                Some(Reason::FirstConvolution)
+                Some(KeepReason::FirstConvolution)
             } else if config.keep_last_linear && last_linear == Some(index) {
-                Some(Reason::LastLinear)
+                Some(KeepReason::LastLinear)
             } else if let Some(pattern) = excluded {
-                Some(Reason::Excluded(pattern.as_str().into()))
+                Some(KeepReason::Excluded(pattern.as_str().into()))
             } else if !include.is_empty() && !include.iter().any(|pattern| pattern.is_match(&choice.path)) {
-                Some(Reason::NotIncluded)
+                Some(KeepReason::NotIncluded)
             } else {
                 None
             };

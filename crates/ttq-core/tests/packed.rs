@@ -6,7 +6,9 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use ttq_core::packed::{Activations, Convolution, Float32, Int8, PackedConv2d, PackedLinear, Projection, load, pack};
+use ttq_core::packed::{
+    ActivationType, Convolution, Float32, Int8, LinearLayer, PackedConv2d, PackedLinear, load, pack,
+};
 use ttq_core::{Granularity, QuantizerConfig, Ternary, TernaryConfig};
 use ttq_packed::{Codes, Coding, DenseTensor, PackedModel, TernaryWeight};
 use ttq_testing::{normal, reproducible, tensor};
@@ -24,7 +26,7 @@ struct Net<B: Backend, C: Module<B>, L: Module<B>> {
 type Dense<B> = Net<B, Conv2d<B>, Linear<B>>;
 type Packed<B> = Net<B, PackedConv2d<B>, PackedLinear<B>>;
 
-impl<B: Backend, C: Convolution<B>, L: Projection<B>> Net<B, C, L> {
+impl<B: Backend, C: Convolution<B>, L: LinearLayer<B>> Net<B, C, L> {
     fn new(channels: usize, device: &B::Device) -> Self {
         let conv = Conv2dConfig::new([4, channels], [3, 3]).with_padding(PaddingConfig2d::Same).with_bias(false);
         Self {
@@ -69,7 +71,7 @@ fn weight(shape: &[usize], axis: usize, per_channel: bool) -> TernaryWeight {
     TernaryWeight::new(Codes::pack(&codes).unwrap(), scales, shape, axis).unwrap()
 }
 
-fn linear_equals_dense<B: Backend, A: Activations>(tolerance: f32) {
+fn linear_equals_dense<B: Backend, A: ActivationType>(tolerance: f32) {
     for (inputs, outputs) in [(1, 1), (7, 33), (64, 16), (100, 70)] {
         for per_channel in [false, true] {
             let weight = weight(&[inputs, outputs], 1, per_channel);
@@ -87,7 +89,7 @@ fn linear_equals_dense<B: Backend, A: Activations>(tolerance: f32) {
     }
 }
 
-fn convolution_equals_dense<B: Backend, A: Activations>(tolerance: f32) {
+fn convolution_equals_dense<B: Backend, A: ActivationType>(tolerance: f32) {
     let plain = Conv2dConfig::new([6, 9], [3, 3]);
     let configs = [
         plain.clone(),

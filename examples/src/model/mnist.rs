@@ -5,7 +5,7 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use ttq_core::packed::{Convolution, Projection};
+use ttq_core::packed::{Convolution, LinearLayer};
 
 use super::Network;
 
@@ -21,7 +21,7 @@ pub struct MnistNet<B: Backend, C: Module<B> = Conv2d<B>, L: Module<B> = Linear<
     classes: Linear<B>,
 }
 
-impl<B: Backend, C: Convolution<B>, L: Projection<B>> MnistNet<B, C, L> {
+impl<B: Backend, C: Convolution<B>, L: LinearLayer<B>> MnistNet<B, C, L> {
     /// A network for `classes` classes.
     pub fn new(classes: usize, device: &B::Device) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl<B: Backend, C: Convolution<B>, L: Projection<B>> MnistNet<B, C, L> {
     }
 }
 
-impl<B: Backend, C: Convolution<B>, L: Projection<B>> Network<B> for MnistNet<B, C, L> {
+impl<B: Backend, C: Convolution<B>, L: LinearLayer<B>> Network<B> for MnistNet<B, C, L> {
     /// Logits of images `[n, 1, 28, 28]`.
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = self.pool.forward(relu(self.conv1.forward(images)));

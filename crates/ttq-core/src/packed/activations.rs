@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 /// Precision of activations.
-pub trait Activations: Debug + Clone + Default + Send + Sync + 'static {
+pub trait ActivationType: Debug + Clone + Default + Send + Sync + 'static {
     /// Are they quantized to int8?
     const INT8: bool;
 }
@@ -17,10 +17,10 @@ pub struct Float32;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Int8;
 
-impl Activations for Float32 {
+impl ActivationType for Float32 {
     const INT8: bool = false;
 }
 
-impl Activations for Int8 {
+impl ActivationType for Int8 {
     const INT8: bool = true;
 }

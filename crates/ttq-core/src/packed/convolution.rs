@@ -15,12 +15,12 @@ use super::device;
 use super::kernels;
 #[cfg(any(feature = "cubecl", feature = "flex"))]
 use super::prepared::Prepared;
-use super::{Activations, Float32, PackedWeight};
+use super::{ActivationType, Float32, PackedWeight};
 
 /// Burn's [`Conv2d`] with a packed weight of shape `[out, in / groups, kh, kw]`. It has no weights until [`load`](super::load) fills
 /// it.
 #[derive(Module, Debug)]
-pub struct PackedConv2d<B: Backend, A: Activations = Float32> {
+pub struct PackedConv2d<B: Backend, A: ActivationType = Float32> {
     /// `[out, in / groups, kh, kw]`
     pub weight: PackedWeight<B>,
     /// `[out]`
@@ -37,7 +37,7 @@ pub struct PackedConv2d<B: Backend, A: Activations = Float32> {
     on_device: Prepared<device::AnyWeight>,
 }
 
-impl<B: Backend, A: Activations> PackedConv2d<B, A> {
+impl<B: Backend, A: ActivationType> PackedConv2d<B, A> {
     /// A layer of zeros.
     ///
     /// # Panics

@@ -8,7 +8,7 @@ use burn::prelude::*;
 use ttq_cubecl::{Layer, Weight, Window};
 
 use super::prepared::Prepared;
-use super::{Activations, PackedWeight, padding};
+use super::{ActivationType, PackedWeight, padding};
 
 /// A [`Weight`] on a device, whatever the backend: what a layer keeps must not change its type with the backend.
 pub(super) type AnyWeight = Box<dyn Any + Send + Sync>;
@@ -19,7 +19,7 @@ pub(super) fn takes<B: Backend, const D: usize>(input: &Tensor<B, D>, weight: &P
 }
 
 /// `[.., in]` to `[.., out]`
-pub(super) fn linear<B: Backend, A: Activations, const D: usize>(
+pub(super) fn linear<B: Backend, A: ActivationType, const D: usize>(
     input: Tensor<B, D>,
     weight: &PackedWeight<B>,
     bias: Option<&Param<Tensor<B, 1>>>,
@@ -35,7 +35,7 @@ pub(super) fn linear<B: Backend, A: Activations, const D: usize>(
 }
 
 /// `[n, in, h, w]` to `[n, out, h', w']`
-pub(super) fn conv2d<B: Backend, A: Activations>(
+pub(super) fn conv2d<B: Backend, A: ActivationType>(
     input: Tensor<B, 4>,
     weight: &PackedWeight<B>,
     bias: Option<&Param<Tensor<B, 1>>>,
@@ -67,7 +67,7 @@ fn with_weight<B: Backend, T>(
     work(on_device.downcast_ref().expect("clones of a layer that kernels take have one backend"))
 }
 
-fn layer<B: Backend, A: Activations>(weight: &PackedWeight<B>, bias: Option<&Param<Tensor<B, 1>>>) -> Layer<B> {
+fn layer<B: Backend, A: ActivationType>(weight: &PackedWeight<B>, bias: Option<&Param<Tensor<B, 1>>>) -> Layer<B> {
     Layer { scales: weight.scales(), bias: bias.map(Param::val), int8: A::INT8 }
 }
 

@@ -12,7 +12,7 @@ use ttq_packed::kernels::{
     Activations as Precision, ConvolutionOptions, KernelError, PackedConvolution, PackedMatrix, Scales, Scratch,
 };
 
-use super::{Activations, padding};
+use super::{ActivationType, padding};
 
 /// Do the kernels apply to this tensor?
 pub(super) fn apply<B: Backend, const D: usize>(input: &Tensor<B, D>) -> bool {
@@ -28,7 +28,7 @@ pub(super) fn fit<K>(made: Result<K, KernelError>) -> K {
     made.expect("the kernels take every weight and bias that fit together")
 }
 
-fn precision<A: Activations>() -> Precision {
+fn precision<A: ActivationType>() -> Precision {
     if A::INT8 { Precision::Int8 } else { Precision::Float32 }
 }
 
@@ -42,7 +42,7 @@ fn with_scales<T>(weight: &TernaryWeight, work: impl FnOnce(Scales<'_>) -> T) ->
 }
 
 /// The kernel of a linear weight, `[in, out]`.
-pub(super) fn matrix<A: Activations>(
+pub(super) fn matrix<A: ActivationType>(
     weight: &TernaryWeight,
     bias: Option<&[f32]>,
 ) -> Result<PackedMatrix, KernelError> {
@@ -92,7 +92,7 @@ pub(super) fn options(config: &Conv2dConfig, size: [usize; 2]) -> Option<Convolu
 }
 
 /// The kernel of a convolution's weight, `[out, in / groups, kh, kw]`.
-pub(super) fn convolution<A: Activations>(
+pub(super) fn convolution<A: ActivationType>(
     weight: &TernaryWeight,
     options: ConvolutionOptions,
     bias: Option<&[f32]>,

@@ -5,7 +5,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 
-use super::{Activations, PackedConv2d, PackedLinear};
+use super::{ActivationType, PackedConv2d, PackedLinear};
 
 /// A convolution in two dimensions: Burn's, or a packed one.
 pub trait Convolution<B: Backend>: Module<B> + ModuleDisplay {
@@ -27,7 +27,7 @@ pub trait Convolution<B: Backend>: Module<B> + ModuleDisplay {
 }
 
 /// A linear layer: Burn's, or a packed one.
-pub trait Projection<B: Backend>: Module<B> + ModuleDisplay {
+pub trait LinearLayer<B: Backend>: Module<B> + ModuleDisplay {
     /// The layer of this configuration. A packed one has no weights yet: [`load`](super::load) fills it.
     fn init(config: &LinearConfig, device: &B::Device) -> Self;
 
@@ -49,7 +49,7 @@ impl<B: Backend> Convolution<B> for Conv2d<B> {
     }
 }
 
-impl<B: Backend, A: Activations> Convolution<B> for PackedConv2d<B, A> {
+impl<B: Backend, A: ActivationType> Convolution<B> for PackedConv2d<B, A> {
     fn init(config: &Conv2dConfig, device: &B::Device) -> Self {
         Self::new(config, device)
     }
@@ -64,7 +64,7 @@ impl<B: Backend, A: Activations> Convolution<B> for PackedConv2d<B, A> {
     }
 }
 
-impl<B: Backend> Projection<B> for Linear<B> {
+impl<B: Backend> LinearLayer<B> for Linear<B> {
     fn init(config: &LinearConfig, device: &B::Device) -> Self {
         config.init(device)
     }
@@ -74,7 +74,7 @@ impl<B: Backend> Projection<B> for Linear<B> {
     }
 }
 
-impl<B: Backend, A: Activations> Projection<B> for PackedLinear<B, A> {
+impl<B: Backend, A: ActivationType> LinearLayer<B> for PackedLinear<B, A> {
     fn init(config: &LinearConfig, device: &B::Device) -> Self {
         Self::new(config, device)
     }

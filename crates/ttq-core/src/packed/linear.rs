@@ -14,7 +14,7 @@ use super::device;
 use super::kernels;
 #[cfg(any(feature = "cubecl", feature = "flex"))]
 use super::prepared::Prepared;
-use super::{Activations, Float32, PackedWeight};
+use super::{ActivationType, Float32, PackedWeight};
 
 /// Burn's [`Linear`](burn::nn::Linear) with a packed weight `W` of shape `[in, out]`:
 ///
@@ -24,7 +24,7 @@ use super::{Activations, Float32, PackedWeight};
 ///
 /// It has no weights until [`load`](super::load) fills it.
 #[derive(Module, Debug)]
-pub struct PackedLinear<B: Backend, A: Activations = Float32> {
+pub struct PackedLinear<B: Backend, A: ActivationType = Float32> {
     /// `[in, out]`
     pub weight: PackedWeight<B>,
     /// `[out]`
@@ -39,7 +39,7 @@ pub struct PackedLinear<B: Backend, A: Activations = Float32> {
     on_device: Prepared<device::AnyWeight>,
 }
 
-impl<B: Backend, A: Activations> PackedLinear<B, A> {
+impl<B: Backend, A: ActivationType> PackedLinear<B, A> {
     /// A layer of zeros.
     pub fn new(config: &LinearConfig, device: &B::Device) -> Self {
         let bias = config.bias.then(|| Param::from_tensor(Tensor::zeros([config.d_output], device)));

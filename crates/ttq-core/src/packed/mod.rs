@@ -30,9 +30,9 @@ mod padding;
 mod prepared;
 mod weight;
 
-pub use activations::{Activations, Float32, Int8};
+pub use activations::{ActivationType, Float32, Int8};
 pub use convolution::PackedConv2d;
-pub use layer::{Convolution, Projection};
+pub use layer::{Convolution, LinearLayer};
 pub use linear::PackedLinear;
 pub use load::{LoadError, Mismatch, load};
 pub use pack::{PackError, pack};

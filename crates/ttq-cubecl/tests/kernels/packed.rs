@@ -5,7 +5,7 @@ use burn::nn::conv::Conv2dConfig;
 use burn::nn::{LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
-use ttq_core::packed::{Activations, Float32, Int8, PackedConv2d, PackedLinear};
+use ttq_core::packed::{ActivationType, Float32, Int8, PackedConv2d, PackedLinear};
 use ttq_packed::{Codes, TernaryWeight};
 
 use super::{Device, Fused, Plain, device};
@@ -38,13 +38,13 @@ fn weight(shape: &[usize], output_axis: usize, per_channel: bool) -> TernaryWeig
 
 /// Activations, and what the kernels of their precision make of them: with int8 ones, halves of integers the largest of which is 127 in
 /// every row, on which rounding has nothing to do.
-fn activations<A: Activations>(n: usize, row: usize) -> Vec<f32> {
+fn activations<A: ActivationType>(n: usize, row: usize) -> Vec<f32> {
     let exact = |(index, x): (usize, f32)| if index % row == row / 2 { 63.5 } else { (x * 127.0).round() / 2.0 };
     let floats = random(n, 22);
     if A::INT8 { floats.into_iter().enumerate().map(exact).collect() } else { floats }
 }
 
-fn linear_equals_definition<B: Backend<Device = Device>, A: Activations>() {
+fn linear_equals_definition<B: Backend<Device = Device>, A: ActivationType>() {
     let Some(device) = device() else { return };
     for [rows, inputs, outputs] in LINEAR {
         for per_channel in [false, true] {
@@ -114,7 +114,7 @@ fn before(config: &Conv2dConfig, size: [usize; 2]) -> [usize; 2] {
     }
 }
 
-fn convolution_equals_definition<B: Backend<Device = Device>, A: Activations>() {
+fn convolution_equals_definition<B: Backend<Device = Device>, A: ActivationType>() {
     let Some(device) = device() else { return };
     let images = 2;
     for (config, [height, width]) in convolutions() {
