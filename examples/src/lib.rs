@@ -26,7 +26,6 @@ mod phase;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod products;
 mod progress;
-mod pytorch;
 mod recipe;
 mod run;
 #[cfg(all(feature = "cpu", feature = "flex"))]

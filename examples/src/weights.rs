@@ -8,11 +8,10 @@ use burn::prelude::Backend;
 use burn_store::{
     ApplyResult, BurnpackStore, KeyRemapper, ModuleSnapshot, ModuleStore, PytorchStore, SafetensorsStore,
 };
-use ttq_core::packed;
+use ttq_core::packed::{self, pytorch};
 use ttq_packed::{FileError, PackedModel};
 
 use crate::model::Network;
-use crate::pytorch;
 
 /// Writes a network as safetensors, under a temporary name first.
 pub(crate) fn save<B: Backend, M: Module<B>>(network: &M, path: &Path) -> Result<()> {
@@ -31,7 +30,7 @@ pub(crate) fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path) -> R
         bail!("there is no checkpoint at {}: check the path", path.display());
     }
     if is_packed(path) {
-        let packed = pytorch::in_names_of(network, PackedModel::load(path)?)?;
+        let packed = pytorch::to_burn(network, PackedModel::load(path)?, &N::pytorch_names())?;
         *network = packed::load(network.clone(), &packed)
             .with_context(|| format!("{} does not fit this network", path.display()))?;
         return Ok(());

@@ -15,7 +15,7 @@ use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{ExecutionStrategy, Learner, ModuleSharder, SupervisedTraining, TrainingStrategy};
 use ttq_core::{Ternary, TernaryConfig};
 use ttq_examples::Cpu;
-use ttq_testing::points::{Batch, Net, Point, ToBatch, point};
+use ttq_testing::points::{Batch, Net, Point, PointBatcher, point};
 use ttq_train::{EarlyStopping, History, ReproducibleLoader, ScheduleConfig, TernaryOptimizer, TernaryStep};
 
 type A = Autodiff<Cpu>;
@@ -64,7 +64,7 @@ fn train(step: Step, [worker, workers]: [usize; 2]) -> Vec<f32> {
     for batch in 0..12 {
         let items = (24 * batch..24 * (batch + 1)).filter(|i| i % workers == worker).map(|i| point(i, 0)).collect();
         learner.lr_step();
-        let output = learner.train_step(Batcher::<A, _, Batch<A>>::batch(&ToBatch, items, &device));
+        let output = learner.train_step(Batcher::<A, _, Batch<A>>::batch(&PointBatcher, items, &device));
         learner.optimizer_step(output.grads);
     }
     numbers(&learner.model())
@@ -129,7 +129,7 @@ fn workers_stay_equal_to_the_bit_and_train_as_one_does_on_the_whole_batch() {
 }
 
 fn loader<B: Backend>(len: usize, batch_size: usize) -> ReproducibleLoader<B, Point, Batch<B>> {
-    ReproducibleLoader::new(len, Arc::new(point), Arc::new(ToBatch), batch_size, Default::default())
+    ReproducibleLoader::new(len, Arc::new(point), Arc::new(PointBatcher), batch_size, Default::default())
 }
 
 /// What four epochs of burn-train give.

@@ -1,15 +1,12 @@
-//! The quantizer by the kernels of `ttq-cubecl`, for weights that these take.
+//! The quantizer with the GPU kernels of `ttq-cubecl`, for weights that they support.
 
 use burn::prelude::*;
 
-use crate::threshold::zeros;
-use crate::{
-    Granularity, LatentGradient, NegativeScaleGradient, QuantizerConfig, TernaryGradients, Threshold as ThresholdRule,
-};
+use crate::threshold::zero_count;
+use crate::{Granularity, LatentGradient, NegativeScaleGradient, QuantizerConfig, TernaryGradients, Threshold};
 pub(crate) use ttq_cubecl::takes;
-use ttq_cubecl::{Gradients, Threshold};
 
-/// The threshold of each group, `[groups, 1]`.
+/// Computes the threshold of each group, `[groups, 1]`.
 pub(crate) fn threshold<B: Backend, const D: usize>(
     config: &QuantizerConfig,
     latent: Tensor<B, D>,
@@ -19,7 +16,7 @@ pub(crate) fn threshold<B: Backend, const D: usize>(
     ttq_cubecl::threshold(latent, threshold, axis(config, channel_axis))
 }
 
-/// The ternary weight, in the shape of the latent one.
+/// Computes the ternary weight, in the shape of the latent weight.
 pub(crate) fn ternarize<B: Backend, const D: usize>(
     config: &QuantizerConfig,
     latent: Tensor<B, D>,
@@ -30,7 +27,7 @@ pub(crate) fn ternarize<B: Backend, const D: usize>(
     ttq_cubecl::ternarize(latent, scales, threshold, axis(config, channel_axis))
 }
 
-/// The gradients in closed form.
+/// Computes the gradients in closed form.
 pub(crate) fn gradients<B: Backend, const D: usize>(
     config: &QuantizerConfig,
     grad: Tensor<B, D>,
@@ -39,7 +36,7 @@ pub(crate) fn gradients<B: Backend, const D: usize>(
     channel_axis: usize,
 ) -> TernaryGradients<B, D> {
     let threshold = rule(config, &latent, channel_axis);
-    let gradients = Gradients {
+    let gradients = ttq_cubecl::Gradients {
         scaled_latent: config.latent_gradient == LatentGradient::Scaled,
         exact_sign: config.negative_scale_gradient == NegativeScaleGradient::Exact,
     };
@@ -48,18 +45,18 @@ pub(crate) fn gradients<B: Backend, const D: usize>(
     TernaryGradients { latent, scales }
 }
 
-/// The rule of the threshold; the order of magnitudes is found first.
+/// Converts the threshold rule to that of the kernels. For a target share of zeros it computes the thresholds.
 fn rule<B: Backend, const D: usize>(
     config: &QuantizerConfig,
     latent: &Tensor<B, D>,
     channel_axis: usize,
-) -> Threshold<B> {
+) -> ttq_cubecl::Threshold<B> {
     match config.threshold {
-        ThresholdRule::MaxFraction(t) => Threshold::MaxFraction(t),
-        ThresholdRule::MeanFraction(f) => Threshold::MeanFraction(f),
-        ThresholdRule::Sparsity(share) => {
-            let groups = if config.granularity == Granularity::Channel { latent.dims()[channel_axis] } else { 1 };
-            Threshold::Given(match zeros(share, latent.shape().num_elements() / groups) {
+        Threshold::MaxFraction(t) => ttq_cubecl::Threshold::MaxFraction(t),
+        Threshold::MeanFraction(f) => ttq_cubecl::Threshold::MeanFraction(f),
+        Threshold::Sparsity(share) => {
+            let groups = config.granularity.groups(&latent.dims(), channel_axis);
+            ttq_cubecl::Threshold::Given(match zero_count(share, latent.shape().num_elements() / groups) {
                 0 => Tensor::zeros([groups, 1], (&latent.device(), latent.dtype())),
                 zeros => ttq_cubecl::smallest(latent.clone(), zeros, axis(config, channel_axis)),
             })
@@ -67,6 +64,7 @@ fn rule<B: Backend, const D: usize>(
     }
 }
 
+/// Returns the axis of the groups; `None` if the whole weight is one group.
 fn axis(config: &QuantizerConfig, channel_axis: usize) -> Option<usize> {
     (config.granularity == Granularity::Channel).then_some(channel_axis)
 }

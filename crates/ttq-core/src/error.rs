@@ -1,54 +1,56 @@
-//! What can be wrong with a configuration or a selection.
+//! Errors of configurations and selections.
 
 use std::fmt::Write;
 
-/// A quantizer's configuration that makes no sense.
+/// An invalid configuration of a quantizer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
-    /// The threshold's number lies outside of what its rule allows.
+    /// The number of a threshold rule is out of range.
     #[error("threshold `{rule}:{value}` is out of range: `{rule}` takes {allowed}")]
     Threshold {
-        /// Name of the rule, as written on a command line.
+        /// Name of the rule in its text form: `max`, `mean` or `zeros`.
         rule: &'static str,
-        /// The offending number.
+        /// The number.
         value: f64,
         /// The allowed range in words.
         allowed: &'static str,
     },
-    /// A threshold's text could not be read.
-    #[error("`{text}` is no threshold: write `max:0.05`, `mean:0.7` or `zeros:0.5`")]
+    /// The text form of a threshold cannot be parsed.
+    #[error("`{text}` is not a threshold: write `max:0.05`, `mean:0.7` or `zeros:0.5`")]
     ThresholdText {
-        /// The text as given.
+        /// The text.
         text: String,
     },
 }
 
-/// A selection of layers that cannot be made for a given model.
+/// A selection of weights that is not possible for a model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SelectionError {
-    /// A pattern is no regular expression.
-    #[error("the layer pattern `{pattern}` is no valid regular expression: {reason}")]
+    /// A pattern is not a regular expression.
+    #[error("the layer pattern `{pattern}` is not a valid regular expression: {reason}")]
     Pattern {
-        /// The pattern as given.
+        /// The pattern.
         pattern: String,
-        /// What the parser said.
+        /// The message of the regular expression parser.
         reason: String,
     },
-    /// A pattern matches none of the weights that could become ternary.
+    /// A pattern matches none of the weights that can become ternary.
     #[error("the layer pattern `{pattern}` matches no weight of the model; the candidates are:{}", list(candidates))]
     NoMatch {
-        /// The pattern as given.
+        /// The pattern.
         pattern: String,
-        /// Paths of the weights it could have matched.
+        /// Paths of the weights that can become ternary.
         candidates: Vec<String>,
     },
-    /// Nothing is left to become ternary.
+    /// No weight is selected.
     #[error(
-        "no weight of the model was selected to become ternary; change the selection. What was looked at:{}",
+        "no weight of the model is selected to become ternary: change the selection; the candidates are:{}",
         list(candidates)
     )]
     Empty {
-        /// Paths of the weights that were looked at, each with the reason why it stays in full precision.
+        /// Paths of the weights that can become ternary, each with the reason why it stays in full precision.
         candidates: Vec<String>,
     },
 }

@@ -1,7 +1,7 @@
-//! How many weights share a threshold and a pair of scales.
+//! Which weights share a threshold and a pair of scales.
 //!
-//! Everything in this crate computes on a weight in *group layout*, `[groups, n]`: one row of `n` weights for each pair
-//! of scales. A tensor is one group; per output channel, each channel is one.
+//! All arithmetic of this crate runs on weights in *group layout*, `[groups, n]`: one row of `n` weights for each pair
+//! of scales. The whole tensor is one group, or each output channel is one.
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -9,16 +9,20 @@ use serde::{Deserialize, Serialize};
 /// The set of weights that share a threshold and a pair of scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Granularity {
     /// One threshold and one pair of scales for the whole weight (the paper).
     #[default]
     Tensor,
-    /// One threshold and one pair of scales per output channel.
+    /// One threshold and one pair of scales for each output channel.
     Channel,
 }
 
 impl Granularity {
-    /// Number of groups of a weight with these dimensions, whose output channels lie along `channel_axis`.
+    /// Returns the number of groups of a weight of shape `dims` with its output channels along `channel_axis`.
+    ///
+    /// # Panics
+    /// For [`Granularity::Channel`], panics if `channel_axis` is not less than the number of dimensions.
     pub fn groups(self, dims: &[usize], channel_axis: usize) -> usize {
         match self {
             Self::Tensor => 1,
@@ -26,8 +30,12 @@ impl Granularity {
         }
     }
 
-    /// The weight as `[groups, n]`.
-    pub(crate) fn split<B: Backend, const D: usize>(self, weight: Tensor<B, D>, channel_axis: usize) -> Tensor<B, 2> {
+    /// Converts a weight to group layout, `[groups, n]`.
+    pub(crate) fn to_groups<B: Backend, const D: usize>(
+        self,
+        weight: Tensor<B, D>,
+        channel_axis: usize,
+    ) -> Tensor<B, 2> {
         let dims = weight.dims();
         let groups = self.groups(&dims, channel_axis);
         let n = dims.iter().product::<usize>() / groups.max(1);
@@ -37,8 +45,8 @@ impl Granularity {
         }
     }
 
-    /// The inverse of [`Granularity::split`] for a weight of dimensions `dims`.
-    pub(crate) fn join<B: Backend, const D: usize>(
+    /// Converts a weight in group layout back to the shape `dims`: the inverse of [`Granularity::to_groups`].
+    pub(crate) fn ungroup<B: Backend, const D: usize>(
         self,
         groups: Tensor<B, 2>,
         dims: [usize; D],

@@ -1,4 +1,4 @@
-//! Leaves of the autodiff graph in the place of parameters.
+//! Leaves of the autodiff graph that replace parameters.
 
 use burn::module::ParamId;
 use burn::prelude::*;
@@ -6,8 +6,9 @@ use burn::tensor::backend::AutodiffBackend;
 #[cfg(feature = "distributed")]
 use burn::tensor::backend::distributed::DistributedParamId;
 
-/// `value` as a leaf in the place of `parameter`. Where gradients of that are summed over devices within the backward pass, those of the leaf
-/// are: Burn goes by a mark on the tensor, and a new tensor has none.
+/// Creates a leaf of the autodiff graph with the given value, to replace `parameter`.
+///
+/// If the parameter takes part in all-reduce, so does the leaf: Burn marks such tensors, and a new tensor has no mark.
 pub(crate) fn leaf<B: AutodiffBackend, const D: usize>(
     value: Tensor<B::InnerBackend, D>,
     tracked: bool,

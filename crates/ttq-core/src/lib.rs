@@ -1,20 +1,25 @@
 //! Trained ternary quantization (TTQ) for the [Burn](https://burn.dev) deep-learning framework.
 //!
-//! Every weight of a chosen layer becomes one of three values, `-W_n`, `0` or `+W_p`. The two scales are learned, one
-//! pair per layer (or per output channel), and a full-precision *latent* copy of the weights stands behind them while
-//! the network trains (Zhu, Han, Mao, Dally, "Trained Ternary Quantization", ICLR 2017, arXiv 1612.01064).
+//! Every weight of a selected layer takes one of three values, `-W_n`, `0` or `+W_p`. The two scales are learned, one
+//! pair per layer or per output channel. During training the optimizer updates full-precision *latent* weights, from
+//! which the ternary weights are computed (Zhu, Han, Mao, Dally, "Trained Ternary Quantization", ICLR 2017,
+//! arXiv 1612.01064).
 //!
-//! - [`TernaryQuantizer`] is the arithmetic: threshold, codes, scales, forward and backward, made of ordinary tensor
-//!   operations and therefore at home on every Burn backend. With the features `cuda` and `wgpu` it is kernels that compute
-//!   forward and backward where tensors lie on such a device.
-//! - [`Ternary`] wraps any Burn module without changing it, chooses which weights become ternary and holds the scales.
-//! - [`TernaryStats`] says what came out: sparsity, scales, entropy and bytes of each layer.
+//! - [`TernaryQuantizer`] computes threshold, codes, scales, the forward function and its gradients. It uses ordinary
+//!   tensor operations, so it runs on every Burn backend. With the features `cuda` and `wgpu` it uses GPU kernels for
+//!   tensors on such devices.
+//! - [`Ternary`] wraps any Burn module without changing its code, selects the weights that become ternary and holds
+//!   their scales.
+//! - [`TernaryStats`] reports sparsity, scales, entropy and size of each layer.
+//! - [`packed`] stores ternary weights with 2 bits each, in files and in layers for inference.
+//!
+//! [`prelude`] imports the items that most programs use.
 //!
 //! ```
 //! use burn::backend::Flex;
 //! use burn::nn::{Linear, LinearConfig};
 //! use burn::prelude::*;
-//! use ttq_core::{Ternary, TernaryConfig};
+//! use ttq_core::prelude::*;
 //!
 //! #[derive(Module, Debug)]
 //! struct Mlp<B: Backend> {
@@ -29,9 +34,17 @@
 //! };
 //! let ternary = Ternary::new(model, &TernaryConfig::default()).unwrap();
 //! println!("{}", ternary.selection()); // `hidden.weight` is ternary, `classes.weight` stays in full precision
-//! let plain: Mlp<Flex> = ternary.materialize(); // the same type, its chosen weights take three values
+//! let plain: Mlp<Flex> = ternary.materialize(); // the same type; its selected weights take three values
 //! assert_eq!(plain.hidden.weight.dims(), [64, 32]);
 //! ```
+//!
+//! # Features
+//!
+//! | feature | effect |
+//! |---|---|
+//! | `flex` (default) | packed layers compute on packed weights if tensors are those of Burn's Flex backend |
+//! | `cuda`, `wgpu` | quantizer and packed layers use GPU kernels for tensors of Burn's CUDA or wgpu backend |
+//! | `distributed` | ternary weights take part in Burn's distributed strategy |
 
 #[cfg(feature = "cubecl")]
 mod device;
@@ -54,3 +67,15 @@ pub use selection::{Choice, KeepReason, LayerKind, Selection, SelectionConfig};
 pub use stats::{LayerStats, LayerValues, TernaryStats, Warning};
 pub use ternary::{Ternary, TernaryConfig, TernaryError};
 pub use threshold::Threshold;
+
+/// The items that most programs use: `use ttq_core::prelude::*;`.
+///
+/// They are the wrapper, the quantizer, their configurations, and the layers that a network needs to be generic over to
+/// run on packed weights. No name is in Burn's prelude, so both can be imported.
+pub mod prelude {
+    pub use crate::packed::{Convolution, LinearLayer, PackedConv2d, PackedLinear};
+    pub use crate::{
+        Granularity, InitialScales, QuantizerConfig, ScaleRule, Selection, SelectionConfig, Ternary, TernaryConfig,
+        TernaryQuantizer, TernaryStats, Threshold,
+    };
+}

@@ -1,9 +1,9 @@
-//! The two values besides zero: W_p and W_n.
+//! The scales W_p and W_n: the magnitudes of the two nonzero values.
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Learned scales are kept at or above this value, so that they never cross zero.
+/// Lower bound of the scales. Learned scales are clamped to it, so that they never cross zero.
 pub const SCALE_FLOOR: f64 = 1e-6;
 
 /// Rule for the scales W_p and W_n of a group with codes `c` and weights `w`.
@@ -15,54 +15,57 @@ pub const SCALE_FLOOR: f64 = 1e-6;
 /// | [`SharedMean`](Self::SharedMean) | mean of `|w|` where `c ≠ 0` | the same | TWN (arXiv 1605.04711) |
 /// | [`OverallMean`](Self::OverallMean) | mean of all `|w|` | the same | BitNet b1.58 (arXiv 2402.17764) |
 ///
-/// All but the first are computed anew from the latent weights in every forward pass and are constants in the
-/// backward pass.
+/// All rules except [`Learned`](Self::Learned) compute the scales from the latent weights in every forward pass. These
+/// scales are constants in the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ScaleRule {
     /// Two parameters, trained by gradient descent.
     #[default]
     Learned,
-    /// The mean magnitude of each side.
+    /// Two scales: the mean magnitude of the weights with code +1 and of those with code -1.
     SideMeans,
-    /// One mean magnitude of all weights that are not zero.
+    /// One scale: the mean magnitude of all weights with a nonzero code.
     SharedMean,
-    /// One mean magnitude of all weights, zeros included.
+    /// One scale: the mean magnitude of all weights, including those with code 0.
     OverallMean,
 }
 
-/// Where learned scales start.
+/// Initial values of learned scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum InitialScales {
-    /// The mean magnitude of each side: the least-squares fit to the latent weights. The right start from a trained
-    /// network, whose activations it keeps in range.
+    /// The mean magnitude of the weights with code +1 and of those with code -1: the least-squares fit to the latent
+    /// weights. Use it to start from a trained network, because it keeps the activations in range.
     #[default]
     LeastSquares,
-    /// 1 and 1, as in the paper and its PyTorch port. Needs batch normalization behind the layer.
+    /// 1 and 1, as in the paper and its PyTorch port. Requires batch normalization after the layer.
     Ones,
 }
 
 impl InitialScales {
-    pub(crate) fn of_groups<B: Backend>(self, latent: Tensor<B, 2>, codes: Sides<B>) -> Tensor<B, 2> {
+    /// Computes the initial scales of each group, `[groups, 2]`, from a latent weight `[groups, n]`.
+    pub(crate) fn of_groups<B: Backend>(self, latent: Tensor<B, 2>, masks: CodeMasks<B>) -> Tensor<B, 2> {
         match self {
-            Self::LeastSquares => ScaleRule::SideMeans.of_groups(latent, codes),
+            Self::LeastSquares => ScaleRule::SideMeans.of_groups(latent, masks),
             Self::Ones => Tensor::ones([latent.dims()[0], 2], &latent.device()),
         }
     }
 }
 
-/// The two sides of the codes as 0/1 masks, each `[groups, n]`.
+/// The nonzero codes as two masks of zeros and ones, each `[groups, n]`.
 #[derive(Clone)]
-pub(crate) struct Sides<B: Backend> {
+pub(crate) struct CodeMasks<B: Backend> {
     /// 1 where the code is +1.
     pub(crate) positive: Tensor<B, 2>,
     /// 1 where the code is -1.
     pub(crate) negative: Tensor<B, 2>,
 }
 
-impl<B: Backend> Sides<B> {
-    /// `w > Δ` and `w < -Δ`; a weight exactly at ±Δ is on neither side.
+impl<B: Backend> CodeMasks<B> {
+    /// Computes the masks `w > Δ` and `w < -Δ`. A weight of exactly ±Δ is in neither.
     pub(crate) fn new(latent: Tensor<B, 2>, threshold: Tensor<B, 2>) -> Self {
         let threshold = threshold.expand(latent.dims());
         Self {
@@ -71,39 +74,40 @@ impl<B: Backend> Sides<B> {
         }
     }
 
-    /// `+1`, `0`, `-1`.
+    /// Returns the codes +1, 0 and -1.
     pub(crate) fn codes(self) -> Tensor<B, 2> {
         self.positive - self.negative
     }
 
-    /// `W_p` on the positive side, `-W_n` on the negative one, `0` between. Scales are `[groups, 2]`.
+    /// Returns `W_p` where the code is +1, `-W_n` where it is -1, and `0` elsewhere. `w_pos` and `w_neg` are
+    /// `[groups, 1]`.
     pub(crate) fn scaled(self, w_pos: Tensor<B, 2>, w_neg: Tensor<B, 2>) -> Tensor<B, 2> {
         self.positive * w_pos - self.negative * w_neg
     }
 }
 
 impl ScaleRule {
-    /// The scales of each group by a rule that computes them; for [`ScaleRule::Learned`] the values they start from.
+    /// Computes the scales of each group. [`ScaleRule::Learned`] computes the same as [`ScaleRule::SideMeans`].
     ///
-    /// A side without weights takes the mean of the other, a group without any the mean of all magnitudes, and nothing
-    /// falls below [`SCALE_FLOOR`].
+    /// If no weight has the code +1, W_p takes the value of W_n, and vice versa. If all codes are 0, both are the mean
+    /// of all magnitudes. No scale is below [`SCALE_FLOOR`].
     ///
     /// # Shapes
     /// - latent: `[groups, n]`
     /// - output: `[groups, 2]`, W_p then W_n
-    pub(crate) fn of_groups<B: Backend>(self, latent: Tensor<B, 2>, sides: Sides<B>) -> Tensor<B, 2> {
+    pub(crate) fn of_groups<B: Backend>(self, latent: Tensor<B, 2>, masks: CodeMasks<B>) -> Tensor<B, 2> {
         let magnitudes = latent.abs();
         let overall = magnitudes.clone().mean_dim(1);
         let shared = || {
-            let kept = sides.positive.clone() + sides.negative.clone();
-            mean_where(magnitudes.clone(), kept, overall.clone())
+            let nonzero = masks.positive.clone() + masks.negative.clone();
+            mean_where(magnitudes.clone(), nonzero, overall.clone())
         };
         let (w_pos, w_neg) = match self {
             Self::Learned | Self::SideMeans => {
                 let fallback = shared();
                 (
-                    mean_where(magnitudes.clone(), sides.positive.clone(), fallback.clone()),
-                    mean_where(magnitudes.clone(), sides.negative.clone(), fallback),
+                    mean_where(magnitudes.clone(), masks.positive.clone(), fallback.clone()),
+                    mean_where(magnitudes.clone(), masks.negative.clone(), fallback),
                 )
             }
             Self::SharedMean => {
@@ -116,7 +120,8 @@ impl ScaleRule {
     }
 }
 
-/// Mean of each row over the places where `mask` is 1, or `fallback` where there is none. `[groups, 1]`.
+/// Computes the mean of each row over the elements where `mask` is 1, `[groups, 1]`. Rows without such an element take
+/// their value from `fallback`.
 fn mean_where<B: Backend>(values: Tensor<B, 2>, mask: Tensor<B, 2>, fallback: Tensor<B, 2>) -> Tensor<B, 2> {
     let count = mask.clone().sum_dim(1);
     let none = count.clone().equal_elem(0.0);

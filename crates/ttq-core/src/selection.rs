@@ -1,7 +1,8 @@
-//! Which weights of a module become ternary.
+//! Selection of the weights of a module that become ternary.
 
 use std::fmt;
 
+use burn::config::Config;
 use burn::module::{ModuleVisitor, Param};
 use burn::prelude::*;
 use regex::Regex;
@@ -9,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::SelectionError;
 
-/// A kind of layer whose weight can become ternary, known by the type of the Burn module that holds it.
+/// Kind of a layer whose weight can become ternary, recognized by the type of the Burn module that holds the weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum LayerKind {
     /// `burn::nn::Linear`, weight `[in, out]`.
     Linear,
@@ -24,7 +26,7 @@ pub enum LayerKind {
 }
 
 impl LayerKind {
-    /// The kind behind a container type as Burn's visitors name it, e.g. `Struct:Conv2d`.
+    /// Returns the kind for a container type as Burn's visitors name it, e.g. `Struct:Conv2d`.
     fn of_container(container: &str) -> Option<Self> {
         match container {
             "Struct:Linear" => Some(Self::Linear),
@@ -35,7 +37,7 @@ impl LayerKind {
         }
     }
 
-    /// The dimension of the weight along which its output channels lie.
+    /// Returns the dimension of the weight that holds the output channels: 1 for linear layers, 0 for convolutions.
     pub fn channel_axis(self) -> usize {
         match self {
             Self::Linear => 1,
@@ -59,23 +61,30 @@ impl fmt::Display for LayerKind {
     }
 }
 
-/// What to choose. The default is the paper's choice: every convolution and linear layer except the first convolution
-/// and the last linear layer.
+/// Configuration of a [`Selection`].
+///
+/// The default is the paper's choice: every convolution and linear layer except the first convolution and the last
+/// linear layer.
+///
+/// The configuration implements Burn's [`Config`]: `save`, `load` and `load_binary` use JSON. A missing field takes its
+/// default, and an unknown field is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SelectionConfig {
-    /// Kinds of layers to look at.
+    /// Kinds of layers whose weights can become ternary. Default: all four.
     pub kinds: Vec<LayerKind>,
-    /// Regular expressions on parameter paths such as `blocks.0.conv1.weight`; a weight must match one of them. Empty:
-    /// every weight does.
+    /// Regular expressions for parameter paths such as `blocks.0.conv1.weight`. A weight must match at least one of
+    /// them. If the list is empty, every weight matches. Default: empty.
     pub include: Vec<String>,
-    /// Regular expressions on parameter paths; a weight that matches one stays in full precision.
+    /// Regular expressions for parameter paths. A weight that matches one of them stays in full precision. Default:
+    /// empty.
     pub exclude: Vec<String>,
-    /// Keep the first convolution in full precision: the first that the module declares, whatever its name. It sees the
-    /// raw input, has few weights and costs most accuracy.
+    /// Whether the first convolution stays in full precision: the first in the order in which the module declares its
+    /// fields, whatever its name. It reads the raw input, has few weights, and its quantization costs most accuracy.
+    /// Default: `true`.
     pub keep_first_convolution: bool,
-    /// Keep the last linear layer in full precision: the last that the module declares, whatever its name. It makes the
-    /// logits.
+    /// Whether the last linear layer stays in full precision: the last in the order in which the module declares its
+    /// fields, whatever its name. It computes the logits. Default: `true`.
     pub keep_last_linear: bool,
 }
 
@@ -91,15 +100,62 @@ impl Default for SelectionConfig {
     }
 }
 
-/// Why a weight stays in full precision.
+impl Config for SelectionConfig {}
+
+impl SelectionConfig {
+    /// Creates a configuration with the default of every field.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the kinds of layers whose weights can become ternary.
+    #[must_use]
+    pub fn with_kinds(mut self, kinds: Vec<LayerKind>) -> Self {
+        self.kinds = kinds;
+        self
+    }
+
+    /// Sets the regular expressions of which a weight's path must match at least one. If the list is empty, every
+    /// weight matches.
+    #[must_use]
+    pub fn with_include(mut self, include: Vec<String>) -> Self {
+        self.include = include;
+        self
+    }
+
+    /// Sets the regular expressions for the paths of weights that stay in full precision.
+    #[must_use]
+    pub fn with_exclude(mut self, exclude: Vec<String>) -> Self {
+        self.exclude = exclude;
+        self
+    }
+
+    /// Sets whether the first convolution stays in full precision.
+    #[must_use]
+    pub fn with_keep_first_convolution(mut self, keep_first_convolution: bool) -> Self {
+        self.keep_first_convolution = keep_first_convolution;
+        self
+    }
+
+    /// Sets whether the last linear layer stays in full precision.
+    #[must_use]
+    pub fn with_keep_last_linear(mut self, keep_last_linear: bool) -> Self {
+        self.keep_last_linear = keep_last_linear;
+        self
+    }
+}
+
+/// Reason why a weight stays in full precision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum KeepReason {
-    /// Its layer's kind is not among [`SelectionConfig::kinds`].
+    /// The kind of its layer is not in [`SelectionConfig::kinds`].
     Kind,
-    /// The first convolution of the module.
+    /// The layer is the first convolution of the module.
     FirstConvolution,
-    /// The last linear layer of the module.
+    /// The layer is the last linear layer of the module.
     LastLinear,
     /// No pattern of [`SelectionConfig::include`] matches.
     NotIncluded,
@@ -119,34 +175,36 @@ impl fmt::Display for KeepReason {
     }
 }
 
-/// A weight that was looked at, and what was decided.
+/// A weight that can become ternary, and whether it does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Choice {
     /// Path of the parameter in the module, e.g. `blocks.0.conv1.weight`.
     pub path: String,
-    /// Kind of the layer that holds it.
+    /// Kind of the layer that holds the weight.
     pub kind: LayerKind,
     /// Shape of the weight.
     pub shape: Vec<usize>,
-    /// `None` for a ternary weight, else why it stays in full precision.
+    /// `None` for a ternary weight, otherwise the reason why it stays in full precision.
     pub kept: Option<KeepReason>,
 }
 
 impl Choice {
-    /// Number of weights.
+    /// Returns the number of elements of the weight.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Whether the weight has no element.
+    /// Returns whether the weight has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Every weight that could become ternary, in the order in which the module declares them, with the decision on each.
+/// All weights of a module that can become ternary, in the order in which the module declares them, each with the
+/// decision whether it does.
 ///
-/// Its `Display` is a table.
+/// `Display` prints a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     choices: Vec<Choice>,
@@ -154,16 +212,17 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Looks at `module` and decides.
+    /// Selects the weights of `module` that become ternary. Does not change the module.
     ///
     /// # Errors
-    /// [`SelectionError`] where a pattern is no regular expression or matches nothing, and where nothing is selected.
+    /// Returns [`SelectionError`] if a pattern is not a regular expression or matches no weight, or if no weight is
+    /// selected.
     pub fn of<B: Backend, M: Module<B>>(module: &M, config: &SelectionConfig) -> Result<Self, SelectionError> {
         let mut candidates = Candidates::default();
         module.visit(&mut candidates);
         let mut choices = candidates.choices;
-        let include = compile(&config.include, &choices)?;
-        let exclude = compile(&config.exclude, &choices)?;
+        let include = compile_patterns(&config.include, &choices)?;
+        let exclude = compile_patterns(&config.exclude, &choices)?;
         let first_convolution = choices.iter().position(|c| c.kind.is_convolution());
         let last_linear = choices.iter().rposition(|c| c.kind == LayerKind::Linear);
         for (index, choice) in choices.iter_mut().enumerate() {
@@ -190,22 +249,24 @@ impl Selection {
         Ok(Self { choices, other_parameters: candidates.other_parameters })
     }
 
-    /// Every weight looked at.
+    /// Returns all weights that can become ternary, in the order of the module.
     pub fn choices(&self) -> &[Choice] {
         &self.choices
     }
 
-    /// The weights that become ternary.
+    /// Returns the weights that become ternary, in the order of the module.
     pub fn ternary(&self) -> impl Iterator<Item = &Choice> {
         self.choices.iter().filter(|choice| choice.kept.is_none())
     }
 
-    /// Number of float parameters that were not looked at: biases, normalization, running state and the like.
+    /// Returns the number of float parameters that cannot become ternary: biases, normalization, running statistics and
+    /// the like.
     pub fn other_parameters(&self) -> usize {
         self.other_parameters
     }
 
-    /// Number of float parameters in full precision, those not looked at included.
+    /// Returns the number of float parameters in full precision: the weights that are kept and
+    /// [`other_parameters`](Self::other_parameters).
     pub fn full_precision_parameters(&self) -> usize {
         let kept: usize = self.choices.iter().filter(|choice| choice.kept.is_some()).map(Choice::len).sum();
         kept + self.other_parameters
@@ -236,7 +297,8 @@ impl fmt::Display for Selection {
     }
 }
 
-fn compile(patterns: &[String], choices: &[Choice]) -> Result<Vec<Regex>, SelectionError> {
+/// Compiles the patterns. Each must match at least one of the choices.
+fn compile_patterns(patterns: &[String], choices: &[Choice]) -> Result<Vec<Regex>, SelectionError> {
     patterns
         .iter()
         .map(|pattern| {
@@ -251,68 +313,78 @@ fn compile(patterns: &[String], choices: &[Choice]) -> Result<Vec<Regex>, Select
         .collect()
 }
 
-/// Follows the path and the container types while Burn walks through a module.
+/// The current path and container types while Burn visits or maps a module.
 #[derive(Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct ModulePath {
     names: Vec<String>,
     containers: Vec<String>,
 }
 
-impl Place {
+impl ModulePath {
+    /// Appends a name; call it from `enter_module`.
     pub(crate) fn enter(&mut self, name: &str, container: &str) {
         self.names.push(name.into());
         self.containers.push(container.into());
     }
 
+    /// Removes the last name; call it from `exit_module`.
     pub(crate) fn exit(&mut self) {
         self.names.pop();
         self.containers.pop();
     }
 
-    pub(crate) fn path(&self) -> String {
+    /// Returns the path with its names joined by dots.
+    pub(crate) fn joined(&self) -> String {
         self.names.join(".")
     }
 
-    /// The path of the module that this is in.
+    /// Returns the path of the enclosing module.
     pub(crate) fn parent(&self) -> String {
         self.names[..self.names.len().saturating_sub(1)].join(".")
     }
 
-    /// Where this is one of these parameters of such a container: the container's path and the parameter.
-    pub(crate) fn part_of(&self, container: &str, parts: &[&'static str]) -> Option<(String, &'static str)> {
-        let name = self.names.last().filter(|_| self.containers.last().is_some_and(|last| last == container))?;
-        let part = parts.iter().find(|part| *part == name)?;
-        Some((self.parent(), part))
+    /// Returns the type of the module that holds the current parameter, as Burn names it, e.g. `Struct:Linear`.
+    pub(crate) fn container(&self) -> Option<&str> {
+        self.containers.last().map(String::as_str)
     }
 
-    /// The layer kind, if this is the place of a layer's weight.
-    fn weight_of(&self) -> Option<LayerKind> {
-        let container = self.containers.last()?;
+    /// Returns the path of the enclosing module and the parameter's name, if that module is of type `container` and the
+    /// name is one of `names`.
+    pub(crate) fn parameter_of(&self, container: &str, names: &[&'static str]) -> Option<(String, &'static str)> {
+        let current = self.names.last().filter(|_| self.container() == Some(container))?;
+        let name = names.iter().find(|name| *name == current)?;
+        Some((self.parent(), name))
+    }
+
+    /// Returns the kind of the layer, if the current parameter is the weight of one.
+    fn layer_kind(&self) -> Option<LayerKind> {
+        let container = self.container()?;
         (self.names.last()? == "weight").then(|| LayerKind::of_container(container)).flatten()
     }
 }
 
+/// Collects the weights that can become ternary and counts the other parameters.
 #[derive(Default)]
 struct Candidates {
-    place: Place,
+    path: ModulePath,
     choices: Vec<Choice>,
     other_parameters: usize,
 }
 
 impl<B: Backend> ModuleVisitor<B> for Candidates {
     fn enter_module(&mut self, name: &str, container: &str) {
-        self.place.enter(name, container);
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.place.exit();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let shape = param.lazy_shape();
-        match self.place.weight_of() {
+        match self.path.layer_kind() {
             Some(kind) if shape.num_elements() > 0 => {
-                self.choices.push(Choice { path: self.place.path(), kind, shape: shape.to_vec(), kept: None })
+                self.choices.push(Choice { path: self.path.joined(), kind, shape: shape.to_vec(), kept: None })
             }
             _ => self.other_parameters += shape.num_elements(),
         }

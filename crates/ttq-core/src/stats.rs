@@ -1,4 +1,4 @@
-//! What a ternary network consists of: numbers for each layer, and a table.
+//! Statistics of ternary weights, for each layer and as a table.
 
 use std::fmt;
 
@@ -6,15 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Choice, SCALE_FLOOR};
 
-/// Something about a layer that a user should look at.
+/// A property of a ternary weight that indicates a problem in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Warning {
-    /// Every weight is zero: the layer passes nothing on.
+    /// Every weight is zero, so the output of the layer does not depend on its input.
     AllZero,
-    /// No weight is +1, or none is -1.
+    /// No weight has the code +1, or none has the code -1.
     OneSided,
-    /// A scale that is in use lies at [`SCALE_FLOOR`]: training drove it to zero.
+    /// A scale that some weight uses is at [`SCALE_FLOOR`], because training drove it to zero.
     ScaleAtFloor,
 }
 
@@ -28,52 +29,54 @@ impl fmt::Display for Warning {
     }
 }
 
-/// The numbers of one ternary weight, read from the device.
+/// Latent values, thresholds, codes and scales of one ternary weight, in host memory.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct LayerValues {
-    /// Which weight it is.
+    /// Path, layer kind and shape of the weight.
     pub choice: Choice,
-    /// The latent weights in row-major order.
+    /// The latent values in row-major order.
     pub latent: Vec<f32>,
-    /// Δ of each group.
+    /// The threshold Δ of each group.
     pub thresholds: Vec<f32>,
-    /// The codes, -1, 0 and +1, in row-major order.
+    /// The codes -1, 0 and +1 in row-major order.
     pub codes: Vec<i8>,
-    /// W_p and W_n of each group, flattened `[groups, 2]`.
+    /// W_p and W_n of each group: `[groups, 2]` in row-major order.
     pub scales: Vec<f32>,
 }
 
 /// Statistics of one ternary weight.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LayerStats {
-    /// Path of the parameter in the module.
+    /// Path of the parameter in the module, e.g. `blocks.0.conv1.weight`.
     pub path: String,
     /// Shape of the weight.
     pub shape: Vec<usize>,
-    /// Number of weights.
+    /// Number of elements.
     pub weights: usize,
-    /// Share of weights that are 0, between 0 and 1.
+    /// Share of elements with code 0, from 0 to 1.
     pub sparsity: f64,
-    /// Share of weights that are +W_p.
+    /// Share of elements with code +1, from 0 to 1.
     pub positive: f64,
-    /// Share of weights that are -W_n.
+    /// Share of elements with code -1, from 0 to 1.
     pub negative: f64,
-    /// W_p, the mean over output channels where there is one for each.
+    /// Mean of W_p over the groups.
     pub w_pos: f64,
-    /// W_n, the mean over output channels where there is one for each.
+    /// Mean of W_n over the groups.
     pub w_neg: f64,
-    /// Entropy of the three codes in bits a weight, at most log2 3 = 1.585: `-Σ p log2 p`.
+    /// Entropy of the codes in bits per element, `-Σ p log2 p` over their three shares; at most log2 3 = 1.585.
     pub entropy_bits: f64,
-    /// Bytes at 2 bits a weight, with the scales in float32.
+    /// Size in bytes with 2 bits per element and the scales in float32.
     pub packed_bytes: usize,
-    /// Bytes in float32.
+    /// Size in bytes in float32.
     pub float_bytes: usize,
-    /// What deserves a look.
+    /// Indications of problems in training.
     pub warnings: Vec<Warning>,
 }
 
 impl LayerStats {
-    /// From the codes and the scales of a weight.
+    /// Computes the statistics from the codes and scales of a weight.
     pub(crate) fn new(LayerValues { choice, codes, scales, .. }: &LayerValues) -> Self {
         let weights = codes.len();
         let share = |count: usize| count as f64 / weights as f64;
@@ -112,18 +115,19 @@ impl LayerStats {
     }
 }
 
-/// Entropy of a distribution in bits.
+/// Computes the entropy of a distribution in bits.
 fn entropy(shares: &[f64]) -> f64 {
     let bits: f64 = shares.iter().filter(|p| **p > 0.0).map(|p| -p * p.log2()).sum();
     bits.max(0.0)
 }
 
-/// Statistics of every ternary weight of a module. Its `Display` is a table.
+/// Statistics of the ternary weights of a module. `Display` prints a table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct TernaryStats {
-    /// One entry for each ternary weight, in the order of the module.
+    /// Statistics of each ternary weight, in the order of the module.
     pub layers: Vec<LayerStats>,
-    /// Number of parameters that stay in full precision.
+    /// Number of float parameters in full precision, without the scales.
     pub full_precision_parameters: usize,
 }
 
@@ -132,36 +136,38 @@ impl TernaryStats {
         Self { layers, full_precision_parameters }
     }
 
-    /// Number of ternary weights.
+    /// Returns the number of elements of all ternary weights.
     pub fn weights(&self) -> usize {
         self.layers.iter().map(|layer| layer.weights).sum()
     }
 
-    /// Share of zeros among the ternary weights, between 0 and 1.
+    /// Returns the sparsity: the share of zeros among the elements of all ternary weights, from 0 to 1.
     pub fn sparsity(&self) -> f64 {
         self.weighted(|layer| layer.sparsity)
     }
 
-    /// Mean entropy of the codes in bits a weight.
+    /// Returns the mean entropy of the codes in bits per element.
     pub fn entropy_bits(&self) -> f64 {
         self.weighted(|layer| layer.entropy_bits)
     }
 
-    /// Bytes of the whole module in float32.
+    /// Returns the size of the whole module in bytes in float32.
     pub fn float_bytes(&self) -> usize {
         4 * (self.weights() + self.full_precision_parameters)
     }
 
-    /// Bytes of the whole module with ternary weights at 2 bits and everything else, scales included, in float32.
+    /// Returns the size of the whole module in bytes with 2 bits per ternary element and all other parameters and the
+    /// scales in float32.
     pub fn packed_bytes(&self) -> usize {
         self.layers.iter().map(|layer| layer.packed_bytes).sum::<usize>() + 4 * self.full_precision_parameters
     }
 
-    /// Layers that deserve a look, with the reason.
+    /// Returns the path and the warning for every warning of every layer.
     pub fn warnings(&self) -> impl Iterator<Item = (&str, Warning)> {
         self.layers.iter().flat_map(|layer| layer.warnings.iter().map(|warning| (layer.path.as_str(), *warning)))
     }
 
+    /// Returns the mean of a value over the layers, weighted by their number of elements.
     fn weighted(&self, value: impl Fn(&LayerStats) -> f64) -> f64 {
         let sum: f64 = self.layers.iter().map(|layer| value(layer) * layer.weights as f64).sum();
         sum / self.weights().max(1) as f64

@@ -1,7 +1,8 @@
-//! Any Burn module with ternary weights.
+//! The module wrapper [`Ternary`].
 
 use std::sync::Arc;
 
+use burn::config::Config;
 use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
@@ -9,46 +10,83 @@ use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::leaf::leaf;
-use crate::selection::Place;
+use crate::selection::ModulePath;
 use crate::{
     Choice, ConfigError, LayerStats, LayerValues, QuantizerConfig, SCALE_FLOOR, ScaleRule, Selection, SelectionConfig,
     SelectionError, TernaryQuantizer, TernaryStats,
 };
 
-/// Configuration of [`Ternary`]: how weights become ternary, and which.
+/// Configuration of [`Ternary`].
+///
+/// The configuration implements Burn's [`Config`]: `save`, `load` and `load_binary` use JSON. A missing field takes its
+/// default, and an unknown field is an error.
+///
+/// ```
+/// use burn::config::Config;
+/// use ttq_core::{SelectionConfig, TernaryConfig};
+///
+/// let config = TernaryConfig::load_binary(br#"{"selection": {"exclude": ["^stem"]}}"#).unwrap();
+/// let selection = SelectionConfig::new().with_exclude(vec!["^stem".into()]);
+/// assert_eq!(config, TernaryConfig::new().with_selection(selection));
+/// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TernaryConfig {
-    /// How.
+    /// How weights become ternary. Default: [`QuantizerConfig::ttq`].
     pub quantizer: QuantizerConfig,
-    /// Which.
+    /// Which weights become ternary. Default: all but those of the first convolution and the last linear layer.
     pub selection: SelectionConfig,
 }
 
-/// What can go wrong when a module is wrapped.
+impl Config for TernaryConfig {}
+
+impl TernaryConfig {
+    /// Creates a configuration with the default of every field.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how weights become ternary.
+    #[must_use]
+    pub fn with_quantizer(mut self, quantizer: QuantizerConfig) -> Self {
+        self.quantizer = quantizer;
+        self
+    }
+
+    /// Sets which weights become ternary.
+    #[must_use]
+    pub fn with_selection(mut self, selection: SelectionConfig) -> Self {
+        self.selection = selection;
+        self
+    }
+}
+
+/// An error of [`Ternary::new`].
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TernaryError {
-    /// The quantizer's configuration.
+    /// The configuration of the quantizer is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The selection of weights.
+    /// The selection of weights is not possible for this module.
     #[error(transparent)]
     Selection(#[from] SelectionError),
 }
 
-/// A module `M`, unchanged, whose chosen weights are latent weights of ternary ones, together with their learned scales.
+/// A module `M` whose selected weights are the float weights behind ternary ones, together with their learned scales.
 ///
-/// The wrapper is itself a Burn module: it trains, saves, loads and moves between devices like any other. What computes
-/// is one of its views, which are modules of the user's own type:
+/// The wrapper is a Burn module: it can be trained, saved, loaded and moved between devices like any other. It has no
+/// forward pass of its own. Its views are modules of type `M`, which compute with ternary weights:
 ///
-/// | view | chosen weights are | for |
+/// | view | selected weights | purpose |
 /// |---|---|---|
-/// | [`view`](Self::view) | ternary, differentiable back to latents and scales | a training loop of one's own, evaluation |
-/// | [`leaf_view`](Self::leaf_view) | ternary leaves; [`pull_back`](Self::pull_back) carries their gradients to latents and scales | training without a graph through the quantizer |
+/// | [`view`](Self::view) | ternary, differentiable in latents and scales | custom training loops, evaluation |
+/// | [`leaf_view`](Self::leaf_view) | ternary leaves; [`pull_back`](Self::pull_back) computes the gradients of latents and scales | training without a graph through the quantizer |
 /// | [`materialize`](Self::materialize) | ternary constants | deployment |
 ///
-/// Batch normalization's running state is shared between the wrapper and its views, so a view's forward pass in training
-/// updates the wrapper's.
+/// The wrapper and its views share the running statistics of batch normalization: a view's forward pass in training
+/// updates those of the wrapper.
 #[derive(Module, Debug)]
 pub struct Ternary<B: Backend, M: Module<B>> {
     model: M,
@@ -57,22 +95,23 @@ pub struct Ternary<B: Backend, M: Module<B>> {
     plan: Arc<Plan>,
 }
 
-/// What does not change while a module trains.
+/// Configuration and selection, which do not change during training.
 #[derive(Debug)]
 struct Plan {
     config: TernaryConfig,
     selection: Selection,
+    /// The selected layers, in the order of the module.
     layers: Vec<Choice>,
 }
 
 impl<B: Backend, M: Module<B>> Ternary<B, M> {
-    /// Wraps `model`: chooses weights and initializes their scales from them.
+    /// Wraps `model`: selects its weights and initializes their scales from them.
     ///
-    /// Every parameter is initialized by this (Burn's are lazy, and clones of an uninitialized one would each draw
-    /// other values).
+    /// This initializes every parameter of the model. (Burn's parameters are lazy, and each clone of an uninitialized
+    /// one would draw other values.)
     ///
     /// # Errors
-    /// [`TernaryError`] where the configuration makes no sense for this model.
+    /// Returns [`TernaryError`] if the threshold is out of range or the selection is not possible for this model.
     pub fn new(model: M, config: &TernaryConfig) -> Result<Self, TernaryError> {
         let quantizer: TernaryQuantizer<B> = config.quantizer.init()?;
         let selection = Selection::of(&model, &config.selection)?;
@@ -81,83 +120,85 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
         model.visit(&mut Initialize);
         let mut scales = Vec::new();
         if config.quantizer.scales == ScaleRule::Learned {
-            visit(&model, &plan.layers, &mut InitialScalesOf { quantizer: &quantizer, scales: &mut scales });
+            let mut collect = CollectInitialScales { quantizer: &quantizer, scales: &mut scales };
+            visit_selected(&model, &plan.layers, &mut collect);
         }
         Ok(Self { model, scales, plan })
     }
 
-    /// The wrapped module; its chosen weights are the latent ones.
+    /// Returns the wrapped module, whose selected weights are the latent weights.
     pub fn latent(&self) -> &M {
         &self.model
     }
 
-    /// The wrapped module by value.
+    /// Returns the wrapped module by value.
     pub fn into_latent(self) -> M {
         self.model
     }
 
-    /// The learned scales, `[groups, 2]` each, in the order of [`Selection::ternary`]. Empty for scale rules that learn
-    /// nothing.
+    /// Returns the learned scales, `[groups, 2]` each, in the order of [`Selection::ternary`]. Empty for scale rules
+    /// other than [`ScaleRule::Learned`].
     pub fn scales(&self) -> &[Param<Tensor<B, 2>>] {
         &self.scales
     }
 
-    /// The configuration it was made with.
+    /// Returns the configuration of the wrapper.
     pub fn config(&self) -> &TernaryConfig {
         &self.plan.config
     }
 
-    /// What was looked at and what was chosen, as a table.
+    /// Returns which weights are ternary, and why the others are not. Its `Display` is a table.
     pub fn selection(&self) -> &Selection {
         &self.plan.selection
     }
 
-    /// The quantizer of the chosen weights.
+    /// Returns the quantizer of the selected weights.
     pub fn quantizer(&self) -> TernaryQuantizer<B> {
-        // The configuration was checked when the wrapper was made.
+        // `Ternary::new` has checked the configuration.
         match self.plan.config.quantizer.init() {
             Ok(quantizer) => quantizer,
             Err(error) => unreachable!("a checked configuration became invalid: {error}"),
         }
     }
 
-    /// The module with ternary weights, differentiable back to the latent weights and the scales of this wrapper.
+    /// Returns the module with ternary weights, differentiable in the latent weights and scales of this wrapper.
     ///
-    /// Take gradients with `GradientsParams::from_grads(loss.backward(), &wrapper)`.
+    /// Compute the gradients with `GradientsParams::from_grads(loss.backward(), &wrapper)`.
     pub fn view(&self) -> M {
         self.map_layers(Tracked)
     }
 
-    /// A plain module whose chosen weights are ternary constants: what is deployed.
+    /// Returns a plain module whose selected weights are ternary constants, for deployment.
     pub fn materialize(&self) -> M {
         self.map_layers(Constant)
     }
 
-    /// Share of codes, over all chosen weights, that differ between this wrapper and `earlier`: the flip ratio. `[1]`
+    /// Computes the flip ratio `[1]`: the share of codes, over all selected weights, that differ between this wrapper
+    /// and `earlier`, from 0 to 1.
     ///
     /// # Panics
-    /// Where the two do not wrap the same model.
+    /// Panics if the two do not wrap the same model.
     pub fn flip_ratio(&self, earlier: &Self) -> Tensor<B, 1> {
         let quantizer = self.quantizer();
-        let mut codes = CodesOf { quantizer: &quantizer, codes: Vec::new() };
-        visit(&earlier.model, &self.plan.layers, &mut codes);
+        let mut codes = CollectCodes { quantizer: &quantizer, codes: Vec::new() };
+        visit_selected(&earlier.model, &self.plan.layers, &mut codes);
         let before = Tensor::cat(codes.codes, 0);
-        let mut codes = CodesOf { quantizer: &quantizer, codes: Vec::new() };
-        visit(&self.model, &self.plan.layers, &mut codes);
+        let mut codes = CollectCodes { quantizer: &quantizer, codes: Vec::new() };
+        visit_selected(&self.model, &self.plan.layers, &mut codes);
         let after = Tensor::cat(codes.codes, 0);
         before.not_equal(after).float().mean()
     }
 
-    /// The numbers behind [`Ternary::stats`] and the training metrics, on the device: one row for each chosen weight,
-    /// `[layers, 4]`: share of +1, share of -1, W_p, W_n (means over the groups).
+    /// Computes the statistics for training metrics on the device, without a read: one row for each selected weight,
+    /// `[layers, 4]`: share of +1, share of -1, W_p, W_n. The scales are means over the groups.
     pub fn summary(&self) -> Tensor<B, 2> {
         let quantizer = self.quantizer();
-        let mut rows = SummaryOf { quantizer: &quantizer, scales: &self.scales, index: 0, rows: Vec::new() };
-        visit(&self.model, &self.plan.layers, &mut rows);
+        let mut rows = CollectSummary { quantizer: &quantizer, scales: &self.scales, index: 0, rows: Vec::new() };
+        visit_selected(&self.model, &self.plan.layers, &mut rows);
         Tensor::cat(rows.rows, 0)
     }
 
-    /// Statistics of each chosen weight. Reads from the device.
+    /// Computes the statistics of each selected weight. Reads from the device.
     pub fn stats(&self) -> TernaryStats {
         TernaryStats::new(
             self.layer_values().iter().map(LayerStats::new).collect(),
@@ -165,50 +206,56 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
         )
     }
 
-    /// The numbers of each chosen weight, in the order of [`Selection::ternary`]. Reads from the device.
+    /// Returns latent values, thresholds, codes and scales of each selected weight, in the order of
+    /// [`Selection::ternary`]. Reads from the device.
     pub fn layer_values(&self) -> Vec<LayerValues> {
         let quantizer = self.quantizer();
+        let layers = &self.plan.layers;
         let mut values =
-            ValuesOf { quantizer: &quantizer, scales: &self.scales, choices: &self.plan.layers, layers: Vec::new() };
-        visit(&self.model, &self.plan.layers, &mut values);
+            CollectValues { quantizer: &quantizer, scales: &self.scales, choices: layers, layers: Vec::new() };
+        visit_selected(&self.model, layers, &mut values);
         values.layers
     }
 
-    fn map_layers<F: MapLayer<B>>(&self, map: F) -> M {
-        let mut mapper =
-            Replace { quantizer: self.quantizer(), scales: &self.scales, layers: Walk::new(&self.plan.layers), map };
+    fn map_layers<F: LayerMapper<B>>(&self, map: F) -> M {
+        let layers = SelectedLayers::new(&self.plan.layers);
+        let mut mapper = ReplaceSelected { quantizer: self.quantizer(), scales: &self.scales, layers, map };
         self.model.clone().map(&mut mapper)
     }
 }
 
 impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
-    /// The module with ternary weights that are leaves of the autodiff graph: their gradients are those of the ternary
-    /// weights themselves, and [`Ternary::pull_back`] carries them on.
+    /// Returns the module with ternary weights that are leaves of the autodiff graph. The gradients of this view are
+    /// those of the ternary weights; [`Ternary::pull_back`] converts them to gradients of latents and scales.
     pub fn leaf_view(&self) -> M {
         self.map_layers(Leaf)
     }
 
-    /// Turns the gradients of a [`Ternary::leaf_view`] into those of this wrapper: where the view's gradient is
-    /// ∂L/∂q, latent weight and scales take theirs in closed form ([`TernaryQuantizer::gradients`]); all others stay.
+    /// Converts the gradients of a [`Ternary::leaf_view`] to gradients of this wrapper.
+    ///
+    /// For each ternary weight q with a gradient ∂L/∂q, the gradients of its latent weight and scales are computed in
+    /// closed form ([`TernaryQuantizer::gradients`]). All other gradients are returned unchanged.
     pub fn pull_back(&self, mut grads: GradientsParams) -> GradientsParams {
         let quantizer = self.quantizer().on::<B::InnerBackend>();
         let mut visitor = PullBack { quantizer: &quantizer, scales: &self.scales, index: 0, grads: &mut grads };
-        visit(&self.model, &self.plan.layers, &mut visitor);
+        visit_selected(&self.model, &self.plan.layers, &mut visitor);
         grads
     }
 
-    /// Sets every learned scale that fell below [`SCALE_FLOOR`] to it. Call it after each optimizer step: a scale that
-    /// crosses zero would swap the meaning of its codes.
+    /// Raises every learned scale below [`SCALE_FLOOR`] to it.
+    ///
+    /// Call it after each optimizer step: a scale that crosses zero would swap the meaning of its codes.
     #[must_use]
     pub fn clamp_scales(mut self) -> Self {
         self.scales = self.scales.into_iter().map(clamp).collect();
         self
     }
 
-    /// Identifiers of the latent weights and of the learned scales, for optimizers that treat them apart.
+    /// Returns the identifiers of the latent weights and those of the learned scales, for optimizers with parameter
+    /// groups.
     pub fn parameter_groups(&self) -> (Vec<ParamId>, Vec<ParamId>) {
-        let mut ids = IdsOf { ids: Vec::new() };
-        visit(&self.model, &self.plan.layers, &mut ids);
+        let mut ids = CollectIds { ids: Vec::new() };
+        visit_selected(&self.model, &self.plan.layers, &mut ids);
         (ids.ids, self.scales.iter().map(|param| param.id).collect())
     }
 }
@@ -221,7 +268,8 @@ fn clamp<B: AutodiffBackend>(param: Param<Tensor<B, 2>>) -> Param<Tensor<B, 2>> 
     })
 }
 
-/// The scales of the layer at `index`: its parameter, or what the rule measures.
+/// Returns the scales of the selected layer at `index`, `[groups, 2]`: its parameter, or the values that the rule
+/// computes.
 fn scales_of<B: Backend, const D: usize>(
     quantizer: &TernaryQuantizer<B>,
     learned: &[Param<Tensor<B, 2>>],
@@ -235,60 +283,67 @@ fn scales_of<B: Backend, const D: usize>(
     }
 }
 
-/// Walks along a module's parameters beside the list of chosen layers, which is in the same order.
-struct Walk<'a> {
-    place: Place,
+/// Position in the list of selected layers while Burn visits or maps a module. Both have the same order.
+struct SelectedLayers<'a> {
+    path: ModulePath,
     layers: &'a [Choice],
     next: usize,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> SelectedLayers<'a> {
     fn new(layers: &'a [Choice]) -> Self {
-        Self { place: Place::default(), layers, next: 0 }
+        Self { path: ModulePath::default(), layers, next: 0 }
     }
 
-    /// The index and the layer, if the parameter at the current place was chosen.
-    fn arrive(&mut self) -> Option<(usize, &'a Choice)> {
+    /// Returns the index and the layer and advances, if the current parameter is the next selected weight.
+    fn advance_if_selected(&mut self) -> Option<(usize, &'a Choice)> {
         let layer = self.layers.get(self.next)?;
-        (self.place.path() == layer.path).then(|| {
+        (self.path.joined() == layer.path).then(|| {
             self.next += 1;
             (self.next - 1, layer)
         })
     }
 }
 
-/// What happens at a chosen weight while a module is visited.
-trait VisitLayer<B: Backend> {
+/// A visitor of the selected weights of a module.
+trait LayerVisitor<B: Backend> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize);
 }
 
-fn visit<B: Backend, M: Module<B>, V: VisitLayer<B>>(model: &M, layers: &[Choice], visitor: &mut V) {
-    let mut visit = Visit { layers: Walk::new(layers), visitor };
+/// Visits the selected weights of a module in order.
+///
+/// # Panics
+/// Panics if the module lacks one of them.
+fn visit_selected<B: Backend, M: Module<B>, V: LayerVisitor<B>>(model: &M, layers: &[Choice], visitor: &mut V) {
+    let mut visit = VisitSelected { layers: SelectedLayers::new(layers), visitor };
     model.visit(&mut visit);
-    assert_eq!(visit.layers.next, layers.len(), "the module has lost layers that were chosen when it was wrapped");
+    if let Some(missing) = layers.get(visit.layers.next) {
+        panic!("Ternary: the module lacks `{}`, which was selected when it was wrapped", missing.path);
+    }
 }
 
-struct Visit<'a, V> {
-    layers: Walk<'a>,
+struct VisitSelected<'a, V> {
+    layers: SelectedLayers<'a>,
     visitor: &'a mut V,
 }
 
-impl<B: Backend, V: VisitLayer<B>> ModuleVisitor<B> for Visit<'_, V> {
+impl<B: Backend, V: LayerVisitor<B>> ModuleVisitor<B> for VisitSelected<'_, V> {
     fn enter_module(&mut self, name: &str, container: &str) {
-        self.layers.place.enter(name, container);
+        self.layers.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.layers.place.exit();
+        self.layers.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if let Some((_, layer)) = self.layers.arrive() {
+        if let Some((_, layer)) = self.layers.advance_if_selected() {
             self.visitor.visit(param, layer.kind.channel_axis());
         }
     }
 }
 
+/// Initializes every lazy parameter.
 struct Initialize;
 
 impl<B: Backend> ModuleVisitor<B> for Initialize {
@@ -305,24 +360,24 @@ impl<B: Backend> ModuleVisitor<B> for Initialize {
     }
 }
 
-struct InitialScalesOf<'a, B: Backend> {
+struct CollectInitialScales<'a, B: Backend> {
     quantizer: &'a TernaryQuantizer<B>,
     scales: &'a mut Vec<Param<Tensor<B, 2>>>,
 }
 
-impl<B: Backend> VisitLayer<B> for InitialScalesOf<'_, B> {
+impl<B: Backend> LayerVisitor<B> for CollectInitialScales<'_, B> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
         let scales = self.quantizer.initial_scales(param.val(), channel_axis);
         self.scales.push(Param::from_tensor(scales.detach()));
     }
 }
 
-struct CodesOf<'a, B: Backend> {
+struct CollectCodes<'a, B: Backend> {
     quantizer: &'a TernaryQuantizer<B>,
     codes: Vec<Tensor<B, 1>>,
 }
 
-impl<B: Backend> VisitLayer<B> for CodesOf<'_, B> {
+impl<B: Backend> LayerVisitor<B> for CollectCodes<'_, B> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
         let codes = self.quantizer.float_codes(param.val().detach(), channel_axis);
         let n = codes.shape().num_elements();
@@ -330,19 +385,19 @@ impl<B: Backend> VisitLayer<B> for CodesOf<'_, B> {
     }
 }
 
-struct SummaryOf<'a, B: Backend> {
+struct CollectSummary<'a, B: Backend> {
     quantizer: &'a TernaryQuantizer<B>,
     scales: &'a [Param<Tensor<B, 2>>],
     index: usize,
     rows: Vec<Tensor<B, 2>>,
 }
 
-impl<B: Backend> VisitLayer<B> for SummaryOf<'_, B> {
+impl<B: Backend> LayerVisitor<B> for CollectSummary<'_, B> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
         let latent = param.val().detach();
         let scales = scales_of(self.quantizer, self.scales, self.index, &latent, channel_axis);
         let codes = self.quantizer.float_codes(latent, channel_axis);
-        // With s = mean of the codes and m = mean of their magnitudes: share of +1 = (m + s)/2, of -1 = (m - s)/2.
+        // With s = mean of the codes and m = mean of their magnitudes: share of +1 = (m + s) / 2, of -1 = (m - s) / 2.
         let sum = codes.clone().mean().reshape([1, 1]);
         let magnitude = codes.abs().mean().reshape([1, 1]);
         self.rows.push(Tensor::cat(
@@ -357,14 +412,14 @@ impl<B: Backend> VisitLayer<B> for SummaryOf<'_, B> {
     }
 }
 
-struct ValuesOf<'a, B: Backend> {
+struct CollectValues<'a, B: Backend> {
     quantizer: &'a TernaryQuantizer<B>,
     scales: &'a [Param<Tensor<B, 2>>],
     choices: &'a [Choice],
     layers: Vec<LayerValues>,
 }
 
-impl<B: Backend> VisitLayer<B> for ValuesOf<'_, B> {
+impl<B: Backend> LayerVisitor<B> for CollectValues<'_, B> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
         let latent = param.val().detach();
         let index = self.layers.len();
@@ -385,11 +440,11 @@ fn floats<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
-struct IdsOf {
+struct CollectIds {
     ids: Vec<ParamId>,
 }
 
-impl<B: Backend> VisitLayer<B> for IdsOf {
+impl<B: Backend> LayerVisitor<B> for CollectIds {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, _channel_axis: usize) {
         self.ids.push(param.id);
     }
@@ -402,7 +457,7 @@ struct PullBack<'a, B: AutodiffBackend> {
     grads: &'a mut GradientsParams,
 }
 
-impl<B: AutodiffBackend> VisitLayer<B> for PullBack<'_, B> {
+impl<B: AutodiffBackend> LayerVisitor<B> for PullBack<'_, B> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
         let learned = self.scales.get(self.index);
         self.index += 1;
@@ -420,8 +475,8 @@ impl<B: AutodiffBackend> VisitLayer<B> for PullBack<'_, B> {
     }
 }
 
-/// What a chosen weight is replaced by.
-trait MapLayer<B: Backend> {
+/// Computes the replacement of a selected weight from its latent weight and scales.
+trait LayerMapper<B: Backend> {
     fn map<const D: usize>(
         &self,
         quantizer: &TernaryQuantizer<B>,
@@ -432,11 +487,14 @@ trait MapLayer<B: Backend> {
     ) -> Tensor<B, D>;
 }
 
+/// Ternary weights that are differentiable in latents and scales.
 struct Tracked;
+/// Ternary weights that are leaves of the autodiff graph.
 struct Leaf;
+/// Ternary weights without a gradient.
 struct Constant;
 
-impl<B: Backend> MapLayer<B> for Tracked {
+impl<B: Backend> LayerMapper<B> for Tracked {
     fn map<const D: usize>(
         &self,
         quantizer: &TernaryQuantizer<B>,
@@ -449,7 +507,7 @@ impl<B: Backend> MapLayer<B> for Tracked {
     }
 }
 
-impl<B: AutodiffBackend> MapLayer<B> for Leaf {
+impl<B: AutodiffBackend> LayerMapper<B> for Leaf {
     fn map<const D: usize>(
         &self,
         quantizer: &TernaryQuantizer<B>,
@@ -464,7 +522,7 @@ impl<B: AutodiffBackend> MapLayer<B> for Leaf {
     }
 }
 
-impl<B: Backend> MapLayer<B> for Constant {
+impl<B: Backend> LayerMapper<B> for Constant {
     fn map<const D: usize>(
         &self,
         quantizer: &TernaryQuantizer<B>,
@@ -477,24 +535,25 @@ impl<B: Backend> MapLayer<B> for Constant {
     }
 }
 
-struct Replace<'a, B: Backend, F> {
+/// Replaces the selected weights of a module.
+struct ReplaceSelected<'a, B: Backend, F> {
     quantizer: TernaryQuantizer<B>,
     scales: &'a [Param<Tensor<B, 2>>],
-    layers: Walk<'a>,
+    layers: SelectedLayers<'a>,
     map: F,
 }
 
-impl<B: Backend, F: MapLayer<B>> ModuleMapper<B> for Replace<'_, B, F> {
+impl<B: Backend, F: LayerMapper<B>> ModuleMapper<B> for ReplaceSelected<'_, B, F> {
     fn enter_module(&mut self, name: &str, container: &str) {
-        self.layers.place.enter(name, container);
+        self.layers.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.layers.place.exit();
+        self.layers.path.exit();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let Some((index, layer)) = self.layers.arrive() else { return param };
+        let Some((index, layer)) = self.layers.advance_if_selected() else { return param };
         let (id, latent, mapper) = param.consume();
         let axis = layer.kind.channel_axis();
         let scales = scales_of(&self.quantizer, self.scales, index, &latent, axis);

@@ -1,4 +1,4 @@
-//! Where the zero ends: the threshold Δ of a weight.
+//! Rules for the threshold Δ: weights with a magnitude of at most Δ become zero.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,28 +8,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::ConfigError;
 
-/// Rule for the threshold Δ. A weight becomes `+W_p` where `w > Δ`, `-W_n` where `w < -Δ`, and `0` where `|w| <= Δ`.
+/// Rule for the threshold Δ. A weight becomes `+W_p` if `w > Δ`, `-W_n` if `w < -Δ`, and `0` if `|w| <= Δ`.
 ///
-/// | rule | Δ | written | source |
+/// | rule | Δ | text form | source |
 /// |---|---|---|---|
 /// | [`MaxFraction(t)`](Self::MaxFraction) | `t · max|w|` | `max:0.05` | TTQ (arXiv 1612.01064), t = 0.05 |
 /// | [`MeanFraction(f)`](Self::MeanFraction) | `f · mean|w|` | `mean:0.7` | TWN (arXiv 1605.04711) f = 0.7; BitNet b1.58 (arXiv 2402.17764) f = 0.5 |
 /// | [`Sparsity(r)`](Self::Sparsity) | the ⌊r·n + ½⌋-th smallest magnitude | `zeros:0.5` | TTQ, second heuristic |
 ///
-/// The maximum, mean and order are those of a group: the whole weight or one output channel
-/// ([`Granularity`](crate::Granularity)).
+/// Maximum, mean and order statistic are taken over a group: the whole weight or one output channel
+/// ([`Granularity`](crate::Granularity)). `n` is the number of weights in a group.
+///
+/// `Display` and `FromStr` use the text form.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Threshold {
-    /// A fraction of the largest magnitude, 0 to 1.
+    /// A fraction of the largest magnitude, from 0 to 1.
     MaxFraction(f64),
-    /// A multiple of the mean magnitude, 0 or more.
+    /// A multiple of the mean magnitude, from 0 to 10.
     MeanFraction(f64),
-    /// The target share of zeros, 0 to 1. Equal magnitudes at the threshold all become zero.
+    /// The target share of zeros, from 0 to 1. All weights whose magnitude equals the threshold become zero.
     Sparsity(f64),
 }
 
 impl Default for Threshold {
+    /// Returns `MaxFraction(0.05)`.
     fn default() -> Self {
         Self::MaxFraction(0.05)
     }
@@ -44,11 +48,12 @@ impl Threshold {
         }
     }
 
-    /// Refuses numbers that make no sense.
+    /// Returns the rule unchanged if its number is in range.
     ///
     /// # Errors
-    /// [`ConfigError::Threshold`] for a negative, infinite or NaN number, a fraction of the maximum or a share of zeros
-    /// above 1, and a multiple of the mean above 10. (At 1 no weight is left; the statistics flag such layers.)
+    /// Returns [`ConfigError::Threshold`] for a negative, infinite or NaN number, a fraction of the maximum or a share
+    /// of zeros above 1, and a multiple of the mean above 10. (At 1 every weight becomes zero; the statistics contain a
+    /// warning for such layers.)
     pub fn check(self) -> Result<Self, ConfigError> {
         let (rule, value) = self.parts();
         let (end, allowed) = match self {
@@ -59,10 +64,10 @@ impl Threshold {
         if (0.0..=end).contains(&value) { Ok(self) } else { Err(ConfigError::Threshold { rule, value, allowed }) }
     }
 
-    /// The threshold of each group.
+    /// Computes the threshold of each group.
     ///
     /// # Shapes
-    /// - magnitudes: `[groups, n]`, `|w|`, not empty
+    /// - magnitudes: `[groups, n]`, `|w|`, with `n > 0`
     /// - output: `[groups, 1]`
     pub(crate) fn of_groups<B: Backend>(self, magnitudes: Tensor<B, 2>) -> Tensor<B, 2> {
         match self {
@@ -70,17 +75,17 @@ impl Threshold {
             Self::MeanFraction(f) => magnitudes.mean_dim(1).mul_scalar(f),
             Self::Sparsity(r) => {
                 let [groups, n] = magnitudes.dims();
-                match zeros(r, n) {
+                match zero_count(r, n) {
                     0 => Tensor::zeros([groups, 1], &magnitudes.device()),
-                    zeros => magnitudes.sort(1).narrow(1, zeros - 1, 1),
+                    count => magnitudes.sort(1).narrow(1, count - 1, 1),
                 }
             }
         }
     }
 }
 
-/// How many of `n` weights are to be zero.
-pub(crate) fn zeros(share: f64, n: usize) -> usize {
+/// Returns how many of `n` weights become zero.
+pub(crate) fn zero_count(share: f64, n: usize) -> usize {
     ((share * n as f64 + 0.5).floor() as usize).min(n)
 }
 
@@ -112,14 +117,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_threshold_reads_what_it_writes() {
+    fn a_threshold_parses_its_own_text_form() {
         for text in ["max:0.05", "mean:0.7", "zeros:0.5"] {
             assert_eq!(text.parse::<Threshold>().unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn an_absurd_threshold_is_refused_with_its_range() {
+    fn a_threshold_out_of_range_is_an_error_that_names_the_range() {
         for text in ["max:-0.1", "max:1.01", "mean:NaN", "zeros:1.5", "mean:inf"] {
             let error = text.parse::<Threshold>().unwrap_err().to_string();
             assert!(error.contains("out of range"), "{error}");

@@ -1,5 +1,5 @@
-//! The quantizer against its definition written as loops, for every threshold, scale rule and granularity, and its
-//! gradients against finite differences.
+//! Compares the quantizer with its definition written as loops, for every threshold, scale rule and granularity, and
+//! its gradients with finite differences.
 
 use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
@@ -22,7 +22,7 @@ const THRESHOLDS: [Threshold; 6] = [
 ];
 const RULES: [ScaleRule; 4] = [ScaleRule::Learned, ScaleRule::SideMeans, ScaleRule::SharedMean, ScaleRule::OverallMean];
 
-/// Every combination of the axes.
+/// Returns every combination of threshold, scale rule and granularity.
 fn configs() -> impl Iterator<Item = QuantizerConfig> {
     THRESHOLDS.into_iter().flat_map(|threshold| {
         RULES.into_iter().flat_map(move |scales| {
@@ -36,7 +36,7 @@ fn configs() -> impl Iterator<Item = QuantizerConfig> {
     })
 }
 
-/// The definition for one group of weights: threshold, codes and measured scales.
+/// Computes threshold, codes and measured scales of one group of weights by the definition.
 fn naive(config: &QuantizerConfig, weights: &[f32]) -> (f32, Vec<i32>, [f32; 2]) {
     let mut magnitudes: Vec<f32> = weights.iter().map(|w| w.abs()).collect();
     let mean = magnitudes.iter().sum::<f32>() / magnitudes.len() as f32;
@@ -48,6 +48,7 @@ fn naive(config: &QuantizerConfig, weights: &[f32]) -> (f32, Vec<i32>, [f32; 2])
             0 => 0.0,
             zeros => magnitudes[zeros - 1],
         },
+        other => panic!("{other} has no definition in this test"),
     };
     let codes: Vec<i32> = weights.iter().map(|w| i32::from(*w > delta) - i32::from(*w < -delta)).collect();
     let mean_over = |keep: &dyn Fn(i32) -> bool| {
@@ -61,11 +62,12 @@ fn naive(config: &QuantizerConfig, weights: &[f32]) -> (f32, Vec<i32>, [f32; 2])
         }
         ScaleRule::SharedMean => [shared, shared],
         ScaleRule::OverallMean => [mean, mean],
+        other => panic!("{other:?} has no definition in this test"),
     };
     (delta, codes, scales.map(|scale| scale.max(SCALE_FLOOR as f32)))
 }
 
-/// Splits a flattened `[a, b, c, d]` weight into its groups: lists of flat indices.
+/// Returns the groups of a flattened `[a, b, c, d]` weight as lists of flat indices.
 fn groups(config: &QuantizerConfig, dims: [usize; 4], channel_axis: usize) -> Vec<Vec<usize>> {
     let total = dims.iter().product::<usize>();
     match config.granularity {
@@ -75,6 +77,7 @@ fn groups(config: &QuantizerConfig, dims: [usize; 4], channel_axis: usize) -> Ve
             let channel = |flat: usize| flat / stride % dims[channel_axis];
             (0..dims[channel_axis]).map(|c| (0..total).filter(|flat| channel(*flat) == c).collect()).collect()
         }
+        other => panic!("{other:?} has no definition in this test"),
     }
 }
 
@@ -83,7 +86,7 @@ fn floats<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
 }
 
 #[test]
-fn every_combination_of_axes_equals_the_definition() {
+fn every_combination_of_rules_equals_the_definition() {
     for (dims, channel_axis) in [([5, 3, 3, 3], 0), ([7, 4, 1, 1], 1), ([1, 1, 1, 1], 0), ([2, 9, 1, 2], 1)] {
         let latent = tensor::<B, 4>(&normal(&dims, 1)) * 0.1 + 0.02;
         let weights = floats(latent.clone());
@@ -140,7 +143,7 @@ fn autodiff_and_closed_form_give_the_same_gradients() {
     }
 }
 
-/// `L(W_p, W_n)` of a small nonlinear network behind a ternary weight, in float32.
+/// Computes the loss `L(W_p, W_n)` of a small nonlinear network with one ternary weight, in float32.
 fn loss<B: Backend>(quantizer: &TernaryQuantizer<B>, latent: Tensor<B, 2>, scales: Tensor<B, 2>) -> Tensor<B, 1> {
     let device = latent.device();
     let input = Tensor::<B, 2>::from_floats([[0.4, -1.1, 0.3], [1.2, 0.5, -0.7]], &device);
@@ -148,6 +151,7 @@ fn loss<B: Backend>(quantizer: &TernaryQuantizer<B>, latent: Tensor<B, 2>, scale
     (output - 0.3).powf_scalar(2.0).sum()
 }
 
+/// Returns the gradients of W_p and W_n from autodiff and from central differences.
 fn scale_gradients(sign: NegativeScaleGradient) -> ([f32; 2], [f32; 2]) {
     let device = Default::default();
     let latent = [[0.3, -0.2], [-0.6, 0.01], [0.15, 0.5]];
@@ -170,7 +174,7 @@ fn scale_gradients(sign: NegativeScaleGradient) -> ([f32; 2], [f32; 2]) {
 }
 
 #[test]
-fn finite_differences_agree_with_the_gradients_of_both_scales() {
+fn gradients_of_both_scales_equal_finite_differences() {
     let (analytic, numeric) = scale_gradients(NegativeScaleGradient::Exact);
     for (analytic, numeric) in analytic.into_iter().zip(numeric) {
         assert!(numeric.abs() > 0.05, "the test must not compare zeros");
@@ -179,25 +183,16 @@ fn finite_differences_agree_with_the_gradients_of_both_scales() {
 }
 
 #[test]
-fn finite_differences_expose_the_published_sign() {
+fn the_published_gradient_of_w_n_has_the_wrong_sign() {
     let (analytic, numeric) = scale_gradients(NegativeScaleGradient::Published);
     assert!((analytic[0] - numeric[0]).abs() < 2e-3 * numeric[0].abs());
-    assert!((analytic[1] + numeric[1]).abs() < 2e-3 * numeric[1].abs(), "the sign is turned around");
+    assert!((analytic[1] + numeric[1]).abs() < 2e-3 * numeric[1].abs(), "the sign is reversed");
 }
 
 #[test]
 #[should_panic(expected = "ternarize: the scales of a weight [4, 3] must have shape [1, 2], found [3, 2]")]
-fn scales_of_the_wrong_shape_are_named() {
+fn scales_of_the_wrong_shape_panic_with_both_shapes() {
     let device = Default::default();
     let quantizer: TernaryQuantizer<B> = QuantizerConfig::ttq().init().unwrap();
     quantizer.ternarize(Tensor::<B, 2>::ones([4, 3], &device), Tensor::ones([3, 2], &device), 1);
-}
-
-#[test]
-fn a_configuration_survives_serde_and_defaults_to_ttq() {
-    let config = QuantizerConfig { granularity: Granularity::Channel, ..QuantizerConfig::twn() };
-    let text = serde_json::to_string(&config).unwrap();
-    assert_eq!(serde_json::from_str::<QuantizerConfig>(&text).unwrap(), config);
-    assert_eq!(serde_json::from_str::<QuantizerConfig>("{}").unwrap(), QuantizerConfig::ttq());
-    assert!(serde_json::from_str::<QuantizerConfig>(r#"{"treshold":{"max_fraction":0.1}}"#).is_err());
 }

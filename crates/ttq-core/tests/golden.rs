@@ -1,4 +1,5 @@
-//! Codes, values, gradients and thresholds against reference values computed with PyTorch (`golden/make_golden.py`).
+//! Compares codes, values, gradients and thresholds with reference values computed by PyTorch
+//! (`golden/make_golden.py`).
 
 use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
@@ -25,7 +26,7 @@ struct Case {
     grad_w_n: f32,
 }
 
-/// Every case, as a weight of two dimensions: `[first, rest]`.
+/// Returns every case and the shape of its weight in two dimensions, `[first, rest]`.
 fn cases() -> Vec<(Case, [usize; 2])> {
     let cases: Vec<Case> = serde_json::from_str(include_str!("golden/quantize.json")).unwrap();
     cases
@@ -52,7 +53,8 @@ fn assert_close(found: Tensor<B, 2>, expected: &[f32], what: &str) {
     }
 }
 
-/// Sums of floats depend on their order: the error is relative to the sum of magnitudes.
+/// Asserts that two sums are close. Sums of floats depend on their order, so the error is relative to the sum of
+/// magnitudes.
 fn assert_sum_close(found: f32, expected: f32, terms: &[f32], what: &str) {
     let magnitude: f32 = terms.iter().map(|term| term.abs()).sum();
     assert!((found - expected).abs() <= 1e-6 * magnitude, "{what}: {found} instead of {expected}");

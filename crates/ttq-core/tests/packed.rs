@@ -1,4 +1,4 @@
-//! Packing, loading and packed layers: what comes out is what the dense ternary module computes.
+//! Tests packing, loading and packed layers against the dense ternary module.
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::{Param, RunningState};
@@ -13,7 +13,7 @@ use ttq_core::{Granularity, QuantizerConfig, Ternary, TernaryConfig};
 use ttq_packed::{Codes, Coding, DenseTensor, PackedModel, TernaryWeight};
 use ttq_testing::{normal, reproducible, tensor};
 
-/// A network that is generic over its layers.
+/// A network that is generic over two of its layers.
 #[derive(Module, Debug)]
 struct Net<B: Backend, C: Module<B>, L: Module<B>> {
     stem: Conv2d<B>,
@@ -62,7 +62,7 @@ fn assert_close(found: TensorData, expected: TensorData, tolerance: f32) {
     }
 }
 
-/// Ternary values and scales without a pattern.
+/// Returns a weight with irregular codes and scales.
 fn weight(shape: &[usize], axis: usize, per_channel: bool) -> TernaryWeight {
     let n = shape.iter().product::<usize>();
     let codes: Vec<i8> = (0..n).map(|i| ((i * 7919 + i / 3) % 5 % 3) as i8 - 1).collect();
@@ -95,9 +95,11 @@ fn convolution_equals_dense<B: Backend, A: ActivationType>(tolerance: f32) {
         plain.clone(),
         plain.clone().with_stride([2, 2]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)),
         plain.clone().with_groups(3).with_dilation([2, 1]).with_bias(false),
-        // More on one side than on the other.
+        // Different padding on opposite sides.
         plain.with_padding(PaddingConfig2d::Explicit(0, 1, 2, 3)),
         Conv2dConfig::new([6, 4], [2, 2]).with_padding(PaddingConfig2d::Same),
+        // Burn's `Same` ignores the dilation, so the output is smaller than the input.
+        Conv2dConfig::new([6, 4], [3, 3]).with_padding(PaddingConfig2d::Same).with_dilation([2, 1]),
         Conv2dConfig::new([6, 40], [1, 1]).with_stride([2, 1]),
     ];
     for config in configs {
@@ -121,22 +123,22 @@ fn convolution_equals_dense<B: Backend, A: ActivationType>(tolerance: f32) {
 }
 
 #[test]
-fn packed_layers_compute_what_dense_ones_do_by_kernels_and_without() {
+fn packed_layers_equal_dense_layers_with_and_without_kernels() {
     linear_equals_dense::<Flex, Float32>(1e-5);
     convolution_equals_dense::<Flex, Float32>(1e-5);
-    // Tensors of an autodiff backend are not Flex's: the weight is unpacked there.
+    // The tensors of an autodiff backend are not those of Flex, so these layers unpack the weight.
     linear_equals_dense::<Autodiff<Flex>, Float32>(1e-6);
     convolution_equals_dense::<Autodiff<Flex>, Float32>(1e-6);
 }
 
 #[test]
-fn int8_activations_come_near() {
+fn packed_layers_with_int8_activations_are_close_to_dense_layers() {
     linear_equals_dense::<Flex, Int8>(0.02);
     convolution_equals_dense::<Flex, Int8>(0.02);
 }
 
 #[test]
-fn a_packed_module_comes_back_from_its_file_dense_and_packed() {
+fn a_packed_file_loads_into_dense_and_packed_modules() {
     for granularity in [Granularity::Tensor, Granularity::Channel] {
         let ternary = ternary::<Flex>(granularity, 1);
         let images = random([3, 2, 8, 8], 5);
@@ -156,7 +158,7 @@ fn a_packed_module_comes_back_from_its_file_dense_and_packed() {
 }
 
 #[test]
-fn a_layer_that_is_filled_again_computes_with_the_new_weights() {
+fn a_layer_that_is_loaded_again_uses_the_new_weights() {
     let images = random::<Flex, 4>([1, 2, 8, 8], 6);
     let files = [1, 99].map(|seed| pack(&ternary::<Flex>(Granularity::Tensor, seed)).unwrap());
     let first = load(Packed::<Flex>::new(5, &Default::default()), &files[0]).unwrap();
@@ -169,7 +171,7 @@ fn a_layer_that_is_filled_again_computes_with_the_new_weights() {
 }
 
 #[test]
-fn a_packed_module_is_recorded_like_any_other() {
+fn a_record_restores_a_packed_module() {
     use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
 
     let images = random::<Flex, 4>([1, 2, 8, 8], 7);
@@ -186,7 +188,7 @@ fn a_packed_module_is_recorded_like_any_other() {
 }
 
 #[test]
-fn a_file_of_another_module_is_refused_with_all_that_differs() {
+fn a_file_of_another_module_is_an_error_that_lists_all_differences() {
     let mut file = pack(&ternary::<Flex>(Granularity::Channel, 1)).unwrap();
     file.tensors.remove("stem.bias");
     file.tensors.insert("other".into(), DenseTensor::from_f32([1], &[0.0]).unwrap());
@@ -203,18 +205,18 @@ fn a_file_of_another_module_is_refused_with_all_that_differs() {
     assert_eq!(differing, ["conv.weight", "classes.bias"]);
     let text = error.to_string();
     assert!(text.contains("conv.weight is [5, 2, 6, 3]") && text.contains("[5, 4, 3, 3]"), "{text}");
-    // Outputs along another axis, though shape and number of codes are the same.
+    // Another output axis with the same shape and the same number of codes.
     let mut file = pack(&ternary::<Flex>(Granularity::Tensor, 1)).unwrap();
-    let turned = TernaryWeight::new(hidden.codes().clone(), [[1.0, 1.0]], hidden.shape(), 0).unwrap();
-    file.weights.insert("hidden.weight".into(), turned);
+    let other_axis = TernaryWeight::new(hidden.codes().clone(), [[1.0, 1.0]], hidden.shape(), 0).unwrap();
+    file.weights.insert("hidden.weight".into(), other_axis);
     assert!(load(Packed::<Flex>::new(5, &Default::default()), &file).is_err());
 }
 
 #[test]
-fn a_folded_normalization_is_the_normalization_at_inference() {
+fn a_folded_normalization_equals_the_normalization_at_inference() {
     let device = Default::default();
     let mut norm = BatchNormConfig::new(6).init::<Flex>(&device);
-    // Factors of both signs and zero.
+    // Positive, negative and zero factors.
     norm.gamma = Param::from_tensor(Tensor::from_floats([0.5, -1.5, 0.0, 2.0, -0.1, 1.0], &device));
     norm.beta = Param::from_tensor(random([6], 8));
     norm.running_mean = RunningState::new(random([6], 9));

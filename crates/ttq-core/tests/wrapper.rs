@@ -1,4 +1,4 @@
-//! `Ternary` around ordinary Burn modules: selection, views, gradients, invariants, records.
+//! Tests `Ternary` with ordinary Burn modules: selection, views, gradients, invariants, records.
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::list_param_ids;
@@ -15,7 +15,7 @@ use ttq_testing::{normal, reproducible, tensor};
 
 type A = Autodiff<Flex>;
 
-/// conv - bn - [conv - bn] - [linear] - linear, with the last linear layer declared before a convolution.
+/// conv - bn - [conv - bn] - [linear] - linear. The layers in brackets become ternary by default.
 #[derive(Module, Debug)]
 struct Net<B: Backend> {
     entry: Conv2d<B>,
@@ -71,7 +71,7 @@ fn paths(config: &SelectionConfig) -> Result<Vec<String>, SelectionError> {
 }
 
 #[test]
-fn first_convolution_and_last_linear_layer_stay_by_role() {
+fn the_first_convolution_and_the_last_linear_layer_stay_in_full_precision_whatever_their_names() {
     assert_eq!(paths(&SelectionConfig::default()).unwrap(), ["body.0.weight", "hidden.weight"]);
     let everything =
         SelectionConfig { keep_first_convolution: false, keep_last_linear: false, ..SelectionConfig::default() };
@@ -90,13 +90,13 @@ fn patterns_and_kinds_narrow_the_selection() {
 }
 
 #[test]
-fn a_pattern_without_match_lists_the_candidates() {
+fn a_pattern_without_a_match_is_an_error_that_lists_the_candidates() {
     let config = SelectionConfig { exclude: vec!["layer4".into()], ..SelectionConfig::default() };
     let message = paths(&config).unwrap_err().to_string();
     assert!(message.contains("`layer4` matches no weight"), "{message}");
     assert!(message.contains("body.0.weight") && message.contains("head.weight"), "{message}");
     let config = SelectionConfig { include: vec!["(".into()], ..SelectionConfig::default() };
-    assert!(paths(&config).unwrap_err().to_string().contains("no valid regular expression"));
+    assert!(paths(&config).unwrap_err().to_string().contains("not a valid regular expression"));
     let config = SelectionConfig { include: vec!["^head".into()], ..SelectionConfig::default() };
     let message = paths(&config).unwrap_err().to_string();
     assert!(message.contains("head.weight (last linear layer)"), "{message}");
@@ -118,13 +118,13 @@ fn every_parameter_of_the_wrapper_receives_a_gradient() {
         let ternary = wrapped(&config);
         let grads = ternary.view().loss(input()).backward();
         let grads = GradientsParams::from_grads(grads, &ternary);
-        // Running mean and variance of the two norms are no parameters, but are listed.
+        // The list contains running mean and variance of the two norms, which have no gradient.
         assert_eq!(grads.len(), list_param_ids(&ternary).len() - 4);
     }
 }
 
 #[test]
-fn a_leaf_view_pulled_back_gives_the_gradients_of_the_view() {
+fn pull_back_of_a_leaf_view_gives_the_gradients_of_the_view() {
     let methods = [QuantizerConfig::ttq(), QuantizerConfig::twn(), QuantizerConfig::absmean(), channelwise().quantizer];
     for quantizer in methods {
         let ternary = wrapped(&TernaryConfig { quantizer, ..TernaryConfig::default() });
@@ -150,7 +150,7 @@ fn a_leaf_view_pulled_back_gives_the_gradients_of_the_view() {
     }
 }
 
-/// W_p and W_n of the convolution, which has batch normalization behind it, over plain gradient descent.
+/// Returns W_p and W_n of the convolution, which batch normalization follows, after each step of gradient descent.
 fn scales_over_training(sign: NegativeScaleGradient, steps: usize) -> Vec<[f32; 2]> {
     let quantizer = QuantizerConfig {
         initial_scales: InitialScales::Ones,
@@ -173,7 +173,7 @@ fn scales_over_training(sign: NegativeScaleGradient, steps: usize) -> Vec<[f32; 
 }
 
 #[test]
-fn behind_batch_norm_gradient_descent_keeps_the_sum_of_squares_while_the_scales_part() {
+fn before_batch_norm_gradient_descent_keeps_the_sum_of_squares_of_the_scales_but_not_their_equality() {
     let log = scales_over_training(NegativeScaleGradient::Exact, 60);
     for [w_pos, w_neg] in &log {
         assert!((w_pos * w_pos + w_neg * w_neg - 2.0).abs() < 0.01, "{w_pos} {w_neg}");
@@ -183,15 +183,15 @@ fn behind_batch_norm_gradient_descent_keeps_the_sum_of_squares_while_the_scales_
 }
 
 #[test]
-fn a_flipped_sign_breaks_the_invariant() {
+fn the_published_sign_keeps_the_scales_equal_and_breaks_the_invariant() {
     let log = scales_over_training(NegativeScaleGradient::Published, 60);
     let [w_pos, w_neg] = log[log.len() - 1];
-    assert!((w_pos - w_neg).abs() < 1e-4, "the published sign ties the scales together: {w_pos} {w_neg}");
+    assert!((w_pos - w_neg).abs() < 1e-4, "the published sign keeps the scales equal: {w_pos} {w_neg}");
     assert!((w_pos * w_pos + w_neg * w_neg - 2.0).abs() > 0.01, "{w_pos} {w_neg}");
 }
 
 #[test]
-fn a_materialized_module_holds_three_values_and_computes_what_the_view_does() {
+fn a_materialized_module_has_three_values_per_channel_and_computes_the_same_as_the_view() {
     let ternary = wrapped(&channelwise());
     let plain = ternary.materialize();
     let x = input();
@@ -220,7 +220,7 @@ fn views_on_the_inner_backend_need_no_autodiff() {
 }
 
 #[test]
-fn a_record_brings_back_latents_and_scales() {
+fn a_record_restores_latents_and_scales() {
     let device = Default::default();
     let recorder = BinBytesRecorder::<FullPrecisionSettings>::default();
     let ternary = wrapped(&TernaryConfig::default());
@@ -249,7 +249,7 @@ fn clamping_keeps_scales_positive_and_trainable() {
 }
 
 #[test]
-fn statistics_count_what_is_there() {
+fn statistics_of_a_known_weight_are_exact() {
     let device = Default::default();
     let mut net = Net::<Flex>::new(&device);
     let values: Vec<f32> = (0..216).map(|i| [1.0, 0.0, 0.0, -0.5][i % 4]).collect();

@@ -1,8 +1,8 @@
-//! What the tests of several crates share: numbers that are the same in every run, modules made of them, and a network
-//! to train.
+//! Items shared by the tests of several crates: random numbers that are the same in every run, modules initialized with
+//! them, and a small network to train.
 //!
-//! Burn's own random numbers come from one generator for each process, which all threads of a test program draw from:
-//! what a test gets of it depends on what the others do at that moment, seeded or not.
+//! Burn has one random number generator for each process, from which all threads of a test program draw. So the numbers
+//! that a test gets from it depend on the other tests that run at the same time, even with a seed.
 
 mod numbers;
 #[cfg(feature = "train")]

@@ -1,27 +1,29 @@
-//! Points around three centres, and a small network that tells them apart.
+//! Points around three centres, and a small network that classifies them.
 
 use burn::data::dataloader::batcher::Batcher;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
-/// A point and its class.
+/// A point and its class, 0 to 2.
 pub type Point = ([f32; 6], i32);
 
-/// Points `[batch, 6]` and their classes.
+/// Points `[n, 6]` and their classes `[n]`.
 pub type Batch<B> = (Tensor<B, 2>, Tensor<B, 1, Int>);
 
-/// With noise of the epoch: an augmentation that a resumed training must repeat.
+/// Returns the point at `index` with noise that depends on the epoch: an augmentation that a resumed training must
+/// repeat.
 pub fn point(index: usize, epoch: usize) -> Point {
     let class = index % 3;
     let noise = |k: usize| ((index * 31 + epoch * 17 + k * 7) as f32 * 12.9898).sin();
     (std::array::from_fn(|k| f32::from(u8::from(k % 3 == class)) + 0.6 * noise(k)), class as i32)
 }
 
-/// Puts points together.
-pub struct ToBatch;
+/// Combines points to a [`Batch`].
+#[derive(Debug, Clone, Copy)]
+pub struct PointBatcher;
 
-impl<B: Backend> Batcher<B, Point, Batch<B>> for ToBatch {
+impl<B: Backend> Batcher<B, Point, Batch<B>> for PointBatcher {
     fn batch(&self, points: Vec<Point>, device: &B::Device) -> Batch<B> {
         let n = points.len();
         let (points, classes): (Vec<_>, Vec<_>) = points.into_iter().unzip();
@@ -32,21 +34,21 @@ impl<B: Backend> Batcher<B, Point, Batch<B>> for ToBatch {
     }
 }
 
-/// What a user brings: a model with its training step, written without a thought of ternary weights.
+/// A user's model with its training step, in ordinary Burn code without ternary weights.
 #[derive(Module, Debug)]
 pub struct Net<B: Backend> {
-    /// 6 to 16.
+    /// Linear layer from 6 to 16.
     pub first: Linear<B>,
-    /// Of the 16.
+    /// Batch normalization of the 16 features.
     pub norm: Option<BatchNorm<B>>,
-    /// 16 to 12.
+    /// Linear layer from 16 to 12.
     pub second: Linear<B>,
-    /// 12 to 3.
+    /// Linear layer from 12 to 3.
     pub last: Linear<B>,
 }
 
 impl<B: Backend> Net<B> {
-    /// With batch normalization or without, the same weights in every run.
+    /// Creates the network, with batch normalization or without. Its weights are the same in every run.
     pub fn new(norm: bool) -> Self {
         let device = Default::default();
         let net = Self {

@@ -5,8 +5,10 @@ use burn::prelude::*;
 
 use crate::{tensor, uniform};
 
-/// The module with new weights and biases: uniform between `-k` and `k`, `k` = 1 / √(fan in). What belongs to
-/// a normalization stays: gain, offset, running mean and variance.
+/// Draws new weights and biases for a module, the same in every run: uniform between `-k` and `k` with
+/// `k` = 1 / √(fan in).
+///
+/// The parameters of normalization layers stay unchanged: gain, offset, running mean and variance.
 pub fn reproducible<B: Backend, M: Module<B>>(module: M, seed: u64) -> M {
     module.map(&mut Redraw { path: Vec::new(), seed })
 }
@@ -32,7 +34,7 @@ impl<B: Backend> ModuleMapper<B> for Redraw {
         self.seed += 1;
         param.map(|old| {
             let dims = old.dims();
-            // `[in, out]` of a linear layer, `[out, in, height, width]` of a convolution; a bias takes its length.
+            // A linear weight is `[in, out]`, a convolution weight `[out, in, height, width]`. A bias uses its length.
             let fan_in = if D > 2 { dims[1..].iter().product() } else { dims[0] };
             let new: Tensor<B, D> = tensor(&uniform(&dims, self.seed));
             (new / (fan_in as f32).sqrt()).to_device(&old.device()).detach().set_require_grad(old.is_require_grad())

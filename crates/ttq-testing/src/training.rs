@@ -1,17 +1,23 @@
-//! The training step of a classifier, as a user of burn-train writes it.
+//! burn-train's steps of a classifier.
 
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::prelude::*;
 use burn::train::ClassificationOutput;
 
-/// Cross-entropy of logits `[batch, classes]`.
+/// Returns the classification output with the mean cross-entropy.
+///
+/// # Shapes
+/// - logits: `[n, classes]`
+/// - targets: `[n]`
 pub fn classification<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> ClassificationOutput<B> {
     let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), targets.clone());
     ClassificationOutput::new(loss, logits, targets)
 }
 
-/// burn-train's steps for a network generic over its backend, with a method `forward` from a tensor of so many axes to
-/// logits `[batch, classes]`; its input is that tensor and the classes.
+/// Implements burn-train's `TrainStep` and `InferenceStep` for a network.
+///
+/// `$net` is generic over its backend and has a method `forward` from a tensor with `$axes` dimensions to logits
+/// `[n, classes]`. The input of a step is such a tensor and the classes `[n]`.
 #[macro_export]
 macro_rules! classifier {
     ($net:ident, $axes:literal) => {

@@ -13,7 +13,7 @@ use burn::record::{BinBytesRecorder, FullPrecisionSettings, PrettyJsonFileRecord
 use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{ExecutionStrategy, Learner, MultiDeviceOptim, SupervisedTraining, TrainStep, TrainingStrategy};
 use ttq_core::{Ternary, TernaryConfig};
-use ttq_testing::points::{Batch, Net, Point, ToBatch, point};
+use ttq_testing::points::{Batch, Net, Point, PointBatcher, point};
 use ttq_train::*;
 
 type A = Autodiff<Flex>;
@@ -21,7 +21,7 @@ type A = Autodiff<Flex>;
 type Step = TernaryStep<A, Net<A>>;
 
 fn loader<B: Backend>(len: usize, batch_size: usize) -> ReproducibleLoader<B, Point, Batch<B>> {
-    ReproducibleLoader::new(len, Arc::new(point), Arc::new(ToBatch), batch_size, Default::default())
+    ReproducibleLoader::new(len, Arc::new(point), Arc::new(PointBatcher), batch_size, Default::default())
 }
 
 /// The bytes of a wrapped model. (A clone would share its batch statistics with the training, and one made anew would
@@ -61,7 +61,7 @@ fn train_to(epochs: usize, directory: &Path, start: &Start, schedule: &ScheduleC
     let train = loader(40);
     // Validation has no augmentation: the same points in every epoch.
     let plain = Arc::new(|index, _epoch| point(index, 0));
-    let valid = ReproducibleLoader::new(21, plain, Arc::new(ToBatch), 8, Default::default());
+    let valid = ReproducibleLoader::new(21, plain, Arc::new(PointBatcher), 8, Default::default());
     let mut training = SupervisedTraining::new(directory, Arc::new(train), Arc::new(valid))
         .metrics((AccuracyMetric::new(), LossMetric::new()))
         .metric_train_numeric(SparsityMetric::new())
@@ -209,7 +209,7 @@ fn the_full_precision_phase_trains_latents_and_leaves_scales() {
     let directory = tempfile::tempdir().unwrap();
     let schedule = ScheduleConfig::Constant.build(0.1, 1, 1, &History::new(directory.path()), "Accuracy").unwrap();
     let mut learner = Learner::new(step.clone(), optimizer, schedule);
-    let batch = Batcher::<A, _, Batch<A>>::batch(&ToBatch, (0..8).map(|i| point(i, 1)).collect(), &Default::default());
+    let batch = Batcher::<A, _, Batch<A>>::batch(&PointBatcher, (0..8).map(|i| point(i, 1)).collect(), &Default::default());
     let full = TrainStep::step(step.ternary().latent(), batch.clone()).item;
     learner.lr_step();
     let output = learner.train_step(batch);

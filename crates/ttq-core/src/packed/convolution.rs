@@ -1,4 +1,4 @@
-//! A convolution on packed weights.
+//! A convolution with packed weights.
 
 use std::marker::PhantomData;
 
@@ -11,19 +11,20 @@ use ttq_packed::{Codes, TernaryWeight};
 
 #[cfg(feature = "cubecl")]
 use super::device;
+#[cfg(any(feature = "cubecl", feature = "flex"))]
+use super::kernel_cache::KernelCache;
 #[cfg(feature = "flex")]
 use super::kernels;
-#[cfg(any(feature = "cubecl", feature = "flex"))]
-use super::prepared::Prepared;
 use super::{ActivationType, Float32, PackedWeight};
 
-/// Burn's [`Conv2d`] with a packed weight of shape `[out, in / groups, kh, kw]`. It has no weights until [`load`](super::load) fills
-/// it.
+/// Burn's [`Conv2d`] with a packed weight of shape `[out, in / groups, kh, kw]`.
+///
+/// A new layer is all zeros; [`load`](super::load) fills it. `A` is the precision of the activations.
 #[derive(Module, Debug)]
 pub struct PackedConv2d<B: Backend, A: ActivationType = Float32> {
-    /// `[out, in / groups, kh, kw]`
+    /// The packed weight, `[out, in / groups, kh, kw]`.
     pub weight: PackedWeight<B>,
-    /// `[out]`
+    /// The bias, `[out]`.
     pub bias: Option<Param<Tensor<B, 1>>>,
     #[module(skip)]
     config: Conv2dConfig,
@@ -31,23 +32,23 @@ pub struct PackedConv2d<B: Backend, A: ActivationType = Float32> {
     activations: PhantomData<A>,
     #[cfg(feature = "flex")]
     #[module(skip)]
-    prepared: Prepared<ttq_packed::kernels::PackedConvolution>,
+    kernel_cache: KernelCache<ttq_packed::kernels::PackedConvolution>,
     #[cfg(feature = "cubecl")]
     #[module(skip)]
-    on_device: Prepared<device::AnyWeight>,
+    device_cache: KernelCache<device::AnyWeight>,
 }
 
 impl<B: Backend, A: ActivationType> PackedConv2d<B, A> {
-    /// A layer of zeros.
+    /// Creates a layer whose weight and bias are zero.
     ///
     /// # Panics
-    /// Where the channels cannot be divided by the number of groups.
+    /// Panics if a number of channels is not divisible by the number of groups.
     pub fn new(config: &Conv2dConfig, device: &B::Device) -> Self {
         let [input, output] = config.channels;
         let groups = config.groups;
         assert!(
             groups > 0 && input.is_multiple_of(groups) && output.is_multiple_of(groups),
-            "PackedConv2d: {input} and {output} channels cannot be divided by {groups} groups"
+            "PackedConv2d: {input} input and {output} output channels are not divisible by {groups} groups"
         );
         let [kh, kw] = config.kernel_size;
         Self {
@@ -56,30 +57,36 @@ impl<B: Backend, A: ActivationType> PackedConv2d<B, A> {
             config: config.clone(),
             activations: PhantomData,
             #[cfg(feature = "flex")]
-            prepared: Prepared::default(),
+            kernel_cache: KernelCache::default(),
             #[cfg(feature = "cubecl")]
-            on_device: Prepared::default(),
+            device_cache: KernelCache::default(),
         }
     }
 
-    /// The layer with this weight of shape `[out, in / groups, kh, kw]`.
+    /// Replaces the weight, `[out, in / groups, kh, kw]`.
     ///
     /// # Panics
-    /// Where the shape is another.
+    /// Panics if the shape of `weight` differs from that of the layer.
     #[must_use]
     pub fn with_weight(mut self, weight: &TernaryWeight) -> Self {
-        assert_eq!(weight.shape(), self.weight.dims(), "PackedConv2d: the weight has another shape than the layer");
-        self.weight = self.weight.with(weight);
+        assert_eq!(
+            weight.shape(),
+            self.weight.dims(),
+            "PackedConv2d: the shape of the weight differs from that of the layer"
+        );
+        self.weight = self.weight.with_contents(weight);
         self
     }
 
-    /// The layer with the normalization behind it folded in, as it is at inference, exactly: with
+    /// Folds the batch normalization that follows the layer into its scales and bias.
+    ///
+    /// The result is exactly layer and normalization at inference. With
     ///
     /// ```text
     /// a = gamma / sqrt(running_var + epsilon)
     /// ```
     ///
-    /// for each output channel
+    /// it is for each output channel
     ///
     /// ```text
     /// w_pos' = a w_pos, w_neg' = a w_neg                              a >= 0
@@ -87,10 +94,10 @@ impl<B: Backend, A: ActivationType> PackedConv2d<B, A> {
     /// bias'  = a (bias - running_mean) + beta
     /// ```
     ///
-    /// The scales are then one pair for each output channel.
+    /// The layer then has one pair of scales for each output channel, and a bias. Reads from the device.
     ///
     /// # Panics
-    /// Where the normalization has another number of channels, or values that make a scale infinite or NaN.
+    /// Panics if the number of channels of `norm` differs, or if its values make a scale infinite or NaN.
     #[must_use]
     pub fn fold_batch_norm(self, norm: &BatchNorm<B>) -> Self {
         let floats = |tensor: Tensor<B, 1>| tensor.into_data().iter::<f32>().collect::<Vec<f32>>();
@@ -98,7 +105,11 @@ impl<B: Backend, A: ActivationType> PackedConv2d<B, A> {
         let channels = weight.shape()[0];
         let [gamma, beta, mean, var] =
             [norm.gamma.val(), norm.beta.val(), norm.running_mean.value(), norm.running_var.value()].map(floats);
-        assert_eq!(gamma.len(), channels, "PackedConv2d: the normalization has another number of channels");
+        assert_eq!(
+            gamma.len(),
+            channels,
+            "PackedConv2d: the number of channels of the normalization differs from that of the layer"
+        );
         let bias = self.bias.as_ref().map_or_else(|| vec![0.0; channels], |bias| floats(bias.val()));
         let factor =
             |channel: usize| (f64::from(gamma[channel]) / (f64::from(var[channel]) + norm.epsilon).sqrt()) as f32;
@@ -110,50 +121,57 @@ impl<B: Backend, A: ActivationType> PackedConv2d<B, A> {
             })
             .collect();
         let inner = weight.codes().len() / channels;
-        let turned = weight.codes().iter().enumerate();
+        let codes = weight.codes().iter().enumerate();
         let codes: Vec<i8> =
-            turned.map(|(index, code)| if factor(index / inner) < 0.0 { -code } else { code }).collect();
+            codes.map(|(index, code)| if factor(index / inner) < 0.0 { -code } else { code }).collect();
         let bias: Vec<f32> =
             (0..channels).map(|channel| factor(channel) * (bias[channel] - mean[channel]) + beta[channel]).collect();
-        let codes = Codes::pack(&codes).expect("codes with another sign are codes");
+        let codes = Codes::pack(&codes).expect("a code with the opposite sign is a code");
         let folded = TernaryWeight::new(codes, scales, weight.shape(), 0)
-            .unwrap_or_else(|error| panic!("PackedConv2d: the normalization cannot be folded in: {error}"));
+            .unwrap_or_else(|error| panic!("PackedConv2d: the normalization cannot be folded into the layer: {error}"));
         let device = norm.gamma.val().device();
         let bias = Tensor::from_data(TensorData::new(bias, [channels]), &device);
         let config = self.config.clone().with_bias(true);
         Self { bias: Some(Param::initialized(ParamId::new(), bias)), config, ..self.with_weight(&folded) }
     }
 
-    /// `[n, in, h, w]` to `[n, out, h', w']`.
+    /// Applies the convolution.
+    ///
+    /// # Shapes
+    /// - input: `[n, in, h, w]`
+    /// - output: `[n, out, h', w']`, with the size of [`Convolution::output_size`](super::Convolution::output_size)
+    ///
+    /// # Panics
+    /// Panics if the number of input channels differs, or if the kernel does not fit into the padded input.
     pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
         #[cfg(feature = "flex")]
-        if kernels::apply(&input)
+        if kernels::supports(&input)
             && let [_, _, height, width] = input.dims()
             && let Some(options) = kernels::options(&self.config, [height, width])
         {
-            let parameters = self.weight.contents().into_iter().chain(self.bias.as_ref().map(|bias| bias.id));
-            let convolution = self.prepared.get((parameters.collect(), options.padding), || {
+            let parameters = self.weight.parameter_ids().into_iter().chain(self.bias.as_ref().map(|bias| bias.id));
+            let convolution = self.kernel_cache.get_or_build((parameters.collect(), options.padding), || {
                 let bias = self.bias.as_ref().map(|bias| kernels::floats(bias.val()));
-                kernels::fit(kernels::convolution::<A>(&self.weight.to_ternary(), options, bias.as_deref()))
+                kernels::expect_valid(kernels::convolution::<A>(&self.weight.to_ternary(), options, bias.as_deref()))
             });
             return kernels::convolve(input, &convolution);
         }
         #[cfg(feature = "cubecl")]
-        if device::takes(&input, &self.weight) {
+        if device::supports(&input, &self.weight) {
             let bias = self.bias.as_ref();
-            return device::conv2d::<B, A>(input, &self.weight, bias, &self.config, &self.on_device);
+            return device::conv2d::<B, A>(input, &self.weight, bias, &self.config, &self.device_cache);
         }
         self.dense().forward(input)
     }
 
-    /// Burn's layer with the same weights.
+    /// Returns Burn's layer with the same weights, unpacked on the device.
     pub fn dense(&self) -> Conv2d<B> {
         let Conv2dConfig { kernel_size, stride, dilation, groups, padding, .. } = self.config.clone();
         let weight = Param::initialized(ParamId::new(), self.weight.dense::<4>());
         Conv2d { weight, bias: self.bias.clone(), stride, kernel_size, dilation, groups, padding }
     }
 
-    /// The configuration it was made with, with a bias where a folded normalization has brought one.
+    /// Returns the configuration of the layer. It has a bias if a normalization was folded in.
     pub fn config(&self) -> &Conv2dConfig {
         &self.config
     }

@@ -1,4 +1,4 @@
-//! Element types: Burn's and those of files.
+//! Conversion between the element types of Burn and those of packed files.
 
 use burn::tensor::{DType, TensorData};
 use ttq_packed::{DenseTensor, Dtype};
@@ -18,13 +18,13 @@ const TYPES: [(DType, Dtype); 12] = [
     (DType::U8, Dtype::U8),
 ];
 
-/// A tensor of a file; `None` for a type that files do not hold.
+/// Converts tensor data to a tensor of a file; `None` if files do not support the element type.
 pub(super) fn to_file(data: &TensorData) -> Option<DenseTensor> {
     let (_, dtype) = TYPES.iter().find(|(burn, _)| *burn == data.dtype)?;
     DenseTensor::new(*dtype, data.shape.to_vec(), data.bytes.to_vec()).ok()
 }
 
-/// The data of a tensor; `None` for a type that Burn does not have.
+/// Converts a tensor of a file to tensor data; `None` if Burn does not support the element type.
 pub(super) fn to_burn(tensor: &DenseTensor) -> Option<TensorData> {
     let (dtype, _) = TYPES.iter().find(|(_, file)| *file == tensor.dtype())?;
     Some(TensorData::from_bytes_vec(tensor.as_bytes().to_vec(), tensor.shape().to_vec(), *dtype))

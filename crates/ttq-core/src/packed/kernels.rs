@@ -1,4 +1,4 @@
-//! Packed kernels on tensors whose memory is Burn's Flex's, whatever the backend is called.
+//! Packed layers with the CPU kernels of `ttq-packed`, for every backend whose tensors are those of Burn's Flex.
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -12,10 +12,11 @@ use ttq_packed::kernels::{
     Activations as Precision, ConvolutionOptions, KernelError, PackedConvolution, PackedMatrix, Scales, Scratch,
 };
 
-use super::{ActivationType, padding};
+use super::ActivationType;
+use super::geometry::Geometry;
 
-/// Do the kernels apply to this tensor?
-pub(super) fn apply<B: Backend, const D: usize>(input: &Tensor<B, D>) -> bool {
+/// Returns whether the kernels support this tensor.
+pub(super) fn supports<B: Backend, const D: usize>(input: &Tensor<B, D>) -> bool {
     TypeId::of::<B::FloatTensorPrimitive>() == TypeId::of::<FlexTensor>() && input.dtype() == DType::F32
 }
 
@@ -23,16 +24,16 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
 }
 
-/// A kernel that was made of a weight and a bias that belong together.
-pub(super) fn fit<K>(made: Result<K, KernelError>) -> K {
-    made.expect("the kernels take every weight and bias that fit together")
+/// Unwraps the result of building a kernel, which the shape checks of the layers make infallible.
+pub(super) fn expect_valid<K>(kernel: Result<K, KernelError>) -> K {
+    kernel.expect("weight and bias of a packed layer have matching shapes")
 }
 
 fn precision<A: ActivationType>() -> Precision {
     if A::INT8 { Precision::Int8 } else { Precision::Float32 }
 }
 
-/// Calls `work` with the scales as kernels take them.
+/// Calls `work` with the scales in the form that the kernels use.
 fn with_scales<T>(weight: &TernaryWeight, work: impl FnOnce(Scales<'_>) -> T) -> T {
     if let [[w_pos, w_neg]] = *weight.scales() {
         return work(Scales::PerTensor { w_pos, w_neg });
@@ -41,7 +42,7 @@ fn with_scales<T>(weight: &TernaryWeight, work: impl FnOnce(Scales<'_>) -> T) ->
     work(Scales::PerRow { w_pos: &w_pos, w_neg: &w_neg })
 }
 
-/// The kernel of a linear weight, `[in, out]`.
+/// Builds the kernel of a linear weight, `[in, out]`.
 pub(super) fn matrix<A: ActivationType>(
     weight: &TernaryWeight,
     bias: Option<&[f32]>,
@@ -57,7 +58,7 @@ pub(super) fn matrix<A: ActivationType>(
     }
 }
 
-/// A matrix of so many columns, row-major, to its transpose, by squares that fit into the cache.
+/// Transposes a row-major matrix with the given number of columns, in square blocks that fit into the cache.
 fn transpose(matrix: &[i8], columns: usize) -> Vec<i8> {
     const SIDE: usize = 64;
     let rows = matrix.len().checked_div(columns).unwrap_or(0);
@@ -74,24 +75,28 @@ fn transpose(matrix: &[i8], columns: usize) -> Vec<i8> {
     transposed
 }
 
-/// `[.., in]` to `[.., out]`
+/// Computes a linear layer: input `[.., in]`, output `[.., out]`.
 pub(super) fn multiply<B: Backend, const D: usize>(input: Tensor<B, D>, matrix: &PackedMatrix) -> Tensor<B, D> {
     let mut shape = input.dims();
-    assert_eq!(shape[D - 1], matrix.columns(), "PackedLinear: the input's last dimension is not that of the weight");
+    assert_eq!(
+        shape[D - 1],
+        matrix.columns(),
+        "PackedLinear: the last dimension of the input differs from that of the weight"
+    );
     shape[D - 1] = matrix.rows();
-    on_floats(input, shape, |x, y, scratch| matrix.forward(x, y, scratch))
+    with_float_slices(input, shape, |x, y, scratch| matrix.forward(x, y, scratch))
 }
 
-/// The options of a convolution of images of this height and width; `None` where more is padded on one side than on the other, which
-/// the kernels do not do.
+/// Returns the kernel options of a convolution for images of size `[height, width]`; `None` if the padding of two
+/// opposite sides differs, which the kernels do not support.
 pub(super) fn options(config: &Conv2dConfig, size: [usize; 2]) -> Option<ConvolutionOptions> {
     let Conv2dConfig { stride, dilation, groups, .. } = *config;
-    let [[top, bottom], [left, right]] = padding::around(config, size);
+    let [[top, bottom], [left, right]] = Geometry::of(config).padding_of(size);
     let padding = [top, left];
     (padding == [bottom, right]).then_some(ConvolutionOptions { stride, padding, dilation, groups })
 }
 
-/// The kernel of a convolution's weight, `[out, in / groups, kh, kw]`.
+/// Builds the kernel of a convolution weight, `[out, in / groups, kh, kw]`.
 pub(super) fn convolution<A: ActivationType>(
     weight: &TernaryWeight,
     options: ConvolutionOptions,
@@ -109,31 +114,31 @@ pub(super) fn convolution<A: ActivationType>(
     }
 }
 
-/// `[n, in, h, w]` to `[n, out, h', w']`
+/// Computes a convolution: input `[n, in, h, w]`, output `[n, out, h', w']`.
 pub(super) fn convolve<B: Backend>(input: Tensor<B, 4>, convolution: &PackedConvolution) -> Tensor<B, 4> {
     let shape = input.dims();
     let output = convolution.output_shape(shape).unwrap_or_else(|error| panic!("PackedConv2d: {error}"));
-    on_floats(input, output, |x, y, scratch| convolution.forward(x, shape, y, scratch))
+    with_float_slices(input, output, |x, y, scratch| convolution.forward(x, shape, y, scratch))
 }
 
-/// A result of `shape` that `work` writes, from the elements of `input`.
-fn on_floats<B: Backend, const D: usize>(
+/// Returns a tensor of `shape` whose elements `work` computes from those of `input`.
+fn with_float_slices<B: Backend, const D: usize>(
     input: Tensor<B, D>,
     shape: [usize; D],
     work: impl FnOnce(&[f32], &mut [f32], &mut Scratch) -> Result<(), KernelError>,
 ) -> Tensor<B, D> {
     let device = input.device();
     let input: Box<dyn Any> = Box::new(input.into_primitive().tensor());
-    let input = input.downcast::<FlexTensor>().expect("`apply` has seen that it is one").to_contiguous();
+    let input = input.downcast::<FlexTensor>().expect("`supports` has checked the type").to_contiguous();
     let (start, end) = input.layout().contiguous_offsets().unwrap_or((0, 0));
     let mut output = vec![0.0; shape.iter().product()];
     SCRATCH
         .with_borrow_mut(|scratch| work(&input.storage::<f32>()[start..end], &mut output, scratch))
-        .expect("the lengths follow from the shapes");
+        .expect("the slices have the lengths of the shapes");
     Tensor::from_data(TensorData::new(output, shape), &device)
 }
 
-/// The elements on the host.
+/// Reads the elements of a tensor.
 pub(super) fn floats<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }

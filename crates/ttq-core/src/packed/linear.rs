@@ -1,4 +1,4 @@
-//! A linear layer on packed weights.
+//! A linear layer with packed weights.
 
 use std::marker::PhantomData;
 
@@ -10,37 +10,37 @@ use ttq_packed::TernaryWeight;
 
 #[cfg(feature = "cubecl")]
 use super::device;
+#[cfg(any(feature = "cubecl", feature = "flex"))]
+use super::kernel_cache::KernelCache;
 #[cfg(feature = "flex")]
 use super::kernels;
-#[cfg(any(feature = "cubecl", feature = "flex"))]
-use super::prepared::Prepared;
 use super::{ActivationType, Float32, PackedWeight};
 
 /// Burn's [`Linear`](burn::nn::Linear) with a packed weight `W` of shape `[in, out]`:
 ///
 /// ```text
-/// y = x W + bias        W = +w_pos where the code is +1, 0, -w_neg where it is -1
+/// y = x W + bias        W = +w_pos where the code is +1, 0 where it is 0, -w_neg where it is -1
 /// ```
 ///
-/// It has no weights until [`load`](super::load) fills it.
+/// A new layer is all zeros; [`load`](super::load) fills it. `A` is the precision of the activations.
 #[derive(Module, Debug)]
 pub struct PackedLinear<B: Backend, A: ActivationType = Float32> {
-    /// `[in, out]`
+    /// The packed weight, `[in, out]`.
     pub weight: PackedWeight<B>,
-    /// `[out]`
+    /// The bias, `[out]`.
     pub bias: Option<Param<Tensor<B, 1>>>,
     #[module(skip)]
     activations: PhantomData<A>,
     #[cfg(feature = "flex")]
     #[module(skip)]
-    prepared: Prepared<ttq_packed::kernels::PackedMatrix>,
+    kernel_cache: KernelCache<ttq_packed::kernels::PackedMatrix>,
     #[cfg(feature = "cubecl")]
     #[module(skip)]
-    on_device: Prepared<device::AnyWeight>,
+    device_cache: KernelCache<device::AnyWeight>,
 }
 
 impl<B: Backend, A: ActivationType> PackedLinear<B, A> {
-    /// A layer of zeros.
+    /// Creates a layer whose weight and bias are zero.
     pub fn new(config: &LinearConfig, device: &B::Device) -> Self {
         let bias = config.bias.then(|| Param::from_tensor(Tensor::zeros([config.d_output], device)));
         Self {
@@ -48,37 +48,48 @@ impl<B: Backend, A: ActivationType> PackedLinear<B, A> {
             bias,
             activations: PhantomData,
             #[cfg(feature = "flex")]
-            prepared: Prepared::default(),
+            kernel_cache: KernelCache::default(),
             #[cfg(feature = "cubecl")]
-            on_device: Prepared::default(),
+            device_cache: KernelCache::default(),
         }
     }
 
-    /// The layer with this weight of shape `[in, out]`.
+    /// Replaces the weight, `[in, out]`.
     ///
     /// # Panics
-    /// Where the shape is another.
+    /// Panics if the shape of `weight` differs from that of the layer.
     #[must_use]
     pub fn with_weight(mut self, weight: &TernaryWeight) -> Self {
-        assert_eq!(weight.shape(), self.weight.dims(), "PackedLinear: the weight has another shape than the layer");
-        self.weight = self.weight.with(weight);
+        assert_eq!(
+            weight.shape(),
+            self.weight.dims(),
+            "PackedLinear: the shape of the weight differs from that of the layer"
+        );
+        self.weight = self.weight.with_contents(weight);
         self
     }
 
-    /// `[.., in]` to `[.., out]`.
+    /// Applies the layer.
+    ///
+    /// # Shapes
+    /// - input: `[.., in]`
+    /// - output: `[.., out]`
+    ///
+    /// # Panics
+    /// Panics if the last dimension of `input` is not `in`.
     pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
         #[cfg(feature = "flex")]
-        if kernels::apply(&input) {
-            let parameters = self.weight.contents().into_iter().chain(self.bias.as_ref().map(|bias| bias.id));
-            let matrix = self.prepared.get((parameters.collect(), [0, 0]), || {
+        if kernels::supports(&input) {
+            let parameters = self.weight.parameter_ids().into_iter().chain(self.bias.as_ref().map(|bias| bias.id));
+            let matrix = self.kernel_cache.get_or_build((parameters.collect(), [0, 0]), || {
                 let bias = self.bias.as_ref().map(|bias| kernels::floats(bias.val()));
-                kernels::fit(kernels::matrix::<A>(&self.weight.to_ternary(), bias.as_deref()))
+                kernels::expect_valid(kernels::matrix::<A>(&self.weight.to_ternary(), bias.as_deref()))
             });
             return kernels::multiply(input, &matrix);
         }
         #[cfg(feature = "cubecl")]
-        if device::takes(&input, &self.weight) {
-            return device::linear::<B, A, D>(input, &self.weight, self.bias.as_ref(), &self.on_device);
+        if device::supports(&input, &self.weight) {
+            return device::linear::<B, A, D>(input, &self.weight, self.bias.as_ref(), &self.device_cache);
         }
         let bias = self.bias.as_ref().map(Param::val);
         linear(input, self.weight.dense(), bias)

@@ -1,33 +1,33 @@
 //! Deployment: packed weights in files and in layers.
 //!
 //! ```text
-//! Ternary<B, M> ──► pack ──► PackedModel ──► file ──► PackedModel ──► load ──► M again, its weights take three values
-//!                                                                        └──► a module of packed layers: 2 bits a weight
+//! Ternary<B, M> ──► pack ──► PackedModel ──► file ──► PackedModel ──► load ──► M, its weights take three values
+//!                                                                       └────► packed layers, 2 bits per weight
 //! ```
 //!
-//! A network that is to run packed is generic over its layers, `Net<B, C: Convolution<B>>` say: `Net<B, Conv2d<B>>` trains, and
-//! `Net<B, PackedConv2d<B>>` is filled from the file by parameter path. Modules are never rewritten.
+//! A network that runs on packed weights is generic over its layers, for example `Net<B, C>` with `C: Convolution<B>`:
+//! `Net<B, Conv2d<B>>` is trained, and [`load`] fills `Net<B, PackedConv2d<B>>` from the file by parameter path.
 //!
-//! Packed layers compute on the packed form where tensors are those of Burn's Flex (that backend and `ttq-cpu`, with the feature
-//! `flex`) or lie on a device of Burn's CUDA or wgpu backend (with the features `cuda` and `wgpu`): with float32 activations exactly as the
-//! dense layer up to the order of sums, or with [`Int8`] ones. On every other backend the weight is unpacked on the device for each call,
-//! and the layer computes as the dense one.
+//! Packed layers compute on the packed form if tensors are those of Burn's Flex backend or of `ttq-cpu` (feature
+//! `flex`), or on a device of Burn's CUDA or wgpu backend (features `cuda` and `wgpu`). With float32 activations the
+//! result is exactly that of the dense layer up to the order of sums; activations can also be quantized to 8 bits
+//! ([`Int8`]). On every other backend each call unpacks the weight on the device and computes the dense layer.
 
 mod activations;
 mod convolution;
 #[cfg(feature = "cubecl")]
 mod device;
 mod dtype;
+mod geometry;
+#[cfg(any(feature = "cubecl", feature = "flex"))]
+mod kernel_cache;
 #[cfg(feature = "flex")]
 mod kernels;
 mod layer;
 mod linear;
 mod load;
 mod pack;
-#[cfg(any(feature = "cubecl", feature = "flex"))]
-mod padding;
-#[cfg(any(feature = "cubecl", feature = "flex"))]
-mod prepared;
+pub mod pytorch;
 mod weight;
 
 pub use activations::{ActivationType, Float32, Int8};

@@ -1,4 +1,4 @@
-//! From a trained module to what a file holds.
+//! Conversion of a trained module to a packed model.
 
 use burn::module::{ModuleVisitor, Param};
 use burn::prelude::*;
@@ -7,45 +7,47 @@ use ttq_packed::file::WeightError;
 use ttq_packed::{Codes, PackedModel, TernaryWeight};
 
 use super::dtype;
-use crate::selection::Place;
+use crate::selection::ModulePath;
 use crate::{Choice, LayerValues, Ternary};
 
-/// What cannot be packed.
+/// A module that cannot be packed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// A ternary weight whose scales are no numbers: training has diverged.
-    #[error("{path} cannot be packed: {source}")]
+    /// The scales of a ternary weight are not finite, because training has diverged.
+    #[error("`{path}` cannot be packed: {source}")]
     Weight {
-        /// Its path.
+        /// Path of the weight.
         path: String,
-        /// What is wrong.
+        /// The cause.
         source: WeightError,
     },
-    /// A parameter of a type that files do not hold.
-    #[error("{path} is of type {dtype:?}, which cannot be packed: convert it to float32 or int32 first")]
+    /// Files do not support the element type of a parameter.
+    #[error("`{path}` is of type {dtype:?}, which cannot be packed: convert it to float32 or int32 first")]
     Type {
-        /// Its path.
+        /// Path of the parameter.
         path: String,
-        /// Its type.
+        /// Element type of the parameter.
         dtype: DType,
     },
 }
 
-/// Packs a module with ternary weights: two bits for each of them, every other parameter as it is, all under their paths in the
-/// wrapped module.
+/// Packs a module with ternary weights.
+///
+/// The result holds the ternary weights with 2 bits per element and every other parameter unchanged, by their paths in
+/// the wrapped module. Reads from the device.
 ///
 /// # Errors
-/// [`PackError`]
+/// Returns [`PackError`] if a scale is not finite, or if files do not support the element type of a parameter.
 pub fn pack<B: Backend, M: Module<B>>(ternary: &Ternary<B, M>) -> Result<PackedModel, PackError> {
-    let mut packing = Packing { place: Place::default(), model: PackedModel::default(), error: None };
+    let mut packer = Packer { path: ModulePath::default(), model: PackedModel::default(), error: None };
     for LayerValues { choice, codes, scales, .. } in ternary.layer_values() {
         let weight = ternary_weight(&choice, &codes, &scales)
             .map_err(|source| PackError::Weight { path: choice.path.clone(), source })?;
-        packing.model.weights.insert(choice.path, weight);
+        packer.model.weights.insert(choice.path, weight);
     }
-    ternary.latent().visit(&mut packing);
-    packing.error.map_or(Ok(packing.model), Err)
+    ternary.latent().visit(&mut packer);
+    packer.error.map_or(Ok(packer.model), Err)
 }
 
 fn ternary_weight(choice: &Choice, codes: &[i8], scales: &[f32]) -> Result<TernaryWeight, WeightError> {
@@ -54,15 +56,15 @@ fn ternary_weight(choice: &Choice, codes: &[i8], scales: &[f32]) -> Result<Terna
 }
 
 /// Collects the parameters that are not ternary.
-struct Packing {
-    place: Place,
+struct Packer {
+    path: ModulePath,
     model: PackedModel,
     error: Option<PackError>,
 }
 
-impl Packing {
+impl Packer {
     fn add(&mut self, data: impl FnOnce() -> TensorData) {
-        let path = self.place.path();
+        let path = self.path.joined();
         if self.model.weights.contains_key(&path) {
             return;
         }
@@ -74,13 +76,13 @@ impl Packing {
     }
 }
 
-impl<B: Backend> ModuleVisitor<B> for Packing {
+impl<B: Backend> ModuleVisitor<B> for Packer {
     fn enter_module(&mut self, name: &str, container: &str) {
-        self.place.enter(name, container);
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.place.exit();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {

@@ -5,25 +5,26 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use ttq_packed::{Codes, TernaryWeight};
 
-/// How Burn's visitors name the module.
+/// Type of the module as Burn's visitors name it.
 pub(super) const CONTAINER: &str = "Struct:PackedWeight";
-/// The parameter that says which shape a weight has.
+/// Name of the parameter that holds the shape of the weight.
 pub(super) const LAYOUT: &str = "layout";
-/// The parameters.
-pub(super) const PARTS: [&str; 3] = ["codes", "scales", LAYOUT];
-/// Codes in a word of 32 bits.
+/// Names of the parameters.
+pub(super) const PARAMETERS: [&str; 3] = ["codes", "scales", LAYOUT];
+/// Number of codes in a 32-bit word.
 const CODES_PER_WORD: usize = 16;
 
-/// A ternary weight, 2 bits an element: codes, scales and the shape. Its parameters have the names that they have in a file,
-/// `NAME.codes` and `NAME.scales`.
+/// A ternary weight with 2 bits per element: codes, scales and shape.
+///
+/// The parameters `codes` and `scales` have the names of the tensors in a file, `NAME.codes` and `NAME.scales`.
 #[derive(Module, Debug)]
 pub struct PackedWeight<B: Backend> {
-    /// The codes of a file, four bytes to an element, little-endian. `[words]`
+    /// The codes of a file, four bytes per element, little-endian, `[words]`.
     codes: Param<Tensor<B, 1, Int>>,
-    /// `w_pos` and `w_neg`, once or for each output channel. `[1 or out, 2]`
+    /// `w_pos` and `w_neg`, one pair or one for each output channel, `[1 or out, 2]`.
     scales: Param<Tensor<B, 2>>,
-    /// The weight's own shape and its output axis: a parameter, so that what is loaded can be held against it.
-    /// `[dimensions + 1]`
+    /// Shape and output axis of the weight, `[dimensions + 1]`. A parameter, so that [`load`](super::load) can compare
+    /// it with the file.
     layout: Param<Tensor<B, 1, Int>>,
     #[module(skip)]
     dims: Vec<usize>,
@@ -32,11 +33,11 @@ pub struct PackedWeight<B: Backend> {
 }
 
 impl<B: Backend> PackedWeight<B> {
-    /// A weight of zeros.
+    /// Creates a weight of zeros.
     pub(super) fn zeros(dims: Vec<usize>, output_axis: usize, device: &B::Device) -> Self {
         let n = dims.iter().product();
         let zeros = vec![0_i8; n];
-        // Zeros are ternary, and a pair of zero scales belongs to any shape that has the axis.
+        // Zeros are valid codes, and one pair of zero scales is valid for every shape.
         let codes = Codes::pack(&zeros).unwrap_or_else(|error| unreachable!("{error}"));
         let layout = TensorData::from(layout(&dims, output_axis).as_slice());
         Self {
@@ -48,46 +49,46 @@ impl<B: Backend> PackedWeight<B> {
         }
     }
 
-    /// The same shape with other contents.
-    pub(super) fn with(mut self, weight: &TernaryWeight) -> Self {
+    /// Replaces codes and scales by those of `weight`, which has the same shape.
+    pub(super) fn with_contents(mut self, weight: &TernaryWeight) -> Self {
         let device = self.scales.val().device();
         self.codes = Param::initialized(ParamId::new(), Tensor::from_data(words(weight.codes()), &device));
         self.scales = frozen(Tensor::from_data(scales(weight), &device));
         self
     }
 
-    /// Shape of the weight.
+    /// Returns the shape of the weight.
     pub fn dims(&self) -> &[usize] {
         &self.dims
     }
 
-    /// The axis along which output channels lie.
+    /// Returns the dimension of the output channels.
     pub fn output_axis(&self) -> usize {
         self.output_axis
     }
 
-    /// Which contents it has: others have other identifiers.
+    /// Returns the identifiers of codes and scales, a cache key: other contents have other identifiers.
     #[cfg(any(feature = "cubecl", feature = "flex"))]
-    pub(super) fn contents(&self) -> [ParamId; 2] {
+    pub(super) fn parameter_ids(&self) -> [ParamId; 2] {
         [self.codes.id, self.scales.id]
     }
 
-    /// The words of codes, `[words]`.
+    /// Returns the codes as words, `[words]`.
     #[cfg(feature = "cubecl")]
     pub(super) fn codes(&self) -> Tensor<B, 1, Int> {
         self.codes.val()
     }
 
-    /// `w_pos` and `w_neg`, `[1 or out, 2]`.
+    /// Returns `w_pos` and `w_neg`, `[1 or out, 2]`.
     #[cfg(feature = "cubecl")]
     pub(super) fn scales(&self) -> Tensor<B, 2> {
         self.scales.val()
     }
 
-    /// The weight on the host. Reads from the device.
+    /// Returns the weight in host memory. Reads from the device.
     ///
     /// # Panics
-    /// Where the parameters hold no ternary weight; what [`load`](super::load) fills them with was checked.
+    /// Panics if the parameters do not hold a valid ternary weight. [`load`](super::load) stores only valid ones.
     pub fn to_ternary(&self) -> TernaryWeight {
         let words = self.codes.val().into_data();
         let n: usize = self.dims.iter().product();
@@ -99,29 +100,29 @@ impl<B: Backend> PackedWeight<B> {
             .expect("a packed weight holds valid scales")
     }
 
-    /// The dense weight, unpacked on the device.
+    /// Unpacks the dense weight on the device, in the shape [`dims`](Self::dims).
     ///
     /// # Panics
-    /// Where `D` is not the number of the weight's dimensions.
+    /// Panics if `D` is not the number of dimensions of the weight.
     pub fn dense<const D: usize>(&self) -> Tensor<B, D> {
-        let shape: [usize; D] = self.dims.as_slice().try_into().expect("as many dimensions as the weight has");
+        let shape: [usize; D] = self.dims.as_slice().try_into().expect("`D` is the number of dimensions of the weight");
         let n: usize = shape.iter().product();
         let words = self.codes.val().unsqueeze_dim::<2>(1);
         let device = words.device();
         let shifts = Tensor::<B, 1, Int>::arange(0..CODES_PER_WORD as i64, &device).mul_scalar(2).unsqueeze::<2>();
-        // (A shift of a negative word brings ones from above, of which two bits are kept.)
+        // The right shift of a negative word fills with ones; the mask keeps the two lowest bits.
         let codes = words.bitwise_right_shift(shifts).bitwise_and_scalar(3_i32.elem());
         let codes = codes.reshape([-1]).slice(0..n).sub_scalar(1).reshape(shape);
         let mut along = [1; D];
         let scales = self.scales.val();
         along[self.output_axis] = scales.dims()[0];
         let column = |index: usize| scales.clone().slice([0..scales.dims()[0], index..index + 1]).reshape(along);
-        let share = |code: i32| codes.clone().equal_elem(code).float();
-        share(1).mul(column(0)).sub(share(-1).mul(column(1)))
+        let mask = |code: i32| codes.clone().equal_elem(code).float();
+        mask(1).mul(column(0)).sub(mask(-1).mul(column(1)))
     }
 }
 
-/// Codes as 32-bit words, `[words]`.
+/// Returns the codes as 32-bit words, `[words]`.
 pub(super) fn words(codes: &Codes) -> TensorData {
     let word = |bytes: &[u8]| {
         let mut word = [0; 4];
@@ -132,18 +133,18 @@ pub(super) fn words(codes: &Codes) -> TensorData {
     TensorData::from(words.as_slice())
 }
 
-/// Scales, `[1 or out, 2]`.
+/// Returns the scales, `[1 or out, 2]`.
 pub(super) fn scales(weight: &TernaryWeight) -> TensorData {
     let scales = weight.scales();
     TensorData::new(scales.as_flattened().to_vec(), [scales.len(), 2])
 }
 
-/// The shape, then the output axis.
+/// Returns the shape, followed by the output axis.
 pub(super) fn layout(dims: &[usize], output_axis: usize) -> Vec<i64> {
     dims.iter().chain([&output_axis]).map(|number| *number as i64).collect()
 }
 
-/// Nothing packed is trained.
+/// Creates a parameter that does not train, as packed weights never do.
 fn frozen<B: Backend>(scales: Tensor<B, 2>) -> Param<Tensor<B, 2>> {
     Param::initialized(ParamId::new(), scales).set_require_grad(false)
 }

@@ -18,6 +18,7 @@ pub(crate) fn groups(granularity: Granularity, dims: &[usize], channel_axis: usi
             (0..total).for_each(|flat| groups[flat / stride % dims[channel_axis]].push(flat));
             groups
         }
+        other => panic!("{other:?} has no definition in this test"),
     }
 }
 
@@ -32,6 +33,7 @@ pub(crate) fn threshold(config: &QuantizerConfig, members: &[f32]) -> f64 {
             0 => 0.0,
             zeros => magnitudes[zeros - 1],
         },
+        other => panic!("{other} has no definition in this test"),
     }
 }
 

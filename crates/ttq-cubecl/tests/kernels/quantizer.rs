@@ -134,6 +134,7 @@ fn gradients_equal_definition<B: Backend>(
             let slope = match config.latent_gradient {
                 LatentGradient::Scaled => [scales[2 * group + 1], 1.0, scales[2 * group]][(code + 1) as usize],
                 LatentGradient::Identity => 1.0,
+                other => panic!("{other:?} has no definition in this test"),
             };
             assert_eq!(of_latent[*index], grad[*index] * slope, "{config:?} {dims:?}");
             sums[0] += if code == 1 { f64::from(grad[*index]) } else { 0.0 };

@@ -1,0 +1,222 @@
+//! Packed files of PyTorch checkpoints, converted to the names and layouts of a Burn module.
+
+use std::collections::{BTreeMap, HashMap};
+
+use burn::module::{ModuleVisitor, Param};
+use burn::prelude::*;
+use regex::Regex;
+use ttq_packed::file::TensorError;
+use ttq_packed::{DenseTensor, Dtype, PackedModel};
+
+use crate::selection::ModulePath;
+
+/// A packed model that cannot be converted.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PytorchError {
+    /// A pattern is not a regular expression.
+    #[error("the name pattern `{pattern}` is not a valid regular expression: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// The message of the regular expression parser.
+        reason: String,
+    },
+    /// The weight of a linear layer cannot be transposed.
+    #[error("the linear weight `{name}` cannot be transposed: {source}")]
+    Transpose {
+        /// Name of the tensor in the module.
+        name: String,
+        /// The cause.
+        source: TensorError,
+    },
+}
+
+/// Converts a packed model from the names and layouts of PyTorch to those of `module`, so that [`load`](super::load)
+/// accepts it.
+///
+/// Each pattern is a regular expression and its replacement. They are applied to every tensor's name in order, each to
+/// the result of the previous one; a pattern replaces its first match. If they change no name, the model already has
+/// Burn's names and is returned unchanged. Otherwise:
+///
+/// - `weight` and `bias` are renamed `gamma` and `beta` if the module has a parameter of that name there (Burn's
+///   normalization layers).
+/// - Float weights of linear layers, `[out, in]`, are transposed to `[in, out]` and stored as float32. Ternary weights
+///   keep their layout.
+/// - Tensors named `num_batches_tracked` are removed.
+///
+/// # Errors
+/// Returns [`PytorchError`] if a pattern is not a regular expression, or if a linear weight is not of a float type.
+///
+/// # Examples
+/// ```
+/// use burn::backend::Flex;
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::prelude::*;
+/// use ttq_core::packed::{load, pytorch};
+/// use ttq_packed::{DenseTensor, PackedModel};
+///
+/// #[derive(Module, Debug)]
+/// struct Net<B: Backend> {
+///     classes: Linear<B>,
+/// }
+///
+/// let mut packed = PackedModel::default();
+/// packed.tensors.insert("fc.weight".into(), DenseTensor::from_f32([1, 2], &[3.0, 4.0])?);
+///
+/// let classes = LinearConfig::new(2, 1).with_bias(false).init(&Default::default());
+/// let net = Net::<Flex> { classes };
+/// let packed = pytorch::to_burn(&net, packed, &[(r"^fc\.", "classes.")])?;
+/// let net = load(net, &packed)?;
+/// assert_eq!(net.classes.weight.val().into_data(), TensorData::from([[3.0], [4.0]]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn to_burn<B: Backend, M: Module<B>>(
+    module: &M,
+    packed: PackedModel,
+    patterns: &[(impl AsRef<str>, impl AsRef<str>)],
+) -> Result<PackedModel, PytorchError> {
+    let patterns = patterns
+        .iter()
+        .map(|(pattern, replacement)| {
+            let pattern = pattern.as_ref();
+            let regex = Regex::new(pattern)
+                .map_err(|error| PytorchError::Pattern { pattern: pattern.into(), reason: error.to_string() })?;
+            Ok((regex, replacement.as_ref()))
+        })
+        .collect::<Result<Vec<_>, PytorchError>>()?;
+    let replaced = |name: &str| {
+        patterns
+            .iter()
+            .fold(name.to_owned(), |name, (regex, replacement)| regex.replace(&name, *replacement).into_owned())
+    };
+    if packed.weights.keys().chain(packed.tensors.keys()).all(|name| replaced(name) == *name) {
+        return Ok(packed);
+    }
+    let mut parameters = Parameters::default();
+    module.visit(&mut parameters);
+    let containers = parameters.containers;
+    let burn_name = |name: &str| {
+        let name = replaced(name);
+        let of_norm = [(".weight", ".gamma"), (".bias", ".beta")].into_iter().find_map(|(pytorch, burn)| {
+            let name = format!("{}{burn}", name.strip_suffix(pytorch)?);
+            containers.contains_key(&name).then_some(name)
+        });
+        of_norm.unwrap_or(name)
+    };
+    let weights = packed.weights.into_iter().map(|(name, weight)| (burn_name(&name), weight)).collect();
+    let mut tensors = BTreeMap::new();
+    for (name, tensor) in packed.tensors {
+        let name = burn_name(&name);
+        if name.ends_with(".num_batches_tracked") {
+            continue;
+        }
+        let is_linear = containers.get(&name).is_some_and(|container| container == "Struct:Linear");
+        let tensor = if is_linear {
+            transposed(&tensor).map_err(|source| PytorchError::Transpose { name: name.clone(), source })?
+        } else {
+            tensor
+        };
+        tensors.insert(name, tensor);
+    }
+    Ok(PackedModel { weights, tensors, config: packed.config })
+}
+
+/// Transposes a matrix. Returns a tensor of another rank unchanged.
+fn transposed(tensor: &DenseTensor) -> Result<DenseTensor, TensorError> {
+    let &[rows, columns] = tensor.shape() else { return Ok(tensor.clone()) };
+    let values = tensor.to_f32()?;
+    let transposed: Vec<u8> =
+        (0..rows * columns).flat_map(|index| values[index % rows * columns + index / rows].to_le_bytes()).collect();
+    DenseTensor::new(Dtype::F32, [columns, rows], transposed)
+}
+
+/// Collects the types of the modules that hold the float parameters, by path.
+#[derive(Default)]
+struct Parameters {
+    path: ModulePath,
+    containers: HashMap<String, String>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Parameters {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<B, D>>) {
+        let container = self.path.container().unwrap_or_default().to_owned();
+        self.containers.insert(self.path.joined(), container);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+
+    use super::*;
+
+    #[derive(Module, Debug)]
+    struct Net<B: Backend> {
+        norm: BatchNorm<B>,
+        classes: Linear<B>,
+    }
+
+    fn net() -> Net<Flex> {
+        let device = Default::default();
+        Net { norm: BatchNormConfig::new(2).init(&device), classes: LinearConfig::new(2, 3).init(&device) }
+    }
+
+    fn pytorch_model() -> PackedModel {
+        let mut packed = PackedModel::default();
+        let mut add = |name: &str, tensor: DenseTensor| packed.tensors.insert(name.into(), tensor);
+        for name in ["bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"] {
+            add(name, DenseTensor::from_f32([2], &[1.0, 2.0]).unwrap());
+        }
+        add("bn.num_batches_tracked", DenseTensor::new(Dtype::I64, [1], vec![0; 8]).unwrap());
+        add("fc.weight", DenseTensor::from_f32([3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap());
+        add("fc.bias", DenseTensor::from_f32([3], &[7.0, 8.0, 9.0]).unwrap());
+        packed
+    }
+
+    const PATTERNS: [(&str, &str); 2] = [(r"^bn\.", "norm."), (r"^fc\.", "classes.")];
+
+    #[test]
+    fn a_model_with_the_names_of_pytorch_loads_after_the_conversion() {
+        let packed = to_burn(&net(), pytorch_model(), &PATTERNS).unwrap();
+        let loaded = crate::packed::load(net(), &packed).unwrap();
+        assert_eq!(loaded.norm.gamma.val().into_data(), TensorData::from([1.0, 2.0]));
+        let weight = loaded.classes.weight.val().into_data();
+        assert_eq!(weight, TensorData::from([[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]));
+        // Burn's names stay as they are.
+        assert_eq!(to_burn(&net(), packed.clone(), &PATTERNS).unwrap(), packed);
+    }
+
+    #[test]
+    fn an_invalid_pattern_is_an_error_that_names_it() {
+        let error = to_burn(&net(), pytorch_model(), &[("(", "")]).unwrap_err();
+        assert!(error.to_string().contains("`(` is not a valid regular expression"), "{error}");
+    }
+
+    #[test]
+    fn a_linear_weight_of_integers_is_an_error_that_names_it() {
+        let mut packed = pytorch_model();
+        let integers = DenseTensor::new(Dtype::I8, [3, 2], vec![0; 6]).unwrap();
+        packed.tensors.insert("fc.weight".into(), integers);
+        let error = to_burn(&net(), packed, &PATTERNS).unwrap_err();
+        assert!(error.to_string().contains("`classes.weight` cannot be transposed"), "{error}");
+    }
+
+    #[test]
+    fn a_transposed_matrix_has_its_axes_exchanged() {
+        let tensor = DenseTensor::from_f32([2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+        let matrix = transposed(&tensor).unwrap();
+        assert_eq!((matrix.shape(), matrix.to_f32().unwrap()), (&[3, 2][..], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+        let vector = DenseTensor::from_f32([2], &[1.0, 2.0]).unwrap();
+        assert_eq!(transposed(&vector).unwrap(), vector);
+    }
+}
