@@ -79,3 +79,8 @@ pub mod prelude {
         TernaryQuantizer, TernaryStats, Threshold,
     };
 }
+
+/// Tests the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -68,7 +68,7 @@ pub enum PytorchError {
 /// let net = Net::<Flex> { classes };
 /// let packed = pytorch::to_burn(&net, packed, &[(r"^fc\.", "classes.")])?;
 /// let net = load(net, &packed)?;
-/// assert_eq!(net.classes.weight.val().into_data(), TensorData::from([[3.0], [4.0]]));
+/// assert_eq!(net.classes.weight.val().into_data(), TensorData::from([[3.0_f32], [4.0]]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn to_burn<B: Backend, M: Module<B>>(
@@ -189,9 +189,9 @@ mod tests {
     fn a_model_with_the_names_of_pytorch_loads_after_the_conversion() {
         let packed = to_burn(&net(), pytorch_model(), &PATTERNS).unwrap();
         let loaded = crate::packed::load(net(), &packed).unwrap();
-        assert_eq!(loaded.norm.gamma.val().into_data(), TensorData::from([1.0, 2.0]));
+        assert_eq!(loaded.norm.gamma.val().into_data(), TensorData::from([1.0_f32, 2.0]));
         let weight = loaded.classes.weight.val().into_data();
-        assert_eq!(weight, TensorData::from([[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]));
+        assert_eq!(weight, TensorData::from([[1.0_f32, 3.0, 5.0], [2.0, 4.0, 6.0]]));
         // Burn's names stay as they are.
         assert_eq!(to_burn(&net(), packed.clone(), &PATTERNS).unwrap(), packed);
     }
