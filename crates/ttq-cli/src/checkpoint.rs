@@ -81,7 +81,7 @@ pub(crate) fn read(path: &Path, key: Option<&str>) -> Result<Contents> {
     let (layout, tensors, config) = match format {
         Format::Safetensors | Format::TtqPacked => {
             let Container { tensors, mut metadata } = Container::read(&bytes).with_context(here)?;
-            if metadata.contains_key(file::KEY) {
+            if metadata.contains_key(file::METADATA_KEY) {
                 return Ok(Contents::Packed(PackedModel::read(&bytes).with_context(here)?, bytes));
             }
             let producer = metadata.get("producer").map(String::as_str);

@@ -36,7 +36,7 @@ impl Verify {
                 // The reader has compared it with the one in the file.
                 crc32: file::checksum(&bytes).with_context(|| file.clone())?,
                 file,
-                version: file::VERSION,
+                version: file::FORMAT_VERSION,
                 weights: model.weights.len(),
                 tensors: model.tensors.len(),
                 file_bytes: bytes.len(),

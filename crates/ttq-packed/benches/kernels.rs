@@ -1,25 +1,30 @@
-//! Packed kernels against float32 with the `gemm` crate, on one thread.
+//! Benchmark of the packed kernels against float32 products of the `gemm` crate, on one thread.
 //!
-//! `cargo bench -p ttq-packed --bench kernels -- [matrix|convolution] [seconds for each line, 0.3]`, and
-//! `LEVEL=Avx2` in the environment for one instruction set. Everything that a call does is
-//! timed: building tables, rounding activations, unrolling images. Candidates take turns, so that a busy machine is unfair to all
-//! alike; a line gives the quickest call and the median, and how many times the reference's quickest call takes as long.
+//! ```sh
+//! cargo bench -p ttq-packed --bench kernels -- [matrix|convolution] [SECONDS]
+//! ```
+//!
+//! `SECONDS` is the time per candidate (default 0.3). The environment variable `LEVEL` selects one instruction set, for
+//! example `LEVEL=Avx2`. A timed call includes all of its work: building tables, quantizing activations, unrolling
+//! images. Calls of the candidates alternate, so that other load on the machine affects all of them equally. A line
+//! shows the fastest call, the median, and the ratio of the fastest call of the reference to the fastest call of the
+//! candidate.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use ttq_packed::kernels::{
-    Activations, ConvolutionOptions, Level, PackedConvolution, PackedMatrix, Path, Scales, Scratch,
+    Activations, ConvolutionOptions, ConvolutionPath, Level, PackedConvolution, PackedMatrix, Scales, Scratch,
 };
 
-/// All of the machine, or the one that the environment variable `LEVEL` names.
+/// Returns all levels of the machine, or the one that the environment variable `LEVEL` names.
 fn levels() -> impl Iterator<Item = Level> {
     let wanted = std::env::var("LEVEL").ok();
     Level::available().filter(move |level| wanted.as_ref().is_none_or(|wanted| *wanted == format!("{level:?}")))
 }
 
-/// Something to time.
+/// A named call and its times.
 struct Candidate<'a> {
     name: String,
     call: Box<dyn FnMut() + 'a>,
@@ -32,14 +37,14 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Times candidates, the first one being the reference, and prints a line for each.
+/// Times the candidates and prints a line for each. The first one is the reference.
 fn compare(title: &str, multiply_accumulates: usize, seconds: f64, mut candidates: Vec<Candidate>) {
     println!("\n{title}");
     let budget = Duration::from_secs_f64(seconds * candidates.len() as f64);
     let start = Instant::now();
     while start.elapsed() < budget || candidates[0].times.len() < 5 {
         for Candidate { call, times, .. } in &mut candidates {
-            // Some calls in a row: the first one finds the caches full of another candidate's data.
+            // Several consecutive calls, because the caches hold the data of another candidate at the first one.
             for _ in 0..4 {
                 let start = Instant::now();
                 call();
@@ -65,15 +70,15 @@ fn floats(rng: &mut Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| 2.0 * rng.f32() - 1.0).collect()
 }
 
-/// Ternary values with a share of zeros.
+/// Returns random ternary values. `zeros` is the probability of zero.
 fn ternary(rng: &mut Rng, n: usize, zeros: f32) -> Vec<i8> {
     (0..n).map(|_| if rng.f32() < zeros { 0 } else { 2 * rng.i8(0..2) - 1 }).collect()
 }
 
-/// `y[m, n] = x[m, k] w[k, n]`, all row-major, on one thread.
+/// Computes `y[m, n] = x[m, k] w[k, n]` on one thread. All matrices are row-major.
 fn dense([m, n, k]: [usize; 3], x: &[f32], w: &[f32], y: &mut [f32]) {
     assert!(x.len() >= m * k && w.len() >= k * n && y.len() >= m * n);
-    // SAFETY: the slices are as long as their shapes say.
+    // SAFETY: the slices have at least the lengths of their shapes.
     unsafe {
         gemm::gemm(
             m,
@@ -108,13 +113,13 @@ fn matrix(seconds: f64, [m, n, k]: [usize; 3]) {
         dense([m, n, k], &x, &w, &mut y);
         black_box(&y);
     })];
-    let own: Vec<f32> = (0..n).map(|row| 0.5 + row as f32 / n as f32).collect();
+    let per_row: Vec<f32> = (0..n).map(|row| 0.5 + row as f32 / n as f32).collect();
     let kinds = [
         ("", Scales::PerTensor { w_pos: 0.7, w_neg: 0.4 }),
-        (" per row", Scales::PerRow { w_pos: &own, w_neg: &own[..] }),
+        (" per row", Scales::PerRow { w_pos: &per_row, w_neg: &per_row[..] }),
         (" one scale", Scales::PerTensor { w_pos: 0.7, w_neg: 0.7 }),
     ];
-    let mut reversed = own.clone();
+    let mut reversed = per_row.clone();
     reversed.reverse();
     for level in levels() {
         for activations in [Activations::Float32, Activations::Int8] {
@@ -143,7 +148,7 @@ fn matrix(seconds: f64, [m, n, k]: [usize; 3]) {
     compare(&format!("{m} x {k} times {k} x {n}"), m * n * k, seconds, candidates);
 }
 
-/// Writes the elements under the kernel, `[in · height · width, pixels]`, of an image.
+/// Unrolls an image (im2col): writes the elements under the kernel, `[in · height · width, pixels]`.
 fn unroll(x: &[f32], [channels, height, width]: [usize; 3], kernel: usize, stride: usize, to: &mut [f32]) {
     let (padding, out) = (kernel / 2, [height.div_ceil(stride), width.div_ceil(stride)]);
     for (line, to) in to.chunks_exact_mut(out[0] * out[1]).take(channels * kernel * kernel).enumerate() {
@@ -162,7 +167,8 @@ fn unroll(x: &[f32], [channels, height, width]: [usize; 3], kernel: usize, strid
     }
 }
 
-/// A convolution `kernel × kernel` with half of the kernel as padding, `[images, channels, size, size]` to `out` channels.
+/// A convolution of `[images, channels, size, size]` to `out` channels, with a `kernel × kernel` kernel and the padding
+/// `kernel / 2`.
 #[derive(Clone, Copy)]
 struct Layer {
     images: usize,
@@ -194,10 +200,10 @@ fn convolution(seconds: f64, layer: Layer, zeros: f32) {
     let options = ConvolutionOptions { stride: [stride; 2], padding: [kernel / 2; 2], ..Default::default() };
     for level in levels() {
         for (name, w_neg, activations, path) in [
-            ("Float32 Sparse", 0.4, Activations::Float32, Path::Sparse),
-            ("Float32 Dense", 0.4, Activations::Float32, Path::Dense),
-            ("Int8", 0.4, Activations::Int8, Path::Dense),
-            ("Int8 one scale", 0.7, Activations::Int8, Path::Dense),
+            ("Float32 Sparse", 0.4, Activations::Float32, ConvolutionPath::Sparse),
+            ("Float32 Dense", 0.4, Activations::Float32, ConvolutionPath::Dense),
+            ("Int8", 0.4, Activations::Int8, ConvolutionPath::Dense),
+            ("Int8 one scale", 0.7, Activations::Int8, ConvolutionPath::Dense),
         ] {
             let scales = Scales::PerTensor { w_pos: 0.7, w_neg };
             let value = |o: usize, k: usize| t[o * depth + k];
@@ -223,7 +229,7 @@ fn convolutions(seconds: f64) {
             convolution(seconds, Layer { images, channels, out, size, kernel: 3, stride }, 0.5);
         }
     }
-    // Where the two paths meet.
+    // Sparsities around the point where both paths are equally fast.
     for zeros in [0.05, 0.2, 0.3, 0.4] {
         for (channels, size) in [(16, 32), (64, 8), (256, 14)] {
             let layer = Layer { images: 1, channels, out: channels, size, kernel: 3, stride: 1 };

@@ -1,5 +1,7 @@
-//! Classifies digits with the packed network of a run of the example `mnist`, without Burn: the weights' file and the kernels are all
-//! there is.
+//! Classifies digits with the packed network of the example `mnist`, without Burn.
+//!
+//! The program needs only the packed file and the kernels of this crate. `RUN` is the directory of a run of `mnist`,
+//! and the images and labels are the MNIST test set.
 //!
 //! ```sh
 //! gunzip -k t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz
@@ -18,16 +20,21 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Height and width of an image.
 const SIZE: usize = 28;
 
-/// Convolution, pooling, convolution, pooling, linear layer with normalization, linear layer; the second and the third are ternary.
+/// Convolution, pooling, convolution, pooling, linear layer with batch normalization, linear layer.
+///
+/// The second convolution and the first linear layer are ternary.
 struct Network {
-    /// `[16, 1, 5, 5]` and `[16]`
+    /// Weight `[16, 1, 5, 5]` and bias `[16]`.
     conv1: (Vec<f32>, Vec<f32>),
+    /// Weight `[32, 16, 5, 5]`.
     conv2: PackedConvolution,
+    /// Weight `[128, 512]` = `[out, in]`.
     hidden: PackedMatrix,
-    /// `[128, 10]` and `[10]`
+    /// Weight `[128, 10]` = `[in, out]` and bias `[10]`.
     classes: (Vec<f32>, Vec<f32>),
-    /// Of pixels between 0 and 1.
+    /// Mean of the pixels, which range from 0 to 1.
     mean: f32,
+    /// Standard deviation of the pixels.
     std: f32,
     scratch: Scratch,
 }
@@ -56,13 +63,14 @@ impl Network {
         let hidden = PackedMatrix::new(128, 512, Scales::PerRow { w_pos: &w_pos, w_neg: &w_neg }, |row, column| {
             hidden.codes().get(column * 128 + row)
         })?;
-        // The normalization behind it is a factor and a summand for each output.
+        // Batch normalization at inference is an affine map per output.
         let (gamma, beta) = (floats("norm.gamma")?, floats("norm.beta")?);
         let (mean, var) = (floats("norm.running_mean")?, floats("norm.running_var")?);
         let factor: Vec<f32> = gamma.iter().zip(&var).map(|(gamma, var)| gamma / (var + 1e-5).sqrt()).collect();
         let shift: Vec<f32> = (0..128).map(|i| beta[i] - factor[i] * mean[i]).collect();
         let config: serde_json::Value = serde_json::from_str(model.config.as_deref().unwrap_or("{}"))?;
-        let number = |name: &str| config[name][0].as_f64().ok_or(format!("the file's configuration has no `{name}`"));
+        let number =
+            |name: &str| config[name][0].as_f64().ok_or(format!("the configuration in the file has no `{name}`"));
         Ok(Self {
             conv1: (floats("conv1.weight")?, floats("conv1.bias")?),
             conv2: conv2.with_bias(&floats("conv2.bias")?)?.with_relu(),
@@ -74,7 +82,7 @@ impl Network {
         })
     }
 
-    /// The digit on an image of 28×28 bytes.
+    /// Returns the digit on an image of 28×28 bytes.
     fn classify(&mut self, image: &[u8]) -> Result<usize> {
         let pixels: Vec<f32> = image.iter().map(|pixel| (f32::from(*pixel) / 255.0 - self.mean) / self.std).collect();
         let x = pool(&first_convolution(&pixels, &self.conv1), 24);
@@ -88,17 +96,17 @@ impl Network {
     }
 }
 
-/// W_p and W_n of each output, of which a file may have one pair for all.
+/// Returns `w_pos` and `w_neg` of each output. A file has one pair for the whole weight or one per output.
 fn scales(pairs: &[[f32; 2]], outputs: usize) -> (Vec<f32>, Vec<f32>) {
     (0..outputs).map(|i| pairs[i % pairs.len()]).map(|[w_pos, w_neg]| (w_pos, w_neg)).unzip()
 }
 
-/// 5×5, one channel to sixteen, with relu; as plain as can be, for it has 400 weights.
+/// Computes the first convolution, 5×5 from one channel to sixteen, and ReLU. Plain code suffices for its 400 weights.
 fn first_convolution(image: &[f32], (weight, bias): &(Vec<f32>, Vec<f32>)) -> Vec<f32> {
     let mut output = Vec::with_capacity(16 * 24 * 24);
     for (weight, bias) in weight.chunks(25).zip(bias) {
-        for place in 0..24 * 24 {
-            let (row, column) = (place / 24, place % 24);
+        for pixel in 0..24 * 24 {
+            let (row, column) = (pixel / 24, pixel % 24);
             let products = (0..25).map(|k| weight[k] * image[(row + k / 5) * SIZE + column + k % 5]);
             output.push((bias + products.sum::<f32>()).max(0.0));
         }
@@ -106,21 +114,24 @@ fn first_convolution(image: &[f32], (weight, bias): &(Vec<f32>, Vec<f32>)) -> Ve
     output
 }
 
-/// The largest of each 2×2 of images that are `size` high and wide.
+/// Computes 2×2 max pooling of images of `size` × `size` pixels.
 fn pool(images: &[f32], size: usize) -> Vec<f32> {
     let half = size / 2;
-    let at = |image: &[f32], place: usize| {
-        let corner = place / half * 2 * size + place % half * 2;
+    let maximum = |image: &[f32], pixel: usize| {
+        let corner = pixel / half * 2 * size + pixel % half * 2;
         [corner, corner + 1, corner + size, corner + size + 1].iter().fold(f32::MIN, |max, i| max.max(image[*i]))
     };
-    images.chunks(size * size).flat_map(|image| (0..half * half).map(move |place| at(image, place))).collect()
+    images.chunks(size * size).flat_map(|image| (0..half * half).map(move |pixel| maximum(image, pixel))).collect()
 }
 
-/// The contents of an IDX file of bytes behind a header of `header` bytes.
+/// Reads an IDX file of bytes and returns its contents after the header of `header` bytes.
 fn idx(path: &str, magic: u32, header: usize) -> Result<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(|error| format!("cannot read {path}: {error}"))?;
     if bytes.len() < header || bytes[..4] != magic.to_be_bytes() {
-        return Err(format!("{path} is no IDX file of this kind: unpack the .gz and give images, then labels").into());
+        return Err(format!(
+            "{path} is not the expected IDX file: decompress the .gz file, and pass images before labels"
+        )
+        .into());
     }
     Ok(bytes[header..].to_vec())
 }
@@ -128,7 +139,7 @@ fn idx(path: &str, magic: u32, header: usize) -> Result<Vec<u8>> {
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [network, images, labels] = arguments.as_slice() else {
-        return Err("give the packed network, the images and the labels: classify NETWORK IMAGES LABELS".into());
+        return Err("usage: classify NETWORK IMAGES LABELS".into());
     };
     let mut network = Network::load(Path::new(network))?;
     let (images, labels) = (idx(images, 0x803, 16)?, idx(labels, 0x801, 8)?);
@@ -139,14 +150,7 @@ fn main() -> Result<()> {
     }
     let seconds = start.elapsed().as_secs_f64();
     let n = labels.len();
-    println!("{right} of {n} digits are right, {:.2} %", 100.0 * right as f64 / n as f64);
-    println!(
-        "{:.3} ms an image; {} convolution",
-        1e3 * seconds / n as f64,
-        match network.conv2.path() {
-            ttq_packed::kernels::Path::Sparse => "sparse",
-            ttq_packed::kernels::Path::Dense => "dense",
-        }
-    );
+    println!("accuracy: {right} of {n} digits, {:.2} %", 100.0 * right as f64 / n as f64);
+    println!("{:.3} ms per image; {:?} convolution", 1e3 * seconds / n as f64, network.conv2.path());
     Ok(())
 }

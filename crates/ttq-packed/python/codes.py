@@ -2,7 +2,7 @@ import json
 import numpy
 from safetensors import safe_open
 
-def codes(path):  # yields every ternary weight's name and its int8 array of -1, 0, +1 in its own shape
+def codes(path):  # yields the name and the int8 codes -1, 0, +1 of every ternary weight, in the shape of the weight
     with safe_open(path, "numpy") as file:
         for name, weight in json.loads(file.metadata()["ttq-packed"])["weights"].items():
             assert weight["coding"] == "plain", f"{name} is entropy-coded: write the file with Coding::Plain"

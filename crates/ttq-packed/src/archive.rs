@@ -1,37 +1,41 @@
-//! Entropy coding of ternary values, for files that are kept or sent: about `H(s)` bits a value instead of two.
+//! Entropy coding of ternary values for storage and transfer: about `H(s)` bits per value instead of 2.
 //!
-//! With a share `s` of zeros and signs in balance, the entropy of a value is `H(s) = -s log2 s - (1 - s) log2((1 - s) / 2)`: 1.5 bits
-//! at half zeros, 0.57 at 90 %. The coder is a static range asymmetric numeral system (rANS, Duda 2013, arXiv:1311.2540) of order 0:
-//! one table of three frequencies, a 32-bit state, and bytes.
+//! With sparsity `s` (the fraction of zeros) and as many +1 as -1, the entropy of a value is
+//! `H(s) = -s log2 s - (1 - s) log2((1 - s) / 2)`: 1.5 bits at 50 % zeros, 0.57 bits at 90 %. The coder is a static
+//! range asymmetric numeral system (rANS, Duda 2013, arXiv:1311.2540) of order 0 with one table of three frequencies, a
+//! 32-bit state, and bytes as output.
 //!
-//! # Bytes
+//! # Format
 //!
-//! No values take no bytes. Otherwise, all integers little-endian:
+//! Zero values take zero bytes. For `n > 0` values the archive consists of the following parts; all integers are
+//! little-endian:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 0..2 | `f₋`, frequency of -1, u16 |
-//! | 2..4 | `f₊`, frequency of +1, u16; that of 0 is `f₀ = 65536 - f₋ - f₊`, which is not negative |
-//! | 4..8 | the state `x` to start from, u32, `2²³ <= x < 2³¹` |
-//! | 8.. | the bytes that the decoder takes, in its order |
-//! | to the end | zeros, as many as make `⌈n / 256⌉` bytes of the whole; none where there are as many already |
+//! | 2..4 | `f₊`, frequency of +1, u16; the frequency of 0 is `f₀ = 65536 - f₋ - f₊` and must not be negative |
+//! | 4..8 | initial state `x` of the decoder, u32, `2²³ <= x < 2³¹` |
+//! | 8.. | bytes that the decoder reads, in the order of reading |
+//! | to the end | zero bytes that pad the archive to `⌈n / 256⌉` bytes; none if it is at least that long |
 //!
 //! # Decoding
 //!
-//! The range `0..65536` is cut into `-1: 0..f₋`, `0: f₋..f₋ + f₀`, `+1: f₋ + f₀..65536`. Values come in row-major order; for each
+//! The range `0..65536` is divided into the intervals `0..f₋` for -1, `f₋..f₋ + f₀` for 0 and `f₋ + f₀..65536` for +1.
+//! Values are decoded in row-major order. For each value:
 //!
 //! ```text
-//! r = x mod 65536                             the value is the one whose interval [start, start + f) holds r
+//! r = x mod 65536                             the value is the one whose interval [start, start + f) contains r
 //! x = f · ⌊x / 65536⌋ + r - start
 //! while x < 2²³:  x = 256 x + next byte
 //! ```
 //!
-//! After the last value `x` is `2²³` again, where the encoder began; anything else is refused.
+//! After the last value `x` equals `2²³`, the initial state of the encoder. Any other final state is an error.
 //!
-//! # Bound
+//! # Memory bound
 //!
-//! A byte stands for at most [`VALUES_PER_BYTE_LIMIT`] values, so what decoding allocates is at most 64 times what was read: a hostile
-//! file of a kilobyte cannot ask for gigabytes. The limit takes effect above about 99.7 % zeros only.
+//! A byte represents at most [`VALUES_PER_BYTE_LIMIT`] values, so decoding allocates at most 64 times the size of the
+//! archive. A malicious file of one kilobyte therefore cannot cause an allocation of gigabytes. The limit affects only
+//! weights with more than about 99.7 % zeros.
 
 use alloc::vec::Vec;
 
@@ -39,81 +43,89 @@ use thiserror::Error;
 
 use crate::codes::{Codes, CodesError, VALUES_PER_BYTE, ZEROS};
 
-/// Most values that one byte of an archive may stand for: 64 bytes of codes. More than 32 values a byte need over 96 % zeros.
+/// Maximum number of values that one byte of an archive represents (64 bytes of codes).
+///
+/// More than 32 values per byte occur only above 96 % zeros.
 pub const VALUES_PER_BYTE_LIMIT: usize = 256;
-/// Frequencies in front of the state, and the state.
+/// Bytes of the frequencies and the initial state.
 const HEADER: usize = 8;
-/// Frequencies are fractions of this: fine enough that rounding them costs less than 0.01 % at 95 % zeros, and two fit in u16.
+/// Sum of the three frequencies. Rounding to this resolution costs less than 0.01 % at 95 % zeros, and the two stored
+/// frequencies fit in u16.
 const TOTAL: u32 = 1 << TOTAL_BITS;
 const TOTAL_BITS: u32 = 16;
-/// The state stays in `LOWER..256 * LOWER`. 2⁷ times the total, so a step loses next to nothing, and a byte above fits in 32 bits.
+/// Lower bound of the state, which stays in `LOWER..256 * LOWER`. It is 2⁷ times [`TOTAL`], so the rounding loss of a
+/// step is negligible, and the upper bound fits in 32 bits.
 const LOWER: u32 = 1 << 23;
 
-/// What is wrong with an archive.
+/// Error of decoding an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// It ends before the last value.
-    #[error("the archive of {bytes} bytes ends after {decoded} of {len} values: it was cut off or is damaged")]
+    /// The archive ends before the last value.
+    #[error("the archive of {bytes} bytes ends after {decoded} of {len} values: it is truncated or damaged")]
     Truncated {
-        /// Bytes there are.
+        /// Length of the archive in bytes.
         bytes: usize,
-        /// Values decoded from them.
+        /// Number of values decoded.
         decoded: usize,
-        /// Values there should be.
+        /// Expected number of values.
         len: usize,
     },
-    /// More values than the bytes may stand for.
-    #[error("{len} values in an archive of {bytes} bytes: a byte stands for at most {VALUES_PER_BYTE_LIMIT}")]
+    /// The archive is too short for the number of values.
+    #[error(
+        "an archive of {bytes} bytes cannot hold {len} values: a byte represents at most {VALUES_PER_BYTE_LIMIT} values"
+    )]
     Ratio {
-        /// Values there should be.
+        /// Expected number of values.
         len: usize,
-        /// Bytes there are.
+        /// Length of the archive in bytes.
         bytes: usize,
     },
-    /// Frequencies that leave less than nothing to zero.
-    #[error("frequencies {minus} of -1 and {plus} of +1 add up to more than {TOTAL}")]
+    /// The frequencies of -1 and +1 add up to more than 65536.
+    #[error("the frequencies {minus} of -1 and {plus} of +1 add up to more than {TOTAL}: the archive is damaged")]
     Frequencies {
         /// Frequency of -1.
         minus: u32,
         /// Frequency of +1.
         plus: u32,
     },
-    /// A first state out of range.
-    #[error("state {state:#x} is not in {LOWER:#x}..{:#x}", LOWER << 8)]
+    /// The initial state is out of range.
+    #[error("the initial state {state:#x} is not in {LOWER:#x}..{:#x}: the archive is damaged", LOWER << 8)]
     State {
         /// The state.
         state: u32,
     },
-    /// Another last state than the encoder's first.
+    /// The final state is not the initial state of the encoder.
     #[error(
-        "state {state:#x} behind the last value is not {LOWER:#x}: the archive is damaged or of another number of values"
+        "the final state is {state:#x} instead of {LOWER:#x}: the archive is damaged or has another number of values"
     )]
     End {
         /// The state.
         state: u32,
     },
-    /// Bytes behind the last value that are not the padding.
-    #[error("{found} bytes behind the last value, the padding is {expected} zeros")]
+    /// The bytes after the last value are not the expected padding.
+    #[error("{found} bytes follow the last value: expected {expected} zero bytes of padding and nothing else")]
     Trailing {
-        /// Bytes of padding.
+        /// Expected number of padding bytes, all zero.
         expected: usize,
-        /// Bytes there are.
+        /// Actual number of bytes after the last value.
         found: usize,
     },
-    /// The decoded values are no codes.
+    /// The decoded bytes are not valid codes.
     #[error(transparent)]
     Codes(#[from] CodesError),
 }
 
-/// Bits a value that no code of order 0 can go below, for counts of -1, 0 and +1: `-Σ p log2 p`; 0 where there are no values.
+/// Returns the entropy of a value in bits, `-Σ p log2 p`, for the counts of -1, 0 and +1.
+///
+/// No code of order 0 uses fewer bits per value on average. Returns 0 if all counts are 0.
 pub fn entropy(counts: [usize; 3]) -> f64 {
     let len: f64 = counts.iter().map(|&count| count as f64).sum();
     let part = |&count: &usize| if count == 0 { 0.0 } else { -(count as f64 / len) * libm::log2(count as f64 / len) };
     counts.iter().map(part).sum()
 }
 
-/// Codes to bytes; see the [module](self).
+/// Encodes codes in the [format](self) of this module.
 pub fn encode(codes: &Codes) -> Vec<u8> {
     if codes.is_empty() {
         return Vec::new();
@@ -121,7 +133,7 @@ pub fn encode(codes: &Codes) -> Vec<u8> {
     let frequencies = frequencies(codes.counts());
     let starts = starts(frequencies);
     let mut state = LOWER;
-    // The decoder runs the other way: last value first, and the bytes come out in reverse.
+    // rANS decodes in the opposite order: the encoder starts with the last value, and its bytes are reversed.
     let mut reversed = Vec::new();
     for index in (0..codes.len()).rev() {
         let symbol = (codes.get(index) + 1) as usize;
@@ -142,10 +154,12 @@ pub fn encode(codes: &Codes) -> Vec<u8> {
     bytes
 }
 
-/// Bytes to `len` codes; see the [module](self). Allocates the codes and nothing else, and those only for a lawful ratio.
+/// Decodes `len` codes from bytes in the [format](self) of this module.
+///
+/// Allocates only the codes, and only after the check against [`VALUES_PER_BYTE_LIMIT`].
 ///
 /// # Errors
-/// [`ArchiveError`]: every archive that [`encode`] could not have written for some frequencies.
+/// Returns [`ArchiveError`] for every archive that [`encode`] cannot produce with any choice of frequencies.
 pub fn decode(bytes: &[u8], len: usize) -> Result<Codes, ArchiveError> {
     if len == 0 {
         return if bytes.is_empty() {
@@ -164,16 +178,16 @@ pub fn decode(bytes: &[u8], len: usize) -> Result<Codes, ArchiveError> {
     let mut packed = Vec::with_capacity(len.div_ceil(VALUES_PER_BYTE));
     for first in (0..len).step_by(VALUES_PER_BYTE) {
         let mut byte = ZEROS;
-        for place in 0..VALUES_PER_BYTE.min(len - first) {
+        for offset in 0..VALUES_PER_BYTE.min(len - first) {
             let slot = state & (TOTAL - 1);
             let symbol = usize::from(slot >= starts[1]) + usize::from(slot >= starts[2]);
             state = frequencies[symbol] * (state >> TOTAL_BITS) + slot - starts[symbol];
             while state < LOWER {
-                let (&next, behind) = rest.split_first().ok_or_else(|| truncated(first + place))?;
+                let (&next, remaining) = rest.split_first().ok_or_else(|| truncated(first + offset))?;
                 state = state << 8 | u32::from(next);
-                rest = behind;
+                rest = remaining;
             }
-            byte ^= (symbol as u8 ^ 0b01) << (2 * place);
+            byte ^= (symbol as u8 ^ 0b01) << (2 * offset);
         }
         packed.push(byte);
     }
@@ -187,7 +201,7 @@ pub fn decode(bytes: &[u8], len: usize) -> Result<Codes, ArchiveError> {
     Ok(Codes::from_bytes(packed, len)?)
 }
 
-/// Frequencies of -1, 0, +1, and the first state.
+/// Returns the frequencies of -1, 0, +1 and the initial state.
 fn parse_header([m0, m1, p0, p1, state @ ..]: [u8; HEADER]) -> Result<([u32; 3], u32), ArchiveError> {
     let minus = u32::from(u16::from_le_bytes([m0, m1]));
     let plus = u32::from(u16::from_le_bytes([p0, p1]));
@@ -199,12 +213,15 @@ fn parse_header([m0, m1, p0, p1, state @ ..]: [u8; HEADER]) -> Result<([u32; 3],
     Ok(([minus, zero, plus], state))
 }
 
-/// Where the intervals of -1, 0, +1 start.
+/// Returns the starts of the intervals of -1, 0, +1.
 fn starts([minus, zero, _]: [u32; 3]) -> [u32; 3] {
     [0, minus, minus + zero]
 }
 
-/// Counts as fractions of [`TOTAL`]: at least 1 for what occurs, and less than all for a sign, since it is stored in 16 bits.
+/// Scales counts to frequencies with the sum [`TOTAL`].
+///
+/// A value that occurs has a frequency of at least 1. Those of -1 and +1 are less than [`TOTAL`], since they are stored
+/// in 16 bits.
 fn frequencies(counts: [usize; 3]) -> [u32; 3] {
     let len: u128 = counts.iter().map(|&count| count as u128).sum();
     let share = |count: usize| match count {
@@ -212,7 +229,7 @@ fn frequencies(counts: [usize; 3]) -> [u32; 3] {
         _ => ((count as u128 * u128::from(TOTAL) + len / 2) / len).clamp(1, u128::from(TOTAL) - 1) as u32,
     };
     let (mut minus, mut plus) = (share(counts[0]), share(counts[2]));
-    // Zero takes what is left. Where rounding leaves it nothing although it occurs, the more frequent sign gives way.
+    // Zero gets the remainder. If rounding leaves no remainder although zero occurs, the more frequent sign is reduced.
     let excess = (minus + plus + u32::from(counts[1] > 0)).saturating_sub(TOTAL);
     *(if minus > plus { &mut minus } else { &mut plus }) -= excess;
     [minus, TOTAL - minus - plus, plus]
@@ -224,11 +241,11 @@ mod tests {
     use alloc::vec;
 
     #[test]
-    fn frequencies_add_up_and_leave_out_nothing_that_occurs() {
-        let sides = [0, 1, 2, 3, 1000, 65_535, 65_536, 1 << 40];
-        for minus in sides {
-            for zero in sides {
-                for plus in sides {
+    fn frequencies_sum_to_the_total_and_are_positive_for_values_that_occur() {
+        let samples = [0, 1, 2, 3, 1000, 65_535, 65_536, 1 << 40];
+        for minus in samples {
+            for zero in samples {
+                for plus in samples {
                     let counts = [minus, zero, plus];
                     let found = frequencies(if counts == [0; 3] { [1, 0, 0] } else { counts });
                     assert_eq!(found.iter().sum::<u32>(), TOTAL, "{counts:?}");
@@ -240,16 +257,17 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_the_documented_ones() {
+    fn the_bytes_match_the_documentation() {
         let codes = Codes::pack(&[1, -1]).unwrap();
         let bytes = encode(&codes);
-        // f₋ = f₊ = 32768. The last value first: -1 takes 2²³ to 2²³ / 32768 · 65536 = 2²⁴, +1 that to 2²⁴ / 32768 · 65536 + 32768.
+        // f₋ = f₊ = 32768. The last value is encoded first: -1 maps 2²³ to 2²³ / 32768 · 65536 = 2²⁴, then +1 maps this
+        // state to 2²⁴ / 32768 · 65536 + 32768.
         assert_eq!(bytes, [0x00, 0x80, 0x00, 0x80, 0x00, 0x80, 0x00, 0x02]);
         assert_eq!(decode(&bytes, 2).unwrap(), codes);
     }
 
     #[test]
-    fn one_value_alone_takes_the_least_a_byte_may_stand_for() {
+    fn a_constant_tensor_takes_the_minimum_archive_length() {
         let codes = Codes::pack(&vec![0; 100_000]).unwrap();
         let bytes = encode(&codes);
         assert_eq!(bytes.len(), 100_000usize.div_ceil(VALUES_PER_BYTE_LIMIT));
@@ -262,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_refused_by_name() {
+    fn each_kind_of_damage_has_its_own_error() {
         let values: Vec<i8> = (0..500u32).map(|i| (i * i % 11 % 3) as i8 - 1).collect();
         let bytes = encode(&Codes::pack(&values).unwrap());
         let changed = |at: usize, value: u8| {

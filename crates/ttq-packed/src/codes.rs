@@ -2,23 +2,23 @@
 //!
 //! # Layout
 //!
-//! A ternary value `t ∈ {-1, 0, +1}` has the code `t + 1`: `0b00`, `0b01`, `0b10`; `0b11` stands for nothing and is refused. Values
-//! follow each other in the row-major order of the tensor without gaps between rows. Value `i` lies in byte `i / 4`, at bits
-//! `2 (i mod 4)` and `2 (i mod 4) + 1`, so the first value of a byte is in its lowest bits. `n` values take `⌈n / 4⌉` bytes; what is
-//! left of the last byte is filled with the code of zero, `0b01`.
+//! A ternary value `t ∈ {-1, 0, +1}` has the code `t + 1`: `0b00`, `0b01`, `0b10`. The code `0b11` is unused and
+//! rejected. Values are stored in the row-major order of the tensor, without gaps between rows. Value `i` is in byte
+//! `i / 4`, at bits `2 (i mod 4)` and `2 (i mod 4) + 1`, so the first value of a byte is in its lowest bits. `n` values
+//! take `⌈n / 4⌉` bytes. The unused bits of the last byte are filled with the code of zero, `0b01`.
 
 use alloc::vec::Vec;
 
 use thiserror::Error;
 
-/// Values in a byte.
+/// Number of values per byte.
 pub const VALUES_PER_BYTE: usize = 4;
-/// The code that stands for no value.
-pub const UNUSED: u8 = 0b11;
-/// A byte of zeros.
+/// The 2-bit code that represents no value.
+pub const UNUSED_CODE: u8 = 0b11;
+/// Byte of four zero values.
 pub(crate) const ZEROS: u8 = 0b01_01_01_01;
 
-/// The four values of each byte.
+/// The four values encoded by each byte.
 static VALUES: [[i8; VALUES_PER_BYTE]; 256] = {
     let mut table = [[0; VALUES_PER_BYTE]; 256];
     let mut byte = 0;
@@ -33,43 +33,43 @@ static VALUES: [[i8; VALUES_PER_BYTE]; 256] = {
     table
 };
 
-/// Ternary values, four in a byte; see the [module](self) for the layout.
+/// Ternary values, packed four per byte in the [layout](self) of this module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Codes {
     bytes: Vec<u8>,
     len: usize,
 }
 
-/// What is wrong with values or bytes that should be ternary.
+/// Error of packing values or validating packed bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CodesError {
-    /// A value that is none of -1, 0, +1.
+    /// A value is not -1, 0 or +1.
     #[error("value {index} is {value}: ternary values are -1, 0 and +1")]
     NotTernary {
-        /// Its place.
+        /// Index of the value.
         index: usize,
         /// The value.
         value: i8,
     },
-    /// More or fewer bytes than the values take.
-    #[error("{found} bytes of codes, {len} values take {expected}")]
+    /// The number of bytes does not match the number of values.
+    #[error("{len} values need {expected} bytes of codes, found {found}")]
     Length {
-        /// Values.
+        /// Number of values.
         len: usize,
-        /// Bytes that they take.
+        /// Required number of bytes.
         expected: usize,
-        /// Bytes there are.
+        /// Actual number of bytes.
         found: usize,
     },
-    /// The code `0b11`.
-    #[error("value {index} has the unused code 0b11")]
+    /// A value has the code `0b11`.
+    #[error("value {index} has the unused code 0b11: valid codes are 0b00, 0b01 and 0b10")]
     UnusedCode {
-        /// Its place.
+        /// Index of the value.
         index: usize,
     },
-    /// Something else than zeros behind the last value.
-    #[error("the last byte is {byte:#010b}: behind the last value it must be filled with the code of zero, 0b01")]
+    /// The bits after the last value are not filled with the code of zero.
+    #[error("the last byte is {byte:#010b}: the bits after the last value must hold the code of zero, 0b01")]
     Padding {
         /// The last byte.
         byte: u8,
@@ -77,10 +77,10 @@ pub enum CodesError {
 }
 
 impl Codes {
-    /// Packs values in row-major order.
+    /// Packs values, which are given in row-major order.
     ///
     /// # Errors
-    /// [`CodesError::NotTernary`]
+    /// [`CodesError::NotTernary`] if a value is not -1, 0 or +1.
     pub fn pack(values: &[i8]) -> Result<Self, CodesError> {
         let mut bytes = Vec::with_capacity(values.len().div_ceil(VALUES_PER_BYTE));
         for (chunk, values) in values.chunks(VALUES_PER_BYTE).enumerate() {
@@ -89,7 +89,7 @@ impl Codes {
                 if !(-1..=1).contains(&value) {
                     return Err(CodesError::NotTernary { index: chunk * VALUES_PER_BYTE + i, value });
                 }
-                // 0b01 becomes the code: exclusive or with the two bits in which they differ.
+                // Turns the 0b01 of a zero into the code: exclusive or with the bits that differ.
                 byte ^= (((value + 1) as u8) ^ 0b01) << (2 * i);
             }
             bytes.push(byte);
@@ -97,16 +97,18 @@ impl Codes {
         Ok(Self { bytes, len: values.len() })
     }
 
-    /// Takes bytes in the [layout](self) for `len` values.
+    /// Validates `bytes` in the [layout](self) of this module as the codes of `len` values.
     ///
     /// # Errors
-    /// [`CodesError::Length`], [`CodesError::UnusedCode`], [`CodesError::Padding`]
+    /// - [`CodesError::Length`] if `bytes` does not have `⌈len / 4⌉` elements;
+    /// - [`CodesError::UnusedCode`] if a value has the code `0b11`;
+    /// - [`CodesError::Padding`] if the bits after the last value do not hold the code of zero.
     pub fn from_bytes(bytes: Vec<u8>, len: usize) -> Result<Self, CodesError> {
         let expected = len.div_ceil(VALUES_PER_BYTE);
         if bytes.len() != expected {
             return Err(CodesError::Length { len, expected, found: bytes.len() });
         }
-        // Both bits of a pair are set where the code is unused.
+        // The unused code is the one with both bits set.
         if let Some(at) = bytes.iter().position(|byte| byte & (byte >> 1) & ZEROS != 0) {
             let pair = (bytes[at] & (bytes[at] >> 1) & ZEROS).trailing_zeros() as usize / 2;
             return Err(CodesError::UnusedCode { index: at * VALUES_PER_BYTE + pair });
@@ -121,7 +123,7 @@ impl Codes {
         Ok(Self { bytes, len })
     }
 
-    /// The values, -1, 0 and +1, in row-major order.
+    /// Returns all values (-1, 0, +1) in row-major order.
     pub fn unpack(&self) -> Vec<i8> {
         let mut values = Vec::with_capacity(self.bytes.len() * VALUES_PER_BYTE);
         values.extend(self.bytes.iter().flat_map(|byte| VALUES[usize::from(*byte)]));
@@ -129,41 +131,41 @@ impl Codes {
         values
     }
 
-    /// The values one after the other.
+    /// Returns an iterator over the values (-1, 0, +1) in row-major order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = i8> + '_ {
         (0..self.len).map(|index| self.get(index))
     }
 
-    /// One value.
+    /// Returns the value at `index`: -1, 0 or +1.
     ///
     /// # Panics
-    /// Where `index` is not less than [`len`](Self::len).
+    /// If `index` is not less than [`len`](Self::len).
     pub fn get(&self, index: usize) -> i8 {
-        assert!(index < self.len, "value {index} of {}", self.len);
+        assert!(index < self.len, "index {index} is out of range for {} values", self.len);
         let code = self.bytes[index / VALUES_PER_BYTE] >> (2 * (index % VALUES_PER_BYTE)) & 0b11;
         code as i8 - 1
     }
 
-    /// How many are -1, 0 and +1.
+    /// Returns the number of values that are -1, 0 and +1, in this order.
     pub fn counts(&self) -> [usize; 3] {
         let count = |bits: u8| self.bytes.iter().map(|&byte| (byte & bits).count_ones() as usize).sum::<usize>();
-        // The high bit of a pair is set in +1 alone, the low bit in 0 alone; the last byte is filled with zeros.
+        // Only +1 sets the high bit of a pair, only 0 the low bit. The padding of the last byte counts as zeros.
         let padding = self.bytes.len() * VALUES_PER_BYTE - self.len;
         let (plus, zero) = (count(!ZEROS), count(ZEROS) - padding);
         [self.len - zero - plus, zero, plus]
     }
 
-    /// Values, not bytes.
+    /// Returns the number of values (not bytes).
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Are there none?
+    /// Returns `true` if there are no values.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The packed bytes.
+    /// Returns the packed bytes, `⌈len / 4⌉` of them.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -175,14 +177,14 @@ mod tests {
     use alloc::vec;
 
     #[test]
-    fn the_layout_is_the_documented_one() {
+    fn the_layout_matches_the_documentation() {
         let codes = Codes::pack(&[-1, 0, 1, 1, -1]).unwrap();
         assert_eq!(codes.as_bytes(), [0b10_10_01_00, 0b01_01_01_00]);
         assert!(Codes::pack(&[]).unwrap().as_bytes().is_empty());
     }
 
     #[test]
-    fn every_length_comes_back() {
+    fn packing_and_unpacking_round_trips_at_every_length() {
         for len in 0..40 {
             let values: Vec<i8> = (0..len).map(|i| (i * i % 7 % 3) as i8 - 1).collect();
             let codes = Codes::pack(&values).unwrap();
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ternary_is_refused() {
+    fn invalid_values_and_bytes_are_rejected() {
         assert_eq!(Codes::pack(&[0, 0, 0, 0, 2]), Err(CodesError::NotTernary { index: 4, value: 2 }));
         assert_eq!(Codes::from_bytes(vec![0, 0b00_11_00_00], 8), Err(CodesError::UnusedCode { index: 6 }));
         assert_eq!(Codes::from_bytes(vec![0], 5), Err(CodesError::Length { len: 5, expected: 2, found: 1 }));

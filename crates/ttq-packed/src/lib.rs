@@ -1,32 +1,37 @@
-//! Packed ternary weights, without a deep-learning framework: two bits a weight, two exact scales, and CPU kernels that compute on
-//! the packed form.
+//! Stores ternary weights in 2 bits each and computes on the packed form, without a deep-learning framework.
 //!
-//! | module | what |
+//! A ternary weight takes the values `+w_pos`, `0` and `-w_neg`. This crate stores its codes -1, 0, +1 in 2 bits each
+//! and its two scales as exact float32 numbers, one pair per tensor or per output channel.
+//!
+//! | item | purpose |
 //! |---|---|
-//! | [`codes`] | two bits for each of -1, 0, +1 |
-//! | [`file`](mod@file) | a model in a safetensors file: codes, scales, every other tensor; its specification |
-//! | [`archive`] | codes at their entropy, for files that are kept or sent |
-//! | [`recognize`](recognize()) | ternary weights among full-precision tensors |
-//! | [`kernels`] | products with packed weights |
+//! | [`codes`] | 2-bit codes for -1, 0, +1 |
+//! | [`file`](mod@file) | a model in a safetensors file (codes, scales, all other tensors), and the specification of the format |
+//! | [`archive`] | entropy coding of codes, for storage and transfer |
+//! | [`recognize`](recognize()) | detection of ternary weights among full-precision tensors |
+//! | [`kernels`] | CPU matrix products and convolutions with packed weights |
 //!
 //! ```no_run
 //! use ttq_packed::PackedModel;
 //!
 //! let model = PackedModel::load("model.safetensors")?;
 //! for (name, weight) in &model.weights {
-//!     let zeros = 100.0 * weight.sparsity();
-//!     println!("{name} {:?}: {zeros:.0} % zeros, {:.2} bits of information a weight", weight.shape(), weight.entropy());
-//!     let integers: Vec<i8> = weight.codes().unpack();
+//!     println!("{name}: shape {:?}, sparsity {:.2}", weight.shape(), weight.sparsity());
+//!     let codes: Vec<i8> = weight.codes().unpack();
 //!     let [w_pos, w_neg] = weight.scales()[0];
 //! }
 //! # Ok::<(), ttq_packed::FileError>(())
 //! ```
 //!
-//! Without the feature `std`, which is on by default, the crate is `no_std` with `alloc`: models are read from bytes.
+//! # `no_std`
 //!
-//! # The integers in Python
+//! The feature `std` is enabled by default. Without it the crate is `no_std` and needs `alloc`: models are read from
+//! byte slices and written to byte vectors, and kernels run on one thread at
+//! [`Level::Portable`](kernels::Level::Portable).
 //!
-//! `safetensors` and `numpy` are enough (`python/codes.py`):
+//! # Reading the codes in Python
+//!
+//! The packages `safetensors` and `numpy` suffice (`python/codes.py`):
 //!
 //! ```python
 #![doc = include_str!("../python/codes.py")]
@@ -45,3 +50,8 @@ mod recognize;
 pub use codes::{Codes, CodesError};
 pub use file::{Coding, DenseTensor, Dtype, FileError, PackedModel, TernaryWeight};
 pub use recognize::recognize;
+
+/// Compiles the code of `README.md` as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDocTests;

@@ -1,4 +1,4 @@
-//! Ternary weights among full-precision tensors: what a checkpoint says only by its values.
+//! Detection of ternary weights in full-precision tensors, from their values alone.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -6,19 +6,23 @@ use alloc::vec::Vec;
 use crate::codes::{Codes, VALUES_PER_BYTE};
 use crate::file::TernaryWeight;
 
-/// The ternary weight that a tensor is, if it is one: its row-major values are `+w_pos`, `0` and `-w_neg` and no others, for one pair
-/// of scales or, where that fails, for one pair for each index along `output_axis`.
+/// Converts a full-precision tensor to a ternary weight, if its values are ternary.
 ///
-/// Scales are the values themselves, compared as they are without tolerance, so that
-/// [`dequantize`](TernaryWeight::dequantize) gives the same numbers again; of zeros, the sign is lost. A side without
-/// values has the scale 0.
+/// `values` are the elements of `shape` in row-major order. They are ternary if they take only the values `+w_pos`, `0`
+/// and `-w_neg`, for one pair of scales or, if that fails, for one pair per index along `output_axis`.
 ///
-/// `None`, too, for
-/// - NaN and infinite values;
-/// - a tensor that would not get smaller: with two values in a channel, any number is some scale of its own;
-/// - groups that take one nonzero value throughout, such as an embedding of ones: nothing in them was rounded to a
-///   second value. All zeros are a weight, though, since a ternary layer may die;
-/// - values that do not fill the shape, and an axis that the shape has not.
+/// The scales are the values themselves. Values are compared exactly, without tolerance, so
+/// [`dequantize`](TernaryWeight::dequantize) returns the same numbers, except that the sign of zeros is lost. The scale
+/// is 0 for a sign that does not occur.
+///
+/// Returns `None` if the values are not ternary, and also
+/// - if a value is NaN or infinite;
+/// - if the packed form would not be smaller than the tensor: with two values per channel, any two numbers of opposite
+///   sign match some pair of scales;
+/// - if every group holds a single value and at least one of these is not zero, such as an embedding of ones: nothing
+///   shows that the values were quantized. A tensor of zeros is recognized, because all weights of a ternary layer may
+///   become zero;
+/// - if the number of values does not match the shape, or the shape has no axis `output_axis`.
 ///
 /// ```
 /// use ttq_packed::recognize;
@@ -36,13 +40,13 @@ pub fn recognize(values: &[f32], shape: &[usize], output_axis: usize) -> Option<
     }
     let run = shape[output_axis + 1..].iter().product();
     [(1, elements), (channels, run)].into_iter().find_map(|(groups, run)| {
-        let (codes, scales) = split(values, groups, run)?;
+        let (codes, scales) = codes_and_scales(values, groups, run)?;
         TernaryWeight::new(Codes::pack(&codes).ok()?, scales, shape, output_axis).ok()
     })
 }
 
-/// Codes and scales, where groups take turns every `run` values.
-fn split(values: &[f32], groups: usize, run: usize) -> Option<(Vec<i8>, Vec<[f32; 2]>)> {
+/// Returns codes and scales. The group changes after every `run` values and cycles through all groups.
+fn codes_and_scales(values: &[f32], groups: usize, run: usize) -> Option<(Vec<i8>, Vec<[f32; 2]>)> {
     let packed = values.len().div_ceil(VALUES_PER_BYTE) + groups * size_of::<[f32; 2]>();
     if packed >= size_of_val(values) {
         return None;
@@ -52,20 +56,20 @@ fn split(values: &[f32], groups: usize, run: usize) -> Option<(Vec<i8>, Vec<[f32
     let mut codes = Vec::new();
     for (values, group) in values.chunks(run).zip((0..groups).cycle()) {
         for &value in values {
-            codes.push(code(value, &mut scales[group])?);
+            codes.push(code_of(value, &mut scales[group])?);
             has_zero[group] |= value == 0.0;
         }
     }
-    let takes_two = |(pair, &zero): (&[f32; 2], &bool)| {
-        let sides = pair.iter().filter(|&&scale| scale > 0.0).count();
-        sides + usize::from(zero) >= 2
+    let has_two_values = |(pair, &zero): (&[f32; 2], &bool)| {
+        let signs = pair.iter().filter(|&&scale| scale > 0.0).count();
+        signs + usize::from(zero) >= 2
     };
-    let evident = scales.iter().zip(&has_zero).any(takes_two) || scales.iter().all(|pair| *pair == [0.0; 2]);
-    evident.then_some((codes, scales))
+    let is_quantized = scales.iter().zip(&has_zero).any(has_two_values) || scales.iter().all(|pair| *pair == [0.0; 2]);
+    is_quantized.then_some((codes, scales))
 }
 
-/// The code of a value, whose scale must be that of the values before it; the first one sets it.
-fn code(value: f32, [w_pos, w_neg]: &mut [f32; 2]) -> Option<i8> {
+/// Returns the code of a value. The first value of a sign sets the scale, later ones must match it.
+fn code_of(value: f32, [w_pos, w_neg]: &mut [f32; 2]) -> Option<i8> {
     if value == 0.0 {
         return Some(0);
     }
@@ -80,7 +84,7 @@ fn code(value: f32, [w_pos, w_neg]: &mut [f32; 2]) -> Option<i8> {
 mod tests {
     use super::*;
 
-    /// Ternary values of a shape with a pair for each channel; a single pair repeats.
+    /// Returns random ternary values with one pair of scales per channel, or the same pair for all channels.
     fn ternary(shape: &[usize], axis: usize, pairs: &[[f32; 2]]) -> Vec<f32> {
         let run: usize = shape[axis + 1..].iter().product();
         let mut rng = fastrand::Rng::with_seed(4);
@@ -92,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn ternary_tensors_are_recognized_and_give_the_same_numbers() {
+    fn recognized_tensors_dequantize_to_the_same_values() {
         let pairs: Vec<[f32; 2]> = (1..=6).map(|i| [0.1 * i as f32, 1.0 / i as f32]).collect();
         for (shape, axis) in [(&[6, 5, 3, 3][..], 0), (&[30, 6], 1), (&[6, 30], 0), (&[4, 6, 7], 1)] {
             for (pairs, groups) in [(&pairs[..1], 1), (&pairs[..], 6)] {
@@ -106,13 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn scales_of_another_axis_are_not_found() {
+    fn scales_along_another_axis_are_not_recognized() {
         let values = ternary(&[30, 6], 1, &[[0.1, 0.2], [0.3, 0.4]]);
         assert!(recognize(&values, &[30, 6], 0).is_none());
     }
 
     #[test]
-    fn the_next_float_is_another_value() {
+    fn values_are_compared_without_tolerance() {
         let mut values = ternary(&[8, 9], 0, &[[0.3, 0.2]]);
         let last = values.iter().rposition(|&value| value == 0.3).unwrap();
         assert!(recognize(&values, &[8, 9], 0).is_some());
@@ -128,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn subnormal_scales_are_scales() {
+    fn subnormal_scales_are_recognized() {
         let tiny = f32::from_bits(1);
         let weight = recognize(&[tiny, -tiny, 0.0, tiny], &[2, 2], 0).unwrap();
         assert_eq!(weight.scales(), [[tiny, tiny]]);
     }
 
     #[test]
-    fn zeros_and_one_sided_tensors_are_weights() {
+    fn all_zero_one_signed_and_binary_tensors_are_recognized() {
         let zeros = recognize(&[0.0; 12], &[3, 4], 0).unwrap();
         assert_eq!((zeros.scales(), zeros.codes().counts()), (&[[0.0, 0.0]][..], [0, 12, 0]));
         let negative = recognize(&[0.0, -2.0, -2.0, 0.0], &[2, 2], 0).unwrap();
@@ -145,15 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_is_no_weight_and_nor_are_constant_channels() {
+    fn constant_tensors_and_constant_channels_are_not_recognized() {
         assert!(recognize(&[1.0; 12], &[3, 4], 0).is_none());
         assert!(recognize(&[1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0], &[2, 4], 0).is_none());
         let weight = recognize(&[1.0, 1.0, -2.0, 0.0, 3.0, 3.0, 3.0, 3.0], &[2, 4], 0).unwrap();
-        assert_eq!(weight.scales(), [[1.0, 2.0], [3.0, 0.0]], "one channel of several values is evidence for all");
+        assert_eq!(weight.scales(), [[1.0, 2.0], [3.0, 0.0]], "one channel with two values is enough");
     }
 
     #[test]
-    fn numbers_that_are_none_are_refused() {
+    fn nan_and_infinite_values_are_not_recognized() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             assert!(recognize(&[0.0, 1.0, bad, 1.0], &[4], 0).is_none());
             assert!(recognize(&[bad, 0.0, bad, bad], &[4], 0).is_none());
@@ -161,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_that_would_not_get_smaller_proves_nothing() {
+    fn a_tensor_that_would_not_get_smaller_is_not_recognized() {
         let values: Vec<f32> = (0..64).map(|i| (i as f32).sin()).collect();
         assert!(recognize(&values, &[64, 1, 1, 1], 0).is_none());
         let pairs: Vec<f32> = values.iter().flat_map(|value| [value.abs() + 0.1, -0.5 - value.abs()]).collect();
@@ -170,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_do_not_fill_the_shape_are_refused() {
+    fn values_that_do_not_match_the_shape_are_not_recognized() {
         assert!(recognize(&[0.0; 8], &[3, 3], 0).is_none());
         assert!(recognize(&[0.0; 9], &[3, 3], 2).is_none());
         assert!(recognize(&[0.0; 9], &[usize::MAX, 3], 0).is_none());

@@ -1,8 +1,9 @@
-//! Convolutions on every instruction set and path at hand, against the definition in float64 and exact integers.
+//! Convolutions on every available instruction set and path, compared with the definition in float64 and with exact
+//! integers.
 
 use fastrand::Rng;
 use ttq_packed::kernels::{
-    Activations, ConvolutionOptions, KernelError, Level, PackedConvolution, Path, Scales, Scratch,
+    Activations, ConvolutionOptions, ConvolutionPath, KernelError, Level, PackedConvolution, Scales, Scratch,
 };
 
 /// Relative to the sum of the magnitudes of all terms.
@@ -45,7 +46,7 @@ impl Case {
         Self { input, shape, options, t, w_pos, w_neg, affine, relu: rng.bool(), x }
     }
 
-    /// Any sizes that have an output.
+    /// Returns a case with random sizes for which an output exists.
     fn random(rng: &mut Rng) -> Self {
         loop {
             let pair = |rng: &mut Rng, from, to| [rng.usize(from..=to), rng.usize(from..=to)];
@@ -86,14 +87,16 @@ impl Case {
         y
     }
 
-    /// Calls `term(output, t, x)` for every weight under the kernel of every output, `output` being the index of `y`.
+    /// Calls `term(y, o, t, x)` for every output and every weight whose input is inside of the image.
+    ///
+    /// `y` is the index of the output, `o` its channel, `t` the ternary value, and `x` the index of the input.
     fn terms(&self, mut term: impl FnMut(usize, usize, i8, usize)) {
         let [_, channels, kh, kw] = self.shape;
         let ConvolutionOptions { stride, padding, dilation, groups } = self.options;
         let [images, outs, height, width] = self.packed().output_shape(self.input).unwrap();
         let outputs = (0..images).flat_map(|n| (0..outs).map(move |o| (n, o)));
-        let places = outputs.flat_map(|at| (0..height * width).map(move |p| (at, p / width, p % width)));
-        for (index, ((n, o), i, j)) in places.enumerate() {
+        let pixels = outputs.flat_map(|at| (0..height * width).map(move |p| (at, p / width, p % width)));
+        for (index, ((n, o), i, j)) in pixels.enumerate() {
             for k in 0..channels * kh * kw {
                 let (c, a, b) = (k / (kh * kw), k / kw % kh, k % kw);
                 let c = o / (outs / groups) * channels + c;
@@ -107,7 +110,7 @@ impl Case {
         }
     }
 
-    /// Each output with the sum of the magnitudes of its terms.
+    /// Returns each output and the sum of the magnitudes of its terms, computed in float64.
     fn definition(&self) -> Vec<[f64; 2]> {
         let [images, outs, height, width] = self.packed().output_shape(self.input).unwrap();
         let mut y = vec![[0.0; 2]; images * outs * height * width];
@@ -130,7 +133,7 @@ impl Case {
         y
     }
 
-    /// The integer sums `P` and `N` of each output, and the factor of its image.
+    /// Returns the integer sums `P` and `N` of each output, and the quantization factor of its image.
     fn integers(&self) -> Vec<([i64; 2], f32)> {
         let [images, outs, height, width] = self.packed().output_shape(self.input).unwrap();
         let mut sums = vec![([0; 2], 0.0); images * outs * height * width];
@@ -156,13 +159,13 @@ impl Case {
     fn check(&self) {
         let definition = self.definition();
         for level in Level::available() {
-            for path in [Path::Sparse, Path::Dense] {
+            for path in [ConvolutionPath::Sparse, ConvolutionPath::Dense] {
                 let y = self.forward(&self.packed().with_level(level).unwrap().with_path(path));
                 for (i, (y, [expected, magnitude])) in y.iter().zip(&definition).enumerate() {
                     let error = (f64::from(*y) - expected).abs();
                     assert!(
                         error <= TOLERANCE * magnitude,
-                        "{y} is not {expected} at {i}: {level:?} {path:?} {:?} {:?} {:?}",
+                        "expected {expected} at {i}, found {y}: {level:?} {path:?} {:?} {:?} {:?}",
                         self.input,
                         self.shape,
                         self.options,
@@ -173,8 +176,8 @@ impl Case {
     }
 }
 
-/// The shapes of a residual network for small images, and others that fill vectors, tiles and windows just so.
-fn particular(rng: &mut Rng) -> Vec<Case> {
+/// Returns the shapes of a residual network for small images, and edge cases of vectors, tiles and windows.
+fn special_cases(rng: &mut Rng) -> Vec<Case> {
     let same = |stride| ConvolutionOptions { stride: [stride; 2], padding: [1; 2], ..Default::default() };
     let shapes = [
         ([2, 16, 32, 32], [16, 16, 3, 3], same(1)),
@@ -190,7 +193,7 @@ fn particular(rng: &mut Rng) -> Vec<Case> {
 }
 
 #[test]
-fn convolutions_are_the_definition_on_every_instruction_set_and_path() {
+fn convolutions_match_the_definition_on_every_instruction_set_and_path() {
     let mut rng = Rng::with_seed(1);
     for _ in 0..150 {
         Case::random(&mut rng).check();
@@ -198,12 +201,12 @@ fn convolutions_are_the_definition_on_every_instruction_set_and_path() {
 }
 
 #[test]
-fn particular_shapes_are_the_definition_too() {
-    particular(&mut Rng::with_seed(2)).iter().for_each(Case::check);
+fn special_shapes_match_the_definition() {
+    special_cases(&mut Rng::with_seed(2)).iter().for_each(Case::check);
 }
 
 #[test]
-fn every_weight_comes_back() {
+fn every_weight_can_be_read_back() {
     let mut rng = Rng::with_seed(7);
     for _ in 0..20 {
         let case = Case::random(&mut rng);
@@ -214,13 +217,13 @@ fn every_weight_comes_back() {
 }
 
 #[test]
-fn integer_sums_are_those_of_the_definition() {
+fn integer_sums_match_the_definition() {
     let mut rng = Rng::with_seed(3);
     let mut cases: Vec<Case> = (0..60).map(|_| Case::random(&mut rng)).collect();
-    cases.extend(particular(&mut rng));
+    cases.extend(special_cases(&mut rng));
     for mut case in cases {
         (case.affine, case.relu) = (None, false);
-        // Scales that let one sum, the other, or their difference through, unchanged.
+        // Scales that return P, -N, or P - N.
         let integers = case.integers();
         for [pos, neg] in [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]] {
             case.w_pos.fill(pos);
@@ -244,7 +247,7 @@ fn integer_sums_are_those_of_the_definition() {
 }
 
 #[test]
-fn results_of_8_bits_are_the_same_on_every_instruction_set() {
+fn int8_results_are_identical_on_every_instruction_set() {
     let mut rng = Rng::with_seed(4);
     for _ in 0..100 {
         let case = Case::random(&mut rng);
@@ -266,22 +269,22 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let case = Case::new(&mut rng, input, [48, 32, 3, 3], options);
         let packed = case.packed();
         for packed in [
-            packed.clone().with_path(Path::Sparse),
-            packed.clone().with_path(Path::Dense),
+            packed.clone().with_path(ConvolutionPath::Sparse),
+            packed.clone().with_path(ConvolutionPath::Dense),
             packed.with_activations(Activations::Int8),
         ] {
             let on = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| case.forward(&packed))
             };
-            let alone = on(1);
-            assert!([2, 3, 7].into_iter().all(|threads| on(threads) == alone), "{input:?} {:?}", packed.path());
+            let single = on(1);
+            assert!([2, 3, 7].into_iter().all(|threads| on(threads) == single), "{input:?} {:?}", packed.path());
         }
     }
 }
 
 #[test]
-fn buffers_can_be_used_again_for_other_shapes() {
+fn buffers_can_be_reused_for_other_shapes() {
     let mut rng = Rng::with_seed(6);
     let mut scratch = Scratch::new();
     for _ in 0..20 {
@@ -296,20 +299,20 @@ fn buffers_can_be_used_again_for_other_shapes() {
 }
 
 #[test]
-fn many_zeros_make_a_convolution_sparse_and_few_make_it_dense() {
+fn the_default_path_is_sparse_for_many_zeros_and_dense_for_few() {
     let scales = Scales::PerTensor { w_pos: 1.0, w_neg: 2.0 };
     let packed = |every: usize| {
         let value = |o: usize, k: usize| i8::from((144 * o + k) % 100 < every);
         PackedConvolution::new([32, 16, 3, 3], ConvolutionOptions::default(), scales, value).unwrap()
     };
-    assert_eq!(packed(10).path(), Path::Sparse);
-    assert_eq!(packed(100).path(), Path::Dense);
-    assert_eq!(packed(10).with_activations(Activations::Int8).path(), Path::Dense);
+    assert_eq!(packed(10).path(), ConvolutionPath::Sparse);
+    assert_eq!(packed(100).path(), ConvolutionPath::Dense);
+    assert_eq!(packed(10).with_activations(Activations::Int8).path(), ConvolutionPath::Dense);
     assert!((packed(10).sparsity() - 0.9).abs() < 0.01);
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn invalid_arguments_are_rejected() {
     let scales = Scales::PerTensor { w_pos: 1.0, w_neg: 1.0 };
     let options = ConvolutionOptions { groups: 2, ..Default::default() };
     let new = |shape, options| PackedConvolution::new(shape, options, scales, |_, _| 0);

@@ -1,4 +1,4 @@
-//! Matrix products on every instruction set at hand, against the definition in float64 and exact integers.
+//! Matrix products on every available instruction set, compared with the definition in float64 and with exact integers.
 
 use fastrand::Rng;
 use ttq_packed::kernels::{Activations, KernelError, Level, PackedMatrix, Scales, Scratch};
@@ -6,7 +6,7 @@ use ttq_packed::kernels::{Activations, KernelError, Level, PackedMatrix, Scales,
 /// Relative to the sum of the magnitudes of all terms.
 const TOLERANCE: f64 = 1e-5;
 
-/// A product with everything that may follow it.
+/// A product with optional affine map and ReLU.
 #[derive(Debug)]
 struct Case {
     m: usize,
@@ -30,7 +30,7 @@ impl Case {
         let t = (0..rows * columns).map(|_| if rng.f32() < zeros { 0 } else { 2 * rng.i8(0..2) - 1 }).collect();
         let scales = |rng: &mut Rng| (0..rows).map(|_| 0.1 + rng.f32()).collect::<Vec<_>>();
         let (mut w_pos, mut w_neg) = (scales(rng), scales(rng));
-        // One of: a pair for each row, one pair, one scale for each row, one scale.
+        // A pair per row, one pair, one scale per row, or one scale.
         let kind = rng.usize(0..4);
         if kind % 2 == 1 {
             w_pos.fill(0.7);
@@ -59,7 +59,7 @@ impl Case {
         y
     }
 
-    /// Each output with the sum of the magnitudes of its terms.
+    /// Returns each output and the sum of the magnitudes of its terms, computed in float64.
     fn definition(&self) -> Vec<[f64; 2]> {
         let mut y = Vec::new();
         for x in self.x.chunks_exact(self.columns) {
@@ -84,7 +84,7 @@ impl Case {
         y
     }
 
-    /// The integer sums `P` and `N` of each output, and the factor of its activations.
+    /// Returns the integer sums `P` and `N` of each output, and the quantization factor of its activations.
     fn integers(&self) -> Vec<([i64; 2], f32)> {
         let mut sums = Vec::new();
         for x in self.x.chunks_exact(self.columns) {
@@ -105,7 +105,7 @@ fn check_floats(case: &Case, y: &[f32], what: &dyn std::fmt::Debug) {
         let error = (f64::from(*y) - expected).abs();
         assert!(
             error <= TOLERANCE * magnitude,
-            "{y} is not {expected} at {i}: {what:?} {:?}",
+            "expected {expected} at {i}, found {y}: {what:?} {:?}",
             [case.m, case.rows, case.columns]
         );
     }
@@ -114,13 +114,13 @@ fn check_floats(case: &Case, y: &[f32], what: &dyn std::fmt::Debug) {
 fn shapes(rng: &mut Rng, n: usize) -> Vec<[usize; 3]> {
     let mut shapes: Vec<_> = (0..n).map(|_| [rng.usize(0..20), rng.usize(1..131), rng.usize(1..301)]).collect();
     shapes.extend([[1, 1, 1], [0, 3, 5], [1, 64, 16], [2, 65, 17], [70, 33, 40], [130, 3, 7], [3, 200, 1500]]);
-    // Some rows of activations and many of weights: tables of bytes.
+    // Few rows of activations and many rows of weights: tables of bytes.
     shapes.extend([[1, 1024, 1], [2, 1041, 16], [1, 1050, 17], [2, 1100, 32], [1, 1090, 289]]);
     shapes
 }
 
 #[test]
-fn products_are_the_definition_on_every_instruction_set() {
+fn products_match_the_definition_on_every_instruction_set() {
     let mut rng = Rng::with_seed(1);
     for shape in shapes(&mut rng, 150) {
         let case = Case::new(&mut rng, shape);
@@ -131,7 +131,7 @@ fn products_are_the_definition_on_every_instruction_set() {
 }
 
 #[test]
-fn a_row_or_two_of_activations_take_another_kernel_with_the_same_result() {
+fn lookup_tables_for_one_or_two_rows_match_the_definition() {
     let mut rng = Rng::with_seed(2);
     for _ in 0..60 {
         let shape = [rng.usize(1..4), rng.usize(1..200), rng.usize(1..400)];
@@ -143,7 +143,7 @@ fn a_row_or_two_of_activations_take_another_kernel_with_the_same_result() {
 }
 
 #[test]
-fn sums_of_8_bit_activations_are_exact_on_every_instruction_set() {
+fn int8_results_are_identical_on_every_instruction_set() {
     let mut rng = Rng::with_seed(3);
     for shape in shapes(&mut rng, 150) {
         let case = Case::new(&mut rng, shape);
@@ -157,12 +157,12 @@ fn sums_of_8_bit_activations_are_exact_on_every_instruction_set() {
 }
 
 #[test]
-fn integer_sums_are_those_of_the_definition() {
+fn integer_sums_match_the_definition() {
     let mut rng = Rng::with_seed(4);
     for shape in shapes(&mut rng, 100) {
         let mut case = Case::new(&mut rng, shape);
         (case.affine, case.relu) = (None, false);
-        // Scales that let one sum, the other, or their difference through, unchanged.
+        // Scales that return P, -N, or P - N.
         for [pos, neg] in [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]] {
             case.w_pos.fill(pos);
             case.w_neg.fill(neg);
@@ -178,7 +178,7 @@ fn integer_sums_are_those_of_the_definition() {
 }
 
 #[test]
-fn the_largest_activations_do_not_overflow() {
+fn the_largest_int8_activations_do_not_overflow() {
     for (rows, columns) in [(17, 4096), (17, 16384), (17, 70000), (1030, 4096)] {
         for (sign, value) in [(1, 127.0), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
             for [w_pos, w_neg] in [[1.0, 1.0], [1.0, 0.5], [0.5, 1.0]] {
@@ -197,7 +197,7 @@ fn the_largest_activations_do_not_overflow() {
 }
 
 #[test]
-fn the_error_of_8_bits_is_at_most_half_a_factor_for_each_weight() {
+fn the_int8_error_is_at_most_half_a_factor_times_the_magnitudes_of_the_weights() {
     let mut rng = Rng::with_seed(5);
     for shape in shapes(&mut rng, 60) {
         let mut case = Case::new(&mut rng, shape);
@@ -229,14 +229,14 @@ fn results_do_not_depend_on_the_number_of_threads() {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| case.forward(&packed))
             };
-            let alone = on(1);
-            assert!([2, 3, 5].into_iter().all(|threads| on(threads) == alone), "{m} {activations:?}");
+            let single = on(1);
+            assert!([2, 3, 5].into_iter().all(|threads| on(threads) == single), "{m} {activations:?}");
         }
     }
 }
 
 #[test]
-fn buffers_can_be_used_again_for_other_shapes() {
+fn buffers_can_be_reused_for_other_shapes() {
     let mut rng = Rng::with_seed(7);
     let mut scratch = Scratch::new();
     for shape in [[9, 40, 100], [1, 20, 30], [3, 5, 7], [1, 100, 333]] {
@@ -251,7 +251,7 @@ fn buffers_can_be_used_again_for_other_shapes() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn invalid_arguments_are_rejected() {
     let scales = Scales::PerTensor { w_pos: 1.0, w_neg: 1.0 };
     let matrix = PackedMatrix::new(2, 3, scales, |_, _| 0).unwrap();
     let mut scratch = Scratch::new();

@@ -10,7 +10,9 @@ use burn::tensor::ops::ConvOptions;
 use fastrand::Rng;
 use ttq_cpu::Cpu;
 use ttq_examples::measure::{self, Candidate, Row};
-use ttq_packed::kernels::{Activations, ConvolutionOptions, Level, PackedConvolution, Path, Scales, Scratch};
+use ttq_packed::kernels::{
+    Activations, ConvolutionOptions, ConvolutionPath, Level, PackedConvolution, Scales, Scratch,
+};
 
 use crate::limits::Limits;
 use crate::{SCALES, Suite};
@@ -114,8 +116,10 @@ fn packed(
         // One product for each scale.
         (Activations::Int8, _) => ("int8", 2e-2, 2 * dense, ""),
         // One addition for each nonzero weight, at the rate of multiply-accumulates.
-        (_, Path::Sparse) => ("float32", 1e-5, ((1.0 - convolution.sparsity()) * dense as f64) as usize, "sparse path"),
-        (_, Path::Dense) => ("float32", 1e-5, dense, "dense path"),
+        (_, ConvolutionPath::Sparse) => {
+            ("float32", 1e-5, ((1.0 - convolution.sparsity()) * dense as f64) as usize, "sparse path")
+        }
+        _ => ("float32", 1e-5, dense, "dense path"),
     };
     let name = format!("packed {name}, {:?}", convolution.level());
     let (x, len, mut scratch) = (x.to_vec(), expected.len(), Scratch::new());

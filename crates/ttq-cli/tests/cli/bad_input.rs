@@ -55,7 +55,7 @@ fn a_packed_file_that_is_damaged() {
         refused(folder.path(), name, reason);
         assert!(error(folder.path(), &["pack", name]).contains(reason));
     };
-    damage("cut", &file[..file.len() - 1], "is said to be at bytes");
+    damage("cut", &file[..file.len() - 1], "the header places tensor");
     damage("cut-in-the-header", &file[..100], "it was cut off");
     let mut flipped = file.clone();
     *flipped.last_mut().unwrap() ^= 1;

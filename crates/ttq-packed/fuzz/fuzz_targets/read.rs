@@ -1,4 +1,6 @@
-//! Whatever is read is a model: it is written and read again as it was. Every input is tried as it is and with its checksum mended.
+//! A model that was read must survive writing and reading unchanged.
+//!
+//! Each input is tried unchanged and with a repaired checksum.
 
 #![no_main]
 
@@ -6,18 +8,18 @@ use libfuzzer_sys::fuzz_target;
 use ttq_packed::{Coding, PackedModel};
 
 #[path = "../../tests/file/forge.rs"]
-#[allow(dead_code, reason = "the tests use the rest")]
+#[allow(dead_code, reason = "the tests use the other functions")]
 mod forge;
 
 fuzz_target!(|file: &[u8]| {
     check(file);
-    check(&forge::seal(file.to_vec()));
+    check(&forge::repair_checksum(file.to_vec()));
 });
 
 fn check(file: &[u8]) {
     let Ok(model) = PackedModel::read(file) else { return };
     for coding in [Coding::Plain, Coding::Archive] {
-        let written = model.write(coding).expect("what is read can be written");
-        assert_eq!(PackedModel::read(&written).expect("what is written can be read"), model);
+        let written = model.write(coding).expect("a model that was read can be written");
+        assert_eq!(PackedModel::read(&written).expect("a written model can be read"), model);
     }
 }

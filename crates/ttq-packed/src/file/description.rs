@@ -1,4 +1,4 @@
-//! The JSON in the metadata, and the checksum.
+//! The JSON description of a model in the metadata, and the checksum.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::header::{Entries, Tensors};
-use super::{Coding, FileError, VERSION};
+use super::{Coding, FORMAT_VERSION, FileError};
 
-/// What the metadata say about a model: all that its tensors do not.
+/// Description of a model in the metadata: everything that is not stored as a tensor.
 #[derive(Debug, Serialize)]
 pub(super) struct Description {
     pub(super) version: u64,
@@ -20,7 +20,7 @@ pub(super) struct Description {
     pub(super) config: Option<String>,
 }
 
-/// What the metadata say about a ternary weight.
+/// Description of a ternary weight in the metadata.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Layout {
@@ -30,7 +30,7 @@ pub(super) struct Layout {
 }
 
 impl Description {
-    /// Version first: what another one means by its fields is not known.
+    /// Parses the JSON. The version is checked first, because the fields of other versions are unknown.
     pub(super) fn parse(json: &str) -> Result<Self, FileError> {
         #[derive(Deserialize)]
         struct Version {
@@ -48,19 +48,20 @@ impl Description {
 
         let unreadable = |cause| FileError::Description { cause };
         let Version { version: found } = serde_json::from_str(json).map_err(unreadable)?;
-        if found != VERSION {
+        if found != FORMAT_VERSION {
             return Err(FileError::Version { found });
         }
         let Parsed { version, crc32, weights, config } = serde_json::from_str(json).map_err(unreadable)?;
         Ok(Self { version, crc32, weights: weights.unique()?, config })
     }
 
-    /// To JSON.
+    /// Serializes the description to JSON.
     pub(super) fn to_json(&self) -> Result<String, FileError> {
         serde_json::to_string(self).map_err(|cause| FileError::Description { cause })
     }
 
-    /// The checksum of this model, as the file records it; see the format for the bytes it is of.
+    /// Returns the checksum of description and tensors as eight hexadecimal digits. The format lists the bytes that it
+    /// covers.
     pub(super) fn checksum(&self, tensors: &Tensors) -> String {
         let mut digest = Digest(crc32fast::Hasher::new());
         digest.number(self.version);
@@ -86,7 +87,7 @@ impl Description {
     }
 }
 
-/// CRC-32 of numbers and strings, each preceded by what makes it unambiguous.
+/// CRC-32 of numbers, byte strings and shapes. Lengths precede contents, so that the input is unambiguous.
 struct Digest(crc32fast::Hasher);
 
 impl Digest {

@@ -1,4 +1,4 @@
-//! Files on disk.
+//! Saving and loading of models as files on disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,19 +8,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{Coding, FileError, PackedModel, TernaryWeight};
 
 impl PackedModel {
-    /// Writes the model to a file that is there either whole or not at all: under a temporary name beside it, then to the disk, then
-    /// under its own name. A file that was there is replaced, and stays where this fails.
+    /// Saves the model to the file `path` atomically, with the same coding for all weights.
+    ///
+    /// The bytes are written to a temporary file in the same directory and synced to disk before the temporary file is
+    /// renamed to `path`. An existing file is replaced. If saving fails before the rename, an existing file is
+    /// unchanged and the temporary file is removed.
     ///
     /// # Errors
-    /// What [`write`](Self::write) refuses, and [`FileError::Io`].
+    /// The errors of [`write`](Self::write), and [`FileError::Io`] if a file operation fails.
     pub fn save(&self, path: impl AsRef<Path>, coding: Coding) -> Result<(), FileError> {
         self.save_with(path, |_, _| coding)
     }
 
-    /// The same, with a coding for each weight by its name and itself.
+    /// Saves the model like [`save`](Self::save), with the coding that `coding(name, weight)` returns for each weight.
     ///
     /// # Errors
-    /// As [`save`](Self::save).
+    /// The errors of [`save`](Self::save).
     pub fn save_with(
         &self,
         path: impl AsRef<Path>,
@@ -29,21 +32,22 @@ impl PackedModel {
         let path = path.as_ref();
         let bytes = self.write_with(coding)?;
         let temporary = temporary_name(path);
-        let fail = |action, path: &Path, cause| FileError::Io { action, path: path.into(), cause };
-        let written = write_through(&temporary, &bytes).map_err(|cause| fail("write", &temporary, cause));
-        let renamed = written.and_then(|()| fs::rename(&temporary, path).map_err(|cause| fail("replace", path, cause)));
+        let io_error = |action, path: &Path, cause| FileError::Io { action, path: path.into(), cause };
+        let written = write_and_sync(&temporary, &bytes).map_err(|cause| io_error("write", &temporary, cause));
+        let renamed =
+            written.and_then(|()| fs::rename(&temporary, path).map_err(|cause| io_error("replace", path, cause)));
         if renamed.is_err() {
-            // The first error is the one to tell; nothing is lost with the second.
+            // An error of the removal is ignored: the first error is the one to report.
             fs::remove_file(&temporary).ok();
         }
         renamed?;
-        sync_folder(path).map_err(|cause| fail("sync the folder of", path, cause))
+        sync_directory(path).map_err(|cause| io_error("sync the directory of", path, cause))
     }
 
-    /// Reads a file.
+    /// Loads a model from the file `path`.
     ///
     /// # Errors
-    /// What [`read`](Self::read) refuses, and [`FileError::Io`].
+    /// The errors of [`read`](Self::read), and [`FileError::Io`] if the file cannot be read.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
         let bytes = fs::read(path).map_err(|cause| FileError::Io { action: "read", path: path.into(), cause })?;
@@ -51,7 +55,7 @@ impl PackedModel {
     }
 }
 
-/// A name beside `path` that no other process and no other call uses.
+/// Returns a path in the directory of `path` that no other process and no other call uses.
 fn temporary_name(path: &Path) -> PathBuf {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let call = CALLS.fetch_add(1, Ordering::Relaxed);
@@ -60,17 +64,18 @@ fn temporary_name(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a new file and syncs it to disk.
+fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
-/// A rename reaches the disk with its folder. Only Unix opens folders as files.
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// Syncs the directory of `path`, which makes a rename durable. Only Unix can open directories as files.
+fn sync_directory(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a file.
+//! Errors of reading and writing files.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,162 +10,164 @@ use super::tensor::TensorError;
 use super::weight::WeightError;
 use crate::archive::ArchiveError;
 
-/// Why a file cannot be read or written. A message says it all; causes are fields, too.
+/// Error of reading or writing a packed file.
+///
+/// The message includes the cause, if there is one. The field `cause` holds it as well.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// Shorter than its header, or than its header says.
-    #[error("the file has {found} bytes and should have {expected}: it was cut off, or is no safetensors file")]
+    /// The file is shorter than the length of the header or the header requires.
+    #[error("the file has {found} bytes instead of at least {expected}: it was cut off or is not a safetensors file")]
     Truncated {
-        /// Bytes there should be.
+        /// Minimum number of bytes.
         expected: u64,
-        /// Bytes there are.
+        /// Actual number of bytes.
         found: u64,
     },
-    /// Bytes that belong to no tensor.
-    #[error("{bytes} bytes before offset {offset} belong to no tensor: the header or the file's end is damaged")]
+    /// Some bytes belong to no tensor.
+    #[error("{bytes} bytes before offset {offset} belong to no tensor: the header or the end of the file is damaged")]
     Unclaimed {
-        /// How many.
+        /// Number of bytes.
         bytes: usize,
-        /// Where they end, from the first byte behind the header.
+        /// End of these bytes, counted from the end of the header.
         offset: usize,
     },
-    /// A header that is not JSON of the right structure.
-    #[error("the header is no safetensors header: {cause}")]
+    /// The header is not a JSON object.
+    #[error("the header is not a safetensors header: {cause}")]
     Header {
-        /// What the JSON parser says.
+        /// Error of the JSON parser.
         cause: serde_json::Error,
     },
-    /// A tensor's line in the header.
-    #[error("the header's entry of `{name}` cannot be read: {cause}")]
+    /// The header entry of a tensor or of the metadata is invalid.
+    #[error("the header entry of `{name}` is invalid: {cause}")]
     Entry {
-        /// The tensor.
+        /// Name of the tensor, or `__metadata__`.
         name: String,
-        /// What the JSON parser says.
+        /// Error of the JSON parser.
         cause: serde_json::Error,
     },
-    /// Two things of the same name.
-    #[error("`{name}` is there twice")]
+    /// A name occurs twice.
+    #[error("the name `{name}` occurs twice: names of tensors, weights and keys must be unique")]
     Duplicate {
-        /// The name of a tensor, a weight or a key.
+        /// Name of a tensor, a weight or a key.
         name: String,
     },
-    /// Offsets that point outside the file, or backwards.
-    #[error("tensor `{name}` is said to be at bytes {start}..{end} of {len}")]
+    /// The offsets of a tensor are reversed or outside of the file.
+    #[error("the header places tensor `{name}` at bytes {start}..{end} of {len}: the file is truncated or damaged")]
     OutOfBounds {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Its first byte.
+        /// Offset of its first byte, counted from the end of the header.
         start: usize,
-        /// Where it ends.
+        /// Offset of its end.
         end: usize,
-        /// Bytes behind the header.
+        /// Number of bytes after the header.
         len: usize,
     },
-    /// Two tensors that share bytes.
-    #[error("tensor `{name}` starts at byte {start}, the tensor before it ends at {end}")]
+    /// Two tensors overlap.
+    #[error("tensor `{name}` starts at byte {start}, but the previous tensor ends at {end}: the header is damaged")]
     Overlap {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Its first byte.
+        /// Offset of its first byte, counted from the end of the header.
         start: usize,
-        /// Where the other one ends.
+        /// Offset of the end of the previous tensor.
         end: usize,
     },
-    /// A tensor whose shape and bytes disagree.
+    /// The shape and the bytes of a tensor do not match.
     #[error("tensor `{name}`: {cause}")]
     Tensor {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Why.
+        /// Error of the tensor.
         cause: TensorError,
     },
-    /// A safetensors file without the metadata of this format.
-    #[error("the metadata have no key `{}`: this is a safetensors file of another kind", super::KEY)]
+    /// The file is a safetensors file without the metadata of this format.
+    #[error("the metadata has no key `{}`: this safetensors file is not a packed file", super::METADATA_KEY)]
     UnknownFormat,
-    /// A version that this reader does not know.
-    #[error("version {found} of the format, this reader knows {}: update ttq-packed", super::VERSION)]
+    /// The file has a format version that this reader does not support.
+    #[error("version {found} of the format is not supported, only {}: update ttq-packed", super::FORMAT_VERSION)]
     Version {
-        /// The file's version.
+        /// Version of the file.
         found: u64,
     },
-    /// Metadata that do not describe a model.
-    #[error("the description in the metadata cannot be read: {cause}")]
+    /// The description of the model in the metadata is invalid.
+    #[error("the description of the model in the metadata is invalid: {cause}")]
     Description {
-        /// What the JSON parser says.
+        /// Error of the JSON parser.
         cause: serde_json::Error,
     },
-    /// A tensor that should be there.
-    #[error("tensor `{name}` is missing")]
+    /// The codes or scales of a weight are missing.
+    #[error("tensor `{name}` is missing: the metadata describes a weight that needs it")]
     Missing {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
-    /// A tensor of another type than its part requires.
-    #[error("tensor `{name}` is of type {found} and must be {expected}")]
+    /// The codes or scales of a weight have the wrong element type.
+    #[error("tensor `{name}` has type {found}: it must be {expected}")]
     Dtype {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// The type it must have.
+        /// Required element type.
         expected: Dtype,
-        /// Its type.
+        /// Actual element type.
         found: Dtype,
     },
-    /// A tensor of another shape than its part requires.
-    #[error("tensor `{name}` has the shape {found:?} and must have {expected}")]
+    /// The codes or scales of a weight have the wrong shape.
+    #[error("tensor `{name}` has shape {found:?}: it must be {expected}")]
     Shape {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// The shape it must have.
+        /// Required shape.
         expected: &'static str,
-        /// Its shape.
+        /// Actual shape.
         found: Vec<usize>,
     },
-    /// Another checksum than the file's own.
-    #[error("the checksum is {found} and should be {expected}: the file is damaged, fetch it again")]
+    /// The checksum does not match the contents.
+    #[error("the checksum is {found} instead of {expected}: the file is damaged, download or copy it again")]
     Checksum {
-        /// What the file says.
+        /// Checksum recorded in the file.
         expected: String,
-        /// What its contents give.
+        /// Checksum of the contents.
         found: String,
     },
-    /// Codes, scales and shape that are no ternary weight.
+    /// Codes, scales and shape do not form a ternary weight.
     #[error("weight `{name}`: {cause}")]
     Weight {
-        /// The weight.
+        /// Name of the weight.
         name: String,
-        /// Why.
+        /// Error of the weight.
         cause: WeightError,
     },
-    /// An archive that cannot be decoded.
+    /// The archive of a weight cannot be decoded.
     #[error("weight `{name}`: {cause}")]
     Archive {
-        /// The weight.
+        /// Name of the weight.
         name: String,
-        /// Why.
+        /// Error of the archive.
         cause: ArchiveError,
     },
-    /// A name that a safetensors header has another use for.
-    #[error("`{name}` cannot be the name of a tensor")]
+    /// The name of a tensor is reserved by the safetensors format.
+    #[error("`{name}` cannot be the name of a tensor: safetensors reserves it")]
     Name {
         /// The name.
         name: String,
     },
-    /// A header that safetensors readers would refuse.
-    #[error("the header does not fit the safetensors format: {cause}")]
+    /// The safetensors writer rejects the header, for example because it is too large.
+    #[error("the model cannot be written as a safetensors file: {cause}")]
     Unwritable {
-        /// What safetensors says.
+        /// Error of the `safetensors` crate.
         cause: safetensors::SafeTensorError,
     },
-    /// The file system refused.
+    /// A file operation failed.
     #[cfg(feature = "std")]
     #[error("cannot {action} {}: {cause}", path.display())]
     Io {
-        /// What was to be done.
+        /// The operation, such as `read`, `write` or `replace`.
         action: &'static str,
-        /// With which file.
+        /// Path of the file.
         path: std::path::PathBuf,
-        /// Why.
+        /// Error of the operating system.
         cause: std::io::Error,
     },
 }

@@ -1,7 +1,8 @@
-//! The safetensors container: named tensors and metadata ⇄ bytes.
+//! Reader and writer of the safetensors container, which holds named tensors and metadata.
 //!
-//! Types and writer are the `safetensors` crate's. Reading is not, for three reasons (version 0.7.0): of two tensors of one name it
-//! drops one without a word; tensor lengths that add up to almost 2⁶⁴ make it panic where overflow is checked; its errors name no tensor.
+//! Types and writer come from the `safetensors` crate. The reader does not, because of three limitations of version
+//! 0.7.0: it silently drops one of two tensors with the same name; it panics on tensor lengths that add up to almost
+//! 2⁶⁴ if overflow checks are enabled; its errors do not name the tensor.
 
 use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
@@ -18,12 +19,12 @@ use serde_json::value::RawValue;
 use super::FileError;
 use super::tensor::check_length;
 
-/// Bytes of the header's length.
+/// Number of bytes of the length of the header.
 const LENGTH: usize = 8;
-/// The header's entry that is no tensor.
+/// Key of the header entry that holds the metadata instead of a tensor.
 pub(super) const METADATA: &str = "__metadata__";
 
-/// A tensor as it lies in the file.
+/// A tensor as stored in the file: little-endian, row-major.
 #[derive(Debug, Clone)]
 pub(super) struct StoredTensor<'a> {
     pub(super) dtype: Dtype,
@@ -52,8 +53,10 @@ impl safetensors::View for StoredTensor<'_> {
     }
 }
 
-/// Tensors and one entry of metadata to bytes. One entry, since safetensors keeps them in a hash map: the bytes of two would change from
-/// run to run.
+/// Serializes tensors and one entry of metadata.
+///
+/// The `safetensors` crate keeps metadata in a hash map, so with more than one entry the bytes would differ between
+/// runs.
 pub(super) fn write(tensors: Tensors, key: &str, value: String) -> Result<Vec<u8>, FileError> {
     if tensors.contains_key(METADATA) {
         return Err(FileError::Name { name: METADATA.to_string() });
@@ -62,7 +65,7 @@ pub(super) fn write(tensors: Tensors, key: &str, value: String) -> Result<Vec<u8
     safetensors::serialize(tensors, Some(metadata)).map_err(|cause| FileError::Unwritable { cause })
 }
 
-/// Bytes to tensors and metadata. Allocates in proportion to the header, and no tensor.
+/// Parses a file into tensors and metadata. Borrows the data of the tensors and allocates in proportion to the header.
 pub(super) fn read(file: &[u8]) -> Result<(Tensors<'_>, BTreeMap<String, String>), FileError> {
     let truncated = |expected: u64| FileError::Truncated { expected, found: file.len() as u64 };
     let (length, rest) = file.split_first_chunk::<LENGTH>().ok_or_else(|| truncated(LENGTH as u64))?;
@@ -77,12 +80,12 @@ pub(super) fn read(file: &[u8]) -> Result<(Tensors<'_>, BTreeMap<String, String>
     };
     let infos = entries.into_iter().map(|(name, json)| parse(&name, json).map(|info| (name, info)));
     let mut infos: Vec<(String, TensorInfo)> = infos.collect::<Result<_, _>>()?;
-    // Tensors may lie in another order than the header names them in.
+    // The order of the data may differ from the order of the header.
     infos.sort_by_key(|(_, info)| info.data_offsets);
     Ok((locate(infos, data)?, metadata))
 }
 
-/// Cuts the data into tensors: side by side, in order, without gaps.
+/// Splits the data into tensors, which must be contiguous and cover all bytes.
 fn locate(infos: Vec<(String, TensorInfo)>, data: &[u8]) -> Result<Tensors<'_>, FileError> {
     let mut tensors = Tensors::new();
     let mut previous = 0;
@@ -112,11 +115,13 @@ fn parse<'de, T: Deserialize<'de>>(name: &str, json: &'de RawValue) -> Result<T,
     serde_json::from_str(json.get()).map_err(|cause| FileError::Entry { name: name.to_string(), cause })
 }
 
-/// The entries of a JSON object in their order, and not yet known to be unique: serde's maps keep the last of several.
+/// The entries of a JSON object in their order, possibly with duplicate keys.
+///
+/// The maps of serde keep only the last entry of a key, so duplicates would go unnoticed.
 pub(super) struct Entries<V>(Vec<(String, V)>);
 
 impl<V> Entries<V> {
-    /// By name.
+    /// Converts to a map, or fails on a duplicate key.
     pub(super) fn unique(self) -> Result<BTreeMap<String, V>, FileError> {
         let mut map = BTreeMap::new();
         for (name, value) in self.0 {

@@ -1,6 +1,6 @@
-//! The file: a safetensors container with 2-bit codes, both scales and everything else of a model.
+//! The file format: a safetensors file with the codes, the scales and all other tensors of a model.
 //!
-//! Whatever reads safetensors reads it: the codes are an ordinary `U8` tensor, the scales an `F32` one.
+//! Every safetensors reader can open such a file: codes are a `U8` tensor and scales an `F32` tensor.
 //!
 //! ```
 //! use ttq_packed::{Codes, Coding, DenseTensor, PackedModel, TernaryWeight};
@@ -16,59 +16,64 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In Python ten lines do it, which the [crate](crate#the-integers-in-python) shows.
+//! The [crate documentation](crate#reading-the-codes-in-python) shows how to read the codes in Python.
 //!
 //! # Format, version 1
 //!
-//! A [safetensors](https://github.com/huggingface/safetensors#format) file: the length of the header, u64 little-endian; the header, a JSON
-//! object that gives each tensor's type, shape and place; the tensors, side by side. Numbers are little-endian, tensors row-major.
+//! The file is a [safetensors](https://github.com/huggingface/safetensors#format) file. It consists of the length of
+//! the header (little-endian u64), the header (a JSON object with the type, the shape and the offsets of each tensor),
+//! and the contiguous data of the tensors. Numbers are little-endian and tensors are row-major.
 //!
 //! ## Tensors
 //!
-//! A ternary weight `NAME` is two tensors:
+//! A ternary weight `NAME` consists of two tensors:
 //!
 //! | name | type, shape | content |
 //! |---|---|---|
-//! | `NAME.codes` | `U8 [bytes]` | codes in row-major order of the weight's shape, four in a byte ([`codes`](crate::codes)) or entropy-coded ([`archive`]) |
-//! | `NAME.scales` | `F32 [1, 2]` or `F32 [channels, 2]` | columns `w_pos`, `w_neg`, finite and not negative; one row, or one for each output channel |
+//! | `NAME.codes` | `U8 [bytes]` | codes in row-major order of the weight, four per byte ([`codes`](crate::codes)) or entropy-coded ([`archive`]) |
+//! | `NAME.scales` | `F32 [1, 2]` or `F32 [channels, 2]` | columns `w_pos`, `w_neg`, finite and not negative; one row for the weight or one row per output channel |
 //!
-//! Its values are `+w_pos`, `0` and `-w_neg` where the codes are +1, 0, -1. Every other tensor of the model is there under its own name, of
-//! any type. No tensor has the name of a ternary weight.
+//! The values of the weight are `+w_pos`, `0` and `-w_neg` where the codes are +1, 0 and -1. Every other tensor of the
+//! model is stored under its own name, with any element type. No tensor has the name of a ternary weight.
 //!
 //! ## Metadata
 //!
-//! The key `ttq-packed` of the header's `__metadata__` marks the format. Its value is a string, and that a JSON object without further fields:
+//! The key `ttq-packed` in the `__metadata__` of the header marks the format. Its value is a string that contains a
+//! JSON object with these fields and no others:
 //!
 //! | field | type | content |
 //! |---|---|---|
-//! | `version` | integer | 1; readers refuse any other |
-//! | `crc32` | string | the checksum below, eight hexadecimal digits in lower case |
-//! | `weights` | object | for each ternary weight's name `{"shape": [..], "output_axis": integer, "coding": "plain" or "archive"}` |
-//! | `config` | string, may be missing | whatever the writer wants to find again, usually the model's configuration as JSON |
+//! | `version` | integer | 1; readers reject any other version |
+//! | `crc32` | string | the checksum below as eight lower-case hexadecimal digits |
+//! | `weights` | object | name of each ternary weight → `{"shape": [..], "output_axis": integer, "coding": "plain" or "archive"}` |
+//! | `config` | string, optional | arbitrary text of the writer, usually the configuration of the model as JSON |
 //!
-//! `shape` is the weight's own; the product of its dimensions is the number of codes. `output_axis` is the axis along which output channels
-//! and scales run: 1 for linear weights `[in, out]`, 0 for convolutions `[out, in / groups, kh, kw]`, and 0 for a scalar. Other keys of
-//! `__metadata__` are ignored.
+//! `shape` is the shape of the weight, and the product of its dimensions is the number of codes. `output_axis` is the
+//! axis of the output channels: 1 for a linear weight `[in, out]`, 0 for a convolution weight
+//! `[out, in / groups, kh, kw]`, and 0 for a scalar. Scales per output channel apply along this axis. Readers ignore
+//! other keys of `__metadata__`.
 //!
 //! ## Checksum
 //!
-//! The CRC-32 of zip and zlib (polynomial 0x04C11DB7 reflected; `zlib.crc32` in Python). It finds damage, not malice: whoever can change
-//! a file can change its checksum, so sign files that strangers hand on. It is of what a model consists of, and not of how the header is written,
-//! and so survives tools that write the same tensors in another order. With integers as u64 little-endian, and strings and bytes preceded
-//! by their length in bytes, it is of
+//! The checksum is the CRC-32 of zip and zlib (polynomial 0x04C11DB7 reflected; `zlib.crc32` in Python). It detects
+//! accidental damage, not manipulation: an attacker who changes a file can also change its checksum. Sign files that
+//! are distributed through untrusted channels. The checksum covers the contents of the model and not the text of the
+//! header, so it stays valid when a tool rewrites the same tensors in another order. Its input is the following
+//! sequence. Integers are little-endian u64, and each string or byte sequence is preceded by its length in bytes.
 //!
 //! 1. `version`;
-//! 2. the number of ternary weights, and for each, names in ascending order of their UTF-8 bytes: the name; the number of dimensions and each
-//!    dimension; the output axis; the coding;
-//! 3. 0, or 1 and the `config`;
-//! 4. the number of tensors in the file, and for each, names in the same order: the name; the type as safetensors spells it; the number
-//!    of dimensions and each dimension; the bytes.
+//! 2. the number of ternary weights; then, for each weight in ascending order of the UTF-8 bytes of the names: the
+//!    name, the number of dimensions, each dimension, the output axis, the coding;
+//! 3. 0 without a `config`, or 1 and the `config`;
+//! 4. the number of tensors in the file; then, for each tensor in the same order: the name, the element type in the
+//!    spelling of safetensors, the number of dimensions, each dimension, the bytes.
 //!
-//! # Reading hostile files
+//! # Untrusted files
 //!
-//! [`PackedModel::read`] returns an error, and never panics, whatever the bytes. It allocates in proportion to the file: a small multiple
-//! of the header, the tensors once, and for archives at most 64 bytes of codes a byte ([`VALUES_PER_BYTE_LIMIT`](crate::archive::VALUES_PER_BYTE_LIMIT)).
-//! Structure is checked first, then the checksum, then codes and scales.
+//! [`PackedModel::read`] returns an error for invalid bytes and never panics. Its allocations are proportional to the
+//! size of the file: a small multiple of the header, one copy of the tensors, and for archives at most 64 bytes of
+//! codes per byte (see [`VALUES_PER_BYTE_LIMIT`](crate::archive::VALUES_PER_BYTE_LIMIT)). It checks the structure
+//! first, then the checksum, then codes and scales.
 
 mod description;
 #[cfg(feature = "std")]
@@ -96,23 +101,26 @@ pub use error::FileError;
 pub use tensor::{DenseTensor, TensorError};
 pub use weight::{TernaryWeight, WeightError};
 
-/// The metadata's key that marks the format.
-pub const KEY: &str = "ttq-packed";
-/// The version written, and the only one read.
-pub const VERSION: u64 = 1;
+/// The metadata key that marks the format.
+pub const METADATA_KEY: &str = "ttq-packed";
+/// The format version that this crate writes, and the only one that it reads.
+pub const FORMAT_VERSION: u64 = 1;
 
-/// How codes lie in a file; of a model in memory it says nothing.
+/// The encoding of codes in a file. A [`PackedModel`] in memory is independent of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Coding {
-    /// Two bits each: any tool reads them.
+    /// 2 bits per code ([`codes`](crate::codes)), which any tool can read.
     Plain,
-    /// About their entropy, decoded at load; plain where that is no smaller, as in small weights.
+    /// Entropy-coded ([`archive`]) and decoded when the file is read.
+    ///
+    /// A weight for which this is not smaller, such as a very small one, is written as [`Plain`](Self::Plain).
     Archive,
 }
 
 impl Coding {
-    /// As files spell it.
+    /// Returns the spelling in files.
     fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -121,31 +129,33 @@ impl Coding {
     }
 }
 
-/// A model: ternary weights, other tensors and a configuration, by name.
+/// A model: ternary weights, all other tensors, and a configuration.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PackedModel {
-    /// Ternary weights.
+    /// Ternary weights by name.
     pub weights: BTreeMap<String, TernaryWeight>,
-    /// Every other tensor.
+    /// All other tensors by name.
     pub tensors: BTreeMap<String, DenseTensor>,
-    /// Whatever belongs to the model and is no tensor, usually its configuration as JSON.
+    /// Arbitrary text, usually the configuration of the model as JSON.
     pub config: Option<String>,
 }
 
 impl PackedModel {
-    /// The file's bytes; the same for the same model.
+    /// Returns the bytes of the file, with the same coding for all weights. Equal models give equal bytes.
     ///
     /// # Errors
-    /// [`FileError::Duplicate`] where two tensors would have one name, [`FileError::Name`], [`FileError::Unwritable`] for names and
-    /// configuration of more than 100 MB.
+    /// - [`FileError::Duplicate`] if two tensors of the file would have the same name: a weight `NAME` uses the names
+    ///   `NAME`, `NAME.codes` and `NAME.scales`;
+    /// - [`FileError::Name`] if the name of a tensor is reserved (`__metadata__`);
+    /// - [`FileError::Unwritable`] if names and configuration take more than 100 MB.
     pub fn write(&self, coding: Coding) -> Result<Vec<u8>, FileError> {
         self.write_with(|_, _| coding)
     }
 
-    /// The file's bytes, with a coding for each weight by its name and itself.
+    /// Returns the bytes of the file, with the coding that `coding(name, weight)` returns for each weight.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// The errors of [`write`](Self::write).
     pub fn write_with(&self, coding: impl Fn(&str, &TernaryWeight) -> Coding) -> Result<Vec<u8>, FileError> {
         let mut tensors = Tensors::new();
         let mut layouts = BTreeMap::new();
@@ -169,15 +179,15 @@ impl PackedModel {
             insert(&mut tensors, name.clone(), StoredTensor { dtype, shape, bytes })?;
         }
         let config = self.config.clone();
-        let mut description = Description { version: VERSION, crc32: String::new(), weights: layouts, config };
+        let mut description = Description { version: FORMAT_VERSION, crc32: String::new(), weights: layouts, config };
         description.crc32 = description.checksum(&tensors);
-        header::write(tensors, KEY, description.to_json()?)
+        header::write(tensors, METADATA_KEY, description.to_json()?)
     }
 
-    /// Reads a file's bytes.
+    /// Reads a model from the bytes of a file.
     ///
     /// # Errors
-    /// [`FileError`], for anything that is not as the [format](self) says.
+    /// [`FileError`] if the bytes deviate from the [format](self).
     pub fn read(file: &[u8]) -> Result<Self, FileError> {
         let (mut tensors, description) = open(file)?;
         let found = description.checksum(&tensors);
@@ -204,7 +214,7 @@ impl PackedModel {
         Ok(model)
     }
 
-    /// Who fills a model by name could not tell a tensor from a weight of the same name.
+    /// Checks that no weight has the name of this tensor, so that a name identifies a parameter.
     fn check_name(&self, tensor: &str) -> Result<(), FileError> {
         match self.weights.contains_key(tensor) {
             true => Err(FileError::Duplicate { name: tensor.to_string() }),
@@ -213,19 +223,25 @@ impl PackedModel {
     }
 }
 
-/// The checksum that a file should record, whether or not it does: for repairing a file that was changed on purpose.
+/// Computes the checksum of the contents of a file, as eight hexadecimal digits, without comparing it with the recorded
+/// one.
+///
+/// The result can repair the checksum of a file that was changed on purpose.
 ///
 /// # Errors
-/// [`FileError`], for what makes it impossible to say what the contents are.
+/// [`FileError`] if the header or the metadata cannot be parsed.
 pub fn checksum(file: &[u8]) -> Result<String, FileError> {
     let (tensors, description) = open(file)?;
     Ok(description.checksum(&tensors))
 }
 
-/// How the codes of each ternary weight lie in a file, and the bytes they take there: what [`PackedModel::read`] does not keep.
+/// Returns the coding and the number of bytes of the codes of each ternary weight in a file, by name.
+///
+/// [`PackedModel::read`] discards this information. This function does not check codes and checksum.
 ///
 /// # Errors
-/// [`FileError`], for what makes it impossible to say; codes and checksum are not looked at.
+/// [`FileError`] if the header or the metadata cannot be parsed, or if the codes of a weight are missing or have the
+/// wrong type or shape.
 pub fn stored_codes(file: &[u8]) -> Result<BTreeMap<String, (Coding, usize)>, FileError> {
     let (mut tensors, description) = open(file)?;
     let stored = description.weights.into_iter().map(|(name, layout)| {
@@ -235,20 +251,20 @@ pub fn stored_codes(file: &[u8]) -> Result<BTreeMap<String, (Coding, usize)>, Fi
     stored.collect()
 }
 
-/// The contents of any safetensors file.
+/// The contents of a safetensors file, packed or not.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Container {
-    /// Its tensors.
+    /// Tensors by name.
     pub tensors: BTreeMap<String, DenseTensor>,
-    /// Its metadata.
+    /// Entries of `__metadata__`.
     pub metadata: BTreeMap<String, String>,
 }
 
 impl Container {
-    /// Reads any safetensors file as carefully as a packed one: no panic, and errors that name the tensor.
+    /// Reads any safetensors file with the checks of packed files: it never panics, and errors name the tensor.
     ///
     /// # Errors
-    /// [`FileError`], for what is no safetensors file.
+    /// [`FileError`] if the bytes are not a valid safetensors file.
     pub fn read(file: &[u8]) -> Result<Self, FileError> {
         let (stored, metadata) = header::read(file)?;
         let mut tensors = BTreeMap::new();
@@ -267,7 +283,7 @@ fn dense(name: &str, StoredTensor { dtype, shape, bytes }: StoredTensor) -> Resu
 
 fn open(file: &[u8]) -> Result<(Tensors<'_>, Description), FileError> {
     let (tensors, metadata) = header::read(file)?;
-    let description = Description::parse(metadata.get(KEY).ok_or(FileError::UnknownFormat)?)?;
+    let description = Description::parse(metadata.get(METADATA_KEY).ok_or(FileError::UnknownFormat)?)?;
     Ok((tensors, description))
 }
 
@@ -287,7 +303,7 @@ fn insert<'a>(tensors: &mut Tensors<'a>, name: String, tensor: StoredTensor<'a>)
     Ok(())
 }
 
-/// A part of a weight, of the type and shape that it must have.
+/// Removes and returns the codes or scales of a weight after a check of element type and shape.
 fn take<'a>(
     tensors: &mut Tensors<'a>,
     name: String,
@@ -307,14 +323,14 @@ fn take<'a>(
 
 fn decode(name: &str, layout: Layout, codes: &StoredTensor, scales: &StoredTensor) -> Result<TernaryWeight, FileError> {
     let Layout { shape, output_axis, coding } = layout;
-    let wrong = |cause| FileError::Weight { name: name.to_string(), cause };
-    let Some(len) = tensor::elements(&shape, 1) else { return Err(wrong(WeightError::Shape { shape })) };
+    let weight_error = |cause| FileError::Weight { name: name.to_string(), cause };
+    let Some(len) = tensor::elements(&shape, 1) else { return Err(weight_error(WeightError::Shape { shape })) };
     let codes = match coding {
-        Coding::Plain => Codes::from_bytes(codes.bytes.to_vec(), len).map_err(|cause| wrong(cause.into()))?,
+        Coding::Plain => Codes::from_bytes(codes.bytes.to_vec(), len).map_err(|cause| weight_error(cause.into()))?,
         Coding::Archive => {
             archive::decode(&codes.bytes, len).map_err(|cause| FileError::Archive { name: name.to_string(), cause })?
         }
     };
     let scales = tensor::f32_values(&scales.bytes);
-    TernaryWeight::new(codes, scales.as_chunks().0, shape, output_axis).map_err(wrong)
+    TernaryWeight::new(codes, scales.as_chunks().0, shape, output_axis).map_err(weight_error)
 }

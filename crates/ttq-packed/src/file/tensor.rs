@@ -1,4 +1,4 @@
-//! Tensors that are not ternary: biases, normalization, first and last layers.
+//! Tensors that are not ternary, such as biases, normalization parameters, and the first and last layer.
 
 use alloc::vec::Vec;
 
@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use thiserror::Error;
 
-/// A tensor stored as it is: row-major, little-endian.
+/// A tensor of any element type, stored as row-major, little-endian bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DenseTensor {
     dtype: Dtype,
@@ -14,69 +14,72 @@ pub struct DenseTensor {
     bytes: Vec<u8>,
 }
 
-/// What is wrong with a tensor.
+/// Error of creating or converting a [`DenseTensor`].
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum TensorError {
-    /// A shape whose bytes cannot be counted.
-    #[error("shape {shape:?} of {dtype} overflows, or ends within a byte")]
+    /// The size of the shape overflows or is not a whole number of bytes.
+    #[error("the size of shape {shape:?} of {dtype} overflows or is not a whole number of bytes")]
     Shape {
-        /// Type of an element.
+        /// Element type.
         dtype: Dtype,
         /// The shape.
         shape: Vec<usize>,
     },
-    /// More or fewer bytes than the shape takes.
-    #[error("{found} bytes, shape {shape:?} of {dtype} takes {expected}")]
+    /// The number of bytes does not match the shape.
+    #[error("shape {shape:?} of {dtype} needs {expected} bytes, found {found}")]
     Length {
-        /// Type of an element.
+        /// Element type.
         dtype: Dtype,
         /// The shape.
         shape: Vec<usize>,
-        /// Bytes it takes.
+        /// Required number of bytes.
         expected: usize,
-        /// Bytes there are.
+        /// Actual number of bytes.
         found: usize,
     },
-    /// A type that is not read as numbers.
-    #[error("{dtype} is not converted, F32, F16 and BF16 are: take the bytes")]
+    /// The element type cannot be converted to float32.
+    #[error("elements of {dtype} are not converted, only F32, F16 and BF16: read the bytes with `as_bytes`")]
     NotFloat {
-        /// The type.
+        /// Element type.
         dtype: Dtype,
     },
-    /// A finite number that is infinite in float16.
-    #[error("element {index} is {value}, beyond float16's 65504: keep this tensor in float32")]
+    /// A finite element overflows to infinity in float16.
+    #[error("element {index} is {value}, which exceeds the float16 maximum 65504: keep this tensor in float32")]
     TooLarge {
-        /// Its place.
+        /// Row-major index of the element.
         index: usize,
-        /// The number.
+        /// The element.
         value: f32,
     },
 }
 
 impl DenseTensor {
-    /// Bytes, row-major and little-endian, of any type that safetensors knows.
+    /// Creates a tensor of any safetensors type from row-major, little-endian bytes.
     ///
     /// # Errors
-    /// [`TensorError::Shape`], [`TensorError::Length`]
+    /// - [`TensorError::Shape`] if the size of the shape overflows or is not a whole number of bytes;
+    /// - [`TensorError::Length`] if the number of bytes does not match the shape.
     pub fn new(dtype: Dtype, shape: impl Into<Vec<usize>>, bytes: Vec<u8>) -> Result<Self, TensorError> {
         let shape = shape.into();
         check_length(dtype, &shape, bytes.len())?;
         Ok(Self { dtype, shape, bytes })
     }
 
-    /// Numbers, row-major, as float32.
+    /// Creates a float32 tensor from row-major elements.
     ///
     /// # Errors
-    /// [`TensorError::Shape`], [`TensorError::Length`]
+    /// - [`TensorError::Shape`] if the size of the shape overflows;
+    /// - [`TensorError::Length`] if the number of elements does not match the shape.
     pub fn from_f32(shape: impl Into<Vec<usize>>, values: &[f32]) -> Result<Self, TensorError> {
         Self::new(Dtype::F32, shape, f32_bytes(values))
     }
 
-    /// The same rounded to float16, to the nearest, ties to even: half the bytes, 11 significant bits.
+    /// Returns the tensor rounded to float16 (11 significant bits; to nearest, ties to even).
     ///
     /// # Errors
-    /// [`TensorError::NotFloat`]; [`TensorError::TooLarge`], for what float16 would make infinite
+    /// - [`TensorError::NotFloat`] if the element type is not F32, F16 or BF16;
+    /// - [`TensorError::TooLarge`] if a finite element overflows to infinity.
     pub fn to_f16(&self) -> Result<Self, TensorError> {
         if self.dtype == Dtype::F16 {
             return Ok(self.clone());
@@ -92,10 +95,10 @@ impl DenseTensor {
         Self::new(Dtype::F16, self.shape.clone(), bytes)
     }
 
-    /// The numbers of a tensor of type F32, F16 or BF16, row-major; exact.
+    /// Returns the elements of an F32, F16 or BF16 tensor as float32, in row-major order. The conversion is exact.
     ///
     /// # Errors
-    /// [`TensorError::NotFloat`]
+    /// [`TensorError::NotFloat`] if the element type is another one.
     pub fn to_f32(&self) -> Result<Vec<f32>, TensorError> {
         match self.dtype {
             Dtype::F32 => Ok(f32_values(&self.bytes)),
@@ -105,33 +108,33 @@ impl DenseTensor {
         }
     }
 
-    /// Type of an element.
+    /// Returns the element type.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    /// The shape; of a scalar `[]`.
+    /// Returns the shape, which is `[]` for a scalar.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The elements, row-major and little-endian.
+    /// Returns the elements as row-major, little-endian bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// Numbers to little-endian bytes.
+/// Converts numbers to little-endian bytes.
 pub(super) fn f32_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// Little-endian bytes to numbers.
+/// Converts little-endian bytes to numbers.
 pub(super) fn f32_values(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
 }
 
-/// Does the shape take this many bytes?
+/// Checks that the shape needs `found` bytes.
 pub(super) fn check_length(dtype: Dtype, shape: &[usize], found: usize) -> Result<(), TensorError> {
     let bits = elements(shape, dtype.bitsize()).filter(|bits| bits.is_multiple_of(8));
     let Some(bits) = bits else { return Err(TensorError::Shape { dtype, shape: shape.to_vec() }) };
@@ -142,8 +145,10 @@ pub(super) fn check_length(dtype: Dtype, shape: &[usize], found: usize) -> Resul
     Ok(())
 }
 
-/// Elements of a shape times `size`; none where they cannot be counted. A zero among the dimensions does not excuse the others: no
-/// product of some of them overflows either, so who indexes the tensor need not care.
+/// Returns the number of elements of a shape times `size`, or `None` on overflow.
+///
+/// The product of the nonzero dimensions must not overflow even if a dimension is zero. Strides and other partial
+/// products therefore never overflow.
 pub(super) fn elements(shape: &[usize], size: usize) -> Option<usize> {
     let others = shape.iter().filter(|&&dim| dim != 0).try_fold(size, |product, &dim| product.checked_mul(dim))?;
     Some(if shape.contains(&0) { 0 } else { others })
@@ -155,13 +160,13 @@ mod tests {
     use alloc::vec;
 
     #[test]
-    fn numbers_come_back_and_float16_is_rounded() {
+    fn float32_round_trips_and_float16_rounds_to_nearest() {
         let values = [1.0, -2.5, 0.1, f32::INFINITY];
         let tensor = DenseTensor::from_f32([2, 2], &values).unwrap();
         assert_eq!(tensor.to_f32().unwrap(), values);
         let half = tensor.to_f16().unwrap();
         assert_eq!((half.dtype(), half.as_bytes().len()), (Dtype::F16, 8));
-        // 0.1 in float16 is 1638 / 2¹⁴.
+        // The float16 number nearest to 0.1 is 1638 / 2¹⁴.
         assert_eq!(half.to_f32().unwrap(), [1.0, -2.5, 1638.0 / 16384.0, f32::INFINITY]);
         let bf16 = DenseTensor::new(Dtype::BF16, [1], vec![0x80, 0x3f]).unwrap();
         assert_eq!(bf16.to_f32().unwrap(), [1.0]);
@@ -169,17 +174,17 @@ mod tests {
 
     #[test]
     fn shapes_and_lengths_are_checked() {
-        let refused = |dtype, shape: &[usize], bytes| DenseTensor::new(dtype, shape, vec![0; bytes]).unwrap_err();
-        assert!(matches!(refused(Dtype::F32, &[3], 8), TensorError::Length { expected: 12, found: 8, .. }));
-        assert!(matches!(refused(Dtype::F32, &[usize::MAX, 2], 8), TensorError::Shape { .. }));
-        assert!(matches!(refused(Dtype::F32, &[usize::MAX, 0], 0), TensorError::Shape { .. }));
-        assert!(matches!(refused(Dtype::F4, &[3], 1), TensorError::Shape { .. }));
+        let error = |dtype, shape: &[usize], bytes| DenseTensor::new(dtype, shape, vec![0; bytes]).unwrap_err();
+        assert!(matches!(error(Dtype::F32, &[3], 8), TensorError::Length { expected: 12, found: 8, .. }));
+        assert!(matches!(error(Dtype::F32, &[usize::MAX, 2], 8), TensorError::Shape { .. }));
+        assert!(matches!(error(Dtype::F32, &[usize::MAX, 0], 0), TensorError::Shape { .. }));
+        assert!(matches!(error(Dtype::F4, &[3], 1), TensorError::Shape { .. }));
         assert!(DenseTensor::new(Dtype::I64, [], vec![0; 8]).is_ok());
         assert!(DenseTensor::new(Dtype::U8, [0, 7], vec![]).is_ok());
     }
 
     #[test]
-    fn what_float16_cannot_hold_is_refused() {
+    fn values_beyond_the_float16_range_are_rejected() {
         let tensor = DenseTensor::from_f32([2], &[65504.0, 65520.0]).unwrap();
         assert_eq!(tensor.to_f16(), Err(TensorError::TooLarge { index: 1, value: 65520.0 }));
         let integers = DenseTensor::new(Dtype::I32, [1], vec![0; 4]).unwrap();

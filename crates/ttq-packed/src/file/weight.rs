@@ -1,4 +1,4 @@
-//! A ternary weight: codes, two scales a group, a shape.
+//! A ternary weight: codes, scales and shape.
 
 use alloc::vec::Vec;
 
@@ -9,11 +9,11 @@ use super::tensor::elements;
 use crate::archive;
 use crate::codes::{Codes, CodesError};
 
-/// A ternary weight: `+w_pos`, `0` or `-w_neg` where its codes are +1, 0, -1.
+/// A ternary weight, which is `+w_pos`, `0` or `-w_neg` where its code is +1, 0 or -1.
 ///
-/// The pairs `[w_pos, w_neg]` are one for the whole weight or one for each output channel, that is, for each index along
-/// [`output_axis`](Self::output_axis): axis 1 of a linear weight `[in, out]` (Burn), axis 0 of a convolution's
-/// `[out, in / groups, kh, kw]`.
+/// A pair of scales `[w_pos, w_neg]` applies to a group: the whole weight, or one output channel, which is one index
+/// along [`output_axis`](Self::output_axis). The output axis is 1 for a linear weight `[in, out]` of Burn and 0 for a
+/// convolution weight `[out, in / groups, kh, kw]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TernaryWeight {
     codes: Codes,
@@ -22,53 +22,51 @@ pub struct TernaryWeight {
     output_axis: usize,
 }
 
-/// Why codes, scales and shape are no ternary weight.
+/// Error of creating a [`TernaryWeight`] from codes, scales and a shape.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum WeightError {
-    /// Values or bytes that are no codes.
+    /// The codes are invalid.
     #[error(transparent)]
     Codes(#[from] CodesError),
-    /// A shape of more elements than can be counted.
-    #[error("shape {shape:?} has more elements than can be counted")]
+    /// The number of elements of the shape overflows `usize`.
+    #[error("the number of elements of shape {shape:?} overflows")]
     Shape {
         /// The shape.
         shape: Vec<usize>,
     },
-    /// More or fewer codes than the shape has elements.
-    #[error("{found} codes, shape {shape:?} has {expected} elements")]
+    /// The number of codes does not match the shape.
+    #[error("shape {shape:?} needs {expected} codes, found {found}")]
     Length {
         /// The shape.
         shape: Vec<usize>,
-        /// Its elements.
+        /// Number of elements of the shape.
         expected: usize,
-        /// Codes there are.
+        /// Actual number of codes.
         found: usize,
     },
-    /// An output axis that the shape has not; 0 is the only one for a scalar.
-    #[error("output axis {output_axis} of shape {shape:?}, which has {} dimensions", shape.len())]
+    /// The shape has no such axis. A scalar has only the output axis 0.
+    #[error("output axis {output_axis} is out of range for shape {shape:?}")]
     OutputAxis {
-        /// The axis.
+        /// The output axis.
         output_axis: usize,
         /// The shape.
         shape: Vec<usize>,
     },
-    /// Neither one pair of scales nor one for each output channel.
-    #[error(
-        "{found} pairs of scales: one for the whole weight or {channels}, one for each output channel, are possible"
-    )]
+    /// The number of pairs of scales is neither 1 nor the number of output channels.
+    #[error("found {found} pairs of scales: expected 1 for the whole weight or {channels}, one per output channel")]
     Groups {
-        /// Pairs there are.
+        /// Actual number of pairs.
         found: usize,
-        /// Output channels.
+        /// Number of output channels.
         channels: usize,
     },
-    /// A scale that is negative, infinite or NaN.
-    #[error("group {group} has {name} {value}: scales are finite and not negative")]
+    /// A scale is negative, infinite or NaN.
+    #[error("group {group} has {name} {value}: scales must be finite and not negative")]
     Scale {
-        /// Its group: the output channel, or 0.
+        /// Index of the output channel, or 0 if one pair applies to the whole weight.
         group: usize,
-        /// `w_pos` or `w_neg`.
+        /// Name of the scale, `w_pos` or `w_neg`.
         name: &'static str,
         /// The scale.
         value: f32,
@@ -76,10 +74,17 @@ pub enum WeightError {
 }
 
 impl TernaryWeight {
-    /// A weight of `shape`, with pairs `[w_pos, w_neg]`.
+    /// Creates a weight from row-major codes of `shape` and pairs of scales `[w_pos, w_neg]`.
+    ///
+    /// There is one pair for the whole weight or one per output channel, that is, `shape[output_axis]` pairs. A scalar
+    /// has the shape `[]`, the output axis 0 and one output channel.
     ///
     /// # Errors
-    /// [`WeightError`], but not its `Codes`
+    /// - [`WeightError::Shape`] if the number of elements of the shape overflows;
+    /// - [`WeightError::Length`] if the number of codes does not match the shape;
+    /// - [`WeightError::OutputAxis`] if the shape has no such axis;
+    /// - [`WeightError::Groups`] if the number of pairs is neither 1 nor the number of output channels;
+    /// - [`WeightError::Scale`] if a scale is negative, infinite or NaN.
     pub fn new(
         codes: Codes,
         scales: impl Into<Vec<[f32; 2]>>,
@@ -94,7 +99,7 @@ impl TernaryWeight {
             }
             Some(_) => {}
         }
-        // A scalar has one channel.
+        // A scalar has one output channel.
         let Some(channels) = shape.get(output_axis).copied().or((shape.is_empty() && output_axis == 0).then_some(1))
         else {
             return Err(WeightError::OutputAxis { output_axis, shape });
@@ -112,10 +117,10 @@ impl TernaryWeight {
         Ok(Self { codes, scales, shape, output_axis })
     }
 
-    /// The full-precision ternary weight, row-major.
+    /// Returns the weight in float32: `+w_pos`, `0` and `-w_neg`, in row-major order.
     pub fn dequantize(&self) -> Vec<f32> {
         let tables: Vec<[f32; 3]> = self.scales.iter().map(|&[w_pos, w_neg]| [-w_neg, 0.0, w_pos]).collect();
-        // Output channels change every `run` elements; one pair of scales never does.
+        // The pair of scales changes after every `run` elements. A single pair applies to all elements.
         let run = match tables.len() {
             1 => self.codes.len(),
             _ => self.shape[self.output_axis + 1..].iter().product(),
@@ -128,45 +133,48 @@ impl TernaryWeight {
         values
     }
 
-    /// The codes, row-major.
+    /// Returns the codes, in row-major order.
     pub fn codes(&self) -> &Codes {
         &self.codes
     }
 
-    /// `[w_pos, w_neg]`, once or for each output channel.
+    /// Returns the pairs of scales `[w_pos, w_neg]`: one for the whole weight, or one per output channel.
     pub fn scales(&self) -> &[[f32; 2]] {
         &self.scales
     }
 
-    /// The shape; of a scalar `[]`.
+    /// Returns the shape, which is `[]` for a scalar.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The axis along which output channels, and scales, run.
+    /// Returns the axis of the output channels, to which the pairs of scales belong.
     pub fn output_axis(&self) -> usize {
         self.output_axis
     }
 
-    /// Share of zeros, in 0..=1; 0 where there are no elements.
+    /// Returns the sparsity: the fraction of zeros, from 0 to 1. It is 0 if the weight has no elements.
     pub fn sparsity(&self) -> f64 {
         self.codes.counts()[1] as f64 / self.codes.len().max(1) as f64
     }
 
-    /// Entropy of a code in bits, `-Σ p log2 p` over the shares of -1, 0 and +1: what [`Coding::Archive`] comes close to.
+    /// Returns the entropy of a code in bits: `-Σ p log2 p` over the fractions `p` of -1, 0 and +1.
+    ///
+    /// [`Coding::Archive`] approaches this number of bits per weight.
     pub fn entropy(&self) -> f64 {
         archive::entropy(self.codes.counts())
     }
 
-    /// Bits a weight takes in a file, scales included and the header's lines not; 0 where there are no elements.
+    /// Returns the number of bits per element in a file with this coding.
     ///
-    /// Encodes the weight to find out: no estimate.
+    /// The number includes the scales but not the header of the file. It is 0 if the weight has no elements. It is
+    /// exact, not an estimate: the method encodes the weight.
     pub fn bits_per_weight(&self, coding: Coding) -> f64 {
         let bytes = self.encode(coding).1.len() + size_of_val(self.scales.as_slice());
         if self.codes.is_empty() { 0.0 } else { 8.0 * bytes as f64 / self.codes.len() as f64 }
     }
 
-    /// The codes as they lie in a file, and how they are coded there: an archive that is no smaller is none.
+    /// Encodes the codes for a file. Returns plain codes if an archive would not be smaller.
     pub(super) fn encode(&self, coding: Coding) -> (Coding, alloc::borrow::Cow<'_, [u8]>) {
         let plain = self.codes.as_bytes();
         if coding == Coding::Archive {
@@ -189,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn scales_follow_the_output_axis() {
+    fn scales_apply_along_the_output_axis() {
         let values = [1, -1, 0, 1, 1, -1];
         let pairs = [[2.0, 3.0], [5.0, 7.0], [11.0, 13.0]];
         let linear = TernaryWeight::new(codes(&values), &pairs[..], [2, 3], 1).unwrap();
@@ -202,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn scalars_and_empty_weights_are_weights() {
+    fn scalars_and_empty_weights_are_accepted() {
         let scalar = TernaryWeight::new(codes(&[-1]), [[1.0, 4.0]], [], 0).unwrap();
         assert_eq!(scalar.dequantize(), [-4.0]);
         for scales in [vec![], vec![[1.0, 1.0]]] {
@@ -213,21 +221,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_weight_is_refused() {
-        let refused = |scales: &[[f32; 2]], shape: &[usize], axis| {
+    fn inconsistent_shapes_axes_and_scales_are_rejected() {
+        let rejected = |scales: &[[f32; 2]], shape: &[usize], axis| {
             TernaryWeight::new(codes(&[0; 6]), scales, shape, axis).unwrap_err()
         };
         let one = [[1.0, 1.0]];
-        assert!(matches!(refused(&one, &[7], 0), WeightError::Length { expected: 7, found: 6, .. }));
-        assert!(matches!(refused(&one, &[usize::MAX, 3], 0), WeightError::Shape { .. }));
-        assert!(matches!(refused(&one, &[2, 3], 2), WeightError::OutputAxis { output_axis: 2, .. }));
-        assert!(matches!(refused(&[], &[2, 3], 0), WeightError::Groups { found: 0, channels: 2 }));
-        assert!(matches!(refused(&[[1.0; 2]; 3], &[2, 3], 0), WeightError::Groups { found: 3, channels: 2 }));
+        assert!(matches!(rejected(&one, &[7], 0), WeightError::Length { expected: 7, found: 6, .. }));
+        assert!(matches!(rejected(&one, &[usize::MAX, 3], 0), WeightError::Shape { .. }));
+        assert!(matches!(rejected(&one, &[2, 3], 2), WeightError::OutputAxis { output_axis: 2, .. }));
+        assert!(matches!(rejected(&[], &[2, 3], 0), WeightError::Groups { found: 0, channels: 2 }));
+        assert!(matches!(rejected(&[[1.0; 2]; 3], &[2, 3], 0), WeightError::Groups { found: 3, channels: 2 }));
         for (value, index) in [(f32::NAN, 0), (f32::INFINITY, 1), (-1.0, 1)] {
             let mut pair = [1.0, 1.0];
             pair[index] = value;
             let name = ["w_pos", "w_neg"][index];
-            let error = refused(&[[1.0, 1.0], pair], &[2, 3], 0);
+            let error = rejected(&[[1.0, 1.0], pair], &[2, 3], 0);
             assert!(matches!(error, WeightError::Scale { group: 1, name: found, .. } if found == name), "{error}");
         }
     }

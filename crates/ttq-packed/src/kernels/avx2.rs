@@ -1,16 +1,18 @@
-//! Vectors of AVX2, with or without the dot products of AVX-VNNI.
+//! Vectors of AVX2, with or without the byte dot products of AVX-VNNI.
 
 use core::arch::{asm, x86_64::*};
 
 use super::avx2_bytes;
 use super::simd::{Simd, operations};
 
-/// Eight lanes; `VNNI` tells whether the processor has AVX-VNNI.
+/// Vectors of eight lanes. `VNNI` selects the dot products of AVX-VNNI.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2<const VNNI: bool>;
 
-/// Sums of byte products. Without VNNI products are added in 16 bits first: 32 [`dot`](Simd::dot)s are at most
-/// 32 · 2 · 255 · 2 = 32640 there.
+/// Sums of byte products.
+///
+/// Without VNNI, products are first added in 16 bits. After 32 calls of [`dot`](Simd::dot), such a sum is at most
+/// 32 · 2 · 255 · 2 = 32640.
 #[derive(Clone, Copy)]
 pub(crate) struct Dots {
     wide: __m256i,
@@ -33,7 +35,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
         fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
         fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
-        // Of two operands the second is returned where either is NaN.
+        // The instruction returns the second operand if either one is NaN.
         fn relu(value: __m256) -> __m256 { _mm256_max_ps(_mm256_setzero_ps(), value) }
 
         fn load_words(from: *const u32) -> __m256i { _mm256_loadu_si256(from.cast()) }
@@ -44,13 +46,14 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn table(entries: [f32; 4]) -> __m256 { _mm256_broadcast_ps(&_mm_loadu_ps(entries.as_ptr())) }
         fn look_up(table: __m256, codes: __m256i) -> __m256 { _mm256_permutevar_ps(table, codes) }
         fn select(codes: __m256i, pos: __m256, neg: __m256) -> __m256 {
-            // The bit at the top of a lane chooses; where it is 0 for both codes nothing is chosen.
+            // The highest bit of a lane selects. If it is 0 for both code bits, the result is 0.
             let (first, second) = (_mm256_slli_epi32::<31>(codes), _mm256_slli_epi32::<30>(codes));
             let zero = _mm256_setzero_ps();
             let neg = _mm256_blendv_ps(zero, neg, _mm256_castsi256_ps(second));
             _mm256_blendv_ps(neg, pos, _mm256_castsi256_ps(first))
         }
-        // Shifts within lower halves by a multiplication: other units do it than those that shift and permute.
+        // A multiplication shifts within the lower half of a lane. It uses other execution units than shifts and
+        // permutations.
         fn index(words: __m256i, bit: u32) -> __m256i {
             if bit == 0 || bit + 3 > 16 {
                 return Self::shift(words, bit);
@@ -88,7 +91,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
         fn transpose(block: &mut [f32; 256]) {
             let block = block.as_mut_ptr();
-            // Quarters on the diagonal stay where they are, the two others change places.
+            // Quarters on the diagonal keep their position, the two others are exchanged.
             for (from, to) in [(0, 0), (8 * 16 + 8, 8 * 16 + 8)] {
                 store8(block.add(to), transpose8(load8(block.add(from))));
             }
@@ -99,22 +102,24 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 }
 
-/// The upper halves of 16-bit products. The intrinsic of that name would become a shift again where the factor is a power of two.
+/// Returns the upper halves of 16-bit products.
+///
+/// The compiler would turn the intrinsic with a power of two as factor back into a shift.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn multiply_high(words: __m256i, factor: __m256i) -> __m256i {
     let product;
-    // SAFETY: one instruction, on registers alone.
+    // SAFETY: a single instruction that accesses only registers.
     unsafe {
         asm!("vpmulhuw {}, {}, {}", lateout(ymm_reg) product, in(ymm_reg) words, in(ymm_reg) factor, options(pure, nomem, nostack, preserves_flags));
     }
     product
 }
 
-/// Eight rows of eight, 16 floats apart.
+/// Loads eight rows of eight floats at a distance of 16 floats.
 #[inline(always)]
 unsafe fn load8(from: *const f32) -> [__m256; 8] {
-    // SAFETY: the caller vouches for the memory and the instructions, as in all functions below.
+    // SAFETY: the caller guarantees the memory and the instructions, as in all functions below.
     unsafe {
         let mut rows = [_mm256_setzero_ps(); 8];
         for (i, row) in rows.iter_mut().enumerate() {

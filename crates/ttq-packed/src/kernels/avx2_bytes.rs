@@ -1,20 +1,21 @@
-//! Sums of bytes by [tables](super::byte_tables), with AVX2.
+//! Sums of bytes with lookup [tables](super::byte_tables) on AVX2.
 
 use core::arch::x86_64::*;
 
 use super::byte_tables::LOWER;
 use super::tile::AHEAD;
 
-/// Pairs of steps whose sums fit 16 signed bits: at most 4 · 8 · 4 · 255 = 32640.
+/// Number of pairs of steps whose sums fit in a signed 16-bit number: at most 4 · 8 · 4 · 255 = 32640.
 const BLOCK: usize = 4;
 
-/// `[P, 2 N]` of 32 rows, whose words of a step are `words[..32]` and of the next one `rows` words on.
+/// Returns `[P, 2 N]` of 32 rows. The words of a step are `words[..32]`, and those of the next step follow at a
+/// distance of `rows` words.
 ///
 /// # Safety
-/// AVX2; the words and the tables of all steps exist.
+/// The processor must support AVX2, and the words and the tables of all steps must exist.
 #[inline(always)]
 pub(super) unsafe fn sums(words: *const u32, rows: usize, steps: usize, tables: *const u8) -> [[i32; 32]; 2] {
-    // SAFETY: the caller's vows, as in all functions below.
+    // SAFETY: guaranteed by the caller, as in all functions below.
     unsafe {
         let mut sums = [[0; 32]; 2];
         let mut narrow = [[_mm256_setzero_si256(); 2]; 2];
@@ -37,7 +38,9 @@ pub(super) unsafe fn sums(words: *const u32, rows: usize, steps: usize, tables: 
     }
 }
 
-/// Adds what two steps, `first` and `second`, add to `P` and to `N`. Rows are in the order of [`bytes_of_rows`], 16 a vector.
+/// Adds the contributions of the steps `first` and `second` to `P` and to `N`.
+///
+/// A vector of `narrow` has 16 rows in the order of [`bytes_of_rows`].
 #[inline(always)]
 unsafe fn add_pair(narrow: &mut [[__m256i; 2]; 2], first: *const u32, second: *const u32, tables: *const u8) {
     // SAFETY: see `sums`.
@@ -47,7 +50,8 @@ unsafe fn add_pair(narrow: &mut [[__m256i; 2]; 2], first: *const u32, second: *c
         for v in 0..4 {
             let first = _mm256_loadu_si256(first.add(8 * v).cast());
             let second = _mm256_loadu_si256(second.add(8 * v).cast());
-            // The bits of a plane, those of the second step a bit higher.
+            // The bits of a plane: those of the first step at even positions, those of the second step at odd
+            // positions.
             let doubled = _mm256_add_epi32(second, second);
             planes[0][v] = _mm256_or_si256(_mm256_and_si256(first, even), _mm256_andnot_si256(even, doubled));
             let halved = _mm256_srli_epi32::<1>(first);
@@ -79,7 +83,7 @@ unsafe fn add_pair(narrow: &mut [[__m256i; 2]; 2], first: *const u32, second: *c
     }
 }
 
-/// Moves sums of 16 bits into those of 32: `P`, and `N` twice. Unpacking puts the rows in their order again.
+/// Adds 16-bit sums, `P` and twice `N`, to 32-bit sums. Unpacking restores the order of the rows.
 #[inline(always)]
 unsafe fn widen(sums: &mut [[i32; 32]; 2], narrow: &mut [[__m256i; 2]; 2]) {
     // SAFETY: see `sums`.
@@ -98,7 +102,8 @@ unsafe fn widen(sums: &mut [[i32; 32]; 2], narrow: &mut [[__m256i; 2]; 2]) {
     }
 }
 
-/// The four bytes of 32 words, each as a vector. In a half `h` of it, byte `4 v + i` is of the row `8 v + 4 h + i`.
+/// Returns four vectors with the bytes 0 to 3 of 32 words. In the half `h` of a vector, byte `4 v + i` belongs to the
+/// row `8 v + 4 h + i`.
 #[inline(always)]
 unsafe fn bytes_of_rows(words: [__m256i; 4]) -> [__m256i; 4] {
     // SAFETY: see `sums`.
@@ -118,7 +123,7 @@ unsafe fn bytes_of_rows(words: [__m256i; 4]) -> [__m256i; 4] {
     }
 }
 
-/// A table in both halves.
+/// Loads a table to both halves of a vector.
 #[inline(always)]
 unsafe fn load_twice(table: *const u8) -> __m256i {
     // SAFETY: see `sums`.

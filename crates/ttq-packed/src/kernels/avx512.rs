@@ -4,7 +4,7 @@ use core::arch::{asm, x86_64::*};
 
 use super::simd::{Simd, operations};
 
-/// Sixteen lanes.
+/// Vectors of sixteen lanes.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
 
@@ -23,7 +23,7 @@ impl Simd for Avx512 {
         fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
         fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
         fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
-        // Of two operands the second is returned where either is NaN.
+        // The instruction returns the second operand if either one is NaN.
         fn relu(value: __m512) -> __m512 { _mm512_max_ps(_mm512_setzero_ps(), value) }
 
         fn load_words(from: *const u32) -> __m512i { _mm512_loadu_si512(from.cast()) }
@@ -38,7 +38,8 @@ impl Simd for Avx512 {
             let is_neg = _mm512_test_epi32_mask(codes, _mm512_set1_epi32(0b10));
             _mm512_mask_mov_ps(_mm512_maskz_mov_ps(is_pos, pos), is_neg, neg)
         }
-        // Shifts within lower halves by a multiplication: other units do it than those that shift and permute.
+        // A multiplication shifts within the lower half of a lane. It uses other execution units than shifts and
+        // permutations.
         fn index(words: __m512i, bit: u32) -> __m512i {
             if bit == 0 || bit + 4 > 16 {
                 return Self::shift(words, bit);
@@ -70,29 +71,31 @@ impl Simd for Avx512 {
     }
 }
 
-/// The upper halves of 16-bit products. The intrinsic of that name would become a shift again where the factor is a power of two.
+/// Returns the upper halves of 16-bit products.
+///
+/// The compiler would turn the intrinsic with a power of two as factor back into a shift.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn multiply_high(words: __m512i, factor: __m512i) -> __m512i {
     let product;
-    // SAFETY: one instruction, on registers alone.
+    // SAFETY: a single instruction that accesses only registers.
     unsafe {
         asm!("vpmulhuw {}, {}, {}", lateout(zmm_reg) product, in(zmm_reg) words, in(zmm_reg) factor, options(pure, nomem, nostack, preserves_flags));
     }
     product
 }
 
-/// Pairs of rows, then fours, then 128-bit quarters.
+/// Transposes 16 rows: interleaves pairs of rows, then groups of four, then 128-bit quarters.
 #[inline(always)]
 unsafe fn transpose16(rows: [__m512; 16]) -> [__m512; 16] {
-    // SAFETY: registers alone; the caller vouches for the instructions.
+    // SAFETY: accesses only registers; the caller guarantees the instructions.
     unsafe {
         let mut pairs = rows;
         for i in 0..8 {
             pairs[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
             pairs[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
         }
-        // fours[4 i + j]: in quarter q, column 4 q + j of the rows 4 i .. 4 i + 4.
+        // Quarter `q` of `fours[4 i + j]` is column `4 q + j` of the rows `4 i .. 4 i + 4`.
         let mut fours = pairs;
         for i in 0..4 {
             let [a, b, c, d] = [pairs[4 * i], pairs[4 * i + 1], pairs[4 * i + 2], pairs[4 * i + 3]];
@@ -104,7 +107,7 @@ unsafe fn transpose16(rows: [__m512; 16]) -> [__m512; 16] {
         let mut columns = fours;
         for j in 0..4 {
             let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
-            // Quarters 0 and 2, and 1 and 3, of two vectors.
+            // The quarters 0 and 2, and the quarters 1 and 3, of two vectors.
             let (even_low, even_high) =
                 (_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b10_00_10_00>(c, d));
             let (odd_low, odd_high) =

@@ -1,28 +1,30 @@
-//! A matrix-vector product of bytes without products: partial sums, looked up 32 rows at a time.
+//! Matrix-vector products of bytes with lookup tables of partial sums instead of multiplications, for 32 rows at a
+//! time.
 //!
-//! One bit of the codes says whether an activation, a byte, counts for `P` or for `N` (see [`panels`](super::panels)). Four of these
-//! bits are the index of a table of 16 sums, as many as a shuffle of bytes reaches. A sum of four bytes has ten bits: a table of its
-//! lower and one of its upper five bits, whose entries eight additions cannot carry out of a byte.
+//! Each bit of a code says whether an activation (a byte) contributes to `P` or to `N` (see [`panels`](super::panels)).
+//! Four such bits index a table of 16 sums, the size of a byte shuffle. A sum of four bytes has ten bits, so one table
+//! holds the lower five bits and another one the upper five bits. Eight additions of such entries do not overflow a
+//! byte.
 //!
-//! Two steps are taken together. With every other bit from each of them, a nibble is the columns `4 j + b` and `4 j + 4 + b` (`j` 0 or
-//! 2) of both, and the same tables do for `P` and for `N`.
+//! Two steps are processed together. With every second bit of each step, a nibble covers the columns `4 j + b` and
+//! `4 j + 4 + b` (`j` is 0 or 2) of both steps, and the same tables serve `P` and `N`.
 
 use super::panels::STEP;
 
-/// Words of the tables of a pair of steps: eight nibbles, twice 16 bytes each.
+/// Number of words in the tables of a pair of steps: eight nibbles with two tables of 16 bytes each.
 const TABLES: usize = 64;
-/// Bits in the lower table.
+/// Number of bits in the lower table.
 pub(crate) const LOWER: u32 = 5;
 
-/// Words that the tables of so many columns take.
+/// Returns the number of words in the tables of `columns` columns.
 pub(crate) const fn table_len(columns: usize) -> usize {
     columns.div_ceil(2 * STEP) * TABLES
 }
 
-/// Builds the tables of a row of `x`, whose words are four bytes each.
+/// Builds the tables of a row of activations `x`, in words of four bytes.
 #[inline(always)]
 pub(crate) fn build(x: &[u32], tables: &mut [u32]) {
-    // A step is a quarter of its columns in words.
+    // A step of 16 columns takes four words.
     for (x, tables) in x.chunks(STEP / 2).zip(tables.chunks_exact_mut(TABLES)) {
         let mut padded = [0; STEP / 2];
         padded[..x.len()].copy_from_slice(x);
@@ -39,7 +41,7 @@ pub(crate) fn build(x: &[u32], tables: &mut [u32]) {
     }
 }
 
-/// The sums of all subsets: a bit of the index for each value.
+/// Returns the sums of all subsets. Bit `i` of the index selects `values[i]`.
 #[inline(always)]
 fn sums(values: [u16; 4]) -> [u16; 16] {
     const PARTS: [[u16; 16]; 4] = {
@@ -60,6 +62,7 @@ fn sums(values: [u16; 4]) -> [u16; 16] {
     sums
 }
 
+/// Writes the lower and the upper bits of sums as two tables.
 #[inline(always)]
 fn write(sums: [u16; 16], to: &mut [u32]) {
     let mut bytes = [0; 32];

@@ -1,4 +1,4 @@
-//! What happens to a row's sums.
+//! The scales, the affine map and the activation function applied to the sums of a row.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -6,27 +6,28 @@ use alloc::vec::Vec;
 use super::panels::Panels;
 use super::{KernelError, quantize};
 
-/// The two scales of ternary weights: +1 stands for `w_pos`, -1 for `-w_neg`.
+/// The scales of a ternary weight: the code +1 has the value `w_pos`, the code -1 the value `-w_neg`.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Scales<'a> {
-    /// One pair for the whole tensor.
+    /// One pair of scales for the whole tensor.
     PerTensor {
-        /// The value of +1.
+        /// Value of the code +1.
         w_pos: f32,
-        /// Minus the value of -1.
+        /// Negated value of the code -1.
         w_neg: f32,
     },
-    /// A pair for each row (output channel).
+    /// One pair of scales per row (output channel).
     PerRow {
-        /// The values of +1.
+        /// Value of the code +1 in each row, `[rows]`.
         w_pos: &'a [f32],
-        /// Minus the values of -1.
+        /// Negated value of the code -1 in each row, `[rows]`.
         w_neg: &'a [f32],
     },
 }
 
 impl Scales<'_> {
-    /// Those of some rows.
+    /// Returns the scales of the rows `first..first + rows`.
     pub(crate) fn part(&self, first: usize, rows: usize) -> Self {
         match *self {
             Self::PerRow { w_pos, w_neg } => {
@@ -37,8 +38,10 @@ impl Scales<'_> {
     }
 }
 
-/// For each row `y = scale (w_pos P - w_neg N) + shift`, then `max(y, 0)` where `relu` is set. `P` and `N` are the sums of the
-/// activations at weights of +1 and of -1. Vectors have as many elements as the panels have rows.
+/// Computes `y = scale (w_pos P - w_neg N) + shift` for each row, followed by `max(y, 0)` if `relu` is set.
+///
+/// `P` and `N` are the sums of the activations at the codes +1 and -1. The vectors have one element per row of the
+/// panels, including padding.
 #[derive(Debug, Clone)]
 pub(crate) struct Epilogue {
     rows: usize,
@@ -47,17 +50,18 @@ pub(crate) struct Epilogue {
     pub(crate) scale: Vec<f32>,
     pub(crate) shift: Vec<f32>,
     pub(crate) relu: bool,
-    /// The pair of all rows, where they have the same.
+    /// The pair of scales, if it is the same in all rows.
     pub(crate) shared: Option<[f32; 2]>,
-    /// Is `w_pos = w_neg` in every row? Then one sum is enough.
+    /// `true` if `w_pos = w_neg` in every row, so that the single sum `P - N` suffices.
     pub(crate) symmetric: bool,
-    /// What unsigned bytes add to `P` and to `N`: their zero point times the number of weights of +1 and of -1.
+    /// Contribution of the zero point of unsigned bytes to `P` and to `N`: the zero point times the number of codes +1
+    /// and -1.
     pub(crate) zero_pos: Vec<i32>,
     pub(crate) zero_neg: Vec<i32>,
 }
 
 impl Epilogue {
-    /// Scales alone.
+    /// Creates an epilogue with scales and the identity as affine map.
     pub(crate) fn new(panels: &Panels, scales: Scales<'_>) -> Result<Self, KernelError> {
         let (rows, padded) = (panels.rows(), panels.padded_rows());
         let mut epilogue = Self {
@@ -104,7 +108,7 @@ impl Epilogue {
         if same(&self.w_pos) && same(&self.w_neg) {
             self.shared = Some([self.w_pos[0], self.w_neg[0]]);
         } else if self.symmetric {
-            // The factor of a row is as well applied to its sum: then all rows have the pair 1, 1.
+            // Moves the scale of a row into the affine map, so that all rows share the pair 1, 1.
             self.scale.copy_from_slice(&self.w_pos);
             self.w_pos[..rows].fill(1.0);
             self.w_neg[..rows].fill(1.0);
@@ -113,8 +117,8 @@ impl Epilogue {
         Ok(())
     }
 
-    /// Another affine map after all that is there: `scale[row] y + shift[row]`. Of either sign: kernels never assume one.
-    pub(crate) fn then(&mut self, scale: Option<&[f32]>, shift: Option<&[f32]>) -> Result<(), KernelError> {
+    /// Appends the affine map `scale[row] y + shift[row]`, with elements of any sign.
+    pub(crate) fn append_affine(&mut self, scale: Option<&[f32]>, shift: Option<&[f32]>) -> Result<(), KernelError> {
         if let Some(scale) = scale {
             KernelError::check_length("scale", self.rows, scale.len())?;
             for (row, factor) in scale.iter().enumerate() {
@@ -135,7 +139,7 @@ impl Epilogue {
         4 * 6 * self.w_pos.len()
     }
 
-    /// `y` of sums that have the scales of the weights already.
+    /// Computes `y` in place from sums that already include the scales of the weights.
     #[inline(always)]
     pub(crate) fn floats(&self, row: usize, sums: &mut [f32]) {
         let (scale, shift) = (&self.scale[row..][..sums.len()], &self.shift[row..][..sums.len()]);
@@ -147,8 +151,10 @@ impl Epilogue {
         }
     }
 
-    /// `y` of integer sums: with `T = P - N`, `y = scale (factor (w_neg T + (w_pos - w_neg) P)) + shift`, where the second term is
-    /// exactly zero if one scale is enough. `sums` are `T`, or `P` and `2 ^ neg_shift N`, of unsigned bytes.
+    /// Computes `y` from integer sums of unsigned bytes.
+    ///
+    /// With `T = P - N`, `y = scale (factor (w_neg T + (w_pos - w_neg) P)) + shift`. The second term is zero if
+    /// `w_pos = w_neg`. `sums` is `T` if the scales are symmetric, and otherwise `P` and `2 ^ neg_shift N`.
     #[inline(always)]
     pub(crate) fn integers(&self, row: usize, factor: f32, sums: [&[i32]; 2], neg_shift: u32, y: &mut [f32]) {
         let n = y.len();
@@ -171,7 +177,7 @@ impl Epilogue {
     }
 }
 
-/// `max(y, 0)`, NaN for NaN.
+/// Computes `max(y, 0)`, and NaN for NaN.
 #[inline(always)]
 pub(crate) fn relu(y: f32) -> f32 {
     if y < 0.0 { 0.0 } else { y }

@@ -1,68 +1,71 @@
-//! What can be wrong with the arguments of a kernel.
+//! Errors of kernel arguments.
 
 use thiserror::Error;
 
 use super::Level;
 
-/// A refused argument.
+/// Error of an invalid argument.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum KernelError {
-    /// A weight that is none of -1, 0, +1.
+    /// A weight is not -1, 0 or +1.
     #[error("weight [{row}, {column}] is {value}: ternary values are -1, 0 and +1")]
     NotTernary {
-        /// Its output row.
+        /// Row of the matrix, or output channel.
         row: usize,
-        /// Its place in the row.
+        /// Column of the matrix, or index into the other three dimensions of a convolution weight.
         column: usize,
         /// The value.
         value: i8,
     },
-    /// A dimension or an option of zero, or one that does not fit the others.
-    #[error("{what} is {value}, it must be {expected}")]
+    /// A dimension or option is out of range or does not match another one.
+    #[error("{what} is {value}: it must be {expected}")]
     Dimension {
-        /// The dimension or option.
+        /// Name of the dimension or option.
         what: &'static str,
         /// Its value.
         value: usize,
-        /// What it may be.
+        /// Description of valid values.
         expected: &'static str,
     },
-    /// A slice with too many or too few elements.
-    #[error("{what} has {found} elements, expected {expected}")]
+    /// A slice has the wrong number of elements.
+    #[error("{what} has {found} elements: it must have {expected}")]
     Length {
-        /// The slice.
+        /// Name of the slice.
         what: &'static str,
-        /// Elements that it must have.
+        /// Required number of elements.
         expected: usize,
-        /// Elements that it has.
+        /// Actual number of elements.
         found: usize,
     },
-    /// An instruction set that this machine lacks.
-    #[error("this machine has no {level:?}: choose one of `Level::available()`")]
+    /// The machine does not support the instruction set.
+    #[error("this machine does not support {level:?}: choose one of `Level::available()`")]
     Unavailable {
         /// The instruction set.
         level: Level,
     },
-    /// An input smaller than the dilated kernel.
-    #[error("an input of {input} with a padding of {padding} is smaller than the dilated kernel of {kernel}")]
+    /// The padded input is smaller than the dilated kernel.
+    #[error(
+        "an input of size {input} with padding {padding} is smaller than the dilated kernel of size {kernel}: use a larger \
+         input or more padding"
+    )]
     InputTooSmall {
-        /// Height or width.
+        /// Height or width of the input.
         input: usize,
-        /// Padding on either side.
+        /// Padding on each side.
         padding: usize,
-        /// Extent of the dilated kernel.
+        /// Size of the dilated kernel, `dilation * (kernel - 1) + 1`.
         kernel: usize,
     },
 }
 
 impl KernelError {
-    /// Refuses a slice of the wrong length.
+    /// Returns an error if a slice has the wrong length.
     pub(crate) fn check_length(what: &'static str, expected: usize, found: usize) -> Result<(), Self> {
         if found == expected { Ok(()) } else { Err(Self::Length { what, expected, found }) }
     }
 
-    /// Refuses zero.
+    /// Returns an error if the value is zero.
     pub(crate) fn check_positive(what: &'static str, value: usize) -> Result<(), Self> {
         if value > 0 { Ok(()) } else { Err(Self::Dimension { what, value, expected: "at least 1" }) }
     }

@@ -1,4 +1,4 @@
-//! The choice of an instruction set at run time.
+//! Instruction sets and their selection at run time.
 
 use super::KernelError;
 #[cfg(all(feature = "std", target_arch = "aarch64"))]
@@ -8,41 +8,47 @@ use super::simd::Simd;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 use super::{avx2::Avx2, avx512::Avx512};
 
-/// An instruction set. Kernels take the [best](Self::best) one of the machine; `with_level` of a layer asks for another.
+/// An instruction set.
+///
+/// Kernels use the [best](Self::best) one of the machine by default.
+/// [`PackedMatrix::with_level`](super::PackedMatrix::with_level) and
+/// [`PackedConvolution::with_level`](super::PackedConvolution::with_level) select another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Level {
-    /// Plain code for whatever the target is compiled for: SSE2, NEON, no vectors at all. The only one without the feature `std`.
+    /// Plain Rust code, compiled for the baseline of the target (such as SSE2 or NEON, or no vectors).
+    ///
+    /// Without the feature `std` it is the only level.
     Portable,
-    /// NEON, by hand.
+    /// NEON intrinsics.
     Neon,
-    /// NEON and the byte dot products of Armv8.2.
+    /// NEON intrinsics and the byte dot products of Armv8.2.
     NeonDot,
     /// AVX2 and FMA.
     Avx2,
-    /// AVX2, FMA and the dot products of AVX-VNNI.
+    /// AVX2, FMA and the byte dot products of AVX-VNNI.
     AvxVnni,
-    /// AVX-512 (F, BW, DQ) and its dot products (VNNI).
+    /// AVX-512 (F, BW, DQ) and its byte dot products (VNNI).
     Avx512,
 }
 
 impl Level {
-    /// All, best first.
+    /// All levels, best first.
     const ALL: [Self; 6] = [Self::Avx512, Self::AvxVnni, Self::Avx2, Self::NeonDot, Self::Neon, Self::Portable];
 
-    /// The best one that this machine has.
+    /// Returns the best level that this machine supports.
     pub fn best() -> Self {
         Self::available().next().unwrap_or(Self::Portable)
     }
 
-    /// Those that this machine has, best first.
+    /// Returns the levels that this machine supports, best first.
     pub fn available() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|level| level.is_available())
     }
 
-    /// Does this machine have it?
+    /// Returns `true` if this machine supports this level.
     pub fn is_available(self) -> bool {
-        // The standard library asks the processor once and remembers the answer.
+        // The standard library caches the detected features.
         #[cfg(all(feature = "std", target_arch = "x86_64"))]
         {
             let avx2 = || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
@@ -76,29 +82,29 @@ impl Level {
         }
     }
 
-    /// Itself, if this machine has it.
+    /// Returns the level itself, or an error if this machine does not support it.
     pub(crate) fn checked(self) -> Result<Self, KernelError> {
         if self.is_available() { Ok(self) } else { Err(KernelError::Unavailable { level: self }) }
     }
 
-    /// Does one instruction look up a vector of floats?
+    /// Returns `true` if the level has an instruction that looks up a vector of floats in a table.
     pub(crate) fn permutes(self) -> bool {
         self != Self::Portable
     }
 
-    /// Are sums of bytes looked up where there are two of them?
+    /// Returns `true` if int8 kernels with two sums (`w_pos` differs from `w_neg`) use lookup tables of bytes.
     pub(crate) fn has_byte_tables(self) -> bool {
         matches!(self, Self::Avx2 | Self::AvxVnni)
     }
 
-    /// Runs a kernel that was compiled for this instruction set.
+    /// Runs the kernel as compiled for this instruction set.
     ///
     /// # Safety
-    /// The level [is available](Self::is_available).
+    /// The level must be [available](Self::is_available).
     pub(crate) unsafe fn run<K: Kernel>(self, kernel: K) {
         match self {
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
-            // SAFETY: the caller vouches for the instructions.
+            // SAFETY: the caller guarantees the instructions.
             Self::Avx2 => unsafe { run_avx2(kernel) },
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
             // SAFETY: as above.
@@ -112,24 +118,28 @@ impl Level {
             #[cfg(all(feature = "std", target_arch = "aarch64"))]
             // SAFETY: as above.
             Self::NeonDot => unsafe { run_neon_dot(kernel) },
-            // SAFETY: plain code.
+            // SAFETY: the portable level uses no special instructions.
             _ => unsafe { kernel.run::<Portable>() },
         }
     }
 }
 
-/// Code that is compiled once for each instruction set. `run` and all that it calls must be `#[inline(always)]`, and it must
-/// hand no closure to another thread: a function of its own would be compiled without the instructions.
+/// Code that is compiled once per instruction set.
+///
+/// `run` and every function that it calls must be `#[inline(always)]`, and it must not pass a closure to another
+/// thread: code in a function of its own is compiled without the instructions.
 pub(crate) trait Kernel {
+    /// Runs the kernel with the vectors of `V`.
+    ///
     /// # Safety
-    /// The processor has the instructions of `V`.
+    /// The processor must support the instructions of `V`.
     unsafe fn run<V: Simd>(self);
 }
 
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn run_avx2<K: Kernel>(kernel: K) {
-    // SAFETY: compiled for these instructions; the caller vouches for the processor.
+    // SAFETY: compiled for these instructions; the caller guarantees that the processor supports them.
     unsafe { kernel.run::<Avx2<false>>() }
 }
 

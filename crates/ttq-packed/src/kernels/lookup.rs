@@ -1,36 +1,42 @@
-//! A matrix-vector product without products: partial sums, looked up.
+//! Matrix-vector products with lookup tables of partial sums instead of multiplications.
 //!
-//! A bit of a word of codes says whether an activation counts for `P` or for `N` (see [`panels`](super::panels)); bit `i` is worth
-//! `v[i] = w_pos x[k]` if `i` is even and `-w_neg x[k]` if it is odd. A register of 2^n floats holds the sums of all subsets of
-//! `n` neighbouring bits, and one permutation, indexed by these bits of the words of a vector of rows, fetches the sums of all these
-//! rows at once: 4 bits with AVX-512, 3 with AVX2.
+//! Each bit of a word of codes says whether an activation contributes to `P` or to `N` (see [`panels`](super::panels)).
+//! Bit `i` contributes `v[i] = w_pos x[k]` if `i` is even and `v[i] = -w_neg x[k]` if it is odd. A register of `2^n`
+//! floats holds the sums of all subsets of `n` neighbouring bits. One permutation, indexed by these bits of the words
+//! of a vector of rows, looks up the sums of all these rows at once, with `n = 4` on AVX-512 and `n = 3` on AVX2.
 //!
-//! Rows that share a pair of scales need one such table for each few bits; others two, for `P` and for `N`.
+//! Rows with a common pair of scales need one table per `n` bits. Otherwise there are two tables, one for `P` and one
+//! for `N`.
 
 use super::panels::{Group, STEP, shift_of};
 use super::simd::Simd;
 use super::tile::{AHEAD, unroll};
 
-/// Most floats of the tables of a step: eight times 16, or eleven times 8.
+/// Maximum number of floats in the tables of a step: 8 tables of 16 floats, or 11 tables of 8.
 const TABLES: usize = 128;
 
-/// Words that the tables of so many columns take; `planes` is 1 for a shared pair of scales, 2 otherwise.
+/// Returns the number of floats in the tables of `columns` columns.
+///
+/// `planes` is 1 for a pair of scales shared by all rows, and 2 otherwise.
 pub(crate) fn table_len(columns: usize, planes: usize) -> usize {
     columns.div_ceil(STEP) * planes * TABLES
 }
 
-/// Bits that index a table: it is one register.
+/// Returns the number of bits that index a table of one register.
 const fn bits<V: Simd>() -> usize {
     V::LANES.ilog2() as usize
 }
 
-/// Builds the tables of `x`: for each few bits, one for each `[value of +1, value of -1]`.
+/// Builds the tables of the activations `x`.
+///
+/// `values` are the pairs `[value of +1, value of -1]`. Each index has one table per pair.
 ///
 /// # Safety
-/// The instructions of `V`, which permutes; `tables` are as long as [`table_len`] says.
+/// The processor must support the instructions of `V`, [`PERMUTES`](Simd::PERMUTES) must be true, and `tables` must
+/// have the length [`table_len`].
 #[inline(always)]
 pub(crate) unsafe fn build<V: Simd, const PLANES: usize>(x: &[f32], values: [[f32; 2]; PLANES], tables: &mut [f32]) {
-    // Is the bit a part of the entry's index?
+    // 1 if the bit is set in the index of the entry, otherwise 0.
     let mut parts = [[0.0; 16]; 4];
     for (bit, part) in parts.iter_mut().enumerate() {
         for (entry, part) in part.iter_mut().enumerate() {
@@ -50,7 +56,7 @@ pub(crate) unsafe fn build<V: Simd, const PLANES: usize>(x: &[f32], values: [[f3
         }
         for first in (0..32).step_by(bits::<V>()) {
             for bit_values in &bit_values {
-                // SAFETY: the caller's vows; bits behind the last one are worth nothing.
+                // SAFETY: guaranteed by the caller. Bits after the last one contribute 0.
                 unsafe {
                     let mut table = V::splat(0.0);
                     for bit in 0..bits::<V>() {
@@ -64,10 +70,11 @@ pub(crate) unsafe fn build<V: Simd, const PLANES: usize>(x: &[f32], values: [[f3
     }
 }
 
-/// Sums of `R` vectors of rows, starting with `row` of the group, over `steps` steps: one for each plane of the tables.
+/// Returns the sums of the `R` vectors of rows that start at `row` of the group, over `steps` steps, one per plane.
 ///
 /// # Safety
-/// The instructions of `V`, which permutes; the rows and steps exist, and so do the tables of all steps.
+/// The processor must support the instructions of `V`, and [`PERMUTES`](Simd::PERMUTES) must be true. The rows, the
+/// steps and the tables of all steps must exist.
 #[inline(always)]
 pub(crate) unsafe fn sums<V: Simd, const PLANES: usize, const R: usize>(
     group: Group,
@@ -75,9 +82,9 @@ pub(crate) unsafe fn sums<V: Simd, const PLANES: usize, const R: usize>(
     steps: usize,
     tables: *const f32,
 ) -> [[V::Floats; PLANES]; R] {
-    // SAFETY: the caller's vows.
+    // SAFETY: guaranteed by the caller.
     unsafe {
-        // Two accumulators a row: an addition takes longer than the next one waits.
+        // Two accumulators per row hide the latency of additions.
         let mut sums = [[[V::splat(0.0); 2]; PLANES]; R];
         let mut words = [V::splat_word(0); R];
         let (mut at, mut table) = (group.words.add(row), tables);
@@ -86,7 +93,7 @@ pub(crate) unsafe fn sums<V: Simd, const PLANES: usize, const R: usize>(
                 for p in 0..PLANES {
                     for r in 0..R {
                         let bit = (bits::<V>() * $index) as u32;
-                        // (Measured: with two planes and AVX2's 16 registers plain shifts are quicker.)
+                        // With two planes and the 16 registers of AVX2, plain shifts are faster (measured).
                         let index = if PLANES == 1 || V::LANES == 16 {
                             V::index(words[r], bit)
                         } else {

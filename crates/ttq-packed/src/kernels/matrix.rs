@@ -1,4 +1,4 @@
-//! The product of activations with a packed matrix.
+//! Products of activations with a packed matrix.
 
 use super::epilogue::Epilogue;
 use super::level::Kernel;
@@ -7,19 +7,23 @@ use super::panels::{Group, Panels};
 use super::product::{BuildByteTables, BuildTables, FloatProduct, IntegerProduct, LookUp, Product, Quantize};
 use super::{Activations, Cost, KernelError, Level, Scales, byte_tables, lookup, workers};
 
-/// Columns of activations that one task multiplies.
-const COLUMNS_OF_A_TASK: usize = 64;
-/// Most rows of activations for which tables are quicker than products.
-const LOOKUP_ROWS: usize = 2;
-/// Fewest rows of weights that are worth building tables of bytes.
-const BYTE_TABLE_ROWS: usize = 1024;
+/// Number of rows of activations per task.
+const ROWS_PER_TASK: usize = 64;
+/// Maximum number of rows of activations for which lookup tables are faster than products.
+const MAX_LOOKUP_ROWS: usize = 2;
+/// Minimum number of rows of weights for which building tables of bytes pays off.
+const MIN_BYTE_TABLE_ROWS: usize = 1024;
 
-/// A ternary matrix, packed, with what follows the product:
+/// A packed ternary matrix `[rows, columns]` = `[out, in]`, with an affine map and an activation function after the
+/// product.
+///
+/// With the codes `t` and the activations `x`, the output is
 ///
 /// `y[m, r] = scale[r] (w_pos[r] Σ_{k: t[r,k] = +1} x[m, k] - w_neg[r] Σ_{k: t[r,k] = -1} x[m, k]) + shift[r]`,
 ///
-/// then `max(y, 0)` if asked for. Without further calls `scale` is 1 and `shift` is 0. Sums do not depend on the number of threads,
-/// and with [`Activations::Int8`] not on the instruction set either.
+/// followed by `max(y, 0)` after [`with_relu`](Self::with_relu). By default `scale` is 1 and `shift` is 0;
+/// [`with_bias`](Self::with_bias) and [`with_affine`](Self::with_affine) change them. Sums do not depend on the number
+/// of threads, and with [`Activations::Int8`] they do not depend on the instruction set.
 ///
 /// ```
 /// use ttq_packed::kernels::{PackedMatrix, Scales, Scratch};
@@ -41,12 +45,14 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Packs the matrix `[rows, columns]` = `[out, in]` of the values -1, 0, +1 that `value(row, column)` returns. A matrix stored
-    /// as `[in, out]` needs no copy: the closure transposes.
+    /// Packs a matrix `[rows, columns]` = `[out, in]` with the values -1, 0, +1 that `value(row, column)` returns.
+    ///
+    /// A matrix stored as `[in, out]` needs no transposed copy: the closure can index it directly.
     ///
     /// # Errors
-    /// [`KernelError::NotTernary`]; [`KernelError::Dimension`] for no rows or columns, or more than 2²² columns;
-    /// [`KernelError::Length`] for scales of another number of rows.
+    /// - [`KernelError::NotTernary`] if a value is not -1, 0 or +1;
+    /// - [`KernelError::Dimension`] if there are no rows, no columns, or more than 2²² columns;
+    /// - [`KernelError::Length`] if the number of scales per row is not `rows`.
     pub fn new(
         rows: usize,
         columns: usize,
@@ -58,80 +64,82 @@ impl PackedMatrix {
         Ok(Self { panels, epilogue, level: Level::best(), activations: Activations::Float32 })
     }
 
-    /// Adds a bias to each row, after all that is there: `y + bias[r]`.
+    /// Appends a bias `[rows]` to the affine map: `y + bias[r]`.
     ///
     /// # Errors
-    /// [`KernelError::Length`]
+    /// [`KernelError::Length`] if `bias` does not have one element per row.
     pub fn with_bias(mut self, bias: &[f32]) -> Result<Self, KernelError> {
-        self.epilogue.then(None, Some(bias))?;
+        self.epilogue.append_affine(None, Some(bias))?;
         Ok(self)
     }
 
-    /// Another affine map after all that is there, `scale[r] y + shift[r]`: a batch normalization, folded. Signs do not matter.
+    /// Appends an affine map, `scale[r] y + shift[r]`, such as a folded batch normalization.
+    ///
+    /// `scale` and `shift` are `[rows]`, with elements of any sign.
     ///
     /// # Errors
-    /// [`KernelError::Length`]
+    /// [`KernelError::Length`] if `scale` or `shift` does not have one element per row.
     pub fn with_affine(mut self, scale: &[f32], shift: &[f32]) -> Result<Self, KernelError> {
-        self.epilogue.then(Some(scale), Some(shift))?;
+        self.epilogue.append_affine(Some(scale), Some(shift))?;
         Ok(self)
     }
 
-    /// `max(y, 0)` at the very end.
+    /// Applies `max(y, 0)` after the affine map, independent of the order of calls.
     pub fn with_relu(mut self) -> Self {
         self.epilogue.relu = true;
         self
     }
 
-    /// Chooses the precision of activations; it is [`Activations::Float32`] at first.
+    /// Sets the precision of activations. The default is [`Activations::Float32`].
     pub fn with_activations(mut self, activations: Activations) -> Self {
         self.activations = activations;
         self
     }
 
-    /// Chooses an instruction set; it is [`Level::best`] at first.
+    /// Sets the instruction set. The default is [`Level::best`].
     ///
     /// # Errors
-    /// [`KernelError::Unavailable`]
+    /// [`KernelError::Unavailable`] if this machine does not support it.
     pub fn with_level(mut self, level: Level) -> Result<Self, KernelError> {
         self.level = level.checked()?;
         Ok(self)
     }
 
-    /// Rows: outputs.
+    /// Returns the number of rows (outputs).
     pub fn rows(&self) -> usize {
         self.panels.rows()
     }
 
-    /// Columns: inputs.
+    /// Returns the number of columns (inputs).
     pub fn columns(&self) -> usize {
         self.panels.columns()
     }
 
-    /// The instruction set.
+    /// Returns the instruction set.
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// The precision of activations.
+    /// Returns the precision of activations.
     pub fn activations(&self) -> Activations {
         self.activations
     }
 
-    /// A ternary value.
+    /// Returns the ternary value (-1, 0, +1) at a row and column.
     ///
     /// # Panics
-    /// Where there is no such row or column.
+    /// If the row or column is out of range.
     pub fn value(&self, row: usize, column: usize) -> i8 {
         assert!(
             row < self.rows() && column < self.columns(),
-            "[{row}, {column}] of [{}, {}]",
+            "index [{row}, {column}] is out of range for a matrix [{}, {}]",
             self.rows(),
             self.columns()
         );
         self.panels.get(row, column)
     }
 
-    /// What a product with `m` rows of activations reads, writes and computes at least.
+    /// Returns the minimum memory traffic and the arithmetic of a product with `m` rows of activations.
     pub fn cost(&self, m: usize) -> Cost {
         Cost {
             weight_bytes: self.panels.bytes() + self.epilogue.bytes(),
@@ -141,23 +149,30 @@ impl PackedMatrix {
         }
     }
 
-    /// Multiplies: `x` is `[m, columns]`, `y` is `[m, rows]`, both row-major; `m` follows from their lengths and may be zero.
+    /// Computes the outputs `y` of the activations `x`.
+    ///
+    /// # Shapes
+    /// - `x`: `[m, columns]`, row-major
+    /// - `y`: `[m, rows]`, row-major; it is overwritten
+    ///
+    /// `m` follows from the length of `x` and may be zero.
     ///
     /// # Errors
-    /// [`KernelError::Length`]
+    /// [`KernelError::Length`] if the length of `x` is not a multiple of the number of columns, or if `y` does not
+    /// match it.
     pub fn forward(&self, x: &[f32], y: &mut [f32], scratch: &mut Scratch) -> Result<(), KernelError> {
         let Self { panels, epilogue, .. } = self;
         let (rows, columns) = (self.rows(), self.columns());
         let m = x.len() / columns;
         KernelError::check_length("x", m * columns, x.len())?;
         KernelError::check_length("y", m * rows, y.len())?;
-        let threads = workers::worthwhile(m * rows * columns);
+        let threads = workers::count(m * rows * columns);
         let Scratch { input, factors, workers, .. } = scratch;
         workers.resize_with(workers.len().max(threads), Words::default);
         let workers = &mut workers[..threads];
         let output = Output::new(y);
         match self.activations {
-            Activations::Float32 if self.level.permutes() && m <= LOOKUP_ROWS => {
+            Activations::Float32 if self.level.permutes() && m <= MAX_LOOKUP_ROWS => {
                 let planes = if epilogue.shared.is_some() { 1 } else { 2 };
                 let tables = input.reserve(lookup::table_len(columns, planes));
                 for (row, x) in x.chunks_exact(columns).enumerate() {
@@ -173,8 +188,10 @@ impl PackedMatrix {
             }),
             Activations::Int8 => {
                 let words = columns.div_ceil(4);
-                let by_tables =
-                    self.level.has_byte_tables() && !epilogue.symmetric && m <= LOOKUP_ROWS && rows >= BYTE_TABLE_ROWS;
+                let by_tables = self.level.has_byte_tables()
+                    && !epilogue.symmetric
+                    && m <= MAX_LOOKUP_ROWS
+                    && rows >= MIN_BYTE_TABLE_ROWS;
                 let tables = if by_tables { m * byte_tables::table_len(columns) } else { 0 };
                 let (tables, bytes) = input.reserve(tables + m * words).split_at_mut(tables);
                 let factors = factors.reserve(m);
@@ -192,18 +209,18 @@ impl PackedMatrix {
         Ok(())
     }
 
-    /// Runs a kernel at the matrix's level.
+    /// Runs a kernel at the level of the matrix.
     fn run(&self, kernel: impl Kernel) {
-        // SAFETY: `with_level` and `Level::best` let in only levels that the machine has.
+        // SAFETY: `with_level` and `Level::best` ensure that the machine supports the level.
         unsafe { self.level.run(kernel) }
     }
 
-    /// Cuts the output into tasks: a group of rows and the activations `from..to`.
+    /// Divides the output into tasks of one group of weight rows and the rows `from..to` of the activations.
     fn tasks(&self, m: usize, workers: &mut [Words], task: impl Fn(Group, usize, usize) + Sync) {
         let groups = self.panels.groups();
-        workers::run(groups * m.div_ceil(COLUMNS_OF_A_TASK), workers, |index, _| {
-            let from = index / groups * COLUMNS_OF_A_TASK;
-            task(self.panels.group(index % groups), from, m.min(from + COLUMNS_OF_A_TASK));
+        workers::run(groups * m.div_ceil(ROWS_PER_TASK), workers, |index, _| {
+            let from = index / groups * ROWS_PER_TASK;
+            task(self.panels.group(index % groups), from, m.min(from + ROWS_PER_TASK));
         });
     }
 }

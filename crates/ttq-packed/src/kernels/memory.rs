@@ -1,44 +1,44 @@
-//! Memory in whole cache lines, and the buffers that calls share.
+//! Aligned memory, and buffers that are reused between calls.
 
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 
-/// A cache line.
+/// A cache line of 64 bytes.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u32; 16]);
 
-/// Words of 32 bits, aligned to a cache line.
+/// A growable array of 32-bit words, aligned to a cache line.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Words {
     lines: Vec<Line>,
 }
 
-/// What may be read and written as words of 32 bits.
+/// A type whose values are 32-bit words.
 ///
 /// # Safety
-/// Four bytes, an alignment of at most 64, and every bit pattern a value.
+/// The type must have 4 bytes and an alignment of at most 64, and every bit pattern must be valid.
 pub(crate) unsafe trait Word {}
-// SAFETY: plain numbers of four bytes.
+// SAFETY: `u32` has 4 bytes, and every bit pattern is valid.
 unsafe impl Word for u32 {}
-// SAFETY: as above.
+// SAFETY: `f32` has 4 bytes, and every bit pattern is valid.
 unsafe impl Word for f32 {}
 
 impl Words {
-    /// `len` words of zero.
+    /// Creates `len` words of zero.
     pub(crate) fn zeros(len: usize) -> Self {
         let mut words = Self::default();
         words.reserve::<u32>(len);
         words
     }
 
-    /// At least `len` words; what they hold is left from the use before.
+    /// Returns `len` words and grows the array if needed. The contents are those of the previous use.
     pub(crate) fn reserve<T: Word>(&mut self, len: usize) -> &mut [T] {
         let lines = len.div_ceil(16);
         if self.lines.len() < lines {
             self.lines.resize(lines, Line([0; 16]));
         }
-        // SAFETY: the lines are initialized and 16 words each, and a `Word` may be any of their values.
+        // SAFETY: the lines are initialized, each has 16 words, and every bit pattern is a valid `Word`.
         unsafe { core::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), len) }
     }
 
@@ -52,28 +52,31 @@ impl Words {
     }
 }
 
-/// Buffers that the calls of any number of layers use one after the other, so that a call allocates only where it is the largest
-/// so far. A network needs one; threads that call layers at the same time need one each.
+/// Temporary buffers of [`PackedMatrix::forward`](super::PackedMatrix::forward) and
+/// [`PackedConvolution::forward`](super::PackedConvolution::forward).
+///
+/// Any number of layers can share one value in successive calls: a call allocates only if it needs larger buffers than
+/// all previous calls. Threads that call layers concurrently need one value each.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Quantized activations or tables, read by all workers.
+    /// Quantized activations or lookup tables, read by all workers.
     pub(crate) input: Words,
-    /// For each row or image of the input a factor.
+    /// Quantization factors of the rows or images of the input.
     pub(crate) factors: Words,
-    /// Offsets of the elements under a convolution's kernel.
+    /// Offsets of the input elements under the kernel of a convolution.
     pub(crate) offsets: Words,
-    /// One for each worker.
+    /// One buffer per worker.
     pub(crate) workers: Vec<Words>,
 }
 
 impl Scratch {
-    /// Empty buffers.
+    /// Creates empty buffers.
     pub fn new() -> Self {
         Self::default()
     }
 }
 
-/// An output that several workers write, each to places of its own.
+/// An output slice that several workers write at disjoint positions.
 #[derive(Clone, Copy)]
 pub(crate) struct Output<'a> {
     start: *mut f32,
@@ -81,9 +84,9 @@ pub(crate) struct Output<'a> {
     lifetime: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: `row` makes its callers vouch that no two threads write the same place.
+// SAFETY: the contract of `slice` excludes concurrent writes to the same position.
 unsafe impl Send for Output<'_> {}
-// SAFETY: as above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for Output<'_> {}
 
 impl<'a> Output<'a> {
@@ -91,14 +94,14 @@ impl<'a> Output<'a> {
         Self { start: y.as_mut_ptr(), len: y.len(), lifetime: PhantomData }
     }
 
-    /// Some of the output.
+    /// Returns the part `start..start + len` of the output.
     ///
     /// # Safety
-    /// `start + len` is within the output, and nobody else uses these places while the slice lives.
+    /// The part must lie within the output, and no other reference to it may exist during the lifetime of the slice.
     #[inline(always)]
     pub(crate) unsafe fn slice(self, start: usize, len: usize) -> &'a mut [f32] {
         debug_assert!(start + len <= self.len);
-        // SAFETY: the caller's vow.
+        // SAFETY: the caller guarantees bounds and exclusive access.
         unsafe { core::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }

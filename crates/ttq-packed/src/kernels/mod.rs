@@ -1,21 +1,23 @@
-//! Kernels over packed weights: slices in, slices out. They know no files and no tensors.
+//! Matrix products and convolutions with packed weights. Inputs and outputs are slices.
 //!
-//! A weight is one of `+w_pos`, `0`, `-w_neg`. With `P` and `N` the sums of the activations at weights of +1 and of -1, a product is
+//! A weight is `+w_pos`, `0` or `-w_neg`. With `P` and `N` the sums of the activations at the codes +1 and -1, an
+//! output is
 //!
-//! `y = w_pos P - w_neg N`,
+//! `y = w_pos P - w_neg N`.
 //!
-//! so that two scales, one pair for a tensor or one for each row, cost two multiplications for an output and none for a weight.
-//! [`PackedMatrix`] and [`PackedConvolution`] are made once, when a network is loaded, and hold what their kernels read:
+//! The scales, one pair per tensor or per row, thus cost two multiplications per output and none per weight.
+//! [`PackedMatrix`] and [`PackedConvolution`] are created once, when a network is loaded, and hold the weights in the
+//! layout of their kernels:
 //!
-//! | activations | kernels | weights in memory |
+//! | activations | kernels | bits per weight in memory |
 //! |---|---|---|
-//! | [`Activations::Float32`] | tables of partial sums for a row or two (AVX2, AVX-512, NEON); decode and multiply-add otherwise | 2 bits |
-//! | the same, convolution with many zeros ([`Path::Sparse`]) | sums over lists of the weights of +1 and of -1 | 2 bits, and 8 for a nonzero |
-//! | [`Activations::Int8`] | tables of partial sums for a row or two, many rows of weights and two scales (AVX2); byte dot products otherwise, with both indicator planes; with one plane where `w_pos = w_neg` in every row | 2 bits |
+//! | [`Activations::Float32`] | lookup tables of partial sums for one or two rows of activations (AVX2, AVX-512, NEON); otherwise decoding and multiply-add | 2 |
+//! | [`Activations::Float32`], convolution with many zeros ([`ConvolutionPath::Sparse`]) | sums over lists of the codes +1 and -1 | 2, plus 8 per nonzero weight |
+//! | [`Activations::Int8`] | lookup tables of partial sums for one or two rows of activations, many rows of weights and two scales (AVX2); otherwise byte dot products with the indicator planes of +1 and -1, or with a single plane of signs if `w_pos = w_neg` in every row | 2 |
 //!
-//! Each kernel exists for every [`Level`] of the machine. Results do not depend on the number of threads.
+//! The instruction set is chosen at run time (see [`Level`]). Results do not depend on the number of threads.
 
-#![allow(clippy::needless_range_loop, reason = "rows, columns and lanes of several arrays advance in step")]
+#![allow(clippy::needless_range_loop, reason = "an index of a row, column or lane applies to several arrays")]
 
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod avx2;
@@ -41,35 +43,42 @@ mod simd;
 mod tile;
 mod workers;
 
-pub use convolution::{ConvolutionOptions, PackedConvolution, Path};
+pub use convolution::{ConvolutionOptions, ConvolutionPath, PackedConvolution};
 pub use epilogue::Scales;
 pub use error::KernelError;
 pub use level::Level;
 pub use matrix::PackedMatrix;
 pub use memory::Scratch;
 
-/// The precision in which activations are multiplied.
+/// The precision of activations in a product.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Activations {
-    /// Exact: results differ from those of dense float32 weights by the order of summation alone.
+    /// Float32 activations. Results differ from a product with dense float32 weights only by the order of summation.
     #[default]
     Float32,
-    /// 8 bits: each row of a matrix product, each image of a convolution, is rounded to `q = round(x / factor)` with
-    /// `factor = max |x| / 127`. Sums of `q` are exact; the error of an output is at most `factor / 2` times the sum of the magnitudes
-    /// of its weights.
+    /// Int8 activations, quantized for each call: `q = round(x / factor)` with `factor = max |x| / 127`.
+    ///
+    /// There is one factor per row of a matrix product, or per image of a convolution. Sums of `q` are exact. The error
+    /// of an output is at most `factor / 2` times the sum of the magnitudes of its weights.
     Int8,
 }
 
-/// What a call has to read, write and compute: divided by its time, a share of what the machine can do.
+/// Memory traffic and arithmetic of one call.
+///
+/// Divided by the time of the call, it gives the fraction of the memory bandwidth or of the peak arithmetic rate in
+/// use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
-    /// Packed weights and all that belongs to rows, as the kernel reads them.
+    /// Bytes of the packed weights and of the scales and shifts of the rows.
     pub weight_bytes: usize,
-    /// The input, in float32.
+    /// Bytes of the float32 input.
     pub input_bytes: usize,
-    /// The output, in float32.
+    /// Bytes of the float32 output.
     pub output_bytes: usize,
-    /// Multiply-accumulates of the dense product. A sparse kernel adds once for each nonzero weight among them; an int8 kernel with
-    /// two scales multiplies each twice.
+    /// Number of multiply-accumulates of the dense product.
+    ///
+    /// A sparse kernel computes one addition per nonzero weight instead. An int8 kernel with two scales computes each
+    /// product twice.
     pub multiply_accumulates: usize,
 }

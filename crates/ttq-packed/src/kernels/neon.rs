@@ -4,33 +4,37 @@ use core::arch::{aarch64::*, asm};
 
 use super::simd::{Simd, operations};
 
-/// Eight lanes in two registers, of which there are twice as many as with AVX2; `DOT` tells whether the processor has the dot
+/// Vectors of eight lanes in two registers. (NEON has twice as many registers as AVX2.) `DOT` selects the byte dot
 /// products of Armv8.2.
 #[derive(Clone, Copy)]
 pub(crate) struct Neon<const DOT: bool>;
 
-/// Unsigned weights, and where [signs](Simd::signs) have some to subtract, those. Without dot products a weight is a mask.
+/// Unsigned weights, and the weights to subtract for [`signs`](Simd::signs). Without dot products, a weight is a byte
+/// mask.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes {
     plus: [uint8x16_t; 2],
     minus: Option<[uint8x16_t; 2]>,
 }
 
-/// What weights of each sign add up to.
+/// Sums of byte products of the weights of each sign.
 #[derive(Clone, Copy)]
 pub(crate) struct Dots {
     plus: Sums,
     minus: Sums,
 }
 
-/// Without dot products sums are of 16 bits first: 32 [`dot`](Simd::dot)s are at most 32 · 2 · 255 = 16320 there.
+/// Sums of one sign.
+///
+/// Without dot products, products are first added in 16 bits. After 32 calls of [`dot`](Simd::dot), such a sum is at
+/// most 32 · 2 · 255 = 16320.
 #[derive(Clone, Copy)]
 struct Sums {
     wide: [uint32x4_t; 2],
     narrow: [uint16x8_t; 2],
 }
 
-/// The same for both registers.
+/// Evaluates an expression for both registers, with the constant `$half` as the index of the register.
 macro_rules! both {
     ($half:ident => $value:expr) => {
         [
@@ -75,7 +79,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         }
         fn splat_word(value: u32) -> [uint32x4_t; 2] { [vdupq_n_u32(value); 2] }
         fn shift(words: [uint32x4_t; 2], bits: u32) -> [uint32x4_t; 2] {
-            // To the left by a negative number.
+            // The instruction shifts left, so the number of bits is negative.
             both!(H => vshlq_u32(words[H], vdupq_n_s32(-(bits as i32))))
         }
 
@@ -104,7 +108,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         fn pos(words: [uint32x4_t; 2]) -> Bytes { Bytes { plus: plane::<DOT>(words, 0b01), minus: None } }
         fn neg(words: [uint32x4_t; 2]) -> Bytes { Bytes { plus: plane::<DOT>(words, 0b10), minus: None } }
         fn signs(words: [uint32x4_t; 2]) -> Bytes {
-            // The same bit for both: what `neg` has would count twice.
+            // Moves the bit of -1 to the bit of +1, because the bit of `neg` would count twice.
             let halved = Self::shift(words, 1);
             Bytes { plus: plane::<DOT>(words, 0b01), minus: Some(plane::<DOT>(halved, 0b01)) }
         }
@@ -130,7 +134,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
             let block = block.as_mut_ptr();
             for row in (0..16).step_by(4) {
                 for column in (0..=row).step_by(4) {
-                    // Two of 4 × 4 change places; on the diagonal they are the same.
+                    // Exchanges two blocks of 4 × 4, which are the same block on the diagonal.
                     let (one, other) = (block.add(16 * row + column), block.add(16 * column + row));
                     let (first, second) = (transpose4(load4(one)), transpose4(load4(other)));
                     store4(other, first);
@@ -141,17 +145,17 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 }
 
-/// The places of four bytes for each lane: those of the float that the masked lane counts.
+/// Returns, for each lane, the indices of the four bytes of the float with the masked index.
 #[inline(always)]
 unsafe fn bytes_of(index: uint32x4_t, mask: u32) -> uint8x16_t {
-    // SAFETY: the caller vouches for the memory and the instructions, as in all functions below.
+    // SAFETY: the caller guarantees the memory and the instructions, as in all functions below.
     unsafe {
         let index = vandq_u32(index, vdupq_n_u32(mask));
         vreinterpretq_u8_u32(vmlaq_u32(vdupq_n_u32(0x0302_0100), index, vdupq_n_u32(0x0404_0404)))
     }
 }
 
-/// One bit of each byte: as it is, or as a mask.
+/// Returns one bit of each byte, in place if `DOT` is true and as a byte mask otherwise.
 #[inline(always)]
 unsafe fn plane<const DOT: bool>(words: [uint32x4_t; 2], bit: u8) -> [uint8x16_t; 2] {
     // SAFETY: see `bytes_of`.
@@ -178,11 +182,11 @@ unsafe fn add_products<const DOT: bool>(sums: Sums, x: [uint32x4_t; 2], weights:
     }
 }
 
-/// Adds to each lane four products of unsigned bytes. (The intrinsic is not in stable Rust.)
+/// Adds to each lane four products of unsigned bytes. (The intrinsic is not available in stable Rust.)
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn udot(mut sums: uint32x4_t, x: uint8x16_t, weights: uint8x16_t) -> uint32x4_t {
-    // SAFETY: one instruction, on registers alone.
+    // SAFETY: a single instruction that accesses only registers.
     unsafe {
         asm!("udot {:v}.4s, {:v}.16b, {:v}.16b", inout(vreg) sums, in(vreg) x, in(vreg) weights, options(pure, nomem, nostack, preserves_flags));
     }
@@ -195,7 +199,7 @@ unsafe fn widen(sums: Sums) -> Sums {
     unsafe { Sums { wide: both!(H => vpadalq_u16(sums.wide[H], sums.narrow[H])), narrow: [vdupq_n_u16(0); 2] } }
 }
 
-/// Four rows of four, 16 floats apart.
+/// Loads four rows of four floats at a distance of 16 floats.
 #[inline(always)]
 unsafe fn load4(from: *const f32) -> [float32x4_t; 4] {
     // SAFETY: see `bytes_of`.

@@ -1,28 +1,29 @@
-//! The layout of weights in memory: rows in lanes.
+//! The memory layout of packed weights, with rows in vector lanes.
 //!
-//! Rows (outputs) are taken by 16, a *panel*; columns by 16, a *step*. The codes of a panel in a step are 64 bytes, one 32-bit word
-//! for each row, so that a vector register holds the same columns of many rows and a sum never leaves its lane. In a word, the
-//! column `4 j + b` of the step has bits `8 b + 2 j` and `8 b + 2 j + 1`: shifted right by `2 j` and masked, the four bytes are the
-//! four consecutive columns that a byte dot product takes.
+//! A *panel* is 16 rows (outputs), and a *step* is 16 columns. The codes of a panel and a step take 64 bytes, one
+//! 32-bit word per row. A vector register thus holds the same columns of several rows, and each sum stays in its lane.
+//! In a word, the column `4 j + b` of the step has the bits `8 b + 2 j` and `8 b + 2 j + 1`: after a right shift by
+//! `2 j` and a mask, the four bytes of the word are four consecutive columns, as a byte dot product needs them.
 //!
-//! The two bits are the two indicator planes, `0b01` for +1 and `0b10` for -1. (Files have another code: see
-//! [`codes`](crate::codes).) Rows and columns that only fill up have `0b00`, which adds nothing whatever the activations are.
+//! The two bits of a code form the two indicator planes: `0b01` is +1 and `0b10` is -1. (Files use other codes, see
+//! [`codes`](crate::codes).) Padding rows and columns have the code `0b00`, which adds nothing for any activation.
 //!
-//! Up to four panels make a *group*. A step of a group is contiguous, so that a matrix-vector product reads one stream.
+//! A *group* is up to four panels. A step of a group is contiguous in memory, so a matrix-vector product reads one
+//! stream.
 
 use super::KernelError;
 use super::memory::Words;
 
-/// Rows of a panel.
+/// Number of rows of a panel.
 pub(crate) const PANEL: usize = 16;
-/// Columns of a step.
+/// Number of columns of a step.
 pub(crate) const STEP: usize = 16;
-/// Rows of a full group.
+/// Number of rows of a full group.
 pub(crate) const GROUP: usize = 4 * PANEL;
-/// Most columns: int8 sums of twice that many bytes must fit an i32.
+/// Maximum number of columns: int8 sums of twice that many bytes must fit in an i32.
 pub(crate) const MAX_COLUMNS: usize = 1 << 22;
 
-/// The place of a column's two bits in a word.
+/// Returns the position of the two bits of a column in its word.
 pub(crate) const fn shift_of(column: usize) -> u32 {
     (8 * (column % 4) + 2 * (column % STEP / 4)) as u32
 }
@@ -35,24 +36,24 @@ pub(crate) struct Panels {
     words: Words,
 }
 
-/// Up to 64 rows.
+/// A group of up to 64 rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Group {
-    /// The first word.
+    /// Pointer to the first word.
     pub(crate) words: *const u32,
-    /// The first row.
+    /// Index of the first row.
     pub(crate) first: usize,
-    /// Rows, a multiple of 16, which is also the words from one step to the next.
+    /// Number of rows, a multiple of 16. It is also the number of words of a step.
     pub(crate) rows: usize,
 }
 
-// SAFETY: a group is a shared borrow of codes that nobody changes; it is used while the panels are borrowed.
+// SAFETY: a group only reads the codes of `Panels`, and it is used only while the panels are borrowed.
 unsafe impl Send for Group {}
-// SAFETY: as above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for Group {}
 
 impl Panels {
-    /// Packs `value(row, column)`, each asked for once, in row-major order.
+    /// Packs the values of `value(row, column)`, which is called once per element in row-major order.
     pub(crate) fn new(
         rows: usize,
         columns: usize,
@@ -75,10 +76,10 @@ impl Panels {
                     if !(-1..=1).contains(&value) {
                         return Err(KernelError::NotTernary { row, column, value });
                     }
-                    // 0, 1, -1 to 0b00, 0b01, 0b10, without a branch that nobody can predict.
+                    // Maps 0, 1, -1 to 0b00, 0b01, 0b10 without an unpredictable branch.
                     word |= ((value & 1) as u32 + u32::from(value < 0)) << shift_of(column);
                 }
-                words[place(rows, columns, row, first)] = word;
+                words[word_index(rows, columns, row, first)] = word;
             }
         }
         Ok(panels)
@@ -92,7 +93,7 @@ impl Panels {
         self.columns
     }
 
-    /// Rows with those that fill up the last panel.
+    /// Returns the number of rows, including the padding of the last panel.
     pub(crate) fn padded_rows(&self) -> usize {
         self.rows.next_multiple_of(PANEL)
     }
@@ -101,9 +102,9 @@ impl Panels {
         4 * self.padded_rows() * self.columns.div_ceil(STEP)
     }
 
-    /// A weight.
+    /// Returns the ternary value at a row and column.
     pub(crate) fn get(&self, row: usize, column: usize) -> i8 {
-        let word = self.words.as_slice()[place(self.rows, self.columns, row, column)];
+        let word = self.words.as_slice()[word_index(self.rows, self.columns, row, column)];
         match word >> shift_of(column) & 0b11 {
             0b01 => 1,
             0b10 => -1,
@@ -118,14 +119,14 @@ impl Panels {
     pub(crate) fn group(&self, index: usize) -> Group {
         let first = index * GROUP;
         let rows = GROUP.min(self.padded_rows() - first);
-        // SAFETY: every group before this one is full.
+        // SAFETY: all previous groups are full, so the offset is within the words.
         let words = unsafe { self.words.as_ptr().add(first * self.columns.div_ceil(STEP)) };
         Group { words, first, rows }
     }
 }
 
-/// The word of a weight.
-fn place(rows: usize, columns: usize, row: usize, column: usize) -> usize {
+/// Returns the index of the word that contains a weight.
+fn word_index(rows: usize, columns: usize, row: usize, column: usize) -> usize {
     let first = row / GROUP * GROUP;
     let width = GROUP.min(rows.next_multiple_of(PANEL) - first);
     first * columns.div_ceil(STEP) + column / STEP * width + row - first
@@ -136,14 +137,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_column_of_a_step_has_the_documented_bits() {
+    fn the_bits_of_a_column_match_the_documentation() {
         let panels = Panels::new(1, 16, |_, column| i8::from(column == 6)).unwrap();
-        // Column 6 = 4 · 1 + 2: byte 2, bits 2 and 3.
+        // Column 6 = 4 · 1 + 2 has the bits 2 and 3 of byte 2.
         assert_eq!(panels.words.as_slice()[0], 0b01 << (8 * 2 + 2));
     }
 
     #[test]
-    fn every_weight_comes_back() {
+    fn every_weight_can_be_read_back() {
         let value = |row: usize, column: usize| ((row * 7 + column * 5 + row * column) % 3) as i8 - 1;
         for rows in [1, 15, 16, 17, 64, 65, 100, 130] {
             for columns in [1, 15, 16, 33] {
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ternary_is_refused() {
+    fn values_that_are_not_ternary_are_rejected() {
         let error = Panels::new(2, 3, |row, column| (row * 3 + column) as i8 - 1).unwrap_err();
         assert_eq!(error, KernelError::NotTernary { row: 1, column: 0, value: 2 });
     }

@@ -1,22 +1,24 @@
-//! Vectors in plain code: what the compiler makes of four lanes is a register of SSE2 or NEON.
+//! Vectors in plain Rust. The compiler maps four lanes to a register of SSE2 or NEON.
 
 use super::epilogue;
 use super::simd::{Simd, operations};
 
 const LANES: usize = 4;
 
-/// Four lanes in an array.
+/// Vectors of four lanes in an array.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
-/// Weights as masks of bytes: where to add and where to subtract.
+/// Weights as byte masks: `plus` selects the bytes to add, `minus` the bytes to subtract.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes {
     plus: [u32; LANES],
     minus: [u32; LANES],
 }
 
-/// Sums of byte products; the narrow ones are `low + 2^16 high` with two sums of 16 bits: 32 [`dot`](Simd::dot)s are at most
+/// Sums of byte products.
+///
+/// A narrow sum is `low + 2^16 high` with two sums of 16 bits. After 32 calls of [`dot`](Simd::dot), each is at most
 /// 32 · 2 · 255 = 16320.
 #[derive(Clone, Copy)]
 pub(crate) struct Dots {
@@ -24,7 +26,7 @@ pub(crate) struct Dots {
     narrow: [i32; LANES],
 }
 
-/// A byte of ones for each byte whose bit is set: 255 is 256 - 1.
+/// Returns the byte 255 for each byte whose bit is set, computed as 256 - 1, and 0 for the others.
 #[inline(always)]
 fn masks(words: [u32; LANES], bit: u32) -> [u32; LANES] {
     zip(words, words, |word, _| {
@@ -33,7 +35,7 @@ fn masks(words: [u32; LANES], bit: u32) -> [u32; LANES] {
     })
 }
 
-/// The sums of the two lower and of the two upper bytes, in the halves of a word.
+/// Adds bytes in pairs, 0 to 1 and 2 to 3, and returns the sums in the halves of a word.
 #[inline(always)]
 fn halves(bytes: u32) -> u32 {
     (bytes & 0x00ff_00ff) + (bytes >> 8 & 0x00ff_00ff)
@@ -48,7 +50,7 @@ fn zip<A: Copy, B: Copy, T: Copy + Default>(a: [A; LANES], b: [B; LANES], f: imp
     result
 }
 
-/// `a * b + c`, fused where the target does that in one instruction: elsewhere `mul_add` is a call into the C library.
+/// Computes `a * b + c`, fused if the target has an instruction for it. Elsewhere `mul_add` would call the C library.
 #[inline(always)]
 fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     #[cfg(all(feature = "std", target_arch = "aarch64"))]
@@ -57,7 +59,7 @@ fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     return a * b + c;
 }
 
-/// All ones where the bit is set.
+/// Returns all ones if the bit is set, and 0 otherwise.
 #[inline(always)]
 fn mask(word: u32, bit: u32) -> u32 {
     (word >> bit & 1).wrapping_neg()
@@ -116,8 +118,8 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn look_up(table: [f32; LANES], codes: [u32; LANES]) -> [f32; LANES] {
-        // Two masks are vector instructions; an index for each lane is not.
-        // SAFETY: plain code.
+        // Two masks compile to vector instructions, an index per lane does not.
+        // SAFETY: the portable level uses no special instructions.
         unsafe { Self::select(codes, [table[1]; LANES], [table[2]; LANES]) }
     }
 

@@ -1,14 +1,14 @@
-//! The tasks of a matrix product: activations made ready, and a group of rows times some rows of activations.
+//! The tasks of a matrix product: preparing activations, and multiplying a group of weight rows by rows of activations.
 
 use super::epilogue::Epilogue;
 use super::level::Kernel;
 use super::memory::Output;
 use super::panels::{GROUP, Group, Panels, STEP};
 use super::simd::Simd;
-use super::tile::{self, Codes, Contiguous, Decode, Own, Shared, Tile, clamped, cover};
+use super::tile::{self, Codes, Contiguous, Decode, PerRowScales, SharedScales, Tile, clamped, cover};
 use super::{byte_tables, lookup, quantize};
 
-/// Rows of activations to bytes.
+/// Quantizes rows of activations to bytes.
 pub(super) struct Quantize<'a> {
     pub(super) x: &'a [f32],
     pub(super) columns: usize,
@@ -23,7 +23,7 @@ impl Kernel for Quantize<'_> {
     }
 }
 
-/// A row of activations to [tables](lookup).
+/// Builds the [tables](lookup) of a row of activations.
 pub(super) struct BuildTables<'a> {
     pub(super) epilogue: &'a Epilogue,
     pub(super) x: &'a [f32],
@@ -33,7 +33,7 @@ pub(super) struct BuildTables<'a> {
 impl Kernel for BuildTables<'_> {
     #[inline(always)]
     unsafe fn run<V: Simd>(self) {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the contract of the trait.
         unsafe {
             match self.epilogue.shared {
                 Some([w_pos, w_neg]) => lookup::build::<V, 1>(self.x, [[w_pos, -w_neg]], self.tables),
@@ -43,7 +43,7 @@ impl Kernel for BuildTables<'_> {
     }
 }
 
-/// Rows of bytes to [tables](byte_tables).
+/// Builds the [tables](byte_tables) of rows of bytes.
 pub(super) struct BuildByteTables<'a> {
     pub(super) x: &'a [u32],
     pub(super) rows: usize,
@@ -60,7 +60,7 @@ impl Kernel for BuildByteTables<'_> {
     }
 }
 
-/// A row of activations times a group of rows, by [tables](lookup).
+/// Multiplies a row of activations by a group of weight rows with [tables](lookup).
 pub(super) struct LookUp<'a> {
     pub(super) panels: &'a Panels,
     pub(super) epilogue: &'a Epilogue,
@@ -74,7 +74,7 @@ impl Kernel for LookUp<'_> {
     #[inline(always)]
     unsafe fn run<V: Simd>(self) {
         if const { V::PERMUTES } {
-            // SAFETY: the trait's contract.
+            // SAFETY: guaranteed by the contract of the trait.
             unsafe {
                 match self.epilogue.shared {
                     Some(_) => self.rows::<V, 1>(),
@@ -89,7 +89,7 @@ impl LookUp<'_> {
     #[inline(always)]
     unsafe fn rows<V: Simd, const PLANES: usize>(&self) {
         let mut row = 0;
-        // SAFETY: groups have whole panels, and the vectors of a machine that permutes are panels.
+        // SAFETY: a group consists of whole panels, and the lanes of a vector divide the rows of a panel.
         unsafe {
             while row + 4 * V::LANES <= self.group.rows {
                 self.vectors::<V, PLANES, 4>(row);
@@ -108,7 +108,7 @@ impl LookUp<'_> {
         let steps = panels.columns().div_ceil(STEP);
         let first = group.first + row;
         let mut y = [0.0; GROUP];
-        // SAFETY: the caller vouches for the rows; tables were built for all steps.
+        // SAFETY: the caller guarantees the rows; the tables cover all steps.
         unsafe {
             let sums = lookup::sums::<V, PLANES, R>(*group, row, steps, self.tables.as_ptr());
             for (r, sums) in sums.into_iter().enumerate() {
@@ -128,7 +128,7 @@ impl LookUp<'_> {
     }
 }
 
-/// A group of rows times rows of activations.
+/// Arguments of the product of a group of weight rows and rows of activations.
 #[derive(Clone, Copy)]
 pub(super) struct Product<'a, T> {
     pub(super) panels: &'a Panels,
@@ -140,7 +140,9 @@ pub(super) struct Product<'a, T> {
 }
 
 impl Product<'_, u32> {
-    /// Stores what becomes of integer sums of the rows from `row` of the group on; `y` is the room for it.
+    /// Applies the epilogue to integer sums and stores the results of the rows that start at `row` of the group.
+    ///
+    /// `y` is a temporary buffer.
     #[inline(always)]
     unsafe fn finish<V: Simd>(&self, row: usize, column: usize, sums: [&[i32]; 2], y: &mut [f32]) {
         self.epilogue.integers(self.group.first + row, self.factors[column], sums, V::NEG_SHIFT, y);
@@ -156,26 +158,26 @@ impl<T> Product<'_, T> {
         Codes { words, step: self.group.rows, columns: self.panels.columns() }
     }
 
-    /// Stores the rows from `row` of the group on for an activation row.
+    /// Stores `y` as the rows that start at `row` of the group, for the activation row `column`.
     #[inline(always)]
     unsafe fn store(&self, row: usize, column: usize, y: &[f32]) {
-        // SAFETY: tasks differ in their rows or their columns.
+        // SAFETY: tasks write disjoint rows or columns.
         unsafe { store(self.output, self.panels.rows(), column, self.group.first + row, y) }
     }
 }
 
-/// Stores what there is of `y`, the rows from `first` on, for an activation row; the others fill up a panel.
+/// Stores `y` as the rows that start at `first`, for the activation row `column`. Padding rows are dropped.
 ///
 /// # Safety
-/// Nobody else writes these places.
+/// No other thread may access these elements of the output.
 #[inline(always)]
 unsafe fn store(output: Output<'_>, rows: usize, column: usize, first: usize, y: &[f32]) {
     let count = y.len().min(rows.saturating_sub(first));
-    // SAFETY: the caller's vow.
+    // SAFETY: the caller guarantees exclusive access.
     unsafe { output.slice(column * rows + first.min(rows), count).copy_from_slice(&y[..count]) }
 }
 
-/// The columns `.1 .. .2` with exact activations.
+/// Multiplies the float32 activation rows `.1 .. .2` by a group of weight rows.
 pub(super) struct FloatProduct<'a>(pub(super) Product<'a, f32>, pub(super) usize, pub(super) usize);
 
 struct FloatTile<'a, D>(Product<'a, f32>, D);
@@ -185,13 +187,13 @@ impl Kernel for FloatProduct<'_> {
     unsafe fn run<V: Simd>(self) {
         let Self(product, from, to) = self;
         let epilogue = product.epilogue;
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the contract of the trait.
         unsafe {
             match epilogue.shared {
-                Some(pair) => FloatTile(product, Shared(pair)).cover::<V>(from, to),
+                Some(pair) => FloatTile(product, SharedScales(pair)).cover::<V>(from, to),
                 None => {
-                    let own = Own([epilogue.w_pos.as_ptr(), epilogue.w_neg.as_ptr()]);
-                    FloatTile(product, own).cover::<V>(from, to);
+                    let scales = PerRowScales([epilogue.w_pos.as_ptr(), epilogue.w_neg.as_ptr()]);
+                    FloatTile(product, scales).cover::<V>(from, to);
                 }
             }
         }
@@ -202,7 +204,7 @@ impl<D: Decode> FloatTile<'_, D> {
     #[inline(always)]
     unsafe fn cover<V: Simd>(&self, from: usize, to: usize) {
         let rows = self.0.group.rows;
-        // SAFETY: the caller's vows.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if const { V::LANES == 16 } {
                 cover::<V, _, 2, 8, 4>(self, rows, from..to);
@@ -221,7 +223,7 @@ impl<V: Simd, D: Decode> Tile<V> for FloatTile<'_, D> {
         let product = &self.0;
         let columns = product.panels.columns();
         let x = clamped::<_, C>(count, |c| product.x[(column + c) * columns..].as_ptr());
-        // SAFETY: the caller's vows.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let sums =
                 tile::floats::<V, D, _, R, C>(product.codes(row), self.1, product.group.first + row, &x, Contiguous);
@@ -239,7 +241,9 @@ impl<V: Simd, D: Decode> Tile<V> for FloatTile<'_, D> {
     }
 }
 
-/// The columns `from .. to` with activations of 8 bits, by the [tables](byte_tables) of all columns where there are some.
+/// Multiplies the int8 activation rows `from .. to` by a group of weight rows.
+///
+/// `tables` are the [tables](byte_tables) of all activation rows, or empty for byte dot products.
 pub(super) struct IntegerProduct<'a> {
     pub(super) product: Product<'a, u32>,
     pub(super) from: usize,
@@ -256,7 +260,7 @@ impl Kernel for IntegerProduct<'_> {
         let rows = product.group.rows;
         let one = IntegerTile::<1>(product);
         let two = IntegerTile::<2>(product);
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the contract of the trait.
         unsafe {
             if const { V::BYTE_TABLES } && !tables.is_empty() {
                 two.by_tables::<V>(from..to, tables);
@@ -294,7 +298,7 @@ impl IntegerTile<'_, 2> {
         for column in columns {
             let tables = tables[column * len..][..len].as_ptr().cast();
             let mut row = 0;
-            // SAFETY: the caller's vows; a group has whole panels.
+            // SAFETY: guaranteed by the caller; a group consists of whole panels.
             unsafe {
                 while row + 32 <= product.group.rows {
                     let words = product.codes(row).words;
@@ -316,7 +320,7 @@ impl<V: Simd, const PLANES: usize> Tile<V> for IntegerTile<'_, PLANES> {
         let product = &self.0;
         let words = product.panels.columns().div_ceil(4);
         let x = clamped::<_, C>(count, |c| product.x[(column + c) * words..].as_ptr());
-        // SAFETY: the caller's vows.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let sums = tile::integers::<V, _, PLANES, R, C>(product.codes(row), &x, Contiguous);
             for c in 0..count {

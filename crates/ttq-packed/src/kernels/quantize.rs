@@ -1,34 +1,37 @@
-//! Activations in 8 bits.
+//! Quantization of activations to 8 bits.
 //!
-//! For a row (or an image) `x`, `factor = max |x| / 127` and `q = round(x / factor)`, ties to even, so that `-127 <= q <= 127` and
-//! `|x - factor q| <= factor / 2` up to rounding. Kernels take the unsigned byte `q + 128`: byte dot products multiply unsigned by
-//! signed, the weights are the signed side, and what 128 adds is a constant of the row of weights.
+//! For a row (or an image) `x`, `factor = max |x| / 127` and `q = round(x / factor)` with ties to even, so that
+//! `-127 <= q <= 127` and `|x - factor q| <= factor / 2` up to rounding errors. Kernels read the unsigned byte
+//! `q + 128`, because byte dot products multiply unsigned by signed bytes and the weights are the signed operand. The
+//! contribution of 128 is a constant for each row of weights.
 
-/// The byte of zero.
+/// The byte that represents zero.
 pub(crate) const ZERO_POINT: i32 = 128;
-/// Four bytes of zero.
+/// A word of four bytes that represent zero.
 pub(crate) const ZEROS: u32 = 0x8080_8080;
-/// Adding it rounds a float of small magnitude to an integer, which is then in the lowest bits, the zero point included.
+/// Added to a float of small magnitude, it leaves the rounded integer plus the zero point in the lowest bits.
 const ROUND: f32 = 12_582_912.0 + ZERO_POINT as f32;
 
-/// `max |x| / 127` and its inverse. NaN or infinity in `x` make the factor NaN or infinite, and so the result; magnitudes too small
-/// to have an inverse count as zero.
+/// Returns the factor `max |x| / 127` and its inverse.
+///
+/// NaN or infinity in `x` make the factor, and thus the result, NaN or infinite. If the inverse overflows, both numbers
+/// are 0 and the activations count as zero.
 #[inline(always)]
 pub(crate) fn factor(x: &[f32]) -> [f32; 2] {
-    // Magnitudes compare as their bits do, and integers have a vector maximum.
+    // The order of magnitudes equals the order of their bits, and integers have a vector maximum.
     let largest = x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
     let largest = f32::from_bits(largest);
     let inverse = 127.0 / largest;
     if inverse == f32::INFINITY { [0.0, 0.0] } else { [largest / 127.0, inverse] }
 }
 
-/// `round(x · inverse) + 128`
+/// Computes `round(x · inverse) + 128`.
 #[inline(always)]
 pub(crate) fn byte(x: f32, inverse: f32) -> u8 {
     (x * inverse + ROUND).to_bits() as u8
 }
 
-/// Quantizes rows of `width` floats into rows of whole words, the last one filled up with zeros; writes a factor for each.
+/// Quantizes rows of `width` floats to rows of whole words, padded with zeros, and writes the factor of each row.
 #[inline(always)]
 pub(crate) fn rows(x: &[f32], width: usize, to: &mut [u32], factors: &mut [f32]) {
     let words = width.div_ceil(4);
@@ -59,18 +62,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_rounded_and_biased() {
+    fn values_are_rounded_to_even_and_shifted_by_the_zero_point() {
         let x = [1.0, -1.0, 0.5, 0.0, 0.3 / 127.0, -0.7 / 127.0];
         let (mut words, mut factors) = ([0; 2], [0.0]);
         rows(&x, 6, &mut words, &mut factors);
         assert_eq!(factors, [1.0 / 127.0]);
-        // 63.5 is a tie: the even neighbour is 64.
+        // 0.5 / factor = 63.5 is a tie and rounds to the even 64.
         assert_eq!(words[0].to_le_bytes(), [255, 1, 192, 128]);
         assert_eq!(words[1].to_le_bytes(), [128, 127, 128, 128]);
     }
 
     #[test]
-    fn rows_without_a_scale_are_zeros_and_not_numbers_stay_visible() {
+    fn tiny_rows_become_zero_and_nan_or_infinity_propagate() {
         assert_eq!(factor(&[0.0, -0.0]), [0.0, 0.0]);
         assert_eq!(factor(&[1e-44, 0.0]), [0.0, 0.0]);
         assert!(factor(&[1.0, f32::NAN])[0].is_nan());

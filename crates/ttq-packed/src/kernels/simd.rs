@@ -1,29 +1,29 @@
-//! What a kernel needs of an instruction set.
+//! The vector operations that kernels need from an instruction set.
 
 /// Vectors of 32-bit lanes. A lane is a row of the matrix, or a pixel.
 ///
 /// # Safety
-/// All functions need the instructions that the type stands for: call them from [`Kernel::run`](super::level::Kernel::run) only.
-/// Loads and stores touch [`LANES`](Self::LANES) lanes at an address of any alignment.
+/// All functions require the instructions of the implementing type, so only [`Kernel::run`](super::level::Kernel::run)
+/// may call them. Loads and stores access [`LANES`](Self::LANES) lanes at an address of any alignment.
 pub(crate) trait Simd: Copy {
-    /// Lanes of a vector; divides 16.
+    /// Number of lanes of a vector, which divides 16.
     const LANES: usize;
-    /// Does [`permute`](Self::permute) exist?
+    /// `true` if [`permute`](Self::permute) is implemented.
     const PERMUTES: bool = false;
 
-    /// Does [`sums_by_tables`](Self::sums_by_tables) exist, and is it quicker than [`dot`](Self::dot)s?
+    /// `true` if [`sums_by_tables`](Self::sums_by_tables) is implemented and faster than [`dot`](Self::dot).
     const BYTE_TABLES: bool = false;
 
-    /// How often [`neg`](Self::neg) counts, as a power of two: 1 where the bit of a code is the weight as it is.
+    /// Base-2 logarithm of the weights that [`neg`](Self::neg) returns: 1 if the code bit itself serves as the weight.
     const NEG_SHIFT: u32 = 1;
 
-    /// Lanes of f32.
+    /// A vector of f32 lanes.
     type Floats: Copy;
-    /// Lanes of 32 bits: 16 codes, or four bytes of activations.
+    /// A vector of 32-bit lanes with 16 codes, or with four bytes of activations.
     type Words: Copy;
-    /// Lanes of four weights.
+    /// A vector of 32-bit lanes with four byte weights.
     type Bytes: Copy;
-    /// Lanes of i32 sums of byte products.
+    /// A vector of i32 sums of byte products.
     type Dots: Copy;
 
     unsafe fn splat(value: f32) -> Self::Floats;
@@ -31,73 +31,77 @@ pub(crate) trait Simd: Copy {
     unsafe fn store(to: *mut f32, value: Self::Floats);
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    /// `a * b + c`
+    /// Computes `a * b + c`.
     unsafe fn mul_add(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
 
-    /// `max(value, 0)`, NaN for NaN.
+    /// Computes `max(value, 0)`, and NaN for NaN.
     unsafe fn relu(value: Self::Floats) -> Self::Floats;
 
     unsafe fn load_words(from: *const u32) -> Self::Words;
-    /// Asks for the cache line of an address, which need not exist.
+    /// Prefetches the cache line of an address. The address may be invalid.
     #[inline(always)]
     unsafe fn prefetch(_from: *const u32) {}
     unsafe fn splat_word(value: u32) -> Self::Words;
-    /// Each lane shifted right.
+    /// Shifts each lane right.
     unsafe fn shift(words: Self::Words, bits: u32) -> Self::Words;
 
-    /// Four floats, indexed by a code: see [`look_up`](Self::look_up).
+    /// Creates a table of four floats for [`look_up`](Self::look_up).
     unsafe fn table(entries: [f32; 4]) -> Self::Floats;
-    /// `table[code]`, where the code is the lowest two bits of a lane.
+    /// Returns `table[code]`. The code is the lowest two bits of a lane.
     unsafe fn look_up(table: Self::Floats, codes: Self::Words) -> Self::Floats;
-    /// `pos` where the code (the lowest two bits of a lane) is `0b01`, `neg` where it is `0b10`, 0 where it is `0b00`.
+    /// Returns `pos`, `neg` or 0 where the code (the lowest two bits of a lane) is `0b01`, `0b10` or `0b00`.
     unsafe fn select(codes: Self::Words, pos: Self::Floats, neg: Self::Floats) -> Self::Floats;
-    /// Each lane with the bits from `bit` on, as many as [`permute`](Self::permute) reads, at its lower end: a [`shift`](Self::shift),
-    /// or what is quicker beside permutations.
+    /// Moves the bits that start at `bit`, as many as [`permute`](Self::permute) reads, to the lowest bits of each
+    /// lane.
+    ///
+    /// This is a [`shift`](Self::shift), or an operation that is faster in combination with permutations.
     #[inline(always)]
     unsafe fn index(words: Self::Words, bit: u32) -> Self::Words {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the contract of the trait.
         unsafe { Self::shift(words, bit) }
     }
-    /// `table[index]` in a table of as many floats as there are lanes, where the index is the lowest bits of a lane.
+    /// Returns `table[index]`. The table has [`LANES`](Self::LANES) floats, and the index is the lowest bits of a lane.
     unsafe fn permute(_table: *const f32, _index: Self::Words) -> Self::Floats {
-        unreachable!("asked for only where PERMUTES is true")
+        unreachable!("called only if PERMUTES is true")
     }
 
-    /// Sums of zero.
+    /// Returns sums of zero.
     unsafe fn no_dots() -> Self::Dots;
-    /// 1 where the code in the lowest two bits of a byte is `0b01`, else 0.
+    /// Returns 1 where the code in the lowest two bits of a byte is `0b01`, and 0 elsewhere.
     unsafe fn pos(words: Self::Words) -> Self::Bytes;
-    /// 2 ^ [`NEG_SHIFT`](Self::NEG_SHIFT) where it is `0b10`, else 0.
+    /// Returns `2 ^` [`NEG_SHIFT`](Self::NEG_SHIFT) where the code is `0b10`, and 0 elsewhere.
     unsafe fn neg(words: Self::Words) -> Self::Bytes;
-    /// 1 where it is `0b01`, -1 where it is `0b10`, else 0.
+    /// Returns 1 where the code is `0b01`, -1 where it is `0b10`, and 0 elsewhere.
     unsafe fn signs(words: Self::Words) -> Self::Bytes;
-    /// Adds to each lane the four products of the bytes of `x`, 0..=255, with those of `weights`. At most 32 times between two calls
-    /// of [`widen`](Self::widen).
+    /// Adds to each lane the four products of the bytes of `x` (0..=255) and of `weights`.
+    ///
+    /// At most 32 calls may occur between two calls of [`widen`](Self::widen).
     unsafe fn dot(sums: Self::Dots, x: Self::Words, weights: Self::Bytes) -> Self::Dots;
-    /// Makes room for more [`dot`](Self::dot)s.
+    /// Moves narrow sums to 32 bits, so that further calls of [`dot`](Self::dot) do not overflow.
     unsafe fn widen(sums: Self::Dots) -> Self::Dots;
     /// Stores the sums of a widened accumulator.
     unsafe fn store_dots(to: *mut i32, sums: Self::Dots);
 
-    /// `[P, 2^NEG_SHIFT N]` of 32 rows, whose words of a step are `words[..32]` and of the next one `rows` words on, by
-    /// [tables](super::byte_tables) of a row of activations.
+    /// Returns `[P, 2^NEG_SHIFT N]` of 32 rows with the [tables](super::byte_tables) of a row of activations.
+    ///
+    /// The words of a step are `words[..32]`, and those of the next step follow at a distance of `rows` words.
     unsafe fn sums_by_tables(_words: *const u32, _rows: usize, _steps: usize, _tables: *const u8) -> [[i32; 32]; 2] {
-        unreachable!("asked for only where BYTE_TABLES is true")
+        unreachable!("called only if BYTE_TABLES is true")
     }
 
-    /// Transposes 16 × 16 floats in place.
+    /// Transposes a block of 16 × 16 floats in place.
     unsafe fn transpose(block: &mut [f32; 256]);
 }
 
-/// Implements functions of [`Simd`] by instructions.
+/// Implements functions of [`Simd`] with the given bodies.
 macro_rules! operations {
     ($($(#[$attribute:meta])* fn $name:ident($($argument:ident: $type:ty),*) $(-> $output:ty)? $body:block)*) => {
         $(
             $(#[$attribute])*
             #[inline(always)]
-            #[allow(unused_unsafe, reason = "a few bodies are plain code")]
+            #[allow(unused_unsafe, reason = "a few bodies contain no unsafe operation")]
             unsafe fn $name($($argument: $type),*) $(-> $output)? {
-                // SAFETY: the trait's contract: the processor has the instructions, and the memory is there.
+                // SAFETY: the contract of the trait guarantees the instructions and the memory.
                 unsafe { $body }
             }
         )*

@@ -1,29 +1,37 @@
-//! The inner loops: sums of some rows times some columns of activations, all in registers.
+//! The inner loops: products of some weight rows and some activation columns, with all sums in registers.
+//!
+//! An activation column is one row of `x` in a matrix product, or the elements under the kernel at one pixel in a
+//! convolution.
 
 use super::panels::{PANEL, STEP, shift_of};
 use super::simd::Simd;
 
-/// Words between a load of codes and the prefetch that precedes it: a matrix-vector product reads each code once, and what the
-/// processor does between two steps is too much for it to see far enough ahead itself.
+/// Distance in words between a load of codes and the prefetch.
+///
+/// A matrix-vector product reads each code once, and a step has too many instructions for the processor to look far
+/// enough ahead on its own.
 pub(crate) const AHEAD: usize = 1024;
 
-/// Steps between two widenings: 32 dots, and at most 31 more before the last one.
+/// Number of steps between two calls of [`widen`](Simd::widen): 32 dot products, and at most 31 more before the last
+/// call.
 const WIDEN: usize = 8;
 
-/// Repeats a block with a constant index: shifts by a constant need no register.
+/// Repeats a block with a constant index, since a shift by a constant needs no register.
 macro_rules! unroll {
     ($index:ident in [$($value:literal)*] $body:block) => { $( { const $index: usize = $value; $body } )* };
 }
 pub(crate) use unroll;
 
-/// Where the elements of an activation column are, counted from its pointer.
+/// Offsets of the elements of an activation column from its pointer.
 pub(crate) trait Offsets: Copy {
+    /// Returns the offset of an element.
+    ///
     /// # Safety
-    /// `index` is less than the number of elements.
+    /// `index` must be less than the number of elements.
     unsafe fn at(self, index: usize) -> usize;
 }
 
-/// One after the other.
+/// Elements are contiguous.
 #[derive(Clone, Copy)]
 pub(crate) struct Contiguous;
 
@@ -34,42 +42,44 @@ impl Offsets for Contiguous {
     }
 }
 
-/// By a table.
+/// Offsets are stored in a table.
 #[derive(Clone, Copy)]
-pub(crate) struct Table(pub(crate) *const u32);
+pub(crate) struct OffsetTable(pub(crate) *const u32);
 
-impl Offsets for Table {
+impl Offsets for OffsetTable {
     #[inline(always)]
     unsafe fn at(self, index: usize) -> usize {
-        // SAFETY: the caller vouches for the index.
+        // SAFETY: the caller guarantees the index.
         unsafe { *self.0.add(index) as usize }
     }
 }
 
-/// What two bits stand for.
+/// Conversion of codes to weights.
 pub(crate) trait Decode: Copy {
-    /// What a vector of rows needs.
+    /// Data for a vector of rows.
     type Rows<V: Simd>: Copy;
-    /// # Safety
-    /// The instructions of `V`; the rows exist.
-    unsafe fn rows<V: Simd>(self, first: usize) -> Self::Rows<V>;
-    /// The weights whose codes are the lowest two bits of each lane.
+    /// Loads the data for the vector of rows that starts at `first`.
     ///
     /// # Safety
-    /// The instructions of `V`.
+    /// The processor must support the instructions of `V`, and the rows must exist.
+    unsafe fn rows<V: Simd>(self, first: usize) -> Self::Rows<V>;
+    /// Returns the weights whose codes are the lowest two bits of each lane.
+    ///
+    /// # Safety
+    /// The processor must support the instructions of `V`.
     unsafe fn decode<V: Simd>(rows: Self::Rows<V>, codes: V::Words) -> V::Floats;
 }
 
-/// All rows have the pair `[w_pos, w_neg]`.
+/// The pair `[w_pos, w_neg]` of all rows.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared(pub(crate) [f32; 2]);
+pub(crate) struct SharedScales(pub(crate) [f32; 2]);
 
-impl Decode for Shared {
+impl Decode for SharedScales {
     type Rows<V: Simd> = V::Floats;
 
     #[inline(always)]
     unsafe fn rows<V: Simd>(self, _first: usize) -> V::Floats {
-        // SAFETY: the caller vouches for the instructions.
+        // SAFETY: the caller guarantees the instructions.
         unsafe { V::table([0.0, self.0[0], -self.0[1], 0.0]) }
     }
 
@@ -80,16 +90,16 @@ impl Decode for Shared {
     }
 }
 
-/// Each row has its own: pointers to `w_pos` and `w_neg`.
+/// Pointers to the `w_pos` and `w_neg` of each row.
 #[derive(Clone, Copy)]
-pub(crate) struct Own(pub(crate) [*const f32; 2]);
+pub(crate) struct PerRowScales(pub(crate) [*const f32; 2]);
 
-impl Decode for Own {
+impl Decode for PerRowScales {
     type Rows<V: Simd> = [V::Floats; 2];
 
     #[inline(always)]
     unsafe fn rows<V: Simd>(self, first: usize) -> [V::Floats; 2] {
-        // SAFETY: the caller vouches for the instructions and the rows.
+        // SAFETY: the caller guarantees the instructions and the rows.
         unsafe {
             let neg = V::load(self.0[1].add(first));
             [V::load(self.0[0].add(first)), V::mul(neg, V::splat(-1.0))]
@@ -98,23 +108,26 @@ impl Decode for Own {
 
     #[inline(always)]
     unsafe fn decode<V: Simd>([pos, neg]: [V::Floats; 2], codes: V::Words) -> V::Floats {
-        // SAFETY: the caller vouches for the instructions.
+        // SAFETY: the caller guarantees the instructions.
         unsafe { V::select(codes, pos, neg) }
     }
 }
 
-/// The codes of some rows: the first word, the words from one step to the next, and the number of columns.
+/// The codes of some weight rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Codes {
+    /// Pointer to the first word.
     pub(crate) words: *const u32,
+    /// Number of words from one step to the next.
     pub(crate) step: usize,
+    /// Number of columns.
     pub(crate) columns: usize,
 }
 
-/// `sums[r][c] = Σ_k weight[r][k] x[c][k]` over `R` vectors of rows, `C` columns of activations.
+/// Computes `sums[r][c] = Σ_k weight[r][k] x[c][k]` for `R` vectors of weight rows and `C` activation columns.
 ///
 /// # Safety
-/// The instructions of `V`; codes, rows of `weights` and activations exist.
+/// The processor must support the instructions of `V`. The codes, the rows of `weights` and the activations must exist.
 #[inline(always)]
 pub(crate) unsafe fn floats<V: Simd, D: Decode, O: Offsets, const R: usize, const C: usize>(
     codes: Codes,
@@ -123,7 +136,7 @@ pub(crate) unsafe fn floats<V: Simd, D: Decode, O: Offsets, const R: usize, cons
     x: &[*const f32; C],
     offsets: O,
 ) -> [[V::Floats; C]; R] {
-    // SAFETY: the caller's vows; a step that is not full is read as a whole, and so it lies in memory.
+    // SAFETY: guaranteed by the caller. The last step is read completely, and its padding exists in memory.
     unsafe {
         let mut rows = [weights.rows::<V>(row); R];
         for r in 1..R {
@@ -176,11 +189,13 @@ pub(crate) unsafe fn floats<V: Simd, D: Decode, O: Offsets, const R: usize, cons
     }
 }
 
-/// Sums of products of bytes: `[Σ t x]` in one plane where `PLANES` is 1, `[Σ p x, 2^s Σ n x]` where it is 2, with `t = p - n`
-/// and `s` = [`NEG_SHIFT`](Simd::NEG_SHIFT). An element of `x` is a word of four columns.
+/// Computes sums of byte products: `[Σ t x]` if `PLANES` is 1, or `[Σ p x, 2^s Σ n x]` if it is 2.
+///
+/// `p` and `n` are the indicators of +1 and -1, `t = p - n`, and `s` is [`NEG_SHIFT`](Simd::NEG_SHIFT). An element of
+/// `x` is a word of four columns.
 ///
 /// # Safety
-/// As for [`floats`]; `x` has `⌈columns / 4⌉` elements.
+/// As for [`floats`]. An activation column must have `⌈columns / 4⌉` words.
 #[inline(always)]
 pub(crate) unsafe fn integers<V: Simd, O: Offsets, const PLANES: usize, const R: usize, const C: usize>(
     codes: Codes,
@@ -255,17 +270,19 @@ pub(crate) unsafe fn integers<V: Simd, O: Offsets, const PLANES: usize, const R:
     }
 }
 
-/// A product cut into tiles.
+/// A product that is computed in tiles.
 pub(crate) trait Tile<V: Simd> {
-    /// Computes and stores `R` vectors of rows from `row` on for the `count <= C` columns from `column` on.
+    /// Computes and stores the `R` vectors of rows that start at `row`, for the `count <= C` columns that start at
+    /// `column`.
     ///
     /// # Safety
-    /// The instructions of `V`; rows and columns exist.
+    /// The processor must support the instructions of `V`, and the rows and columns must exist.
     unsafe fn tile<const R: usize, const C: usize>(&self, row: usize, column: usize, count: usize);
 }
 
-/// Does `rows` rows, a multiple of 16, and `columns` columns in tiles of `R` vectors and `C` columns, and at the ends of one vector,
-/// and `HALF` columns or one.
+/// Computes `rows` rows, a multiple of 16, and the range `columns` in tiles of `R` vectors and `C` columns.
+///
+/// Remaining rows take tiles of one vector. Remaining columns take tiles of one, `HALF` or `C` columns.
 ///
 /// # Safety
 /// As for [`Tile::tile`].
@@ -276,13 +293,13 @@ pub(crate) unsafe fn cover<V: Simd, T: Tile<V>, const R: usize, const C: usize, 
     columns: core::ops::Range<usize>,
 ) {
     let mut row = 0;
-    // SAFETY: the caller's vows.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         while row + R * V::LANES <= rows {
             cover_columns::<V, T, R, C, HALF>(tile, row, columns.clone());
             row += R * V::LANES;
         }
-        // Panels have 16 rows: some vectors are more than a panel.
+        // `R` vectors may have more than the 16 rows of a panel, so some rows may remain.
         if const { R * V::LANES > PANEL } {
             while row < rows {
                 cover_columns::<V, T, 1, C, HALF>(tile, row, columns.clone());
@@ -300,7 +317,7 @@ unsafe fn cover_columns<V: Simd, T: Tile<V>, const R: usize, const C: usize, con
 ) {
     for column in columns.clone().step_by(C) {
         let count = C.min(columns.end - column);
-        // SAFETY: the caller's vows.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if count == 1 {
                 tile.tile::<R, 1>(row, column, 1);
@@ -313,7 +330,7 @@ unsafe fn cover_columns<V: Simd, T: Tile<V>, const R: usize, const C: usize, con
     }
 }
 
-/// Pointers to `C` columns, the last of the `count` that exist standing for those that do not.
+/// Returns pointers to `C` columns. Columns beyond `count` repeat the last existing one.
 #[inline(always)]
 pub(crate) fn clamped<T, const C: usize>(count: usize, at: impl Fn(usize) -> *const T) -> [*const T; C] {
     let mut pointers = [at(0); C];

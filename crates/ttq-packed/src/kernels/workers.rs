@@ -1,30 +1,31 @@
-//! Tasks shared among threads.
+//! Distribution of tasks over threads.
 
 use super::memory::Words;
 
-/// Multiply-accumulates that pay for waking a thread.
+/// Minimum number of multiply-accumulates per thread: fewer do not pay for waking the thread.
 #[cfg(feature = "std")]
-const WORTH_A_THREAD: usize = 1 << 21;
+const OPERATIONS_PER_THREAD: usize = 1 << 21;
 
-/// Threads worth using for so many multiply-accumulates.
-pub(crate) fn worthwhile(_operations: usize) -> usize {
+/// Returns the number of threads to use for a number of multiply-accumulates.
+pub(crate) fn count(_operations: usize) -> usize {
     #[cfg(feature = "std")]
-    return rayon::current_num_threads().min(_operations / WORTH_A_THREAD).max(1);
+    return rayon::current_num_threads().min(_operations / OPERATIONS_PER_THREAD).max(1);
     #[cfg(not(feature = "std"))]
     1
 }
 
-/// Does tasks `0..tasks` on as many threads as there are `workers`; a task gets the buffer of the worker that does it. Which worker
-/// that is must not matter for the result.
+/// Runs the tasks `0..tasks` on one thread per element of `workers`.
+///
+/// A task receives the buffer of the worker that runs it. The result of a task must not depend on the worker.
 pub(crate) fn run(tasks: usize, workers: &mut [Words], task: impl Fn(usize, &mut Words) + Sync) {
     match workers {
         [] => {}
-        [alone] => (0..tasks).for_each(|i| task(i, alone)),
+        [only] => (0..tasks).for_each(|i| task(i, only)),
         #[cfg(feature = "std")]
         workers => {
             use core::sync::atomic::{AtomicUsize, Ordering};
             use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
-            // Whoever is done takes the next one: a busy core must not hold up the others.
+            // Each worker takes the next task when it finishes one, so a slow core does not delay the others.
             let next = AtomicUsize::new(0);
             workers.par_iter_mut().with_max_len(1).for_each(|buffer| {
                 loop {

@@ -1,4 +1,4 @@
-//! The entropy coder comes close to the entropy.
+//! Tests of the entropy coder: size relative to the entropy, and round trips.
 
 use fastrand::Rng;
 use ttq_packed::Codes;
@@ -16,14 +16,14 @@ fn archives_are_within_two_percent_of_the_entropy() {
             let (bits, entropy) = (archive.len() as f64 * 8.0 / len as f64, entropy(codes.counts()));
             println!("{len:9} values, {sparsity} zeros: {bits:.4} bits, entropy {entropy:.4}, {:.4}", bits / entropy);
             assert!(bits <= 1.02 * entropy, "{len} values, {sparsity} zeros: {bits} bits, entropy {entropy}");
-            assert!(bits >= entropy, "{bits} bits are less than the entropy {entropy}: the count is wrong");
+            assert!(bits >= entropy, "{bits} bits are less than the entropy {entropy}");
             assert_eq!(decode(&archive, len).unwrap(), codes);
         }
     }
 }
 
 #[test]
-fn the_entropy_is_the_published_one() {
+fn the_entropy_matches_known_values() {
     for (zeros, expected) in [(500, 1.5), (900, 0.569), (950, 0.336)] {
         let sign = (1000 - zeros) / 2;
         assert!((entropy([sign, zeros, sign]) - expected).abs() < 5e-4);
@@ -34,10 +34,10 @@ fn the_entropy_is_the_published_one() {
 }
 
 #[test]
-fn any_values_of_any_length_come_back() {
+fn archives_round_trip_at_every_length() {
     let mut rng = Rng::with_seed(2);
     for len in 0..2000 {
-        // Signs out of balance, too.
+        // The fractions of -1 and +1 differ.
         let (negative, zero) = (rng.f64(), rng.f64());
         let value = |_| match rng.f64() < zero {
             true => 0,

@@ -1,14 +1,16 @@
-//! Every way in which a file can be wrong has its error.
+//! Every kind of invalid file has its own error.
 
 use fastrand::Rng;
 use ttq_packed::archive::ArchiveError;
 use ttq_packed::file::{TensorError, WeightError};
 use ttq_packed::{Codes, CodesError, Coding, DenseTensor, Dtype, FileError, PackedModel, TernaryWeight};
 
-use crate::forge::{assemble, edit, open, seal};
+use crate::forge::{assemble, edit, open, repair_checksum};
 use crate::random;
 
-/// A weight of 6 codes and one pair of scales, and a bias: `bias` lies first, then `w.scales`, then `w.codes`.
+/// Returns a model with a weight of 6 codes and one pair of scales, and a bias.
+///
+/// The order in the file is `bias`, `w.scales`, `w.codes`.
 fn model() -> PackedModel {
     let codes = Codes::pack(&[1, 0, -1, 0, 0, 1]).unwrap();
     let weight = TernaryWeight::new(codes, [[0.5, 0.75]], [2, 3], 1).unwrap();
@@ -24,19 +26,19 @@ fn file() -> Vec<u8> {
     model().write(Coding::Plain).unwrap()
 }
 
-/// The file with other data, and its checksum mended.
+/// Changes the data of the file and repairs the checksum.
 fn with_data(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let (header, mut data) = open(&file()).unwrap();
     change(&mut data);
-    seal(assemble(&header, &data))
+    repair_checksum(assemble(&header, &data))
 }
 
 #[track_caller]
 fn error(file: &[u8]) -> FileError {
-    PackedModel::read(file).expect_err("this file is wrong")
+    PackedModel::read(file).expect_err("the file is invalid")
 }
 
-/// The error is the expected one, and its message names the evidence.
+/// Asserts that reading returns the expected error and that its message contains the evidence.
 macro_rules! assert_error {
     ($file:expr, $pattern:pat $(if $guard:expr)? $(, $evidence:literal)* $(,)?) => {
         let error = error(&$file);
@@ -46,7 +48,7 @@ macro_rules! assert_error {
 }
 
 #[test]
-fn a_truncated_file() {
+fn a_truncated_file_is_rejected() {
     let file = file();
     let len = file.len() as u64;
     assert_error!([], FileError::Truncated { expected: 8, found: 0 }, "0 bytes");
@@ -57,21 +59,21 @@ fn a_truncated_file() {
 }
 
 #[test]
-fn bytes_behind_the_end() {
+fn bytes_after_the_last_tensor_are_rejected() {
     let longer = [file(), vec![0; 3]].concat();
     assert_error!(longer, FileError::Unclaimed { bytes: 3, offset: 25 }, "3 bytes");
 }
 
 #[test]
-fn a_header_length_beyond_all_memory() {
+fn a_header_length_beyond_the_file_is_rejected() {
     let mut file = file();
     file[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     assert_error!(file, FileError::Truncated { expected: u64::MAX, .. }, "18446744073709551615");
 }
 
 #[test]
-fn a_header_that_is_no_json() {
-    assert_error!(assemble("{\"a\":", &[]), FileError::Header { .. }, "no safetensors header");
+fn a_header_that_is_not_a_json_object_is_rejected() {
+    assert_error!(assemble("{\"a\":", &[]), FileError::Header { .. }, "not a safetensors header");
     assert_error!(assemble("[]", &[]), FileError::Header { .. }, "an object");
     assert_error!(assemble(&"[".repeat(100_000), &[]), FileError::Header { .. });
     assert_error!(assemble(&format!("{{\"a\":{}", "[".repeat(100_000)), &[]), FileError::Header { .. });
@@ -81,7 +83,7 @@ fn a_header_that_is_no_json() {
 }
 
 #[test]
-fn an_entry_that_describes_no_tensor() {
+fn a_header_entry_that_does_not_describe_a_tensor_is_rejected() {
     let file = file();
     assert_error!(edit(&file, "\"U8\"", "\"U9\""), FileError::Entry { .. }, "w.codes", "U9");
     assert_error!(edit(&file, "\"shape\":[3]", "\"shape\":[-3]"), FileError::Entry { .. }, "bias", "-3");
@@ -90,38 +92,38 @@ fn an_entry_that_describes_no_tensor() {
 }
 
 #[test]
-fn a_tensor_that_is_there_twice() {
+fn a_duplicate_tensor_is_rejected() {
     let file = edit(&file(), "\"bias\":", "\"w.codes\":");
     assert_error!(file, FileError::Duplicate { name } if name == "w.codes", "w.codes", "twice");
 }
 
 #[test]
-fn a_metadata_key_that_is_there_twice() {
+fn a_duplicate_metadata_key_is_rejected() {
     let file = edit(&file(), "{\"ttq-packed\":", "{\"ttq-packed\":\"\",\"ttq-packed\":");
     assert_error!(file, FileError::Duplicate { name } if name == "ttq-packed");
 }
 
 #[test]
-fn a_weight_that_is_described_twice() {
+fn a_duplicate_weight_is_rejected() {
     let layout = r#"\"w\":{\"shape\":[2,3],\"output_axis\":1,\"coding\":\"plain\"}"#;
     let file = edit(&file(), layout, &format!("{layout},{layout}"));
     assert_error!(file, FileError::Duplicate { name } if name == "w");
 }
 
 #[test]
-fn a_tensor_with_the_name_of_a_weight() {
+fn a_tensor_with_the_name_of_a_weight_is_rejected() {
     let file = edit(&file(), "\"bias\":", "\"w\":");
     assert_error!(file, FileError::Duplicate { name } if name == "w");
 }
 
 #[test]
-fn overlapping_tensors() {
+fn overlapping_tensors_are_rejected() {
     let file = edit(&file(), "[12,20]", "[8,16]");
     assert_error!(file, FileError::Overlap { start: 8, end: 12, .. }, "w.scales");
 }
 
 #[test]
-fn a_gap_between_tensors() {
+fn a_gap_between_tensors_is_rejected() {
     let (header, mut data) = open(&file()).unwrap();
     data.extend([0; 4]);
     let file = assemble(&header.replace("[20,22]", "[24,26]"), &data);
@@ -129,7 +131,7 @@ fn a_gap_between_tensors() {
 }
 
 #[test]
-fn offsets_out_of_the_file_backwards_or_beyond_64_bits() {
+fn offsets_that_are_reversed_or_out_of_range_are_rejected() {
     let file = file();
     let backwards = FileError::OutOfBounds { name: "w.codes".into(), start: 22, end: 20, len: 22 };
     assert_eq!(error(&edit(&file, "[20,22]", "[22,20]")).to_string(), backwards.to_string());
@@ -139,8 +141,8 @@ fn offsets_out_of_the_file_backwards_or_beyond_64_bits() {
 }
 
 #[test]
-fn lengths_that_add_up_to_more_than_64_bits() {
-    // With the header these eight are more than 2^64 bytes: safetensors 0.7.0 adds that up unchecked.
+fn lengths_that_add_up_to_more_than_64_bits_are_rejected() {
+    // These eight lengths and the header exceed 2^64 bytes. Version 0.7.0 of safetensors adds them without a check.
     let length = (1u64 << 61) - 1;
     let offsets = |i: u64| format!("[{},{}]", i * length, (i + 1) * length);
     let entry = |i| format!(r#""t{i}":{{"dtype":"U8","shape":[{length}],"data_offsets":{}}}"#, offsets(i));
@@ -149,20 +151,20 @@ fn lengths_that_add_up_to_more_than_64_bits() {
 }
 
 #[test]
-fn a_shape_that_overflows() {
+fn a_shape_that_overflows_is_rejected() {
     let file = edit(&file(), "\"shape\":[3]", "\"shape\":[4294967296,4294967296,3]");
     assert_error!(file, FileError::Tensor { cause: TensorError::Shape { .. }, .. }, "bias", "4294967296");
 }
 
 #[test]
-fn a_shape_of_more_bytes_than_there_are() {
+fn a_shape_that_needs_more_bytes_is_rejected() {
     let file = edit(&file(), "\"shape\":[3]", "\"shape\":[4]");
     let expected = TensorError::Length { dtype: Dtype::F32, shape: vec![4], expected: 16, found: 12 };
     assert_error!(file, FileError::Tensor { cause, .. } if *cause == expected, "bias", "16", "12");
 }
 
 #[test]
-fn another_format() {
+fn a_file_without_the_metadata_key_is_rejected() {
     let tensors =
         safetensors::serialize([("a", safetensors::tensor::TensorView::new(Dtype::U8, vec![1], &[7]).unwrap())], None);
     assert_error!(tensors.unwrap(), FileError::UnknownFormat, "ttq-packed");
@@ -170,14 +172,14 @@ fn another_format() {
 }
 
 #[test]
-fn another_version() {
-    // Whatever a version 2 has for fields.
+fn another_format_version_is_rejected() {
+    // A future version with unknown fields.
     let file = edit(&file(), r#"{\"version\":1,"#, r#"{\"version\":2,\"new\":[],"#);
     assert_error!(file, FileError::Version { found: 2 }, "version 2", "update");
 }
 
 #[test]
-fn a_description_of_no_model() {
+fn an_invalid_description_is_rejected() {
     let file = file();
     assert_error!(edit(&file, r#"{\"version\":1,"#, ""), FileError::Description { .. });
     assert_error!(edit(&file, r#"\"config\":"#, r#"\"konfig\":"#), FileError::Description { .. }, "konfig");
@@ -186,14 +188,14 @@ fn a_description_of_no_model() {
 }
 
 #[test]
-fn a_missing_part_of_a_weight() {
+fn missing_codes_or_scales_are_rejected() {
     let file = file();
     assert_error!(edit(&file, "\"w.codes\":", "\"v.codes\":"), FileError::Missing { .. }, "w.codes");
     assert_error!(edit(&file, "\"w.scales\":", "\"v.scales\":"), FileError::Missing { .. }, "w.scales");
 }
 
 #[test]
-fn parts_of_the_wrong_type() {
+fn codes_and_scales_of_the_wrong_type_are_rejected() {
     let file = file();
     let codes = edit(&file, "\"U8\"", "\"I8\"");
     assert_error!(codes, FileError::Dtype { expected: Dtype::U8, found: Dtype::I8, .. }, "w.codes", "I8");
@@ -202,7 +204,7 @@ fn parts_of_the_wrong_type() {
 }
 
 #[test]
-fn parts_of_the_wrong_shape() {
+fn codes_and_scales_of_the_wrong_shape_are_rejected() {
     let file = file();
     assert_error!(edit(&file, "\"shape\":[1,2]", "\"shape\":[2]"), FileError::Shape { .. }, "w.scales", "[groups, 2]");
     assert_error!(edit(&file, "\"shape\":[1,2]", "\"shape\":[2,1]"), FileError::Shape { .. }, "w.scales", "[2, 1]");
@@ -210,7 +212,7 @@ fn parts_of_the_wrong_shape() {
 }
 
 #[test]
-fn any_flipped_bit_of_the_data() {
+fn every_flipped_bit_of_the_data_is_detected() {
     let (header, data) = open(&file()).unwrap();
     for bit in 0..8 * data.len() {
         let mut data = data.clone();
@@ -220,7 +222,7 @@ fn any_flipped_bit_of_the_data() {
 }
 
 #[test]
-fn what_the_checksum_alone_protects() {
+fn changes_that_only_the_checksum_detects_are_rejected() {
     let change = |from: &str, to: &str| {
         let (header, data) = open(&file()).unwrap();
         assert!(header.contains(from));
@@ -236,7 +238,7 @@ fn what_the_checksum_alone_protects() {
 }
 
 #[test]
-fn the_unused_code() {
+fn the_unused_code_is_rejected() {
     let file = with_data(|data| data[20] |= 0b11 << 4);
     assert_error!(
         file,
@@ -247,13 +249,13 @@ fn the_unused_code() {
 }
 
 #[test]
-fn something_else_than_zeros_behind_the_last_code() {
+fn padding_other_than_zeros_is_rejected() {
     let file = with_data(|data| data[21] = 0b01_10_10_01);
     assert_error!(file, FileError::Weight { cause: WeightError::Codes(CodesError::Padding { .. }), .. }, "`w`");
 }
 
 #[test]
-fn scales_that_are_nan_infinite_or_negative() {
+fn scales_that_are_nan_infinite_or_negative_are_rejected() {
     for (at, value, name) in [(12, f32::NAN, "w_pos"), (16, f32::INFINITY, "w_neg"), (16, -0.5, "w_neg")] {
         let file = with_data(|data| data[at..at + 4].copy_from_slice(&value.to_le_bytes()));
         let error = error(&file);
@@ -263,7 +265,7 @@ fn scales_that_are_nan_infinite_or_negative() {
 }
 
 #[test]
-fn a_weight_of_another_shape_than_its_codes_and_scales() {
+fn a_shape_that_does_not_match_the_codes_is_rejected() {
     let file = file();
     let shape = |to: &str| edit(&file, r#"\"shape\":[2,3]"#, &format!(r#"\"shape\":{to}"#));
     assert_error!(
@@ -286,7 +288,7 @@ fn a_weight_of_another_shape_than_its_codes_and_scales() {
 }
 
 #[test]
-fn scales_for_another_number_of_channels() {
+fn scales_that_do_not_match_the_output_channels_are_rejected() {
     let codes = Codes::pack(&[0; 6]).unwrap();
     let weight = TernaryWeight::new(codes, [[1.0, 2.0]; 3], [2, 3], 1).unwrap();
     let model = PackedModel { weights: [("w".to_string(), weight)].into(), ..Default::default() };
@@ -300,7 +302,7 @@ fn scales_for_another_number_of_channels() {
 }
 
 #[test]
-fn an_archive_that_claims_more_than_its_bytes_may_hold() {
+fn an_archive_with_too_many_values_per_byte_is_rejected() {
     let mut model = PackedModel::default();
     model.weights.insert("w".into(), random::weight(&mut Rng::with_seed(1), &[4096], 0.9, false));
     let file = model.write(Coding::Archive).unwrap();
@@ -317,7 +319,7 @@ fn an_archive_that_claims_more_than_its_bytes_may_hold() {
 }
 
 #[test]
-fn names_that_cannot_be_written() {
+fn reserved_and_duplicate_names_are_rejected_when_writing() {
     let bias = || DenseTensor::from_f32([], &[1.0]).unwrap();
     let write = |name: &str| {
         let mut model = model();
@@ -331,7 +333,7 @@ fn names_that_cannot_be_written() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn the_error_of_a_missing_file_names_it() {
     let error = PackedModel::load("no/such/model.safetensors").unwrap_err();
     assert!(matches!(error, FileError::Io { action: "read", .. }));
     assert!(error.to_string().contains("no/such/model.safetensors"), "{error}");

@@ -1,4 +1,4 @@
-//! The file: what is written is read, what is wrong is refused.
+//! Tests of the file format: round trips, rejection of invalid files, and readers in Python.
 
 mod archive;
 mod bad_files;

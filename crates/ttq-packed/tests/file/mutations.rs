@@ -1,4 +1,5 @@
-//! A hundred thousand damaged files: none panics, none allocates more than it justifies, and whatever is read is a model.
+//! Randomly damaged files: reading never panics, allocates in proportion to the file, and returns an error or a valid
+//! model.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -8,52 +9,52 @@ use fastrand::Rng;
 use ttq_packed::archive::VALUES_PER_BYTE_LIMIT;
 use ttq_packed::{Coding, DenseTensor, FileError, PackedModel};
 
-use crate::forge::{assemble, open, seal};
+use crate::forge::{assemble, open, repair_checksum};
 use crate::random;
 
 const MUTATIONS: usize = 120_000;
-/// Bytes in memory for each byte of a file: the codes of an archive.
-const MEMORY: usize = VALUES_PER_BYTE_LIMIT / 4;
-/// Bytes in memory whatever the file, such as an error's message.
-const LITTLE: usize = 1024;
+/// Maximum number of allocated bytes per byte of a file, reached by the codes of an archive.
+const BYTES_PER_BYTE: usize = VALUES_PER_BYTE_LIMIT / 4;
+/// Number of bytes that any file may allocate, such as for an error message.
+const ALLOWANCE: usize = 1024;
 
-/// The system's allocator, with the bytes that a thread holds and the most it held.
-struct Watched;
+/// The system allocator, with counters of the current and the maximum number of allocated bytes per thread.
+struct CountingAllocator;
 
 thread_local! {
-    static HELD: Cell<usize> = const { Cell::new(0) };
-    static MOST: Cell<usize> = const { Cell::new(0) };
+    static CURRENT: Cell<usize> = const { Cell::new(0) };
+    static MAXIMUM: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: every call is passed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Watched {
+// SAFETY: every call is forwarded unchanged to the system allocator.
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.set(HELD.get().wrapping_add(layout.size()));
-        MOST.set(MOST.get().max(HELD.get()));
-        // SAFETY: the caller's promises about `layout` are those that `System` asks for.
+        CURRENT.set(CURRENT.get().wrapping_add(layout.size()));
+        MAXIMUM.set(MAXIMUM.get().max(CURRENT.get()));
+        // SAFETY: the caller guarantees what `System` requires of `layout`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // What one thread allocates another may free.
-        HELD.set(HELD.get().wrapping_sub(layout.size()));
+        // The counter wraps, because another thread may have allocated the memory.
+        CURRENT.set(CURRENT.get().wrapping_sub(layout.size()));
         // SAFETY: `pointer` came from `System.alloc` with this `layout`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
 
 #[global_allocator]
-static ALLOCATOR: Watched = Watched;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// Reads a file, and says how many bytes that took at most at one time.
+/// Reads a file and returns the result and the maximum number of bytes allocated at one time.
 fn read(file: &[u8]) -> (Result<PackedModel, FileError>, usize) {
-    HELD.set(0);
-    MOST.set(0);
+    CURRENT.set(0);
+    MAXIMUM.set(0);
     let result = PackedModel::read(file);
-    (result, MOST.get())
+    (result, MAXIMUM.get())
 }
 
-/// A few kilobytes with every feature in it.
+/// Returns a model that uses every feature of the format, and its file of a few kilobytes.
 fn original() -> (PackedModel, Vec<u8>) {
     let mut rng = Rng::with_seed(1);
     let mut model = PackedModel::default();
@@ -75,7 +76,7 @@ fn original() -> (PackedModel, Vec<u8>) {
     (model, file)
 }
 
-/// One random damage: anywhere, or to the header alone or the data alone, so that the rest of the file stays readable.
+/// Applies one random damage: anywhere, or only to the header or the data, so that the other part stays readable.
 fn damage(rng: &mut Rng, file: Vec<u8>) -> Vec<u8> {
     match (rng.u8(0..4), open(&file)) {
         (1, Some((header, data))) => assemble(&edit_number(rng, &header), &data),
@@ -92,7 +93,7 @@ fn damage(rng: &mut Rng, file: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// A flipped bit, another byte, an end cut off, a piece taken out or put elsewhere.
+/// Flips a bit, replaces a byte, truncates the end, removes a piece, or copies a piece to another position.
 fn change(rng: &mut Rng, mut bytes: Vec<u8>) -> Vec<u8> {
     if bytes.is_empty() {
         return bytes;
@@ -106,7 +107,7 @@ fn change(rng: &mut Rng, mut bytes: Vec<u8>) -> Vec<u8> {
         kind => {
             let from = rng.usize(0..bytes.len());
             let piece = bytes[from..(from + rng.usize(1..40)).min(bytes.len())].to_vec();
-            // Over what is there, or in between.
+            // Inserts the piece, or overwrites the bytes at this position.
             let end = if kind == 4 { at } else { (at + piece.len()).min(bytes.len()) };
             bytes.splice(at..end, piece);
         }
@@ -114,7 +115,7 @@ fn change(rng: &mut Rng, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Another number for one of the header.
+/// Replaces a number in the header by another one.
 fn edit_number(rng: &mut Rng, header: &str) -> String {
     let digits: Vec<usize> = header.match_indices(|c: char| c.is_ascii_digit()).map(|(at, _)| at).collect();
     let Some(at) = rng.choice(digits) else { return header.to_string() };
@@ -125,50 +126,54 @@ fn edit_number(rng: &mut Rng, header: &str) -> String {
 }
 
 #[test]
-fn damaged_files_are_refused_or_are_models() {
+fn damaged_files_are_rejected_or_are_valid_models() {
     let (model, file) = original();
-    println!("a file of {} bytes", file.len());
+    println!("the file has {} bytes", file.len());
     let mut rng = Rng::with_seed(2);
-    let (mut models, mut same, mut refused) = (0, 0, BTreeMap::new());
+    let (mut models, mut same, mut rejected) = (0, 0, BTreeMap::new());
     for mutation in 0..MUTATIONS {
         let mut mutant = file.clone();
         for _ in 0..rng.usize(1..3) {
             mutant = damage(&mut rng, mutant);
         }
-        // Half of them with a right checksum, so that what comes behind it is tried, too.
-        let sealed = mutation % 2 == 0;
-        if sealed {
-            mutant = seal(mutant);
+        // Half of the mutants get a correct checksum, so that the later checks are tested too.
+        let repaired = mutation % 2 == 0;
+        if repaired {
+            mutant = repair_checksum(mutant);
         }
         let (result, most) = read(&mutant);
-        assert!(most <= LITTLE + MEMORY * mutant.len(), "mutation {mutation}: {most} bytes for {}", mutant.len());
+        assert!(
+            most <= ALLOWANCE + BYTES_PER_BYTE * mutant.len(),
+            "mutation {mutation}: {most} bytes for {}",
+            mutant.len()
+        );
         match result {
             Ok(found) => {
                 models += 1;
                 same += usize::from(found == model);
-                assert!(sealed || found == model, "mutation {mutation}: the checksum let a damage pass");
+                assert!(repaired || found == model, "mutation {mutation}: the checksum did not detect the damage");
                 let again = PackedModel::read(&found.write(Coding::Archive).unwrap()).unwrap();
                 assert_eq!(again, found, "mutation {mutation}");
             }
-            Err(error) => *refused.entry(kind(&error)).or_insert(0) += 1,
+            Err(error) => *rejected.entry(kind(&error)).or_insert(0) += 1,
         }
     }
-    println!("{models} of {MUTATIONS} are read, {same} of them as the original; refused: {refused:?}");
-    // The test would be worth nothing if all mutants died at the door.
+    println!("{models} of {MUTATIONS} are valid, {same} of them equal the original; rejected: {rejected:?}");
+    // The mutants must reach all checks.
     assert!(models > same && same > 0);
     for kind in ["Checksum", "Weight", "Archive", "Duplicate", "Overlap", "OutOfBounds", "Missing", "Tensor", "Entry"] {
-        assert!(refused.contains_key(kind), "no mutant was refused as {kind}");
+        assert!(rejected.contains_key(kind), "no mutant was rejected as {kind}");
     }
 }
 
-/// The variant's name.
+/// Returns the name of the variant.
 fn kind(error: &FileError) -> String {
     let text = format!("{error:?}");
     text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_string()
 }
 
 #[test]
-fn a_header_of_many_small_things_takes_memory_in_proportion() {
+fn a_header_with_many_small_entries_allocates_in_proportion() {
     let tensor = |i: usize| format!(r#""{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
     let tensors = (0..10_000).map(tensor).collect::<Vec<_>>().join(",");
     let weights = (0..10_000).map(|i| format!(r#"\"{i}\":{{\"shape\":[],\"output_axis\":0,\"coding\":\"plain\"}}"#));
@@ -189,7 +194,7 @@ fn a_header_of_many_small_things_takes_memory_in_proportion() {
     ] {
         let file = assemble(&header, &[]);
         let (result, most) = read(&file);
-        println!("{name}: {:.1} bytes a byte, {}", most as f64 / file.len() as f64, result.as_ref().unwrap_err());
-        assert!(most <= LITTLE + MEMORY * file.len(), "{name}: {most} bytes for {}", file.len());
+        println!("{name}: {:.1} bytes per byte, {}", most as f64 / file.len() as f64, result.as_ref().unwrap_err());
+        assert!(most <= ALLOWANCE + BYTES_PER_BYTE * file.len(), "{name}: {most} bytes for {}", file.len());
     }
 }

@@ -1,4 +1,4 @@
-//! Python reads the files: with the recipe of the documentation, and with a reader written from the specification.
+//! Reading files in Python: with the code of the documentation, and with a reader written from the specification.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,7 +8,7 @@ use ttq_packed::{Coding, PackedModel, TernaryWeight};
 
 use crate::random;
 
-/// Prints each weight as `name shape values`.
+/// Python program that prints each weight as `name shape values`.
 const PRINT: &str = r#"
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -18,18 +18,18 @@ for name, array in codes(sys.argv[2]):
     print(name, list(array.shape), array.ravel().tolist())
 "#;
 
-/// What Python says, if there is one that has the modules.
+/// Runs Python and returns its output, or `None` if no Python with the modules is installed.
 fn python(modules: &str, arguments: &[&str], file: &Path) -> Option<Output> {
     let python = std::env::var("TTQ_PYTHON").unwrap_or("python3".into());
     let usable = Command::new(&python).args(["-c", &format!("import {modules}")]).output();
     if !usable.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: `{python}` cannot import {modules}; set TTQ_PYTHON to a Python that can");
+        eprintln!("skipped: `{python}` cannot import {modules}; set TTQ_PYTHON to a Python that has them");
         return None;
     }
-    Some(Command::new(&python).arg("-B").args(arguments).arg(file).output().expect("it just ran"))
+    Some(Command::new(&python).arg("-B").args(arguments).arg(file).output().expect("Python was started before"))
 }
 
-/// Weights of several shapes and zeros, and whatever else a model has.
+/// Returns a random model with weights of several shapes and sparsities.
 fn model() -> PackedModel {
     let mut rng = Rng::with_seed(1);
     let mut model = random::model(&mut rng);
@@ -48,19 +48,19 @@ fn assert_printed(output: &Output, model: &PackedModel, line: impl Fn(&str, &Ter
 }
 
 #[test]
-fn the_recipe_gives_the_integer_codes_in_their_shape() {
+fn the_documented_python_code_returns_codes_in_the_shape_of_the_weight() {
     let folder = tempfile::tempdir().unwrap();
     let (model, path) = (model(), folder.path().join("model.safetensors"));
     model.save(&path, Coding::Plain).unwrap();
-    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/python");
-    let Some(output) = python("numpy, safetensors", &["-c", PRINT, recipe], &path) else { return };
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/python");
+    let Some(output) = python("numpy, safetensors", &["-c", PRINT, directory], &path) else { return };
     assert_printed(&output, &model, |name, weight| {
         format!("{name} {:?} {:?}", weight.shape(), weight.codes().unpack())
     });
 }
 
 #[test]
-fn a_reader_from_the_specification_gives_codes_scales_and_the_checksum() {
+fn a_reader_from_the_specification_returns_the_same_codes_scales_and_checksum() {
     let folder = tempfile::tempdir().unwrap();
     let (mut model, path) = (model(), folder.path().join("model.safetensors"));
     let reader = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/file/reader.py");

@@ -1,9 +1,9 @@
-//! Random models: every kind of shape, per tensor and per channel, and tensors of several types.
+//! Random models with weights of many shapes, scales per tensor or per output channel, and tensors of several types.
 
 use fastrand::Rng;
 use ttq_packed::{Codes, DenseTensor, Dtype, PackedModel, TernaryWeight};
 
-/// Values of which `sparsity` are zeros, signs in balance.
+/// Returns random ternary values. `sparsity` is the probability of zero, and +1 and -1 are equally likely.
 pub(crate) fn values(rng: &mut Rng, len: usize, sparsity: f64) -> Vec<i8> {
     let value = |_| match rng.f64() < sparsity {
         true => 0,
@@ -12,7 +12,7 @@ pub(crate) fn values(rng: &mut Rng, len: usize, sparsity: f64) -> Vec<i8> {
     (0..len).map(value).collect()
 }
 
-/// A weight of a shape, per output channel or per tensor.
+/// Returns a random weight with scales per output channel or per tensor.
 pub(crate) fn weight(rng: &mut Rng, shape: &[usize], sparsity: f64, per_channel: bool) -> TernaryWeight {
     let codes = Codes::pack(&values(rng, shape.iter().product(), sparsity)).unwrap();
     let output_axis = if shape.is_empty() { 0 } else { rng.usize(0..shape.len()) };
@@ -21,7 +21,7 @@ pub(crate) fn weight(rng: &mut Rng, shape: &[usize], sparsity: f64, per_channel:
     TernaryWeight::new(codes, scales, shape, output_axis).unwrap()
 }
 
-/// A model of up to eight weights and eight tensors.
+/// Returns a random model with fewer than eight weights and eight tensors.
 pub(crate) fn model(rng: &mut Rng) -> PackedModel {
     let shape = |rng: &mut Rng| (0..rng.usize(0..5)).map(|_| rng.usize(0..8)).collect::<Vec<_>>();
     let mut model = PackedModel::default();

@@ -1,5 +1,7 @@
-"""A reader of its own, from the specification alone and with Python's standard library: prints `name shape axis scales values` of every
-ternary weight of the file named, scales as the integers of their bits, and fails where the checksum is another."""
+"""An independent reader, written from the specification with the standard library of Python.
+
+Prints `name shape axis scales values` of every ternary weight of a file, with scales as the integers of their bits, and fails if
+the checksum does not match."""
 import json, struct, sys, zlib
 
 def tensors_and_description(path):

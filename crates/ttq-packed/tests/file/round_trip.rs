@@ -1,25 +1,25 @@
-//! What is written is read.
+//! Round trips of models through files.
 
 use fastrand::Rng;
-use ttq_packed::{Codes, Coding, DenseTensor, PackedModel, TernaryWeight, file};
+use ttq_packed::{Codes, Coding, DenseTensor, FileError, PackedModel, TernaryWeight, file};
 
 use crate::random;
 
 #[test]
-fn any_model_comes_back_from_either_coding() {
+fn random_models_round_trip_in_both_codings() {
     let mut rng = Rng::with_seed(1);
     for _ in 0..500 {
         let model = random::model(&mut rng);
         for coding in [Coding::Plain, Coding::Archive] {
             let file = model.write(coding).unwrap();
             assert_eq!(PackedModel::read(&file).unwrap(), model);
-            assert_eq!(model.write(coding).unwrap(), file, "the same model gives the same bytes");
+            assert_eq!(model.write(coding).unwrap(), file, "equal models give equal bytes");
         }
     }
 }
 
 #[test]
-fn the_coding_is_chosen_for_each_weight() {
+fn each_weight_can_have_its_own_coding() {
     let mut rng = Rng::with_seed(2);
     let mut model = PackedModel::default();
     for name in ["first", "second"] {
@@ -38,7 +38,7 @@ fn the_coding_is_chosen_for_each_weight() {
 }
 
 #[test]
-fn an_archive_that_saves_nothing_is_plain() {
+fn a_weight_that_an_archive_does_not_shrink_is_plain() {
     let mut model = PackedModel::default();
     model.weights.insert("small".into(), random::weight(&mut Rng::with_seed(3), &[3, 3], 0.5, false));
     let weight = &model.weights["small"];
@@ -47,7 +47,7 @@ fn an_archive_that_saves_nothing_is_plain() {
 }
 
 #[test]
-fn the_safetensors_crate_reads_what_is_written() {
+fn the_safetensors_crate_reads_the_file() {
     let model = random::model(&mut Rng::with_seed(4));
     let file = model.write(Coding::Plain).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
@@ -63,7 +63,7 @@ fn the_safetensors_crate_reads_what_is_written() {
 }
 
 #[test]
-fn a_file_written_again_by_another_tool_is_the_same_model() {
+fn a_file_rewritten_by_another_tool_is_the_same_model() {
     let model = random::model(&mut Rng::with_seed(5));
     let file = model.write(Coding::Plain).unwrap();
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&file).unwrap();
@@ -74,7 +74,7 @@ fn a_file_written_again_by_another_tool_is_the_same_model() {
     assert_eq!(PackedModel::read(&again).unwrap(), model);
 }
 
-/// Bits a ternary weight takes in a plain file of such layers, header and scales included.
+/// Returns the bits per ternary weight of a plain file with such layers, including header and scales.
 fn bits_in_a_file(shapes: impl IntoIterator<Item = Vec<usize>>, per_channel: bool) -> f64 {
     let mut model = PackedModel::default();
     for (index, shape) in shapes.into_iter().enumerate() {
@@ -83,13 +83,13 @@ fn bits_in_a_file(shapes: impl IntoIterator<Item = Vec<usize>>, per_channel: boo
     }
     let weights: usize = model.weights.values().map(|weight| weight.codes().len()).sum();
     let bits = model.write(Coding::Plain).unwrap().len() as f64 * 8.0 / weights as f64;
-    println!("{weights} weights, per channel: {per_channel}, {bits:.3} bits each");
+    println!("{weights} weights, per channel: {per_channel}, {bits:.3} bits per weight");
     bits
 }
 
 #[test]
-fn plain_files_take_at_most_2_1_bits_a_weight() {
-    // Networks for ImageNet: four 3x3 layers of each width, as in ResNet-18.
+fn plain_files_take_at_most_2_1_bits_per_weight() {
+    // The layers of ResNet-18 for ImageNet: four 3x3 layers of each width.
     let resnet = || [64, 128, 256, 512].into_iter().flat_map(|width| vec![vec![width, width, 3, 3]; 4]);
     assert!(bits_in_a_file(resnet(), false) <= 2.1);
     assert!(bits_in_a_file(resnet(), true) <= 2.1);
@@ -98,16 +98,17 @@ fn plain_files_take_at_most_2_1_bits_a_weight() {
 }
 
 #[test]
-fn the_header_of_small_networks_costs_a_seventh_of_a_bit() {
-    // ResNet-20 for CIFAR-10: six 3x3 layers of each width, 16 to 64. A header of some 260 bytes a layer shows in layers of 576 bytes.
+fn the_header_of_a_small_network_takes_a_seventh_of_a_bit_per_weight() {
+    // The layers of ResNet-20 for CIFAR-10: six 3x3 layers of each width, 16 to 64. The header takes about 260 bytes
+    // per layer, compared with 576 bytes of codes in the smallest layers.
     let resnet = [16, 32, 64].into_iter().flat_map(|width| vec![vec![width, width, 3, 3]; 6]);
     assert!(bits_in_a_file(resnet, false) <= 2.0 + 1.0 / 7.0);
     let smallest = random::weight(&mut Rng::with_seed(6), &[16, 16, 3, 3], 0.5, false);
-    assert!(smallest.bits_per_weight(Coding::Plain) <= 2.1, "codes and scales alone");
+    assert!(smallest.bits_per_weight(Coding::Plain) <= 2.1, "codes and scales without the header");
 }
 
 #[test]
-fn float16_tensors_stay_float16() {
+fn float16_tensors_remain_float16() {
     let tensor = DenseTensor::from_f32([2], &[1.5, -0.25]).unwrap().to_f16().unwrap();
     let model = PackedModel { tensors: [("bias".to_string(), tensor)].into(), ..Default::default() };
     let read = PackedModel::read(&model.write(Coding::Plain).unwrap()).unwrap();
@@ -116,7 +117,7 @@ fn float16_tensors_stay_float16() {
 }
 
 #[test]
-fn a_saved_model_is_loaded_and_leaves_no_other_file() {
+fn saving_leaves_no_temporary_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     let mut rng = Rng::with_seed(7);
@@ -129,9 +130,9 @@ fn a_saved_model_is_loaded_and_leaves_no_other_file() {
 }
 
 #[test]
-fn a_failed_save_keeps_the_old_file_and_names_the_new_one() {
+fn a_failed_save_keeps_the_existing_path_and_removes_the_temporary_file() {
     let folder = tempfile::tempdir().unwrap();
-    // A folder of that name, not empty, cannot be replaced by a file.
+    // The rename fails, because a file cannot replace a directory that is not empty.
     let path = folder.path().join("taken");
     std::fs::create_dir(&path).unwrap();
     std::fs::write(path.join("old"), "old").unwrap();
@@ -142,7 +143,17 @@ fn a_failed_save_keeps_the_old_file_and_names_the_new_one() {
 }
 
 #[test]
-fn dequantized_weights_survive_the_file_bit_for_bit() {
+fn saving_to_a_missing_directory_fails_and_creates_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("missing").join("model.safetensors");
+    let error = PackedModel::default().save(&path, Coding::Plain).unwrap_err();
+    assert!(matches!(error, FileError::Io { action: "write", .. }), "{error}");
+    assert!(error.to_string().contains("model.safetensors"), "{error}");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+}
+
+#[test]
+fn dequantized_weights_round_trip_bit_for_bit() {
     let codes = Codes::pack(&[1, -1, 0, 1]).unwrap();
     let weight = TernaryWeight::new(codes, [[0.1, f32::MIN_POSITIVE / 2.0]], [4], 0).unwrap();
     let model = PackedModel { weights: [("w".to_string(), weight)].into(), ..Default::default() };
@@ -152,7 +163,7 @@ fn dequantized_weights_survive_the_file_bit_for_bit() {
 }
 
 #[test]
-fn codes_and_tensors_of_a_file_are_told_without_its_model() {
+fn tensors_and_stored_codings_can_be_read_without_a_model() {
     let mut rng = Rng::with_seed(8);
     let mut model = random::model(&mut rng);
     model.weights.clear();
@@ -162,9 +173,9 @@ fn codes_and_tensors_of_a_file_are_told_without_its_model() {
     let file::Container { tensors, metadata } = file::Container::read(&file).unwrap();
     assert_eq!(tensors.len(), model.tensors.len() + 4);
     assert!(model.tensors.iter().all(|(name, tensor)| tensors[name] == *tensor));
-    assert_eq!(metadata.keys().collect::<Vec<_>>(), [file::KEY]);
+    assert_eq!(metadata.keys().collect::<Vec<_>>(), [file::METADATA_KEY]);
     let stored = file::stored_codes(&file).unwrap();
-    assert_eq!(stored["small"], (Coding::Plain, 2), "an archive that is no smaller is none");
+    assert_eq!(stored["small"], (Coding::Plain, 2), "an archive that is not smaller is stored as plain codes");
     assert_eq!(stored["large"], (Coding::Archive, tensors["large.codes"].as_bytes().len()));
     assert!(stored["large"].1 < 64 * 64 / 4);
 }

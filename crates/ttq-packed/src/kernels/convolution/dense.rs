@@ -1,92 +1,103 @@
-//! Products of packed rows with the elements under the kernel, found through a table of offsets: nothing is unrolled.
+//! Convolution with decoded weights. A table of offsets locates the input elements under the kernel, so the input is
+//! not unrolled (no im2col).
 //!
-//! Sixteen pixels at a time; a register holds rows (channels), so that blocks of 16 pixels and 16 channels are transposed on their
-//! way to the output.
+//! A block is 16 pixels. Vector lanes hold rows (output channels), so blocks of 16 pixels and 16 channels are
+//! transposed before they are written to the output.
 
 use super::geometry::Window;
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::Output;
 use crate::kernels::panels::{GROUP, Group, PANEL, Panels};
 use crate::kernels::simd::Simd;
-use crate::kernels::tile::{self, Codes, Decode, Own, Shared, Table, Tile, clamped, cover};
+use crate::kernels::tile::{self, Codes, Decode, OffsetTable, PerRowScales, SharedScales, Tile, clamped, cover};
 
-/// Pixels of a block.
+/// Number of pixels of a block.
 const PIXELS: usize = 16;
 
-/// A strip of the output of one image and group.
+/// A strip of output rows of one image and channel group.
 #[derive(Clone, Copy)]
 pub(crate) struct DenseStrip<'a> {
     pub(crate) panels: &'a Panels,
     pub(crate) epilogue: &'a Epilogue,
     pub(crate) window: Window,
-    /// From a pixel to the elements under the kernel: one for each column, or for each four.
+    /// Offsets from the first element of a pixel to the elements under the kernel, one per column (float32) or per four
+    /// columns (int8).
     pub(crate) offsets: &'a [u32],
     pub(crate) output: Output<'a>,
-    /// The output's place of row 0, pixel 0, and the distance between rows.
+    /// Index of row 0, pixel 0 in the output.
     pub(crate) start: usize,
+    /// Distance between rows (channels) in the output.
     pub(crate) plane: usize,
+    /// Number of pixels of the strip.
     pub(crate) pixels: usize,
 }
 
-/// A group of rows times a block of pixels.
+/// The product of a group of rows and a block of pixels.
 #[derive(Clone, Copy)]
 struct Block<'a, T> {
     strip: DenseStrip<'a>,
     group: Group,
+    /// Pointers to the first element of each pixel.
     pixels: [*const T; PIXELS],
-    /// The rows of a panel are neighbours: `[panel][pixel][row]`.
+    /// Outputs in the layout `[panel][pixel][row]`.
     y: *mut f32,
 }
 
-/// A way to compute blocks.
+/// Computes blocks for one precision of activations.
 trait Product: Copy {
-    /// An element of the window.
+    /// Type of the elements of the window.
     type Element;
+    /// Computes the first `count` pixels of a block.
+    ///
     /// # Safety
-    /// The instructions of `V`; the block's pointers lead to its elements.
+    /// The processor must support the instructions of `V`, and the pointers of the block must be valid.
     unsafe fn block<V: Simd>(self, block: Block<'_, Self::Element>, count: usize);
 }
 
-/// With exact activations.
+/// Float32 activations and the decoder of weights.
 #[derive(Clone, Copy)]
-struct Exact<D>(D);
+struct Float32<D>(D);
 
-/// With activations of 8 bits and their factor.
+/// Int8 activations and their quantization factor.
 #[derive(Clone, Copy)]
-struct Rounded<const PLANES: usize>(f32);
+struct Int8<const PLANES: usize>(f32);
 
-struct ExactBlock<'a, D>(Block<'a, f32>, D);
+struct Float32Block<'a, D>(Block<'a, f32>, D);
 
-struct RoundedBlock<'a, const PLANES: usize>(Block<'a, u32>, f32);
+struct Int8Block<'a, const PLANES: usize>(Block<'a, u32>, f32);
 
 impl DenseStrip<'_> {
-    /// With exact activations.
+    /// Convolves the strip with float32 activations.
     ///
     /// # Safety
-    /// The instructions of `V`; the window was filled, and nobody else writes this strip.
+    /// The processor must support the instructions of `V`, `x` must be the filled window, and no other thread may
+    /// access the output of this strip.
     #[inline(always)]
     pub(crate) unsafe fn floats<V: Simd>(&self, x: &[f32]) {
         let epilogue = self.epilogue;
-        // SAFETY: the caller's vows.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match epilogue.shared {
-                Some(pair) => self.blocks::<V, _>(x, Exact(Shared(pair))),
-                None => self.blocks::<V, _>(x, Exact(Own([epilogue.w_pos.as_ptr(), epilogue.w_neg.as_ptr()]))),
+                Some(pair) => self.blocks::<V, _>(x, Float32(SharedScales(pair))),
+                None => {
+                    let scales = PerRowScales([epilogue.w_pos.as_ptr(), epilogue.w_neg.as_ptr()]);
+                    self.blocks::<V, _>(x, Float32(scales));
+                }
             }
         }
     }
 
-    /// With activations of 8 bits.
+    /// Convolves the strip with int8 activations.
     ///
     /// # Safety
     /// As for [`floats`](Self::floats).
     #[inline(always)]
     pub(crate) unsafe fn integers<V: Simd>(&self, x: &[u32], factor: f32) {
-        // SAFETY: the caller's vows.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self.epilogue.symmetric {
-                true => self.blocks::<V, _>(x, Rounded::<1>(factor)),
-                false => self.blocks::<V, _>(x, Rounded::<2>(factor)),
+                true => self.blocks::<V, _>(x, Int8::<1>(factor)),
+                false => self.blocks::<V, _>(x, Int8::<2>(factor)),
             }
         }
     }
@@ -108,7 +119,7 @@ impl DenseStrip<'_> {
             }
             for group in 0..self.panels.groups() {
                 let group = self.panels.group(group);
-                // SAFETY: the caller's vows.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     product.block::<V>(Block { strip: *self, group, pixels, y: y.as_mut_ptr() }, count);
                     self.store::<V>(group, first, count, &mut y);
@@ -117,19 +128,19 @@ impl DenseStrip<'_> {
         }
     }
 
-    /// Transposes a block and writes the rows that there are.
+    /// Transposes a block and writes its rows, without padding, to the output.
     #[inline(always)]
     unsafe fn store<V: Simd>(&self, group: Group, first: usize, count: usize, y: &mut [f32; GROUP * PIXELS]) {
         let (panels, _) = y.as_chunks_mut::<{ PANEL * PIXELS }>();
         for (panel, block) in panels[..group.rows / PANEL].iter_mut().enumerate() {
-            // SAFETY: the caller's vows.
+            // SAFETY: guaranteed by the caller.
             unsafe { V::transpose(block) };
             let row = group.first + panel * PANEL;
             for (r, y) in block.chunks_exact(PIXELS).take(self.panels.rows() - row).enumerate() {
-                // SAFETY: the caller's vows.
+                // SAFETY: guaranteed by the caller.
                 let to = unsafe { self.output.slice(self.start + (row + r) * self.plane + first, count) };
                 match <&mut [f32; PIXELS]>::try_from(&mut *to) {
-                    // A length known to the compiler is one instruction.
+                    // A copy of constant length compiles to a single instruction.
                     Ok(to) => to.copy_from_slice(y),
                     Err(_) => to.copy_from_slice(&y[..count]),
                 }
@@ -138,14 +149,14 @@ impl DenseStrip<'_> {
     }
 }
 
-impl<D: Decode> Product for Exact<D> {
+impl<D: Decode> Product for Float32<D> {
     type Element = f32;
 
     #[inline(always)]
     unsafe fn block<V: Simd>(self, block: Block<'_, f32>, count: usize) {
         let rows = block.group.rows;
-        let block = ExactBlock(block, self.0);
-        // SAFETY: the caller's vows.
+        let block = Float32Block(block, self.0);
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if const { V::LANES == 16 } {
                 cover::<V, _, 2, 8, 8>(&block, rows, 0..count);
@@ -156,14 +167,14 @@ impl<D: Decode> Product for Exact<D> {
     }
 }
 
-impl<const PLANES: usize> Product for Rounded<PLANES> {
+impl<const PLANES: usize> Product for Int8<PLANES> {
     type Element = u32;
 
     #[inline(always)]
     unsafe fn block<V: Simd>(self, block: Block<'_, u32>, count: usize) {
         let rows = block.group.rows;
-        let block = RoundedBlock::<PLANES>(block, self.0);
-        // SAFETY: the caller's vows.
+        let block = Int8Block::<PLANES>(block, self.0);
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if const { V::LANES == 16 && PLANES == 1 } {
                 cover::<V, _, 2, 8, 8>(&block, rows, 0..count);
@@ -180,32 +191,32 @@ impl<const PLANES: usize> Product for Rounded<PLANES> {
 
 impl<T> Block<'_, T> {
     fn codes(&self, row: usize) -> Codes {
-        // SAFETY: the row is in the group.
+        // SAFETY: the row belongs to the group.
         let words = unsafe { self.group.words.add(row) };
         Codes { words, step: self.group.rows, columns: self.strip.panels.columns() }
     }
 
-    /// The place of a vector of rows of a pixel.
+    /// Returns a pointer to a vector of rows of a pixel in `y`.
     #[inline(always)]
-    unsafe fn place(&self, row: usize, pixel: usize) -> *mut f32 {
-        // SAFETY: rows are in the group, pixels in the block.
+    unsafe fn output(&self, row: usize, pixel: usize) -> *mut f32 {
+        // SAFETY: the caller guarantees that the rows belong to the group and the pixel to the block.
         unsafe { self.y.add(row / PANEL * PANEL * PIXELS + pixel * PANEL + row % PANEL) }
     }
 }
 
-impl<V: Simd, D: Decode> Tile<V> for ExactBlock<'_, D> {
+impl<V: Simd, D: Decode> Tile<V> for Float32Block<'_, D> {
     #[inline(always)]
     unsafe fn tile<const R: usize, const C: usize>(&self, row: usize, column: usize, count: usize) {
         let block = &self.0;
         let x = clamped::<_, C>(count, |c| block.pixels[column + c]);
-        let offsets = Table(block.strip.offsets.as_ptr());
-        // SAFETY: the caller's vows.
+        let offsets = OffsetTable(block.strip.offsets.as_ptr());
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let sums = tile::floats::<V, D, _, R, C>(block.codes(row), self.1, block.group.first + row, &x, offsets);
             for (r, sums) in sums.into_iter().enumerate() {
                 let row = row + r * V::LANES;
                 for (c, sum) in sums.into_iter().enumerate().take(count) {
-                    let y = block.place(row, column + c);
+                    let y = block.output(row, column + c);
                     V::store(y, sum);
                     let y = core::slice::from_raw_parts_mut(y, V::LANES);
                     block.strip.epilogue.floats(block.group.first + row, y);
@@ -215,13 +226,13 @@ impl<V: Simd, D: Decode> Tile<V> for ExactBlock<'_, D> {
     }
 }
 
-impl<V: Simd, const PLANES: usize> Tile<V> for RoundedBlock<'_, PLANES> {
+impl<V: Simd, const PLANES: usize> Tile<V> for Int8Block<'_, PLANES> {
     #[inline(always)]
     unsafe fn tile<const R: usize, const C: usize>(&self, row: usize, column: usize, count: usize) {
         let Self(block, factor) = self;
         let x = clamped::<_, C>(count, |c| block.pixels[column + c]);
-        let offsets = Table(block.strip.offsets.as_ptr());
-        // SAFETY: the caller's vows.
+        let offsets = OffsetTable(block.strip.offsets.as_ptr());
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let sums = tile::integers::<V, _, PLANES, R, C>(block.codes(row), &x, offsets);
             for (r, sums) in sums.into_iter().enumerate() {
@@ -231,7 +242,7 @@ impl<V: Simd, const PLANES: usize> Tile<V> for RoundedBlock<'_, PLANES> {
                     for p in 0..PLANES {
                         V::store_dots(stored[p].as_mut_ptr(), sums[p]);
                     }
-                    let y = core::slice::from_raw_parts_mut(block.place(row, column + c), V::LANES);
+                    let y = core::slice::from_raw_parts_mut(block.output(row, column + c), V::LANES);
                     let [first, second] = &stored;
                     block.strip.epilogue.integers(block.group.first + row, *factor, [first, second], V::NEG_SHIFT, y);
                 }

@@ -1,28 +1,28 @@
-//! Where things lie: outputs, the padded window of a strip of output rows, and the elements under the kernel.
+//! Sizes and index arithmetic of convolutions: outputs, padded windows, and the elements under the kernel.
 
 use crate::kernels::KernelError;
 
-/// How the kernel moves over the input, as `[vertical, horizontal]`.
+/// Stride, padding, dilation and groups of a convolution. Pairs are `[vertical, horizontal]`, in elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConvolutionOptions {
-    /// From one output to the next.
+    /// Distance between the inputs of neighbouring outputs, at least 1.
     pub stride: [usize; 2],
-    /// Zeros on either side.
+    /// Number of zeros added on each side of the input.
     pub padding: [usize; 2],
-    /// From one weight to the next.
+    /// Distance between the inputs of neighbouring kernel weights, at least 1.
     pub dilation: [usize; 2],
-    /// Input and output channels are divided into as many groups.
+    /// Number of groups into which input and output channels are divided, at least 1.
     pub groups: usize,
 }
 
 impl Default for ConvolutionOptions {
-    /// Stride and dilation 1, no padding, one group.
+    /// Returns stride 1, no padding, dilation 1 and one group.
     fn default() -> Self {
         Self { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
     }
 }
 
-/// The sizes of a convolution for an input of a certain size.
+/// The sizes of a convolution for one input size, as `[height, width]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Geometry {
     pub(crate) options: ConvolutionOptions,
@@ -45,17 +45,19 @@ impl Geometry {
     }
 }
 
-/// The layout of the padded input of some output rows: planes of rows, and a row in as many parts as the horizontal stride has
-/// steps, part `p` holding the columns `p, p + stride, …`. Elements that neighbouring outputs take for the same weight are then
-/// neighbours, whatever the stride. An element is a float of one channel, or four bytes of four channels.
+/// The layout of the padded input of a strip of output rows.
+///
+/// A window consists of planes of rows. A row is divided into one phase per step of the horizontal stride; phase `p`
+/// holds the columns `p, p + stride, …`. For the same weight, the elements of neighbouring outputs are thus contiguous
+/// with every stride. An element is a float of one channel, or a word with the bytes of four channels.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     pub(crate) geometry: Geometry,
-    /// Output rows, less in the last strip.
+    /// Number of output rows. The last strip may have fewer.
     pub(crate) strip: usize,
-    /// Elements of a part of a row.
-    part: usize,
-    /// Rows of a plane.
+    /// Number of elements of a phase of a row.
+    phase_len: usize,
+    /// Number of rows of a plane.
     rows: usize,
 }
 
@@ -63,43 +65,46 @@ impl Window {
     pub(crate) fn new(geometry: Geometry, strip: usize) -> Self {
         let Geometry { options, kernel, input, .. } = geometry;
         let rows = (strip - 1) * options.stride[0] + options.dilation[0] * (kernel[0] - 1) + 1;
-        Self { geometry, strip, part: (input[1] + 2 * options.padding[1]).div_ceil(options.stride[1]), rows }
+        Self { geometry, strip, phase_len: (input[1] + 2 * options.padding[1]).div_ceil(options.stride[1]), rows }
     }
 
+    /// Returns the number of elements of a row.
     fn row(&self) -> usize {
-        self.part * self.geometry.options.stride[1]
+        self.phase_len * self.geometry.options.stride[1]
     }
 
+    /// Returns the number of elements of a plane.
     pub(crate) fn plane(&self) -> usize {
         self.rows * self.row()
     }
 
-    /// The first element of an output pixel of the strip.
+    /// Returns the index of the first element of an output pixel of the strip.
     #[inline(always)]
     pub(crate) fn pixel(&self, row: usize, column: usize) -> usize {
         row * self.geometry.options.stride[0] * self.row() + column
     }
 
-    /// From there to the element of the same plane under a weight.
+    /// Returns the offset from [`pixel`](Self::pixel) to the element under the weight `[y, x]` in the same plane.
     pub(crate) fn offset(&self, [y, x]: [usize; 2]) -> usize {
         let ConvolutionOptions { stride, dilation, .. } = self.geometry.options;
         let x = x * dilation[1];
-        y * dilation[0] * self.row() + x % stride[1] * self.part + x / stride[1]
+        y * dilation[0] * self.row() + x % stride[1] * self.phase_len + x / stride[1]
     }
 
-    /// Fills a plane for the output rows from `first` on. `zero` is the element of padding, `element(i)` the one with the index `i`
-    /// in an image of the input.
+    /// Fills a plane for the output rows that start at `first`.
+    ///
+    /// `zero` is the padding element, and `element(i)` the element with the index `i` in one channel of the input.
     #[inline(always)]
     pub(crate) fn fill<T: Copy>(&self, first: usize, plane: &mut [T], zero: T, element: impl Fn(usize) -> T + Copy) {
         let Geometry { options: ConvolutionOptions { stride, padding, .. }, input: [height, width], .. } =
             self.geometry;
         for phase in 0..stride[1] {
-            // What of a part is inside the image, and the column of its first element.
-            let start = padding[1].saturating_sub(phase).div_ceil(stride[1]).min(self.part);
-            let end = (padding[1] + width).saturating_sub(phase).div_ceil(stride[1]).clamp(start, self.part);
+            // Range of the phase inside of the image, and the image column of its first element.
+            let start = padding[1].saturating_sub(phase).div_ceil(stride[1]).min(self.phase_len);
+            let end = (padding[1] + width).saturating_sub(phase).div_ceil(stride[1]).clamp(start, self.phase_len);
             let column = (start * stride[1] + phase).wrapping_sub(padding[1]);
             for (row, to) in plane.chunks_exact_mut(self.row()).enumerate() {
-                let to = &mut to[phase * self.part..][..self.part];
+                let to = &mut to[phase * self.phase_len..][..self.phase_len];
                 let row = (first * stride[0] + row).wrapping_sub(padding[0]);
                 if row >= height || start == end {
                     to.fill(zero);
@@ -107,15 +112,15 @@ impl Window {
                 }
                 to[..start].fill(zero);
                 to[end..].fill(zero);
-                fill_part(&mut to[start..end], row * width + column, stride[1], element);
+                fill_phase(&mut to[start..end], row * width + column, stride[1], element);
             }
         }
     }
 }
 
-/// Elements a stride apart; where the compiler knows the stride it makes vectors of them.
+/// Copies elements at multiples of a stride. The compiler vectorizes the cases with a constant stride.
 #[inline(always)]
-fn fill_part<T>(to: &mut [T], first: usize, stride: usize, element: impl Fn(usize) -> T) {
+fn fill_phase<T>(to: &mut [T], first: usize, stride: usize, element: impl Fn(usize) -> T) {
     match stride {
         1 => to.iter_mut().enumerate().for_each(|(i, to)| *to = element(first + i)),
         2 => to.iter_mut().enumerate().for_each(|(i, to)| *to = element(first + 2 * i)),

@@ -1,4 +1,4 @@
-//! Two-dimensional convolution with packed weights.
+//! Two-dimensional convolutions with packed weights.
 
 mod dense;
 mod geometry;
@@ -9,40 +9,45 @@ use alloc::vec::Vec;
 
 pub use self::geometry::ConvolutionOptions;
 use self::geometry::{Geometry, Window};
-use self::sparse::Lists;
-use self::strip::{Call, Factors, Place, Strip};
+use self::sparse::NonzeroLists;
+use self::strip::{CallContext, Factors, Strip, StripIndex};
 use super::epilogue::Epilogue;
 use super::memory::{Output, Scratch, Words};
 use super::panels::Panels;
 use super::{Activations, Cost, KernelError, Level, Scales, workers};
 
-/// What a nonzero weight costs on the sparse path, in weights of the dense one: see [`PackedConvolution::path`].
+/// Time of a nonzero weight on the sparse path, relative to a weight on the dense path (see
+/// [`PackedConvolution::path`]).
 const SPARSE_COST: f64 = 1.25;
 
-/// Most elements of a window: what lies in the second cache beside weights and output.
-const WINDOW: usize = 1 << 16;
+/// Maximum number of elements of a window, so that it fits in the L2 cache together with weights and output.
+const MAX_WINDOW: usize = 1 << 16;
 
-/// How exact activations are convolved.
+/// The algorithm of a convolution with float32 activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Path {
+#[non_exhaustive]
+pub enum ConvolutionPath {
     /// Sums over lists of the nonzero weights.
     Sparse,
-    /// Decoded weights times activations, zeros included.
+    /// Products of decoded weights and activations, including zeros.
     Dense,
 }
 
-/// A packed convolution of NCHW images, with what follows it: for image `n`, output channel `o` of group `g` and place `i, j`
+/// A packed convolution of NCHW images, with an affine map and an activation function after the product.
+///
+/// For image `n`, output channel `o` of the channel group `g` and output position `i, j`, the output is
 ///
 /// `y[n,o,i,j] = scale[o] (w_pos[o] P - w_neg[o] N) + shift[o]`,
 ///
-/// then `max(y, 0)` if asked for. `P` and `N` are the sums of `x[n, c, i s + a d - p, j s + b d - p]` (stride `s`, dilation `d`,
-/// padding `p`; zero outside the image; `c` over the channels of `g`) over the `c, a, b` where `t[o,c,a,b]` is +1 and -1. Without
-/// further calls `scale` is 1 and `shift` is 0.
+/// followed by `max(y, 0)` after [`with_relu`](Self::with_relu). `P` and `N` are the sums of
+/// `x[n, c, i s + a d - p, j s + b d - p]` over all `c, a, b` with the code `t[o,c,a,b]` = +1 and -1, with stride `s`,
+/// dilation `d` and padding `p`. `x` is zero outside of the image, and `c` runs over the channels of `g`. By default
+/// `scale` is 1 and `shift` is 0; [`with_bias`](Self::with_bias) and [`with_affine`](Self::with_affine) change them.
 ///
 /// ```
 /// use ttq_packed::kernels::{ConvolutionOptions, PackedConvolution, Scales, Scratch};
 ///
-/// // One channel in, one out, 1 x 3: the value on the right minus half of the value on the left.
+/// // A 1 x 3 kernel with one input and one output channel: the right neighbour minus half of the left neighbour.
 /// let t = [-1, 0, 1];
 /// let options = ConvolutionOptions { padding: [0, 1], ..Default::default() };
 /// let scales = Scales::PerTensor { w_pos: 1.0, w_neg: 0.5 };
@@ -59,56 +64,62 @@ pub struct PackedConvolution {
     options: ConvolutionOptions,
     groups: Vec<ChannelGroup>,
     nonzeros: usize,
-    path: Path,
+    path: ConvolutionPath,
     level: Level,
     activations: Activations,
 }
 
-/// The weights of a group of channels.
+/// The weights of a channel group.
 #[derive(Debug, Clone)]
 struct ChannelGroup {
     panels: Panels,
     epilogue: Epilogue,
-    /// For the sparse path.
-    lists: Option<Lists>,
+    /// Present on the sparse path.
+    lists: Option<NonzeroLists>,
 }
 
-/// Columns of the panels are ordered by fours of channels, then place, then channel, so that a word of four bytes has one place.
+/// The order of the columns of panels: by four channels, then kernel position, then channel.
+///
+/// A word of four bytes thus belongs to one kernel position.
 #[derive(Clone, Copy)]
-struct Order {
+struct ColumnOrder {
     channels: usize,
     kernel: [usize; 2],
 }
 
-impl Order {
+impl ColumnOrder {
     fn columns(self) -> usize {
         self.channels.next_multiple_of(4) * self.kernel[0] * self.kernel[1]
     }
 
-    /// Channel and place of a column; the channel may be one that only fills up a four.
+    /// Returns the channel and the kernel position of a column. The channel may be a padding channel.
     fn element(self, column: usize) -> (usize, [usize; 2]) {
         let (quad, channel) = (column / 4, column % 4);
         let area = self.kernel[0] * self.kernel[1];
-        let place = quad % area;
-        (quad / area * 4 + channel, [place / self.kernel[1], place % self.kernel[1]])
+        let position = quad % area;
+        (quad / area * 4 + channel, [position / self.kernel[1], position % self.kernel[1]])
     }
 
-    /// The column of an index into `[channels, height, width]`.
+    /// Returns the column of an index into `[channels, height, width]`.
     fn column(self, index: usize) -> usize {
         let area = self.kernel[0] * self.kernel[1];
-        let (channel, place) = (index / area, index % area);
-        (channel / 4 * area + place) * 4 + channel % 4
+        let (channel, position) = (index / area, index % area);
+        (channel / 4 * area + position) * 4 + channel % 4
     }
 }
 
 impl PackedConvolution {
-    /// Packs the weights `[out, in / groups, height, width]` = `shape` of the values -1, 0, +1: `value(o, k)` returns the one of
-    /// output channel `o` with the index `k` into the other three dimensions, row-major. Exact activations take the quicker
-    /// [path](Self::path).
+    /// Packs a weight of the shape `[out, in / groups, height, width]` with the values -1, 0, +1.
+    ///
+    /// `value(o, k)` returns the value of output channel `o` at the row-major index `k` into the other three
+    /// dimensions. The convolution uses the faster [path](Self::path) for float32 activations.
     ///
     /// # Errors
-    /// [`KernelError::NotTernary`]; [`KernelError::Dimension`] for a dimension or option of zero, channels that groups do not divide
-    /// or a kernel of more than 2²² weights; [`KernelError::Length`] for scales of another number of channels.
+    /// - [`KernelError::NotTernary`] if a value is not -1, 0 or +1;
+    /// - [`KernelError::Dimension`] if a dimension, stride, dilation or the number of groups is zero, if the number of
+    ///   output channels is not a multiple of the number of groups, or if an output channel has more than 2²² weights
+    ///   (with the input channels of a group rounded up to a multiple of 4);
+    /// - [`KernelError::Length`] if the number of scales per row is not the number of output channels.
     pub fn new(
         shape: [usize; 4],
         options: ConvolutionOptions,
@@ -136,7 +147,7 @@ impl PackedConvolution {
             KernelError::check_length("w_pos", out, w_pos.len())?;
             KernelError::check_length("w_neg", out, w_neg.len())?;
         }
-        let order = Order { channels, kernel: [height, width] };
+        let order = ColumnOrder { channels, kernel: [height, width] };
         let rows = out / options.groups;
         let mut nonzeros = 0;
         let mut groups = Vec::with_capacity(options.groups);
@@ -150,126 +161,140 @@ impl PackedConvolution {
                 nonzeros += usize::from(value != 0);
                 value
             });
-            let panels = panels.map_err(|error| in_weight(error, group * rows, order, width))?;
+            let panels = panels.map_err(|error| locate_in_weight(error, group * rows, order, width))?;
             let epilogue = Epilogue::new(&panels, scales.part(group * rows, rows))?;
             groups.push(ChannelGroup { panels, epilogue, lists: None });
         }
         let (level, activations) = (Level::best(), Activations::Float32);
-        let mut convolution = Self { shape, options, groups, nonzeros, path: Path::Dense, level, activations };
-        convolution.path = convolution.quicker_path();
+        let mut convolution =
+            Self { shape, options, groups, nonzeros, path: ConvolutionPath::Dense, level, activations };
+        convolution.path = convolution.faster_path();
         convolution.build_lists();
         Ok(convolution)
     }
 
-    /// Adds a bias to each output channel, after all that is there: `y + bias[o]`.
+    /// Appends a bias `[out]` to the affine map: `y + bias[o]`.
     ///
     /// # Errors
-    /// [`KernelError::Length`]
+    /// [`KernelError::Length`] if `bias` does not have one element per output channel.
     pub fn with_bias(self, bias: &[f32]) -> Result<Self, KernelError> {
-        self.then(None, Some(bias))
+        self.append_affine(None, Some(bias))
     }
 
-    /// Another affine map after all that is there, `scale[o] y + shift[o]`: a batch normalization, folded. Signs do not matter.
+    /// Appends an affine map, `scale[o] y + shift[o]`, such as a folded batch normalization.
+    ///
+    /// `scale` and `shift` are `[out]`, with elements of any sign.
     ///
     /// # Errors
-    /// [`KernelError::Length`]
+    /// [`KernelError::Length`] if `scale` or `shift` does not have one element per output channel.
     pub fn with_affine(self, scale: &[f32], shift: &[f32]) -> Result<Self, KernelError> {
-        self.then(Some(scale), Some(shift))
+        self.append_affine(Some(scale), Some(shift))
     }
 
-    fn then(mut self, scale: Option<&[f32]>, shift: Option<&[f32]>) -> Result<Self, KernelError> {
+    fn append_affine(mut self, scale: Option<&[f32]>, shift: Option<&[f32]>) -> Result<Self, KernelError> {
         let rows = self.shape[0] / self.options.groups;
         for (what, values) in [("scale", scale), ("shift or bias", shift)] {
             values.map_or(Ok(()), |values| KernelError::check_length(what, self.shape[0], values.len()))?;
         }
         for (i, group) in self.groups.iter_mut().enumerate() {
             let part = |values: &'_ [f32]| -> Vec<f32> { values[i * rows..][..rows].to_vec() };
-            group.epilogue.then(scale.map(part).as_deref(), shift.map(part).as_deref())?;
+            group.epilogue.append_affine(scale.map(part).as_deref(), shift.map(part).as_deref())?;
         }
         Ok(self)
     }
 
-    /// `max(y, 0)` at the very end.
+    /// Applies `max(y, 0)` after the affine map, independent of the order of calls.
     pub fn with_relu(mut self) -> Self {
         self.groups.iter_mut().for_each(|group| group.epilogue.relu = true);
         self
     }
 
-    /// Chooses the precision of activations; it is [`Activations::Float32`] at first.
+    /// Sets the precision of activations. The default is [`Activations::Float32`].
     pub fn with_activations(mut self, activations: Activations) -> Self {
         self.activations = activations;
         self.build_lists();
         self
     }
 
-    /// Chooses how exact activations are convolved.
-    pub fn with_path(mut self, path: Path) -> Self {
+    /// Sets the algorithm for float32 activations. The default is the expected faster one, see [`path`](Self::path).
+    pub fn with_path(mut self, path: ConvolutionPath) -> Self {
         self.path = path;
         self.build_lists();
         self
     }
 
-    /// Chooses an instruction set; it is [`Level::best`] at first.
+    /// Sets the instruction set. The default is [`Level::best`].
     ///
     /// # Errors
-    /// [`KernelError::Unavailable`]
+    /// [`KernelError::Unavailable`] if this machine does not support it.
     pub fn with_level(mut self, level: Level) -> Result<Self, KernelError> {
         self.level = level.checked()?;
         Ok(self)
     }
 
-    /// The weights' shape `[out, in / groups, height, width]`.
+    /// Returns the shape of the weight, `[out, in / groups, height, width]`.
     pub fn shape(&self) -> [usize; 4] {
         self.shape
     }
 
-    /// Stride, padding, dilation and groups.
+    /// Returns stride, padding, dilation and groups.
     pub fn options(&self) -> ConvolutionOptions {
         self.options
     }
 
-    /// The instruction set.
+    /// Returns the instruction set.
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// The precision of activations.
+    /// Returns the precision of activations.
     pub fn activations(&self) -> Activations {
         self.activations
     }
 
-    /// How this convolution is done: [`Path::Dense`] for activations of 8 bits; for exact ones as chosen, and if nothing was chosen
-    /// by the share of zeros. A nonzero weight costs the sparse path about 1.25 times what any weight costs the dense one, and the
-    /// dense one has the weights that fill up 16 output and 4 input channels, too. So 20 % of zeros are enough for the sparse path
-    /// where the channels of a group are multiples of these. (Measured with 3 × 3 kernels on an EPYC of the Zen 5 kind: the two are
-    /// equal at 18 % zeros for 16 channels of 32 × 32, 2 % for 64 of 8 × 8, 17 % for 256 of 14 × 14 with AVX-512; at 15 to 30 % with
-    /// AVX2; at the portable level the sparse path was ahead from 5 % on.)
-    pub fn path(&self) -> Path {
+    /// Returns the algorithm of this convolution.
+    ///
+    /// It is [`ConvolutionPath::Dense`] for int8 activations. For float32 activations it is the choice of
+    /// [`with_path`](Self::with_path), or by default the result of a comparison of costs. A nonzero weight on the
+    /// sparse path costs about 1.25 times as much as any weight on the dense path. The dense path also computes padding
+    /// weights: output channels of a group are padded to a multiple of 16 and input channels to a multiple of 4.
+    /// Without such padding, the sparse path is chosen at 20 % zeros or more.
+    ///
+    /// Measured with 3 × 3 kernels on an EPYC (Zen 5): with AVX-512, both paths are equally fast at 18 % zeros for 16
+    /// channels of 32 × 32, at 2 % for 64 channels of 8 × 8, and at 17 % for 256 channels of 14 × 14; with AVX2 at 15
+    /// to 30 %. At the portable level, the sparse path is faster from 5 % zeros on.
+    pub fn path(&self) -> ConvolutionPath {
         match self.activations {
             Activations::Float32 => self.path,
-            Activations::Int8 => Path::Dense,
+            Activations::Int8 => ConvolutionPath::Dense,
         }
     }
 
-    /// A ternary value: the one of output channel `o` with the index `k` into the other three dimensions.
+    /// Returns the ternary value (-1, 0, +1) of output channel `o` at the row-major index `k` into the other three
+    /// dimensions.
     ///
     /// # Panics
-    /// Where there is no such weight.
+    /// If `o` or `k` is out of range.
     pub fn value(&self, o: usize, k: usize) -> i8 {
         let (rows, weights) = (self.shape[0] / self.options.groups, self.shape[1] * self.shape[2] * self.shape[3]);
-        assert!(o < self.shape[0] && k < weights, "weight [{o}, {k}] of [{}, {weights}]", self.shape[0]);
+        assert!(
+            o < self.shape[0] && k < weights,
+            "index [{o}, {k}] is out of range for weights [{}, {weights}]",
+            self.shape[0]
+        );
         self.groups[o / rows].panels.get(o % rows, self.order().column(k))
     }
 
-    /// The share of zeros among the weights.
+    /// Returns the sparsity of the weight: the fraction of zeros, from 0 to 1.
     pub fn sparsity(&self) -> f64 {
         1.0 - self.nonzeros as f64 / self.shape.iter().product::<usize>() as f64
     }
 
-    /// The shape of the output for an input of the shape `[images, channels, height, width]`.
+    /// Returns the output shape `[images, out, height, width]` for an input shape `[images, in, height, width]`.
     ///
     /// # Errors
-    /// [`KernelError::Dimension`] for another number of channels, [`KernelError::InputTooSmall`]
+    /// - [`KernelError::Dimension`] if the number of input channels does not match the weight;
+    /// - [`KernelError::InputTooSmall`] if the padded input is smaller than the dilated kernel.
     pub fn output_shape(&self, [images, channels, height, width]: [usize; 4]) -> Result<[usize; 4], KernelError> {
         if channels != self.shape[1] * self.options.groups {
             let expected = "the number of input channels of the weights";
@@ -279,10 +304,10 @@ impl PackedConvolution {
         Ok([images, self.shape[0], geometry.output[0], geometry.output[1]])
     }
 
-    /// What a convolution of an input `[images, channels, height, width]` reads, writes and computes at least.
+    /// Returns the minimum memory traffic and the arithmetic for an input shape `[images, in, height, width]`.
     ///
     /// # Errors
-    /// As for [`output_shape`](Self::output_shape).
+    /// The errors of [`output_shape`](Self::output_shape).
     pub fn cost(&self, input: [usize; 4]) -> Result<Cost, KernelError> {
         let outputs = self.output_shape(input)?.iter().product::<usize>();
         let weights = |group: &ChannelGroup| match &group.lists {
@@ -297,10 +322,15 @@ impl PackedConvolution {
         })
     }
 
-    /// Convolves `x` of the shape `input` = `[images, channels, height, width]` to `y` of [`output_shape`](Self::output_shape).
+    /// Computes the output `y` of the images `x`.
+    ///
+    /// # Shapes
+    /// - `x`: `input` = `[images, in, height, width]`, row-major
+    /// - `y`: [`output_shape`](Self::output_shape) of `input`, row-major; it is overwritten
     ///
     /// # Errors
-    /// As for [`output_shape`](Self::output_shape), and [`KernelError::Length`].
+    /// The errors of [`output_shape`](Self::output_shape), and [`KernelError::Length`] if the length of `x` or `y` does
+    /// not match its shape.
     pub fn forward(
         &self,
         x: &[f32],
@@ -316,49 +346,50 @@ impl PackedConvolution {
         }
         let geometry = Geometry::new(self.options, [self.shape[2], self.shape[3]], [input[2], input[3]])?;
         let image_work = self.shape.iter().product::<usize>() * height * width;
-        let threads = workers::worthwhile(images * image_work);
+        let threads = workers::count(images * image_work);
         let parts = images * self.options.groups;
         let window = self.window(geometry, threads.div_ceil(parts));
         let Scratch { factors, offsets, workers, .. } = scratch;
         let offsets = self.offsets(window, offsets);
         let factors = self.factors(x, images, factors);
         workers.resize_with(workers.len().max(threads), Words::default);
-        let call = Call { convolution: self, x, window, offsets, factors, output: Output::new(y) };
+        let context = CallContext { convolution: self, x, window, offsets, factors, output: Output::new(y) };
         let strips = height.div_ceil(window.strip);
         workers::run(parts * strips, &mut workers[..threads], |task, buffer| {
             let (part, strip) = (task / strips, task % strips);
-            let place = Place { image: part / self.options.groups, group: part % self.options.groups, strip };
-            // SAFETY: `with_level` and `Level::best` let in only levels that the machine has.
-            unsafe { self.level.run(Strip { call, place, buffer }) };
+            let index = StripIndex { image: part / self.options.groups, group: part % self.options.groups, strip };
+            // SAFETY: `with_level` and `Level::best` ensure that the machine supports the level.
+            unsafe { self.level.run(Strip { context, index, buffer }) };
         });
         Ok(())
     }
 
-    fn order(&self) -> Order {
-        Order { channels: self.shape[1], kernel: [self.shape[2], self.shape[3]] }
+    fn order(&self) -> ColumnOrder {
+        ColumnOrder { channels: self.shape[1], kernel: [self.shape[2], self.shape[3]] }
     }
 
-    /// Lists are there where the path needs them.
+    /// Creates the lists of nonzero weights on the sparse path, and removes them on the dense path.
     fn build_lists(&mut self) {
         let order = self.order();
-        let sparse = self.path() == Path::Sparse;
+        let sparse = self.path() == ConvolutionPath::Sparse;
         let columns = self.shape[1] * self.shape[2] * self.shape[3];
         for ChannelGroup { panels, lists, .. } in &mut self.groups {
             if sparse && lists.is_none() {
-                *lists = Some(Lists::new(panels.rows(), columns, |row, k| panels.get(row, order.column(k))));
+                *lists = Some(NonzeroLists::new(panels.rows(), columns, |row, k| panels.get(row, order.column(k))));
             } else if !sparse {
                 *lists = None;
             }
         }
     }
 
-    /// See [`path`](Self::path).
-    fn quicker_path(&self) -> Path {
+    /// Returns the path with the lower estimated cost, see [`path`](Self::path).
+    fn faster_path(&self) -> ConvolutionPath {
         let dense: usize = self.groups.iter().map(|group| group.panels.padded_rows() * group.panels.columns()).sum();
-        if SPARSE_COST * self.nonzeros as f64 <= dense as f64 { Path::Sparse } else { Path::Dense }
+        let sparse_is_faster = SPARSE_COST * self.nonzeros as f64 <= dense as f64;
+        if sparse_is_faster { ConvolutionPath::Sparse } else { ConvolutionPath::Dense }
     }
 
-    /// Planes of a window.
+    /// Returns the number of planes of a window.
     fn planes(&self) -> usize {
         match self.activations {
             Activations::Float32 => self.shape[1],
@@ -366,28 +397,30 @@ impl PackedConvolution {
         }
     }
 
-    /// Strips as high as windows may be large, and at least so many.
+    /// Returns a window with the largest strip such that there are at least `strips` strips and the window is not
+    /// larger than [`MAX_WINDOW`], up to rounding.
     fn window(&self, geometry: Geometry, strips: usize) -> Window {
         let mut strip = geometry.output[0].div_ceil(strips);
-        while strip > 1 && self.planes() * Window::new(geometry, strip).plane() > WINDOW {
+        while strip > 1 && self.planes() * Window::new(geometry, strip).plane() > MAX_WINDOW {
             strip = strip.div_ceil(2);
         }
         Window::new(geometry, strip)
     }
 
-    /// From a pixel's first element to those under the kernel, in the order in which the path takes them.
+    /// Returns the offsets from the first element of a pixel to the elements under the kernel, in the order of the
+    /// path.
     fn offsets<'a>(&self, window: Window, to: &'a mut Words) -> &'a [u32] {
         let [_, channels, height, width] = self.shape;
-        let places = || (0..height).flat_map(|y| (0..width).map(move |x| [y, x]));
+        let positions = || (0..height).flat_map(|y| (0..width).map(move |x| [y, x]));
         let plane = window.plane();
-        if self.activations == Activations::Float32 && self.path == Path::Dense {
+        if self.activations == Activations::Float32 && self.path == ConvolutionPath::Dense {
             let to = to.reserve(channels.next_multiple_of(4) * height * width);
             let mut columns = to.iter_mut();
             for quad in (0..channels).step_by(4) {
-                for place in places() {
-                    // A channel that only fills up has weights of zero: any element will do.
+                for position in positions() {
+                    // The weights of padding channels are zero, so their elements are arbitrary.
                     let channels = (quad..quad + 4).map(|channel| channel.min(channels - 1));
-                    let offsets = channels.map(|channel| (channel * plane + window.offset(place)) as u32);
+                    let offsets = channels.map(|channel| (channel * plane + window.offset(position)) as u32);
                     offsets.zip(&mut columns).for_each(|(offset, to)| *to = offset);
                 }
             }
@@ -395,12 +428,13 @@ impl PackedConvolution {
         }
         let to = to.reserve(self.planes() * height * width);
         for (index, to) in to.chunks_exact_mut(height * width).enumerate() {
-            to.iter_mut().zip(places()).for_each(|(to, place)| *to = (index * plane + window.offset(place)) as u32);
+            let targets = to.iter_mut().zip(positions());
+            targets.for_each(|(to, position)| *to = (index * plane + window.offset(position)) as u32);
         }
         to
     }
 
-    /// The factor of each image and its inverse, for activations of 8 bits.
+    /// Returns the quantization factor of each image and its inverse for int8 activations, and nothing for float32.
     fn factors<'a>(&self, x: &[f32], images: usize, to: &'a mut Words) -> &'a [f32] {
         if self.activations == Activations::Float32 {
             return &[];
@@ -412,8 +446,8 @@ impl PackedConvolution {
     }
 }
 
-/// The place of a refused weight, in the caller's terms.
-fn in_weight(error: KernelError, first: usize, order: Order, width: usize) -> KernelError {
+/// Converts the row and column of an error in panels to the output channel and the index that the caller uses.
+fn locate_in_weight(error: KernelError, first: usize, order: ColumnOrder, width: usize) -> KernelError {
     match error {
         KernelError::NotTernary { row, column, value } => {
             let (channel, [y, x]) = order.element(column);

@@ -1,8 +1,8 @@
-//! Sums over lists of weights: one for the weights of +1 and one for those of -1 of each row.
+//! Convolution with lists of nonzero weights: one list of the codes +1 and one of the codes -1 for each row.
 //!
-//! Some pixels at a time, the elements under some of the weights are copied into a tile, a line of [`PIXELS`] floats for each
-//! weight, which stays in the first cache. A nonzero weight adds its line; a zero costs nothing, and nothing is multiplied but the
-//! two sums.
+//! For a block of pixels, the elements under a range of weights are copied to a tile, with a line of [`PIXELS`] floats
+//! per weight. The tile fits in the L1 cache. A nonzero weight adds its line to a sum, and a zero costs nothing. The
+//! only multiplications are those of the two sums by the scales.
 
 use alloc::vec::Vec;
 
@@ -11,29 +11,29 @@ use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::Output;
 use crate::kernels::simd::Simd;
 
-/// Pixels of a tile.
+/// Number of pixels of a tile.
 pub(crate) const PIXELS: usize = 64;
-/// Most lines of a tile: 36 KiB, and an index fits a byte.
-const LINES: usize = 144;
-/// Floats behind a buffer that whole vectors may touch.
+/// Maximum number of lines of a tile: it then takes 36 KiB, and an index fits in a byte.
+const MAX_LINES: usize = 144;
+/// Number of floats after a buffer that accesses of whole vectors may touch.
 pub(crate) const SLACK: usize = 16;
 
-/// The nonzero weights of a matrix, by tiles of columns.
+/// The columns of the nonzero weights of a matrix, in tiles of columns.
 #[derive(Debug, Clone)]
-pub(crate) struct Lists {
+pub(crate) struct NonzeroLists {
     rows: usize,
     columns: usize,
-    /// Columns of a tile.
+    /// Number of columns of a tile.
     lines: usize,
-    /// Columns counted from the tile's first: for each tile and row those of +1, then those of -1.
+    /// Columns relative to the first one of the tile. For each tile and row: the columns of +1, then those of -1.
     indices: Vec<u8>,
-    /// Where each of these begins, and the end.
+    /// Start of each list in `indices`, followed by the length of `indices`.
     bounds: Vec<u32>,
 }
 
-impl Lists {
+impl NonzeroLists {
     pub(crate) fn new(rows: usize, columns: usize, value: impl Fn(usize, usize) -> i8) -> Self {
-        let tiles = columns.div_ceil(LINES);
+        let tiles = columns.div_ceil(MAX_LINES);
         let lines = columns.div_ceil(tiles);
         let (mut indices, mut bounds) = (Vec::new(), Vec::from([0]));
         for first in (0..columns).step_by(lines) {
@@ -52,32 +52,35 @@ impl Lists {
         self.indices.len() + 4 * self.bounds.len()
     }
 
-    /// Floats of a tile.
+    /// Returns the number of floats of a tile.
     pub(crate) fn tile_len(&self) -> usize {
         self.lines * PIXELS + SLACK
     }
 
+    /// Returns the list of +1 (`sign` 0) or of -1 (`sign` 1) of a row.
     fn list(&self, tile: usize, row: usize, sign: usize) -> &[u8] {
-        let place = (tile * self.rows + row) * 2 + sign;
-        &self.indices[self.bounds[place] as usize..self.bounds[place + 1] as usize]
+        let list = (tile * self.rows + row) * 2 + sign;
+        &self.indices[self.bounds[list] as usize..self.bounds[list + 1] as usize]
     }
 }
 
-/// A strip of the output of one image and group.
+/// A strip of output rows of one image and channel group.
 pub(crate) struct SparseStrip<'a> {
-    pub(crate) lists: &'a Lists,
+    pub(crate) lists: &'a NonzeroLists,
     pub(crate) epilogue: &'a Epilogue,
     pub(crate) window: Window,
-    /// From a pixel to the elements under each weight.
+    /// Offsets from the first element of a pixel to the elements under the kernel, one per weight.
     pub(crate) offsets: &'a [u32],
     pub(crate) output: Output<'a>,
-    /// The output's place of row 0, pixel 0, and the distance between rows.
+    /// Index of row 0, pixel 0 in the output.
     pub(crate) start: usize,
+    /// Distance between rows (channels) in the output.
     pub(crate) plane: usize,
+    /// Number of pixels of the strip.
     pub(crate) pixels: usize,
 }
 
-/// Pixels that are neighbours in the window, too.
+/// Pixels that are contiguous in the window as well as in the output.
 #[derive(Clone, Copy, Default)]
 struct Run {
     from: usize,
@@ -86,9 +89,12 @@ struct Run {
 }
 
 impl SparseStrip<'_> {
+    /// Convolves the strip.
+    ///
     /// # Safety
-    /// The instructions of `V`; the window has [`SLACK`] elements more than its planes, the tile is as long as the lists say, and
-    /// nobody else writes this strip.
+    /// The processor must support the instructions of `V`. `x` must be the filled window with [`SLACK`] additional
+    /// elements, `tile` must have the length [`tile_len`](NonzeroLists::tile_len), and no other thread may access the
+    /// output of this strip.
     #[inline(always)]
     pub(crate) unsafe fn run<V: Simd>(&self, x: &[f32], tile: &mut [f32]) {
         for first in (0..self.pixels).step_by(PIXELS) {
@@ -99,7 +105,7 @@ impl SparseStrip<'_> {
             for index in 0..tiles {
                 let columns = index * self.lists.lines;
                 let offsets = &self.offsets[columns..self.lists.columns.min(columns + self.lists.lines)];
-                // SAFETY: the caller's vows.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     copy::<V>(x.as_ptr(), tile.as_mut_ptr(), offsets, runs);
                     for row in 0..self.lists.rows {
@@ -112,6 +118,7 @@ impl SparseStrip<'_> {
         }
     }
 
+    /// Divides `count` pixels that start at `first` into runs.
     fn runs<'a>(&self, first: usize, count: usize, runs: &'a mut [Run; PIXELS]) -> &'a [Run] {
         let width = self.window.geometry.output[1];
         let (mut n, mut to) = (0, 0);
@@ -124,11 +131,14 @@ impl SparseStrip<'_> {
         &runs[..n]
     }
 
-    /// One row's share of a tile: `y` is begun with the first, added to, and finished with the last.
+    /// Adds the contribution of a tile to one row.
+    ///
+    /// `ends` tells whether the tile is the first one, which initializes `y`, and whether it is the last one, after
+    /// which the affine map and the activation function are applied.
     #[inline(always)]
     unsafe fn row<V: Simd>(&self, row: usize, lists: [&[u8]; 2], tile: *const f32, ends: [bool; 2], y: &mut [f32]) {
         let mut lane = 0;
-        // SAFETY: the caller's vows; a tile's line is a multiple of four vectors.
+        // SAFETY: guaranteed by the caller; a line of a tile is a multiple of four vectors.
         unsafe {
             while y.len() - lane > 2 * V::LANES {
                 self.vectors::<V, 4>(row, lists, tile.add(lane), ends, &mut y[lane..]);
@@ -151,14 +161,14 @@ impl SparseStrip<'_> {
         y: &mut [f32],
     ) {
         let Epilogue { w_pos, w_neg, scale, shift, relu, .. } = self.epilogue;
-        // SAFETY: the caller's vows.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let (pos, neg) = (sum::<V, N>(tile, pos), sum::<V, N>(tile, neg));
             let (w_pos, minus_w_neg) = (V::splat(w_pos[row]), V::splat(-w_neg[row]));
             let (scale, shift) = (V::splat(scale[row]), V::splat(shift[row]));
             for i in 0..N {
                 let Some(to) = y.get_mut(i * V::LANES..) else { break };
-                // What is not a whole vector goes through one.
+                // A partial vector is computed in a temporary one.
                 let mut part = [0.0; 16];
                 let whole = to.len() >= V::LANES;
                 let count = to.len().min(V::LANES);
@@ -185,15 +195,15 @@ impl SparseStrip<'_> {
     }
 }
 
-/// Copies the elements under each weight, a line for each.
+/// Copies the elements under each weight to the lines of a tile.
 #[inline(always)]
 unsafe fn copy<V: Simd>(x: *const f32, tile: *mut f32, offsets: &[u32], runs: &[Run]) {
     for (line, offset) in offsets.iter().enumerate() {
         for run in runs {
             let mut i = 0;
             while i < run.len {
-                // SAFETY: whole vectors touch the slack behind window and tile at most; what they write beyond a run is written
-                // again by the next run or line.
+                // SAFETY: whole vectors reach at most the slack after window and tile. The next run or line overwrites
+                // the elements after a run.
                 unsafe {
                     let value = V::load(x.add(*offset as usize + run.from + i));
                     V::store(tile.add(line * PIXELS + run.to + i), value);
@@ -204,10 +214,10 @@ unsafe fn copy<V: Simd>(x: *const f32, tile: *mut f32, offsets: &[u32], runs: &[
     }
 }
 
-/// The sum of some lines, `N` vectors of them.
+/// Returns `N` vectors of the sum of some lines.
 #[inline(always)]
 unsafe fn sum<V: Simd, const N: usize>(tile: *const f32, lines: &[u8]) -> [V::Floats; N] {
-    // SAFETY: the caller vouches for the instructions; indices are less than the lines of the tile.
+    // SAFETY: the caller guarantees the instructions; indices are less than the number of lines of the tile.
     unsafe {
         let (mut even, mut odd) = ([V::splat(0.0); N], [V::splat(0.0); N]);
         let pairs = lines.chunks_exact(2);

@@ -1,4 +1,4 @@
-//! One strip of the output of an image and group: its window is filled, then convolved.
+//! The task of a convolution: fills the window of one strip of the output and convolves it.
 
 use super::dense::DenseStrip;
 use super::geometry::Window;
@@ -9,7 +9,7 @@ use crate::kernels::memory::{Output, Words};
 use crate::kernels::simd::Simd;
 use crate::kernels::{Activations, quantize};
 
-/// The factor of each image, and its inverse.
+/// Computes the quantization factor of each image, and its inverse.
 pub(super) struct Factors<'a> {
     pub(super) x: &'a [f32],
     pub(super) images: usize,
@@ -25,9 +25,9 @@ impl Kernel for Factors<'_> {
     }
 }
 
-/// What the strips of a call share.
+/// Arguments that all strips of a call share.
 #[derive(Clone, Copy)]
-pub(super) struct Call<'a> {
+pub(super) struct CallContext<'a> {
     pub(super) convolution: &'a PackedConvolution,
     pub(super) x: &'a [f32],
     pub(super) window: Window,
@@ -36,9 +36,9 @@ pub(super) struct Call<'a> {
     pub(super) output: Output<'a>,
 }
 
-/// Which strip.
+/// Image, channel group and number of a strip.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct StripIndex {
     pub(super) image: usize,
     pub(super) group: usize,
     pub(super) strip: usize,
@@ -46,31 +46,32 @@ pub(super) struct Place {
 
 /// Fills the window of a strip and convolves it.
 pub(super) struct Strip<'a> {
-    pub(super) call: Call<'a>,
-    pub(super) place: Place,
+    pub(super) context: CallContext<'a>,
+    pub(super) index: StripIndex,
     pub(super) buffer: &'a mut Words,
 }
 
 impl Kernel for Strip<'_> {
     #[inline(always)]
     unsafe fn run<V: Simd>(self) {
-        let Self { call: Call { convolution, window, offsets, output, factors, .. }, place, buffer } = self;
-        let ChannelGroup { panels, epilogue, lists } = &convolution.groups[place.group];
+        let Self { context, index, buffer } = self;
+        let CallContext { convolution, window, offsets, output, factors, .. } = context;
+        let ChannelGroup { panels, epilogue, lists } = &convolution.groups[index.group];
         let [height, width] = window.geometry.output;
-        let first = place.strip * window.strip;
+        let first = index.strip * window.strip;
         let plane = height * width;
-        let start = (place.image * convolution.shape[0] + place.group * panels.rows()) * plane + first * width;
+        let start = (index.image * convolution.shape[0] + index.group * panels.rows()) * plane + first * width;
         let pixels = (height - first).min(window.strip) * width;
         let len = convolution.planes() * window.plane();
-        let x = self.call.channels(place);
+        let x = context.channels(index);
         let dense = DenseStrip { panels, epilogue, window, offsets, output, start, plane, pixels };
-        // SAFETY: the trait's contract; tasks differ in the strips that they write.
+        // SAFETY: guaranteed by the contract of the trait; tasks write disjoint strips.
         unsafe {
             match (convolution.activations, lists) {
                 (Activations::Int8, _) => {
                     let elements = buffer.reserve(len);
-                    fill_bytes(&window, first, x, factors[2 * place.image + 1], elements);
-                    dense.integers::<V>(elements, factors[2 * place.image]);
+                    fill_bytes(&window, first, x, factors[2 * index.image + 1], elements);
+                    dense.integers::<V>(elements, factors[2 * index.image]);
                 }
                 (Activations::Float32, None) => {
                     let elements = buffer.reserve(len);
@@ -89,12 +90,12 @@ impl Kernel for Strip<'_> {
     }
 }
 
-impl<'a> Call<'a> {
-    /// The channels of a group of an image, and the elements of one.
-    fn channels(&self, place: Place) -> (&'a [f32], usize) {
+impl<'a> CallContext<'a> {
+    /// Returns the input channels of the group and image of a strip, and the number of elements of a channel.
+    fn channels(&self, index: StripIndex) -> (&'a [f32], usize) {
         let [height, width] = self.window.geometry.input;
         let (channels, area) = (self.convolution.shape[1], height * width);
-        let first = (place.image * self.convolution.options.groups + place.group) * channels * area;
+        let first = (index.image * self.convolution.options.groups + index.group) * channels * area;
         (&self.x[first..][..channels * area], area)
     }
 }
@@ -102,7 +103,7 @@ impl<'a> Call<'a> {
 #[inline(always)]
 fn fill_floats(window: &Window, first: usize, (x, area): (&[f32], usize), to: &mut [f32]) {
     for (x, plane) in x.chunks_exact(area).zip(to.chunks_exact_mut(window.plane())) {
-        // SAFETY: `fill` asks for elements of an image.
+        // SAFETY: `fill` only uses indices of elements of a channel.
         window.fill(first, plane, 0.0, |i| unsafe { *x.get_unchecked(i) });
     }
 }
@@ -119,7 +120,7 @@ fn fill_bytes(window: &Window, first: usize, (x, area): (&[f32], usize), inverse
     }
 }
 
-/// A plane of `N` channels; bytes of those that are missing are zeros.
+/// Fills a plane with `N` channels. The bytes of missing channels represent zero.
 #[inline(always)]
 fn fill_quad<const N: usize>(
     window: &Window,
@@ -131,7 +132,7 @@ fn fill_quad<const N: usize>(
     window.fill(first, plane, quantize::ZEROS, |i| {
         let mut word = quantize::ZEROS;
         for channel in 0..N {
-            // SAFETY: `fill` asks for elements of an image, and `N` images of one channel are there.
+            // SAFETY: `fill` only uses indices of elements of a channel, and `x` has `N` channels.
             let x = unsafe { *x.get_unchecked(channel * area + i) };
             word ^= (u32::from(quantize::byte(x, inverse)) ^ 0x80) << (8 * channel);
         }
