@@ -1,5 +1,5 @@
-//! Memory of results: taken from what earlier tensors have given back, so that the operating system need not clear new pages
-//! for every operation.
+//! Memory pool for results. Buffers of dropped tensors are reused, which avoids the operating system's zeroing of new
+//! pages in every operation.
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
@@ -9,44 +9,44 @@ use burn_backend::{AllocationProperty, Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 use burn_std::AllocationController;
 
-/// A cache line: the alignment of a buffer.
+/// A cache line, which sets the alignment of buffers.
 #[repr(align(64))]
-struct Line {
-    _floats: [f32; FLOATS_OF_LINE],
+struct CacheLine {
+    _floats: [f32; FLOATS_PER_LINE],
 }
 
-const FLOATS_OF_LINE: usize = 16;
+const FLOATS_PER_LINE: usize = 16;
 
-type Lines = Box<[MaybeUninit<Line>]>;
+type Lines = Box<[MaybeUninit<CacheLine>]>;
 
-/// Smaller buffers (64 KiB) are left to the allocator, which reuses their memory well.
-const SMALLEST_KEPT: usize = 1024;
+/// Smallest number of lines (64 KiB) that is pooled. The allocator reuses smaller buffers well.
+const MIN_POOLED_LINES: usize = 1024;
 
-/// Memory for a tensor of f32 that is not written yet.
+/// Uninitialized memory for a tensor of f32.
 pub(crate) struct Buffer {
     lines: Lines,
     len: usize,
 }
 
 impl Buffer {
-    /// Memory for `len` floats.
+    /// Allocates memory for `len` floats.
     pub(crate) fn new(len: usize) -> Self {
-        Self { lines: take(len.div_ceil(FLOATS_OF_LINE)), len }
+        Self { lines: allocate(len.div_ceil(FLOATS_PER_LINE)), len }
     }
 
-    /// A buffer that `write` fills.
+    /// Allocates a tensor of `shape` whose elements `write` initializes.
     ///
     /// # Safety
     /// `write` must write every float.
     pub(crate) unsafe fn filled(shape: Shape, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> FlexTensor {
         let mut buffer = Self::new(shape.num_elements());
         write(buffer.floats());
-        // SAFETY: that is the caller's promise.
+        // SAFETY: the caller guarantees that `write` initializes every float.
         unsafe { buffer.into_tensor(shape) }
     }
 
     fn floats(&mut self) -> &mut [MaybeUninit<f32>] {
-        // SAFETY: a line is an array of floats without padding, and there are enough lines for `len` of them.
+        // SAFETY: a line is an array of floats without padding, and the lines hold at least `len` floats.
         unsafe { core::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
 
@@ -54,7 +54,7 @@ impl Buffer {
     /// Every float must have been written.
     unsafe fn into_tensor(self, shape: Shape) -> FlexTensor {
         let bytes = self.len * size_of::<f32>();
-        // SAFETY: the floats were written, says the caller, and they are the first bytes of the memory.
+        // SAFETY: the caller guarantees that the floats are initialized, and they are the first bytes of the memory.
         let data = unsafe { Bytes::from_controller(Box::new(self), bytes) };
         FlexTensor::new(data, Layout::contiguous(shape), DType::F32)
     }
@@ -62,7 +62,7 @@ impl Buffer {
 
 impl AllocationController for Buffer {
     fn alloc_align(&self) -> usize {
-        // What a copy of the bytes must have, which a cache line is more than.
+        // The alignment that a copy of the bytes needs. The buffer itself is aligned to a cache line.
         align_of::<f32>()
     }
 
@@ -72,86 +72,89 @@ impl AllocationController for Buffer {
 
     unsafe fn memory_mut(&mut self) -> &mut [MaybeUninit<u8>] {
         let bytes = size_of_val(&*self.lines);
-        // SAFETY: any memory is a slice of bytes that may be uninitialized.
+        // SAFETY: any memory is a valid slice of possibly uninitialized bytes.
         unsafe { core::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), bytes) }
     }
 
     fn memory(&self) -> &[MaybeUninit<u8>] {
         let bytes = size_of_val(&*self.lines);
-        // SAFETY: any memory is a slice of bytes that may be uninitialized.
+        // SAFETY: any memory is a valid slice of possibly uninitialized bytes.
         unsafe { core::slice::from_raw_parts(self.lines.as_ptr().cast(), bytes) }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        give_back(core::mem::take(&mut self.lines));
+        recycle(core::mem::take(&mut self.lines));
     }
 }
 
-/// Frees the memory that is kept for later tensors.
-pub(crate) fn clean_up() {
-    let kept = {
-        let mut kept = kept();
-        kept.lines = 0;
-        kept.most_used = kept.used;
-        core::mem::take(&mut kept.buffers)
+/// Frees all pooled buffers.
+pub(crate) fn clear_pool() {
+    let buffers = {
+        let mut pool = pool();
+        pool.lines = 0;
+        pool.peak_used = pool.used;
+        core::mem::take(&mut pool.buffers)
     };
-    drop(kept);
+    // Freed after the lock is released.
+    drop(buffers);
 }
 
-/// Memory that was given back, by its number of lines.
-struct Kept {
+/// Buffers of dropped tensors. The pool holds at most as many lines as tensors ever used at once.
+struct Pool {
+    /// Buffers by their number of lines.
     buffers: BTreeMap<usize, Vec<Lines>>,
     /// Lines in `buffers`.
     lines: usize,
-    /// Lines in tensors now, and at most so far. No more are kept than were ever in use at once.
+    /// Lines that live tensors use.
     used: usize,
-    most_used: usize,
+    /// Largest value of `used` since the pool was cleared.
+    peak_used: usize,
 }
 
-static KEPT: Mutex<Kept> = Mutex::new(Kept { buffers: BTreeMap::new(), lines: 0, used: 0, most_used: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool { buffers: BTreeMap::new(), lines: 0, used: 0, peak_used: 0 });
 
-fn kept() -> MutexGuard<'static, Kept> {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn take(lines: usize) -> Lines {
-    if lines >= SMALLEST_KEPT {
-        let mut kept = kept();
-        // A buffer that is up to an eighth too large will do.
-        let fitting = kept.buffers.range_mut(lines..=lines + lines / 8).find_map(|(_, buffers)| buffers.pop());
-        let size = fitting.as_ref().map_or(lines, |buffer| buffer.len());
-        if fitting.is_some() {
-            kept.lines -= size;
+fn allocate(lines: usize) -> Lines {
+    if lines >= MIN_POOLED_LINES {
+        let mut pool = pool();
+        // A buffer may be larger than requested by up to an eighth.
+        let reused = pool.buffers.range_mut(lines..=lines + lines / 8).find_map(|(_, buffers)| buffers.pop());
+        let size = reused.as_ref().map_or(lines, |buffer| buffer.len());
+        if reused.is_some() {
+            pool.lines -= size;
         }
-        kept.used += size;
-        kept.most_used = kept.most_used.max(kept.used);
-        if let Some(buffer) = fitting {
+        pool.used += size;
+        pool.peak_used = pool.peak_used.max(pool.used);
+        if let Some(buffer) = reused {
             return buffer;
         }
     }
     Box::new_uninit_slice(lines)
 }
 
-fn give_back(buffer: Lines) {
+fn recycle(buffer: Lines) {
     let size = buffer.len();
-    if size < SMALLEST_KEPT {
+    if size < MIN_POOLED_LINES {
         return;
     }
     let mut stale = BTreeMap::new();
     {
-        let mut kept = kept();
-        kept.used -= size;
-        if kept.lines + size > kept.most_used {
-            // Sizes that are no longer asked for have filled it up.
-            stale = core::mem::take(&mut kept.buffers);
-            kept.lines = 0;
+        let mut pool = pool();
+        pool.used -= size;
+        if pool.lines + size > pool.peak_used {
+            // The pool is full of sizes that are no longer requested.
+            stale = core::mem::take(&mut pool.buffers);
+            pool.lines = 0;
         }
-        kept.lines += size;
-        kept.buffers.entry(size).or_default().push(buffer);
+        pool.lines += size;
+        pool.buffers.entry(size).or_default().push(buffer);
     }
-    // Freed here, with the lock released.
+    // Freed after the lock is released.
     drop(stale);
 }
 
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_holds_what_was_written_whatever_was_there_before() {
+    fn reused_memory_holds_the_new_values() {
         for len in [0, 1, 15, 16, 17, 1 << 14, (1 << 14) + 3, 100_000] {
             for value in [1.0, 2.0] {
                 let tensor = tensor(len, value);
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_tensor_is_copied_before_it_is_changed() {
+    fn a_shared_tensor_is_copied_before_a_write() {
         let tensor = tensor(1 << 15, 1.0);
         let mut other = tensor.clone();
         other.storage_mut::<f32>()[7] = 3.0;
@@ -190,12 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_was_in_use() {
+    fn the_pool_never_exceeds_peak_usage() {
         for size in 1..50 {
             drop(tensor(size * 40_000, 1.0));
-            let kept = kept();
-            assert!(kept.lines <= kept.most_used);
-            assert_eq!(kept.lines, kept.buffers.values().flatten().map(|lines| lines.len()).sum::<usize>());
+            let pool = pool();
+            assert!(pool.lines <= pool.peak_used);
+            assert_eq!(pool.lines, pool.buffers.values().flatten().map(|lines| lines.len()).sum::<usize>());
         }
     }
 }

@@ -1,8 +1,10 @@
-//! Gradients summed over threads that each train a copy of the model: Burn's distributed strategy on a CPU.
+//! Burn's distributed strategy for threads on a CPU: each worker thread trains a copy of the model, and gradients are
+//! reduced over the workers.
 //!
-//! Burn's own server tells devices apart, and a CPU is one device. So a worker here is whoever takes part in a round: a round is over when as
-//! many wait as there were devices at the start, the last of them adds up, and all go on with the same sums. (Terms are added in the order in
-//! which they came. With more than two workers rounding differs from run to run, but never between workers.)
+//! Burn's server distinguishes workers by their device, and a CPU is a single device. Here workers are counted by a
+//! barrier: a round ends when as many workers have arrived as devices were given at the start. The last worker to
+//! arrive reduces the gradients, and every worker receives the same result. Terms are added in the order of arrival, so
+//! with more than two workers rounding can differ between runs, but never between workers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,33 +23,35 @@ struct Session {
     workers: usize,
     operation: ReduceOperation,
     round: Mutex<Round>,
-    over: Condvar,
+    /// Notified when a round ends.
+    finished: Condvar,
 }
 
 #[derive(Default)]
 struct Round {
     number: u64,
-    waiting: usize,
+    /// Workers that have arrived at the barrier.
+    arrived: usize,
     gradients: HashMap<DistributedParamId, Vec<TensorRef<Cpu>>>,
 }
 
 impl DistributedBackend for Cpu {
     fn start_communication_server(devices: &[FlexDevice], config: DistributedConfig) {
         let (workers, operation) = (devices.len(), config.all_reduce_op);
-        let session = Session { workers, operation, round: Mutex::default(), over: Condvar::new() };
-        *locked(&SESSION) = Some(Arc::new(session));
+        let session = Session { workers, operation, round: Mutex::default(), finished: Condvar::new() };
+        *lock(&SESSION) = Some(Arc::new(session));
     }
 
     fn close_communication_server(_device: &FlexDevice) {
-        *locked(&SESSION) = None;
+        *lock(&SESSION) = None;
     }
 
-    /// Nothing needs to be counted: a round waits for workers, not for gradients.
+    /// Does nothing: the barrier counts workers, not gradients.
     fn register_sync_parameters(_device: &FlexDevice, _params: Vec<DistributedParams>) {}
 
     fn submit_gradient_sync(tensor: TensorRef<Self>, params: DistributedParams) {
         if let Some(session) = session() {
-            locked(&session.round).gradients.entry(params.param_id).or_default().push(tensor);
+            lock(&session.round).gradients.entry(params.param_id).or_default().push(tensor);
         }
     }
 
@@ -59,33 +63,35 @@ impl DistributedBackend for Cpu {
 }
 
 fn session() -> Option<Arc<Session>> {
-    locked(&SESSION).clone()
+    lock(&SESSION).clone()
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Session {
-    /// Waits for all workers of the round; the last one adds up.
+    /// Blocks until all workers of the round have arrived. The last worker reduces the gradients before it releases the
+    /// others.
     fn wait(&self) {
-        let mut round = locked(&self.round);
-        round.waiting += 1;
-        if round.waiting < self.workers {
+        let mut round = lock(&self.round);
+        round.arrived += 1;
+        if round.arrived < self.workers {
             let number = round.number;
-            drop(self.over.wait_while(round, |round| round.number == number));
+            drop(self.finished.wait_while(round, |round| round.number == number));
             return;
         }
         for gradients in std::mem::take(&mut round.gradients).into_values() {
             self.reduce(&gradients);
         }
         *round = Round { number: round.number + 1, ..Round::default() };
-        self.over.notify_all();
+        self.finished.notify_all();
     }
 
-    /// Gives all of these tensors their sum or mean.
+    /// Replaces each of the tensors with their sum or mean.
     fn reduce(&self, gradients: &[TensorRef<Cpu>]) {
-        // SAFETY: the tensors lie in gradients that their workers hold while they wait for the end of the round, which comes after this.
+        // SAFETY: each pointer refers to a tensor of a worker that is blocked until the end of the round, so it is
+        // valid until then.
         let terms = gradients.iter().map(|gradient| unsafe { (*gradient.0).clone() });
         let Some(sum) = terms.reduce(Cpu::float_add) else { return };
         let result = match self.operation {
@@ -93,7 +99,7 @@ impl Session {
             ReduceOperation::Mean => Cpu::float_div_scalar(sum, (self.workers as f64).into()),
         };
         for gradient in gradients {
-            // SAFETY: as above; only this thread touches them.
+            // SAFETY: as above. All workers but this thread are blocked, so no other thread accesses the tensor.
             unsafe { *gradient.0 = result.clone() };
         }
     }

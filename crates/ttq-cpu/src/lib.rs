@@ -1,8 +1,12 @@
-//! A CPU backend for [Burn](https://burn.dev) 0.21 on which convolutional networks train several times faster than on Flex.
+//! A CPU backend for [Burn](https://burn.dev) 0.21 on which convolutional networks train several times faster than on
+//! Flex.
 //!
-//! [`Cpu`] shares Flex's tensors and device: a model, a record, a tensor of one is one of the other, and all that this crate
-//! does not do itself is done by Flex. Its own are convolution in two dimensions with both gradients, arithmetic with
-//! broadcasting, sums, copies of views, and the memory of results. Write `Autodiff<Cpu>` where `Autodiff<Flex>` stood:
+//! [`Cpu`] has the tensor primitives and the device of [`Flex`](burn_flex::Flex), so tensors, models and records of
+//! either backend can be used on the other without a conversion. This crate implements two-dimensional convolution and
+//! both of its gradients, arithmetic with broadcasting, scalar arithmetic, ReLU, sums and means, copies of strided
+//! views, and the allocation of results. Every other operation is delegated to Flex.
+//!
+//! To switch, replace `Autodiff<Flex>` with `Autodiff<Cpu>`:
 //!
 //! ```
 //! use burn::backend::Autodiff;
@@ -17,12 +21,21 @@
 //! assert_eq!(gradient.dims(), [4, 3, 3, 3]);
 //! ```
 //!
-//! Kernels are compiled for AVX-512, for AVX2 with FMA and for whatever the target is compiled for, and chosen at run time.
-//! Threads are rayon's (`RAYON_NUM_THREADS` sets their number); results do not depend on how many there are. Other types than
-//! f32, groups, and shapes that make no output are Flex's work, so results and errors are the same.
+//! **Instruction sets.** The convolution kernels are compiled for AVX-512, for AVX2 with FMA, and for the instructions
+//! of the compilation target. The best one that the processor supports is chosen at run time.
+//!
+//! **Threads.** Kernels run on rayon's global thread pool; `RAYON_NUM_THREADS` sets its size. Results do not depend on
+//! the number of threads.
+//!
+//! **Other inputs.** Tensors of other types than f32, grouped convolutions, and shapes without a valid output are
+//! passed to Flex, so their results and error messages are those of Flex.
+//!
+//! # Features
+//! `distributed` implements Burn's distributed strategy for threads: each worker thread trains a copy of the model, and
+//! gradients are summed or averaged over the workers.
 
-mod across;
 mod buffer;
+mod convert_backend;
 mod delegate;
 #[cfg(feature = "distributed")]
 mod distributed;
@@ -32,7 +45,10 @@ mod ops;
 use burn_backend::{Backend, BackendTypes, DType, DTypeUsageSet};
 use burn_flex::{Flex, FlexDevice, FlexQTensor, FlexTensor};
 
-/// The backend; see the [crate's documentation](crate).
+/// CPU backend with Flex's tensors and device and its own kernels for convolutions, arithmetic and reductions.
+///
+/// Tensor primitives are [`FlexTensor`] (float elements f32, int elements i32, bool elements `bool`), the device is
+/// [`FlexDevice`]. The [crate documentation](crate) lists the operations that do not run on Flex.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cpu;
 
@@ -64,9 +80,14 @@ impl Backend for Cpu {
         Flex::dtype_usage(device, dtype)
     }
 
-    /// Frees the memory that is kept for later results.
+    /// Frees the pooled memory that is kept for later results.
     fn memory_cleanup(device: &Self::Device) {
-        buffer::clean_up();
+        buffer::clear_pool();
         Flex::memory_cleanup(device);
     }
 }
+
+/// Tests the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,5 +1,5 @@
-//! Every operation of this backend's own against Flex: the same values for tensors of any shape, any strides and any type,
-//! forward and backward, and the same errors.
+//! Compares every operation that this backend implements with Flex: same values for any shape, strides and element
+//! type, forward and backward, and same error messages.
 
 use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
@@ -10,10 +10,10 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, TensorData};
 use ttq_cpu::Cpu;
 
-/// Reproducible numbers.
-struct Numbers(u64);
+/// Seeded random number generator.
+struct Rng(u64);
 
-impl Numbers {
+impl Rng {
     /// xorshift64*
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
@@ -26,7 +26,7 @@ impl Numbers {
         from + self.next() as usize % (to - from + 1)
     }
 
-    /// Between 0.5 and 1.5, or so less 2: never near zero, for division.
+    /// Values in ±(0.5..1.5): not near zero, so that they can be divisors.
     fn data(&mut self, shape: &[usize]) -> TensorData {
         let n = shape.iter().product();
         let value = |x: u64| (x % 1000) as f32 / 1000.0 + if x & 1024 == 0 { 0.5 } else { -1.5 };
@@ -34,10 +34,10 @@ impl Numbers {
     }
 }
 
-/// How a tensor of four axes is seen.
+/// A view of a tensor with four axes.
 #[derive(Debug, Clone, Copy)]
 enum View {
-    Whole,
+    Contiguous,
     Permuted,
     Sliced,
     Flipped,
@@ -45,13 +45,13 @@ enum View {
     Expanded,
 }
 
-const VIEWS: [View; 6] = [View::Whole, View::Permuted, View::Sliced, View::Flipped, View::Stepped, View::Expanded];
+const VIEWS: [View; 6] = [View::Contiguous, View::Permuted, View::Sliced, View::Flipped, View::Stepped, View::Expanded];
 
 impl View {
     fn of<B: Backend>(self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         let [a, b, c, d] = x.dims();
         match self {
-            View::Whole => x,
+            View::Contiguous => x,
             View::Permuted => x.permute([2, 0, 3, 1]),
             View::Sliced => x.slice([0..a, b / 2..b, 0..c.div_ceil(2), d / 3..d]),
             View::Flipped => x.flip([0, 3]),
@@ -66,7 +66,7 @@ fn tensor<B: Backend, const D: usize>(data: &TensorData, dtype: DType) -> Tensor
     Tensor::from_data(data, (&Default::default(), dtype))
 }
 
-/// Relative to the larger of 1 and the value.
+/// Asserts that each error is at most `tolerance`, relative to the larger of 1 and the expected magnitude.
 fn assert_close(found: TensorData, expected: TensorData, tolerance: f64, what: &str) {
     assert_eq!((&found.shape, found.dtype), (&expected.shape, expected.dtype), "{what}");
     for (found, expected) in found.iter::<f64>().zip(expected.iter::<f64>()) {
@@ -75,7 +75,7 @@ fn assert_close(found: TensorData, expected: TensorData, tolerance: f64, what: &
     }
 }
 
-/// Runs `work` on both backends.
+/// Runs `work` on both backends and compares the results.
 macro_rules! on_both {
     ($tolerance:expr, $what:expr, |$backend:ident| $work:expr) => {{
         let found = {
@@ -91,28 +91,29 @@ macro_rules! on_both {
 }
 
 #[test]
-fn arithmetic_of_any_views_and_types() {
-    let mut numbers = Numbers(11);
+fn arithmetic_matches_flex_for_any_views_and_types() {
+    let mut rng = Rng(11);
     for dtype in [DType::F32, DType::F64, DType::F16] {
         for view in VIEWS {
             for other in VIEWS {
-                let shape = [numbers.size(1, 4), numbers.size(2, 5), numbers.size(2, 6), numbers.size(2, 9)];
-                let (x, y) = (numbers.data(&shape), numbers.data(&shape));
-                // The other operand has the first one's shape, or counts once along some axes.
-                let once: [bool; 4] = std::array::from_fn(|_| numbers.next().is_multiple_of(3));
+                let shape = [rng.size(1, 4), rng.size(2, 5), rng.size(2, 6), rng.size(2, 9)];
+                let (x, y) = (rng.data(&shape), rng.data(&shape));
+                // The other operand has the shape of the first, or size 1 along some axes.
+                let broadcast: [bool; 4] = std::array::from_fn(|_| rng.next().is_multiple_of(3));
                 for operation in 0..5 {
                     for swapped in [false, true] {
-                        for held in [false, true] {
-                            let what =
-                                format!("{operation} {dtype:?} {view:?} {other:?} {shape:?} {once:?} {swapped} {held}");
+                        for shared in [false, true] {
+                            let what = format!(
+                                "{operation} {dtype:?} {view:?} {other:?} {shape:?} {broadcast:?} {swapped} {shared}"
+                            );
                             on_both!(0.0, what, |B| {
                                 let x = view.of(tensor::<B, 4>(&x, dtype));
                                 let [a, b, c, d] = x.dims();
                                 let y = other.of(tensor::<B, 4>(&y, dtype)).repeat(&[9, 9, 9, 9]);
-                                let size = |axis: usize, size: usize| 0..if once[axis] { 1 } else { size };
+                                let size = |axis: usize, size: usize| 0..if broadcast[axis] { 1 } else { size };
                                 let y = y.slice([size(0, a), size(1, b), size(2, c), size(3, d)]);
-                                // A tensor that somebody holds must not be written over.
-                                let (keep_x, keep_y) = (held.then(|| x.clone()), held.then(|| y.clone()));
+                                // A shared tensor must not be overwritten.
+                                let (keep_x, keep_y) = (shared.then(|| x.clone()), shared.then(|| y.clone()));
                                 let (l, r) = if swapped { (y, x) } else { (x, y) };
                                 let result = match operation {
                                     0 => l.add(r),
@@ -135,12 +136,12 @@ fn arithmetic_of_any_views_and_types() {
 }
 
 #[test]
-fn functions_of_one_tensor_on_any_view_and_type() {
-    let mut numbers = Numbers(12);
+fn functions_of_one_tensor_match_flex_for_any_view_and_type() {
+    let mut rng = Rng(12);
     for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F64, 0.0), (DType::F16, 0.0)] {
         for view in VIEWS {
-            let shape = [numbers.size(1, 4), numbers.size(2, 5), numbers.size(2, 6), numbers.size(2, 9)];
-            let x = numbers.data(&shape);
+            let shape = [rng.size(1, 4), rng.size(2, 5), rng.size(2, 6), rng.size(2, 9)];
+            let x = rng.data(&shape);
             for operation in 0..9 {
                 let what = format!("{operation} {dtype:?} {view:?} {shape:?}");
                 on_both!(tolerance, what, |B| {
@@ -154,7 +155,8 @@ fn functions_of_one_tensor_on_any_view_and_type() {
                         5 => relu(x),
                         6 => x.clone().add_scalar(1) + x,
                         7 => x.square().sqrt(),
-                        // (Flex sums the memory of a view that has as many elements: it gets a copy.)
+                        // The copy works around Flex, which sums the memory of the view if it has as many elements as
+                        // the view.
                         _ => x.mul_scalar(1.0).mean().reshape([1, 1, 1, 1]),
                     }
                 });
@@ -169,36 +171,36 @@ fn functions_of_one_tensor_on_any_view_and_type() {
 }
 
 #[test]
-fn reshapes_of_any_view() {
-    let mut numbers = Numbers(13);
+fn reshapes_match_flex_for_any_view() {
+    let mut rng = Rng(13);
     for view in VIEWS {
-        let x = numbers.data(&[4, 6, 6, 12]);
+        let x = rng.data(&[4, 6, 6, 12]);
         on_both!(1e-5, format!("{view:?}"), |B| {
             let x = view.of(tensor::<B, 4>(&x, DType::F32));
             let [a, b, c, d] = x.dims();
             let flat = x.clone().reshape([a * b, c * d]);
             let split = x.clone().swap_dims(0, 1).reshape([b, a * c * d]).reshape([b, a, c * d]);
-            // A view of a view, and one that is written to.
+            // A view of a view, and a view that is written to.
             let sum = split.sum_dim(2).reshape([1, a * b]).expand([3, a * b]).reshape([3 * a, b]);
             Tensor::cat(vec![flat.reshape([-1]), x.reshape([-1]), sum.add_scalar(1.0).reshape([-1])], 0)
         });
     }
 }
 
-/// Large tensors take other ways than small ones: tasks, blocks of sums, kept memory.
+/// Large tensors use several tasks, blocked sums and pooled memory.
 #[test]
-fn large_tensors() {
-    let mut numbers = Numbers(14);
+fn large_tensors_match_flex() {
+    let mut rng = Rng(14);
     for shape in [[3, 64, 40, 40], [70, 5, 31, 33], [2, 2, 1, 70_000]] {
-        let (x, channel) = (numbers.data(&shape), numbers.data(&[1, shape[1], 1, 1]));
+        let (x, channel) = (rng.data(&shape), rng.data(&[1, shape[1], 1, 1]));
         for _ in 0..3 {
             on_both!(2e-5, format!("{shape:?}"), |B| {
                 let x = tensor::<B, 4>(&x, DType::F32);
                 let channel = tensor::<B, 4>(&channel, DType::F32);
                 let y = relu(x.clone().mul(channel.clone()).sub(channel.clone()).div(channel.clone()) + x.clone());
-                let turned = y.clone().swap_dims(0, 1).reshape([shape[1], shape[0] * shape[2] * shape[3]]);
+                let transposed = y.clone().swap_dims(0, 1).reshape([shape[1], shape[0] * shape[2] * shape[3]]);
                 let sums = [
-                    turned.clone().mean_dim(1).reshape([-1]),
+                    transposed.clone().mean_dim(1).reshape([-1]),
                     y.clone()
                         .sum_dim(0)
                         .sum_dim(2)
@@ -214,15 +216,15 @@ fn large_tensors() {
     }
 }
 
-/// A tensor of ones is one element in memory: whatever writes to a tensor must not write to all places at once.
+/// A tensor of ones stores one element. A write to one element must not change the others.
 #[test]
-fn ones_are_written_to_in_one_place_alone() {
+fn a_write_to_a_tensor_of_ones_changes_one_element() {
     on_both!(0.0, "ones", |B| {
         let device = Default::default();
         let ones = || Tensor::<B, 2>::ones([80, 80], &device);
         let few = Tensor::<B, 2>::full([2, 3], 5.0, &device);
         let indices = Tensor::<B, 1, Int>::from_ints([3, 7], &device);
-        let every = Tensor::<B, 2, Int>::zeros([1, 80], &device);
+        let first_row = Tensor::<B, 2, Int>::zeros([1, 80], &device);
         let mask = ones().slice_assign([1..3, 4..7], few.clone()).greater_elem(2.0);
         let rows = Tensor::<B, 2>::full([2, 80], 2.0, &device);
         let results = vec![
@@ -230,29 +232,23 @@ fn ones_are_written_to_in_one_place_alone() {
             ones().mask_fill(mask.clone(), 3.0),
             ones().mask_where(mask, ones().mul_scalar(4.0)),
             ones().select_assign(0, indices.clone(), rows, burn::tensor::IndexingUpdateOp::Add),
-            ones().scatter(0, every, ones().slice([0..1, 0..80]), burn::tensor::IndexingUpdateOp::Add),
+            ones().scatter(0, first_row, ones().slice([0..1, 0..80]), burn::tensor::IndexingUpdateOp::Add),
             ones().matmul(ones()),
             ones().transpose().slice([0..80, 3..9]).repeat_dim(1, 2),
             ones().select(0, indices),
             ones().exp().tanh().powf_scalar(1.5).clamp(0.1, 0.9),
             ones().cumsum(1),
-            ones().inner_copy(),
+            add_indices(ones()),
         ];
         Tensor::cat(results.into_iter().map(|x| x.reshape([-1])).collect(), 0)
     });
 }
 
-/// Adds in place to a tensor that may be a view.
-trait InnerCopy {
-    fn inner_copy(self) -> Self;
-}
-
-impl<B: Backend> InnerCopy for Tensor<B, 2> {
-    fn inner_copy(self) -> Self {
-        let [rows, columns] = self.dims();
-        let numbers = Tensor::<B, 1, Int>::arange(0..(rows * columns) as i64, &self.device()).float();
-        self.add(numbers.reshape([rows, columns]))
-    }
+/// Adds the flat index of each element, in place where the backend can.
+fn add_indices<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    let [rows, columns] = x.dims();
+    let indices = Tensor::<B, 1, Int>::arange(0..(rows * columns) as i64, &x.device()).float();
+    x.add(indices.reshape([rows, columns]))
 }
 
 #[derive(Debug)]
@@ -264,24 +260,25 @@ struct Convolution {
 }
 
 impl Convolution {
-    fn random(numbers: &mut Numbers) -> Self {
+    fn random(rng: &mut Rng) -> Self {
         loop {
-            let groups = if numbers.next().is_multiple_of(4) { numbers.size(2, 3) } else { 1 };
-            let (channels_in, channels_out) = (groups * numbers.size(1, 4), groups * numbers.size(1, 9));
-            let x = [numbers.size(1, 4), channels_in, numbers.size(1, 12), numbers.size(1, 12)];
-            let weight = [channels_out, channels_in / groups, numbers.size(1, 4), numbers.size(1, 4)];
-            let pair = |numbers: &mut Numbers, from, to| [numbers.size(from, to), numbers.size(from, to)];
-            let (stride, padding) = (pair(numbers, 1, 3), pair(numbers, 0, 3));
-            let dilation = pair(numbers, 1, 2);
+            let groups = if rng.next().is_multiple_of(4) { rng.size(2, 3) } else { 1 };
+            let (channels_in, channels_out) = (groups * rng.size(1, 4), groups * rng.size(1, 9));
+            let x = [rng.size(1, 4), channels_in, rng.size(1, 12), rng.size(1, 12)];
+            let weight = [channels_out, channels_in / groups, rng.size(1, 4), rng.size(1, 4)];
+            let pair = |rng: &mut Rng, from, to| [rng.size(from, to), rng.size(from, to)];
+            let (stride, padding) = (pair(rng, 1, 3), pair(rng, 0, 3));
+            let dilation = pair(rng, 1, 2);
             let fits = |axis: usize| x[axis + 2] + 2 * padding[axis] > dilation[axis] * (weight[axis + 2] - 1);
             if fits(0) && fits(1) {
                 let options = ConvOptions::new(stride, padding, dilation, groups);
-                return Self { x, weight, options, bias: numbers.next().is_multiple_of(2) };
+                return Self { x, weight, options, bias: rng.next().is_multiple_of(2) };
             }
         }
     }
 
-    /// Output and gradients of input, weight and bias, behind each other. The input and the output's gradient are views.
+    /// Returns the output and the gradients of input, weight and bias, concatenated. The input and the output's
+    /// gradient are views.
     fn run<B: AutodiffBackend>(&self, data: &[TensorData; 4], dtype: DType) -> TensorData {
         let channels_first = |x: Tensor<B, 4>| x.permute([3, 0, 1, 2]);
         let x = tensor::<B, 4>(&data[0], dtype).require_grad();
@@ -300,16 +297,16 @@ impl Convolution {
 }
 
 #[test]
-fn convolutions_and_their_gradients() {
-    let mut numbers = Numbers(15);
+fn convolutions_and_their_gradients_match_flex() {
+    let mut rng = Rng(15);
     for case in 0..150 {
-        let convolution = Convolution::random(&mut numbers);
+        let convolution = Convolution::random(&mut rng);
         let [n, c, h, w] = convolution.x;
         let data = [
-            numbers.data(&[c, h, w, n]),
-            numbers.data(&convolution.weight),
-            numbers.data(&convolution.weight[..1]),
-            numbers.data(&[4 * 27 * 20 * 20]),
+            rng.data(&[c, h, w, n]),
+            rng.data(&convolution.weight),
+            rng.data(&convolution.weight[..1]),
+            rng.data(&[4 * 27 * 20 * 20]),
         ];
         let (dtype, tolerance) = if case % 10 == 0 { (DType::F64, 1e-12) } else { (DType::F32, 1e-5) };
         let found = convolution.run::<Autodiff<Cpu>>(&data, dtype);
@@ -318,9 +315,9 @@ fn convolutions_and_their_gradients() {
     }
 }
 
-/// A network as they are: convolution, batch normalization, relu, residual, pooling, linear.
+/// A network with convolutions, batch normalization, ReLU, a residual connection, pooling and a linear layer.
 #[test]
-fn gradients_of_a_small_network() {
+fn gradients_of_a_small_network_match_flex() {
     use burn::nn::conv::Conv2dConfig;
     use burn::nn::{BatchNormConfig, LinearConfig, PaddingConfig2d};
 
@@ -358,21 +355,20 @@ fn gradients_of_a_small_network() {
             norm2.running_var.value().inner().into_data(),
         ]
     }
-    let data = Numbers(16).data(&[6, 3, 20, 20]);
+    let data = Rng(16).data(&[6, 3, 20, 20]);
     for (found, expected) in run::<Autodiff<Cpu>>(&data).into_iter().zip(run::<Autodiff<Flex>>(&data)) {
         assert_close(found, expected, 1e-5, "network");
     }
 }
 
-/// What one backend refuses, the other refuses with the same words.
 #[test]
-fn bad_input_fails_as_on_flex() {
+fn invalid_input_panics_with_the_message_of_flex() {
     fn message<B: Backend>(case: usize) -> Option<String> {
         let zeros = |shape: [usize; 4]| Tensor::<B, 4>::zeros(shape, &Default::default());
         let result = std::panic::catch_unwind(|| match case {
-            // A kernel that is larger than the padded image.
+            // The kernel is larger than the padded image.
             0 => conv2d(zeros([1, 1, 2, 2]), zeros([1, 1, 5, 5]), None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1)),
-            // Channels that do not fit.
+            // The numbers of channels differ.
             1 => conv2d(zeros([1, 2, 4, 4]), zeros([1, 3, 3, 3]), None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1)),
             2 => zeros([1, 2, 3, 4]).add(zeros([1, 2, 2, 4])),
             3 => zeros([1, 2, 3, 4]).reshape([1, 2, 3, 5]),
@@ -387,7 +383,7 @@ fn bad_input_fails_as_on_flex() {
 }
 
 #[test]
-fn tensors_without_elements() {
+fn empty_tensors_match_flex() {
     on_both!(0.0, "empty", |B| {
         let x = Tensor::<B, 4>::zeros([0, 3, 4, 4], &Default::default());
         let sum = relu(x.clone().add_scalar(1.0)).mul(x.clone()).sum_dim(0).reshape([-1]);
@@ -396,7 +392,7 @@ fn tensors_without_elements() {
 }
 
 #[test]
-fn tensors_and_records_move_between_the_backends() {
+fn tensors_and_records_can_be_used_on_both_backends() {
     use burn::module::Module;
     use burn::nn::LinearConfig;
     use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
@@ -409,7 +405,7 @@ fn tensors_and_records_move_between_the_backends() {
     let record = Recorder::<Cpu>::load(&recorder, bytes, &device).unwrap();
     let linear = LinearConfig::new(3, 2).init::<Cpu>(&device).load_record(record);
     assert_eq!(linear.weight.val().into_data(), expected);
-    // The primitive is the same type: no copy at all.
+    // Both backends have the same primitive type, so nothing is copied.
     let primitive = Tensor::<Cpu, 1>::ones([5], &device).into_primitive();
     let flex = Tensor::<Flex, 1>::from_primitive(burn::tensor::TensorPrimitive::Float(primitive.tensor()));
     assert_eq!(flex.into_data(), TensorData::from([1.0_f32; 5]));

@@ -1,26 +1,26 @@
-//! Every convolution kernel, on every instruction set at hand, against the definition.
+//! Compares every convolution kernel with the reference, on every instruction set that the processor supports.
 
 use std::mem::MaybeUninit;
 
-use super::naive::{self, Numbers};
+use super::naive::{self, Rng};
 use super::simd::Level;
 use super::{Geometry, direct};
 
-/// Relative to the sum of magnitudes.
+/// Largest error relative to the sum of magnitudes.
 const TOLERANCE: f64 = 1e-6;
 
-/// A geometry with an output.
-fn random(numbers: &mut Numbers, stride: usize) -> Geometry {
+/// A random geometry that has an output.
+fn random_geometry(rng: &mut Rng, max_stride: usize) -> Geometry {
     loop {
         let geometry = Geometry {
-            batch: numbers.size(1, 5),
-            channels_in: numbers.size(1, 11),
-            channels_out: numbers.size(1, 19),
-            input: [numbers.size(1, 19), numbers.size(1, 37)],
-            kernel: [numbers.size(1, 5), numbers.size(1, 5)],
-            stride: [numbers.size(1, stride), numbers.size(1, stride)],
-            padding: [numbers.size(0, 3), numbers.size(0, 3)],
-            dilation: [numbers.size(1, 3), numbers.size(1, 3)],
+            batch: rng.size(1, 5),
+            channels_in: rng.size(1, 11),
+            channels_out: rng.size(1, 19),
+            input: [rng.size(1, 19), rng.size(1, 37)],
+            kernel: [rng.size(1, 5), rng.size(1, 5)],
+            stride: [rng.size(1, max_stride), rng.size(1, max_stride)],
+            padding: [rng.size(0, 3), rng.size(0, 3)],
+            dilation: [rng.size(1, 3), rng.size(1, 3)],
         };
         if geometry.output().is_some() {
             return geometry;
@@ -29,10 +29,10 @@ fn random(numbers: &mut Numbers, stride: usize) -> Geometry {
 }
 
 fn filled(n: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
-    // What is not written stays NaN, and `naive::error` refuses that.
+    // Elements that are not written stay NaN, which `naive::error` rejects.
     let mut memory = vec![MaybeUninit::new(f32::NAN); n];
     write(&mut memory);
-    // SAFETY: all were initialized.
+    // SAFETY: every element was initialized with NaN.
     memory.into_iter().map(|x| unsafe { x.assume_init() }).collect()
 }
 
@@ -45,14 +45,14 @@ struct Case {
 }
 
 impl Case {
-    fn new(geometry: Geometry, numbers: &mut Numbers) -> Self {
+    fn new(geometry: Geometry, rng: &mut Rng) -> Self {
         let [oh, ow] = geometry.output().unwrap();
         Self {
             geometry,
-            x: numbers.floats(geometry.batch * geometry.channels_in * geometry.input[0] * geometry.input[1]),
-            dy: numbers.floats(geometry.batch * geometry.channels_out * oh * ow),
-            weight: numbers.floats(geometry.weights()),
-            bias: numbers.floats(geometry.channels_out),
+            x: rng.floats(geometry.batch * geometry.channels_in * geometry.input[0] * geometry.input[1]),
+            dy: rng.floats(geometry.batch * geometry.channels_out * oh * ow),
+            weight: rng.floats(geometry.weights()),
+            bias: rng.floats(geometry.channels_out),
         }
     }
 
@@ -72,18 +72,18 @@ impl Case {
 }
 
 #[test]
-fn kernels_are_the_definition_on_every_instruction_set() {
-    let mut numbers = Numbers::new(1);
+fn kernels_match_the_reference_on_every_instruction_set() {
+    let mut rng = Rng::new(1);
     for case in 0..200 {
-        let geometry = random(&mut numbers, 1 + case % 3);
-        let case = Case::new(geometry, &mut numbers);
+        let geometry = random_geometry(&mut rng, 1 + case % 3);
+        let case = Case::new(geometry, &mut rng);
         Level::available().for_each(|level| case.check(level));
     }
 }
 
 #[test]
-fn many_images_share_a_strip_and_many_strips_share_the_work() {
-    let mut numbers = Numbers::new(3);
+fn kernels_match_the_reference_for_several_images_per_strip_and_several_strips() {
+    let mut rng = Rng::new(3);
     for (batch, channels, size) in [(40, 3, 4), (19, 20, 9), (3, 16, 33), (1, 40, 40)] {
         let geometry = Geometry {
             batch,
@@ -95,14 +95,14 @@ fn many_images_share_a_strip_and_many_strips_share_the_work() {
             padding: [1, 1],
             dilation: [1, 1],
         };
-        let case = Case::new(geometry, &mut numbers);
+        let case = Case::new(geometry, &mut rng);
         Level::available().for_each(|level| case.check(level));
     }
 }
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    let mut numbers = Numbers::new(4);
+    let mut rng = Rng::new(4);
     let geometry = Geometry {
         batch: 37,
         channels_in: 5,
@@ -113,7 +113,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
         padding: [1, 1],
         dilation: [1, 1],
     };
-    let Case { x, dy, .. } = Case::new(geometry, &mut numbers);
+    let Case { x, dy, .. } = Case::new(geometry, &mut rng);
     let with_threads = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
@@ -121,8 +121,8 @@ fn results_do_not_depend_on_the_number_of_threads() {
             filled(geometry.weights(), gradient)
         })
     };
-    let alone = with_threads(1);
+    let single_threaded = with_threads(1);
     for threads in [2, 3, 7] {
-        assert_eq!(with_threads(threads), alone, "{threads} threads");
+        assert_eq!(with_threads(threads), single_threaded, "{threads} threads");
     }
 }

@@ -1,4 +1,4 @@
-//! One value for each place: of one operand or of two, which may be views of any strides.
+//! Element-wise kernels of one operand or of two, which may have any strides.
 
 use std::mem::MaybeUninit;
 
@@ -6,10 +6,10 @@ use rayon::prelude::*;
 
 use super::strides::Runs;
 
-/// Elements that are worth a task of their own.
+/// Elements per task.
 const TASK: usize = 1 << 15;
 
-/// `out[i] = f(x[i])`, side by side.
+/// Computes `out[i] = f(x[i])` for contiguous slices.
 pub(crate) fn map(x: &[f32], out: &mut [MaybeUninit<f32>], f: impl Fn(f32) -> f32 + Sync) {
     out.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(out, x)| {
         for (out, x) in out.iter_mut().zip(x) {
@@ -18,15 +18,15 @@ pub(crate) fn map(x: &[f32], out: &mut [MaybeUninit<f32>], f: impl Fn(f32) -> f3
     });
 }
 
-/// `x[i] = f(x[i])`
+/// Computes `x[i] = f(x[i])`.
 pub(crate) fn map_in_place(x: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     x.par_chunks_mut(TASK).for_each(|x| x.iter_mut().for_each(|x| *x = f(*x)));
 }
 
-/// Copies a view, run by run.
+/// Copies a strided view to contiguous memory, run by run.
 pub(crate) fn gather(runs: &Runs<1>, x: &[f32], out: &mut [MaybeUninit<f32>]) {
     let [step] = runs.steps;
-    each_run(runs, out, |[at], out| match step {
+    for_each_run(runs, out, |[at], out| match step {
         1 => super::copy(out, &x[at..at + out.len()]),
         0 => out.fill(MaybeUninit::new(x[at])),
         _ => {
@@ -37,7 +37,7 @@ pub(crate) fn gather(runs: &Runs<1>, x: &[f32], out: &mut [MaybeUninit<f32>]) {
     });
 }
 
-/// `out[i] = f(l[i], r[i])`; within a run the operands' steps are 0 or 1.
+/// Computes `out[i] = f(l[i], r[i])`. The steps of both operands within a run must be 0 or 1.
 pub(crate) fn combine(
     runs: &Runs<2>,
     l: &[f32],
@@ -46,7 +46,7 @@ pub(crate) fn combine(
     f: impl Fn(f32, f32) -> f32 + Sync,
 ) {
     let steps = runs.steps;
-    each_run(runs, out, |[l_at, r_at], out| {
+    for_each_run(runs, out, |[l_at, r_at], out| {
         let n = out.len();
         match steps {
             [1, 1] => {
@@ -71,10 +71,10 @@ pub(crate) fn combine(
     });
 }
 
-/// `x[i] = f(x[i], y[i])`, where `x` is whole and the steps of `y` within a run are 0 or 1.
+/// Computes `x[i] = f(x[i], y[i])`. `x` is contiguous, and the steps of `y` within a run must be 0 or 1.
 pub(crate) fn combine_in_place(runs: &Runs<1>, x: &mut [f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
     let [step] = runs.steps;
-    each_run(runs, x, |[at], x| {
+    for_each_run(runs, x, |[at], x| {
         if step == 1 {
             let y = &y[at..at + x.len()];
             x.iter_mut().zip(y).for_each(|(x, y)| *x = f(*x, *y));
@@ -85,20 +85,20 @@ pub(crate) fn combine_in_place(runs: &Runs<1>, x: &mut [f32], y: &[f32], f: impl
     });
 }
 
-/// Calls `work` with the place of each operand and the output of each run, some runs to a task.
-fn each_run<const K: usize, T: Send>(runs: &Runs<K>, out: &mut [T], work: impl Fn([usize; K], &mut [T]) + Sync) {
+/// Calls `work` with the operands' offsets and the output of each run. A task processes several runs.
+fn for_each_run<const K: usize, T: Send>(runs: &Runs<K>, out: &mut [T], work: impl Fn([usize; K], &mut [T]) + Sync) {
     if out.is_empty() {
         return;
     }
     let per_task = TASK.div_ceil(runs.len);
     out.par_chunks_mut(per_task * runs.len).enumerate().for_each(|(task, out)| {
-        let mut walk = runs.walk(task * per_task);
+        let mut offsets = runs.offsets_from(task * per_task);
         for out in out.chunks_mut(runs.len) {
-            work(walk.at(), out);
-            walk.advance();
+            work(offsets.current(), out);
+            offsets.advance();
         }
     });
 }
 
-/// Cuts of long runs.
+/// Length that long runs are cut to.
 pub(crate) const CUT: usize = TASK;

@@ -1,4 +1,4 @@
-//! Kernels: slices in, slices out. They know no tensors.
+//! Kernels on slices, without tensors.
 
 #[cfg(test)]
 mod convolution_tests;
@@ -9,11 +9,14 @@ mod naive;
 pub(crate) mod reduce;
 pub(crate) mod simd;
 pub(crate) mod strides;
+mod strip;
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
-/// The sizes of a convolution in two dimensions with one group.
+use burn_backend::ops::conv::calculate_conv_output_size;
+
+/// Sizes of a two-dimensional convolution with one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) batch: usize,
@@ -28,50 +31,52 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    /// Height and width of the output; `None` where there is none.
+    /// Height and width of the output; `None` if the dilated kernel is larger than the padded input.
     pub(crate) fn output(&self) -> Option<[usize; 2]> {
-        let [h, w] = [0, 1].map(|axis| {
-            let padded = self.input[axis] + 2 * self.padding[axis];
-            Some(padded.checked_sub(self.extent(axis))? / self.stride[axis] + 1)
-        });
-        Some([h?, w?])
+        let fits = |axis: usize| {
+            let extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1;
+            self.input[axis] + 2 * self.padding[axis] >= extent
+        };
+        let Self { input, kernel, stride, padding, dilation, .. } = self;
+        (fits(0) && fits(1)).then(|| {
+            [0, 1].map(|axis| {
+                calculate_conv_output_size(kernel[axis], stride[axis], padding[axis], dilation[axis], input[axis])
+            })
+        })
     }
 
-    /// What the kernel spans with its dilation.
-    pub(crate) fn extent(&self, axis: usize) -> usize {
-        self.dilation[axis] * (self.kernel[axis] - 1) + 1
-    }
-
-    /// Places in the kernel.
+    /// Number of kernel positions, height times width.
     pub(crate) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
 
-    /// Weights.
+    /// Number of weights.
     pub(crate) fn weights(&self) -> usize {
         self.channels_out * self.channels_in * self.taps()
     }
 }
 
-/// A result that several threads write at once, each its own places.
+/// Output memory that several threads write concurrently, each to disjoint ranges.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared(*mut f32);
+pub(crate) struct SharedOutput(*mut f32);
 
-// SAFETY: a pointer alone; whoever makes a slice of it promises that it is the only one there.
-unsafe impl Send for Shared {}
+// SAFETY: the pointer is only dereferenced through `slice`, whose callers guarantee disjoint ranges.
+unsafe impl Send for SharedOutput {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for SharedOutput {}
 
-impl Shared {
+impl SharedOutput {
     pub(crate) fn new(memory: &mut [MaybeUninit<f32>]) -> Self {
         Self(memory.as_mut_ptr().cast())
     }
 
+    /// Returns the range `start..start + len` of the memory.
+    ///
     /// # Safety
-    /// The places must lie in the memory, and no other slice may hold one of them at the same time.
+    /// The range must lie within the memory, and must not overlap a slice that is in use at the same time.
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [MaybeUninit<f32>] {
-        // SAFETY: that is the caller's promise.
+        // SAFETY: the caller guarantees a valid, disjoint range.
         unsafe { core::slice::from_raw_parts_mut(self.0.add(start).cast(), len) }
     }
 }
@@ -80,8 +85,11 @@ thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends `len` floats of this thread's scratch memory, with whatever is in them. `work` must not ask for scratch memory itself
-/// nor wait for other tasks of rayon (which may).
+/// Calls `work` with `len` floats of this thread's scratch memory, whose contents are arbitrary.
+///
+/// # Panics
+/// Panics if calls are nested on one thread. `work` must therefore not block on rayon tasks: rayon may run another task
+/// that uses scratch memory on this thread in the meantime.
 pub(crate) fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
     SCRATCH.with(|scratch| {
         let mut scratch = scratch.borrow_mut();
@@ -92,7 +100,7 @@ pub(crate) fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) ->
     })
 }
 
-/// Copies floats to memory that is not written yet.
+/// Copies floats to uninitialized memory of the same length.
 pub(crate) fn copy(to: &mut [MaybeUninit<f32>], from: &[f32]) {
     assert_eq!(to.len(), from.len());
     for (to, from) in to.iter_mut().zip(from) {

@@ -1,8 +1,8 @@
-//! Convolution by its definition, in f64: what the kernels are tested against.
+//! Reference convolution in f64, a direct implementation of the definition, for tests of the kernels.
 
 use super::Geometry;
 
-/// Calls `work` with the indices into output, input and weight of every product.
+/// Calls `work` with the output, input and weight index of every product.
 fn each_product(geometry: &Geometry, mut work: impl FnMut(usize, usize, usize)) {
     let Geometry { batch, channels_in, channels_out, input: [h, w], kernel: [kh, kw], .. } = *geometry;
     let [oh, ow] = geometry.output().unwrap();
@@ -27,7 +27,7 @@ fn each_product(geometry: &Geometry, mut work: impl FnMut(usize, usize, usize)) 
     }
 }
 
-/// A sum and the sum of its terms' magnitudes, which an error is relative to.
+/// For each element, the sum of its terms and the sum of their magnitudes. Errors are relative to the latter.
 pub(crate) type Sums = Vec<(f64, f64)>;
 
 fn add(sum: &mut (f64, f64), a: f32, b: f32) {
@@ -37,10 +37,10 @@ fn add(sum: &mut (f64, f64), a: f32, b: f32) {
 
 pub(crate) fn forward(geometry: &Geometry, x: &[f32], weight: &[f32], bias: &[f32]) -> Sums {
     let [oh, ow] = geometry.output().unwrap();
-    let places = oh * ow;
-    let outputs = geometry.batch * geometry.channels_out * places;
+    let positions = oh * ow;
+    let outputs = geometry.batch * geometry.channels_out * positions;
     let mut y: Sums = (0..outputs)
-        .map(|i| f64::from(bias[i / places % geometry.channels_out]))
+        .map(|i| f64::from(bias[i / positions % geometry.channels_out]))
         .map(|bias| (bias, bias.abs()))
         .collect();
     each_product(geometry, |o, i, w| add(&mut y[o], x[i], weight[w]));
@@ -60,7 +60,7 @@ pub(crate) fn weight_gradient(geometry: &Geometry, x: &[f32], dy: &[f32]) -> Sum
     dw
 }
 
-/// The largest error relative to the sum of magnitudes.
+/// Returns the largest error relative to the sum of magnitudes.
 pub(crate) fn error(found: &[f32], expected: &Sums) -> f64 {
     assert_eq!(found.len(), expected.len());
     let errors = found.iter().zip(expected).map(|(found, (sum, magnitude))| {
@@ -70,10 +70,10 @@ pub(crate) fn error(found: &[f32], expected: &Sums) -> f64 {
     errors.fold(0.0, f64::max)
 }
 
-/// Reproducible numbers between -1 and 1, and sizes.
-pub(crate) struct Numbers(u64);
+/// Seeded random number generator.
+pub(crate) struct Rng(u64);
 
-impl Numbers {
+impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
@@ -86,10 +86,12 @@ impl Numbers {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
+    /// `n` floats between -1 and 1.
     pub(crate) fn floats(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
     }
 
+    /// An integer between `from` and `to`, inclusive.
     pub(crate) fn size(&mut self, from: usize, to: usize) -> usize {
         from + (self.next() >> 33) as usize % (to - from + 1)
     }

@@ -4,14 +4,14 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-/// Elements that are summed in f32; the sums of such blocks are added in f64.
+/// Elements per block. A block is summed in f32, and the sums of blocks are added in f64.
 const BLOCK: usize = 1 << 12;
-/// Elements that are worth a task of their own.
+/// Elements per task.
 const TASK: usize = 1 << 16;
-/// Columns of a task.
+/// Columns per task.
 const COLUMNS: usize = 1 << 10;
 
-/// `out[o, i] = factor * sum over k of x[o, k, i]` for `x` of size `[outer, len, inner]`, side by side.
+/// Computes `out[o, i] = factor * Σ_k x[o, k, i]` for contiguous `x` of shape `[outer, len, inner]`.
 pub(crate) fn sum_axis(x: &[f32], [len, inner]: [usize; 2], factor: f32, out: &mut [MaybeUninit<f32>]) {
     if x.is_empty() || inner == 0 {
         out.fill(MaybeUninit::new(0.0));
@@ -32,7 +32,7 @@ pub(crate) fn sum_axis(x: &[f32], [len, inner]: [usize; 2], factor: f32, out: &m
     }
 }
 
-/// The sum of all.
+/// Returns the sum of all elements.
 pub(crate) fn sum(x: &[f32]) -> f32 {
     let blocks: Vec<f64> = if x.len() > TASK {
         x.par_chunks(BLOCK).map(sum_block).collect()
@@ -58,7 +58,7 @@ fn sum_columns(x: &[f32], inner: usize, columns: std::ops::Range<usize>, factor:
     let mut sums = [0.0_f64; COLUMNS];
     let mut block = [0.0_f32; COLUMNS];
     let n = columns.len();
-    // Few rows at a time in f32.
+    // 64 rows at a time are summed in f32.
     for rows in x.chunks(64 * inner) {
         block[..n].fill(0.0);
         for row in rows.chunks_exact(inner) {

@@ -1,9 +1,9 @@
-//! Vectors of f32 for three instruction sets, and the choice between them at run time.
+//! Vectors of f32 for three instruction sets, chosen at run time.
 
 /// An instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
-    /// What the target is compiled for: SSE2, NEON, plain code.
+    /// The instructions of the compilation target, e.g. SSE2 or NEON.
     Portable,
     /// AVX2 and FMA, 8 lanes.
     #[cfg(target_arch = "x86_64")]
@@ -14,12 +14,12 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    /// The best one that this machine has. (The standard library remembers the answer.)
+    /// Returns the best instruction set that the processor supports. The standard library caches the detection.
     pub(crate) fn best() -> Self {
         Self::available().next().unwrap_or(Self::Portable)
     }
 
-    /// All that this machine has, best first.
+    /// Returns all instruction sets that the processor supports, best first.
     pub(crate) fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
         let levels = [
@@ -29,14 +29,14 @@ impl Level {
         ];
         #[cfg(not(target_arch = "x86_64"))]
         let levels = [(Self::Portable, true)];
-        levels.into_iter().filter_map(|(level, here)| here.then_some(level))
+        levels.into_iter().filter_map(|(level, is_available)| is_available.then_some(level))
     }
 
     /// Runs `kernel` compiled for this instruction set.
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             Self::Portable => kernel.run::<Portable>(),
-            // SAFETY: `best` and `available` hand out these two only where the processor has the instructions.
+            // SAFETY: `best` and `available` return these two levels only if the processor supports the instructions.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { x86::run_avx2(kernel) },
             // SAFETY: as above.
@@ -46,8 +46,10 @@ impl Level {
     }
 }
 
-/// Code that is compiled once for each instruction set. `run` and all that it calls must be `#[inline(always)]`, and it must
-/// hand no closure to another thread: a function of its own would be compiled without the instructions.
+/// Code that is compiled once for each instruction set.
+///
+/// `run` and every function that it calls must be `#[inline(always)]`, and `run` must not pass closures to other
+/// threads: code that is not inlined is compiled without the instructions.
 pub(crate) trait Kernel {
     type Output;
     fn run<V: Vector>(self) -> Self::Output;
@@ -56,9 +58,10 @@ pub(crate) trait Kernel {
 /// Several f32 in one register.
 ///
 /// # Safety
-/// All functions need the instructions that the type stands for: call them from [`Kernel::run`] only. Loads and stores
-/// touch [`LANES`](Self::LANES) floats at an address of any alignment.
+/// All functions require the instruction set of the type: call them from [`Kernel::run`] only. Loads and stores access
+/// [`LANES`](Self::LANES) floats at an address of any alignment.
 pub(crate) trait Vector: Copy {
+    /// Number of floats.
     const LANES: usize;
     /// Rows of a register tile that is [`COLUMNS`] vectors wide.
     const ROWS: usize;
@@ -66,7 +69,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
-    /// `self + a * b`
+    /// Returns `self + a * b`.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
 }
 
@@ -77,7 +80,7 @@ pub(crate) const MAX_LANES: usize = 16;
 /// The largest [`Vector::ROWS`].
 pub(crate) const MAX_ROWS: usize = 8;
 
-/// Four lanes of plain code: a register of SSE2 or NEON.
+/// Four lanes without intrinsics, which compile to one register of SSE2 or NEON.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([f32; 4]);
 
@@ -92,19 +95,19 @@ impl Vector for Portable {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller vouches for four floats; their alignment is that of f32 or not even that.
+        // SAFETY: the caller guarantees four readable floats, and the read is unaligned.
         Self(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: as for `load`.
+        // SAFETY: the caller guarantees four writable floats, and the write is unaligned.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
     }
 
     #[inline(always)]
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
-        // A fused multiply-add where the target has one: elsewhere `mul_add` is a call into the C library.
+        // `mul_add` only where the target has a fused multiply-add: elsewhere it is a call into the C library.
         let fused = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
         Self(core::array::from_fn(|i| match fused {
             true => a.0[i].mul_add(b.0[i], self.0[i]),
@@ -137,7 +140,8 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
-            // SAFETY: the instructions are there (the trait's contract), as in all functions below; so is the memory.
+            // SAFETY: by the trait's contract the processor supports the instructions and the memory is valid. The same
+            // holds below.
             Self(unsafe { _mm256_set1_ps(value) })
         }
 
@@ -169,7 +173,8 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
-            // SAFETY: the instructions are there (the trait's contract), as in all functions below; so is the memory.
+            // SAFETY: by the trait's contract the processor supports the instructions and the memory is valid. The same
+            // holds below.
             Self(unsafe { _mm512_set1_ps(value) })
         }
 

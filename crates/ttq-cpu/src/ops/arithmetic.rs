@@ -1,10 +1,10 @@
-//! Arithmetic of two tensors, with broadcasting.
+//! Element-wise arithmetic of two tensors, with broadcasting.
 
 use burn_backend::Shape;
 use burn_backend::ops::FloatTensorOps;
 use burn_flex::{Flex, FlexTensor, Layout};
 
-use super::layout::{contiguous, is_ours};
+use super::layout::{contiguous, is_supported};
 use crate::buffer::Buffer;
 use crate::kernels::elementwise;
 use crate::kernels::strides::Runs;
@@ -27,8 +27,8 @@ pub(crate) fn float_div(lhs: FlexTensor, rhs: FlexTensor) -> FlexTensor {
     combine(lhs, rhs, |l, r| l / r, <Flex as FloatTensorOps<Flex>>::float_div)
 }
 
-/// `f` of each pair of elements; an axis of size 1 counts as often as the other tensor's. In the memory of an operand that
-/// nobody else holds, if it has the result's shape.
+/// Computes `f` of each pair of elements; axes of size 1 are broadcast. The result reuses the memory of an operand that
+/// has the result's shape and is not shared. `flex` computes inputs that the kernels do not support.
 pub(super) fn combine(
     lhs: FlexTensor,
     rhs: FlexTensor,
@@ -36,25 +36,25 @@ pub(super) fn combine(
     flex: Binary,
 ) -> FlexTensor {
     let shape = match broadcast(&lhs, &rhs) {
-        Some(shape) if is_ours(&lhs) && is_ours(&rhs) => shape,
+        Some(shape) if is_supported(&lhs) && is_supported(&rhs) => shape,
         _ => return flex(lhs, rhs),
     };
-    let [l_strides, r_strides] = [&lhs, &rhs].map(|tensor| expanded(tensor, &shape));
-    // What is the same along an axis for both operands is the same along it in the result.
-    let core: Vec<usize> = (0..shape.len())
+    let [l_strides, r_strides] = [&lhs, &rhs].map(|tensor| broadcast_strides(tensor, &shape));
+    // Where both operands are constant along an axis, so is the result: it is computed once and expanded.
+    let distinct: Vec<usize> = (0..shape.len())
         .map(|axis| if l_strides[axis] == 0 && r_strides[axis] == 0 { 1 } else { shape[axis] })
         .collect();
-    let result = whole(view(lhs, &core, l_strides), view(rhs, &core, r_strides), &core, f);
-    if core == shape {
+    let result = combine_views(view(lhs, &distinct, l_strides), view(rhs, &distinct, r_strides), &distinct, f);
+    if distinct == shape {
         return result;
     }
-    let strides = result.layout().strides().iter().zip(core.iter().zip(&shape));
-    let strides = strides.map(|(stride, (core, size))| if core == size { *stride } else { 0 }).collect();
+    let strides = result.layout().strides().iter().zip(distinct.iter().zip(&shape));
+    let strides = strides.map(|(stride, (distinct, size))| if distinct == size { *stride } else { 0 }).collect();
     let start = result.layout().start_offset();
     result.with_layout(Layout::new(Shape::from(shape), strides, start))
 }
 
-/// The shape of the result, where both fit.
+/// Shape of the result; `None` if the shapes cannot be broadcast.
 fn broadcast(lhs: &FlexTensor, rhs: &FlexTensor) -> Option<Vec<usize>> {
     let (l, r) = (lhs.layout().shape(), rhs.layout().shape());
     if l.num_dims() != r.num_dims() {
@@ -63,14 +63,14 @@ fn broadcast(lhs: &FlexTensor, rhs: &FlexTensor) -> Option<Vec<usize>> {
     l.iter().zip(r.iter()).map(|(l, r)| (l == r || *l == 1 || *r == 1).then_some(*l.max(r))).collect()
 }
 
-/// A tensor's strides in a shape that it is broadcast to: 0 along axes that it lacks or that count once.
-fn expanded(tensor: &FlexTensor, shape: &[usize]) -> Vec<isize> {
+/// Strides of a tensor in the shape that it is broadcast to: 0 along axes of size 1 in either shape.
+fn broadcast_strides(tensor: &FlexTensor, shape: &[usize]) -> Vec<isize> {
     let own = tensor.layout().shape().iter().zip(tensor.layout().strides());
     own.zip(shape).map(|((size, stride), target)| if *size == 1 || *target == 1 { 0 } else { *stride }).collect()
 }
 
 fn view(tensor: FlexTensor, shape: &[usize], strides: Vec<isize>) -> FlexTensor {
-    // A tensor of just this shape keeps its layout: it may lend its memory to the result.
+    // A tensor of this shape keeps its layout, so that the result can reuse its memory.
     if tensor.layout().shape().to_vec() == shape {
         return tensor;
     }
@@ -78,21 +78,21 @@ fn view(tensor: FlexTensor, shape: &[usize], strides: Vec<isize>) -> FlexTensor 
     tensor.with_layout(Layout::new(Shape::from(shape.to_vec()), strides, start))
 }
 
-/// The result for operands that are views of its shape.
-fn whole(lhs: FlexTensor, rhs: FlexTensor, shape: &[usize], f: impl Fn(f32, f32) -> f32 + Sync) -> FlexTensor {
+/// Combines two views that have the shape of the result.
+fn combine_views(lhs: FlexTensor, rhs: FlexTensor, shape: &[usize], f: impl Fn(f32, f32) -> f32 + Sync) -> FlexTensor {
     let runs = Runs::new(shape, [lhs.layout().strides(), rhs.layout().strides()], starts(&lhs, &rhs));
     if let Some(strided) = runs.steps.iter().position(|step| !matches!(step, 0 | 1)) {
-        // A strided run is gathered first.
+        // An operand with strided runs is copied first.
         return match strided {
-            0 => whole(contiguous(lhs), rhs, shape, f),
-            _ => whole(lhs, contiguous(rhs), shape, f),
+            0 => combine_views(contiguous(lhs), rhs, shape, f),
+            _ => combine_views(lhs, contiguous(rhs), shape, f),
         };
     }
-    if lends(&lhs) {
-        return in_place(lhs, &rhs, shape, f);
+    if is_reusable(&lhs) {
+        return combine_in_place(lhs, &rhs, shape, f);
     }
-    if lends(&rhs) {
-        return in_place(rhs, &lhs, shape, |r, l| f(l, r));
+    if is_reusable(&rhs) {
+        return combine_in_place(rhs, &lhs, shape, |r, l| f(l, r));
     }
     let runs = runs.cut(elementwise::CUT);
     // SAFETY: the runs cover the shape.
@@ -107,12 +107,12 @@ fn starts(lhs: &FlexTensor, rhs: &FlexTensor) -> [usize; 2] {
     [lhs, rhs].map(|tensor| tensor.layout().start_offset())
 }
 
-/// May its memory be written over?
-fn lends(tensor: &FlexTensor) -> bool {
+/// Returns whether the result can be written over the tensor's memory.
+fn is_reusable(tensor: &FlexTensor) -> bool {
     tensor.is_unique() && matches!(tensor.layout().contiguous_offsets(), Some((0, _)))
 }
 
-fn in_place(
+fn combine_in_place(
     mut target: FlexTensor,
     other: &FlexTensor,
     shape: &[usize],

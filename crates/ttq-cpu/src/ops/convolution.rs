@@ -1,4 +1,4 @@
-//! Convolution in two dimensions and its gradients.
+//! Two-dimensional convolution and its gradients.
 
 use burn_backend::ops::{ConvOptions, ModuleOps};
 use burn_backend::{DType, Shape};
@@ -59,7 +59,8 @@ pub(crate) fn conv2d_weight_backward(
     unsafe { Buffer::filled(shape, |dw| direct::weight_gradient(Level::best(), &geometry, output, x, dy, dw)) }
 }
 
-/// The sizes and the output's, if the kernels can do it.
+/// Returns the geometry of a convolution and the height and width of its output; `None` if the kernels do not support
+/// it.
 fn geometry(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<(Geometry, [usize; 2])> {
     let [batch, channels_in, h, w] = <[usize; 4]>::try_from(x.layout().shape().to_vec()).ok()?;
     let [channels_out, channels, kh, kw] = <[usize; 4]>::try_from(weight.layout().shape().to_vec()).ok()?;
@@ -74,7 +75,7 @@ fn geometry(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Op
     Some((geometry, geometry.output()?))
 }
 
-/// As [`geometry`], and the gradient has the output's shape.
+/// Like [`geometry`], but also `None` if `output_grad` does not have the output's shape and type.
 fn gradient_geometry(
     x: &FlexTensor,
     weight: &FlexTensor,

@@ -1,5 +1,6 @@
-//! The operations that are this crate's own: tensors in, tensors out. Each takes what its kernels can do and leaves the rest
-//! (other types, no elements, shapes that do not fit) to Flex, whose results and errors are then this backend's.
+//! The operations that this crate implements, as functions over tensors. Each runs the kernels for the inputs that they
+//! support and passes all other inputs (other element types, empty tensors, mismatched shapes) to Flex, including those
+//! for which Flex reports an error.
 
 mod activation;
 mod arithmetic;
