@@ -44,7 +44,7 @@
 //! |---|---|
 //! | `flex` (default) | packed layers compute on packed weights if tensors are those of Burn's Flex backend |
 //! | `cuda`, `wgpu` | quantizer and packed layers use GPU kernels for tensors of Burn's CUDA or wgpu backend |
-//! | `distributed` | ternary weights take part in Burn's distributed strategy |
+//! | `distributed` | ternary weights take part in Burn's distributed strategy; requires a CubeCL backend or `ttq-cpu` |
 
 #[cfg(feature = "cubecl")]
 mod device;
