@@ -1,10 +1,9 @@
-//! CIFAR-10 with ternary weights: `cargo run --release --example cifar`, `-- --help` for what can be changed.
+//! CIFAR-10 with ternary weights: `cargo run --release --example cifar`. `-- --help` lists the options.
 
 use std::process::ExitCode;
 
 use clap::Arg;
-use ttq_examples::model::ResNet;
-use ttq_examples::{Job, Options, Recipe, data, exit, on_backend};
+use ttq_examples::{Job, Options, Recipe, data, exit, run_network};
 
 fn main() -> ExitCode {
     let recipe = Recipe::cifar();
@@ -15,9 +14,5 @@ fn main() -> ExitCode {
         .default_value("20");
     let (mut options, matches) = Options::parse(&recipe, |command| command.arg(depth));
     options.depth = matches.get_one::<String>("depth").and_then(|depth| depth.parse().ok());
-    exit(|| {
-        let job = Job::prepare(&recipe, &options, data::cifar10)?;
-        let depth = job.config().depth.unwrap_or(20);
-        on_backend!(job, |B, classes, device| ResNet::<B>::new(depth, classes, device))
-    })
+    exit(|| run_network(Job::prepare(&recipe, &options, data::cifar10)?))
 }

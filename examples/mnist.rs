@@ -1,15 +1,11 @@
-//! MNIST with ternary weights: `cargo run --release --example mnist`, `-- --help` for what can be changed.
+//! MNIST with ternary weights: `cargo run --release --example mnist`. `-- --help` lists the options.
 
 use std::process::ExitCode;
 
-use ttq_examples::model::MnistNet;
-use ttq_examples::{Job, Options, Recipe, data, exit, on_backend};
+use ttq_examples::{Job, Options, Recipe, data, exit, run_network};
 
 fn main() -> ExitCode {
     let recipe = Recipe::mnist();
     let (options, _) = Options::parse(&recipe, |command| command);
-    exit(|| {
-        let job = Job::prepare(&recipe, &options, data::mnist)?;
-        on_backend!(job, |B, classes, device| MnistNet::<B>::new(classes, device))
-    })
+    exit(|| run_network(Job::prepare(&recipe, &options, data::mnist)?))
 }

@@ -1,4 +1,4 @@
-//! Which backend a run takes.
+//! The backend that a run computes on.
 
 #[cfg(feature = "cuda")]
 use std::path::PathBuf;
@@ -13,35 +13,35 @@ use crate::{BackendChoice, Precision};
 
 /// A backend that is compiled in and has a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backends {
-    /// The CPU, with this project's kernels.
+pub enum RunBackend {
+    /// The CPU, by ttq-cpu.
     #[cfg(feature = "cpu")]
     Cpu,
-    /// The CPU, with Burn's kernels.
+    /// The CPU, by Burn's Flex.
     #[cfg(feature = "flex")]
     Flex,
-    /// The same with products in bfloat16: no faster, but it shows without a GPU what that does to a training.
+    /// Flex with products in bfloat16: not faster, but it shows the effect on a training without a GPU.
     #[cfg(all(feature = "autocast", feature = "flex"))]
     FlexBf16,
     /// NVIDIA GPUs.
     #[cfg(feature = "cuda")]
     Cuda,
-    /// The same with products in bfloat16.
+    /// NVIDIA GPUs with products in bfloat16.
     #[cfg(all(feature = "autocast", feature = "cuda"))]
     CudaBf16,
-    /// The same with products in float16.
+    /// NVIDIA GPUs with products in float16.
     #[cfg(all(feature = "autocast", feature = "cuda"))]
     CudaF16,
     /// Other GPUs.
     #[cfg(feature = "wgpu")]
     Wgpu,
-    /// The same with products in float16.
+    /// Other GPUs with products in float16.
     #[cfg(all(feature = "autocast", feature = "wgpu"))]
     WgpuF16,
 }
 
-impl Backends {
-    /// Name on the command line, and the precision where it is not float32.
+impl RunBackend {
+    /// Returns the name on the command line, with the precision if it is not float32.
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(feature = "cpu")]
@@ -63,7 +63,10 @@ impl Backends {
         }
     }
 
-    /// The same backend with products in another type.
+    /// Returns the same backend with products in the type `precision`.
+    ///
+    /// # Errors
+    /// A precision that the program, the backend or the device does not have.
     pub(crate) fn in_precision(self, precision: Precision) -> Result<Self> {
         match (self, precision) {
             (_, Precision::F32) => Ok(self),
@@ -79,77 +82,61 @@ impl Backends {
                 bail!("this program was built without mixed precision: build it with `--features autocast`")
             }
             _ => bail!(
-                "the backend {} has no such precision: cuda takes `--precision` bf16 and f16, wgpu f16, flex bf16",
+                "the backend {} does not have this precision: cuda has bf16 and f16, wgpu f16, flex bf16",
                 self.name()
             ),
         }
     }
 }
 
-/// The backend, if its device computes in the type.
+/// Returns the backend if its device computes in the type `P`.
 #[cfg(all(feature = "autocast", any(feature = "cuda", feature = "wgpu")))]
-fn on_device<B: Backend, P: Half>(backend: Backends) -> Result<Backends> {
+fn on_device<B: Backend, P: Half>(backend: RunBackend) -> Result<RunBackend> {
     if !Autocast::<B, P>::is_supported(&Default::default()) {
-        bail!("the device does not compute in {}: leave `--precision` out, or try the other one", P::NAME);
+        bail!("the device does not compute in {}: leave out `--precision`, or choose another one", P::NAME);
     }
     Ok(backend)
 }
 
-/// The backend behind a choice, with the reason where the choice was `auto`.
-pub(crate) fn select(choice: BackendChoice, devices: usize) -> Result<(Backends, &'static str)> {
+/// Returns the backend of a choice, with the reason for it.
+///
+/// # Errors
+/// A backend that is not compiled in or has fewer than `devices` devices.
+pub fn select(choice: BackendChoice, devices: usize) -> Result<(RunBackend, &'static str)> {
+    const CHOSEN: &str = "chosen by --backend";
     match choice {
-        BackendChoice::Auto => auto(devices),
-        BackendChoice::Cpu => cpu().map(|backend| (backend, "as asked for")),
-        BackendChoice::Flex => flex().map(|backend| (backend, "as asked for")),
-        BackendChoice::Cuda => cuda(devices).map(|backend| (backend, "as asked for")),
-        BackendChoice::Wgpu => wgpu().map(|backend| (backend, "as asked for")),
+        BackendChoice::Auto => automatic(devices),
+        BackendChoice::Cuda => cuda(devices).map(|backend| (backend, CHOSEN)),
+        #[cfg(feature = "cpu")]
+        BackendChoice::Cpu => Ok((RunBackend::Cpu, CHOSEN)),
+        #[cfg(feature = "flex")]
+        BackendChoice::Flex => Ok((RunBackend::Flex, CHOSEN)),
+        #[cfg(feature = "wgpu")]
+        BackendChoice::Wgpu => Ok((RunBackend::Wgpu, CHOSEN)),
+        #[allow(unreachable_patterns, reason = "with all features there is nothing left")]
+        missing => {
+            let name =
+                clap::ValueEnum::to_possible_value(&missing).map_or(String::new(), |value| value.get_name().into());
+            bail!("this program was built without the backend {name}: build it with `--features {name}`")
+        }
     }
 }
 
-fn auto(devices: usize) -> Result<(Backends, &'static str)> {
+fn automatic(devices: usize) -> Result<(RunBackend, &'static str)> {
     match cuda(devices) {
         Ok(backend) => return Ok((backend, "a CUDA device answers")),
-        Err(error) if cuda_driver() => eprintln!("CUDA is left out: {error:#}"),
+        Err(error) if cuda_driver() => eprintln!("CUDA is not used: {error:#}"),
         Err(_) => {}
     }
-    if let Ok(backend) = cpu().or_else(|_| flex()) {
-        return Ok((backend, "no CUDA device answers"));
-    }
-    wgpu().map(|backend| (backend, "the only one compiled in"))
-}
-
-#[cfg(feature = "cpu")]
-fn cpu() -> Result<Backends> {
-    Ok(Backends::Cpu)
-}
-
-#[cfg(not(feature = "cpu"))]
-fn cpu() -> Result<Backends> {
-    bail!("this program was built without the backend cpu: build it with `--features cpu`")
-}
-
-#[cfg(feature = "flex")]
-fn flex() -> Result<Backends> {
-    Ok(Backends::Flex)
-}
-
-#[cfg(not(feature = "flex"))]
-fn flex() -> Result<Backends> {
-    bail!("this program was built without the backend flex: build it with `--features flex`")
-}
-
-#[cfg(feature = "wgpu")]
-fn wgpu() -> Result<Backends> {
-    Ok(Backends::Wgpu)
-}
-
-#[cfg(not(feature = "wgpu"))]
-fn wgpu() -> Result<Backends> {
-    bail!("this program was built without the backend wgpu: build it with `--features wgpu`")
+    let cpu = select(BackendChoice::Cpu, devices).or_else(|_| select(BackendChoice::Flex, devices));
+    let Ok((backend, _)) = cpu else {
+        return select(BackendChoice::Wgpu, devices).map(|(backend, _)| (backend, "the only one compiled in"));
+    };
+    Ok((backend, "no CUDA device answers"))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_devices: usize) -> Result<Backends> {
+fn cuda(_devices: usize) -> Result<RunBackend> {
     bail!("this program was built without the backend cuda: build it with `--features cuda`")
 }
 
@@ -160,24 +147,23 @@ fn cuda_driver() -> bool {
 
 #[cfg(feature = "cuda")]
 fn cuda_driver() -> bool {
-    // SAFETY: the function only tries to load the driver's library, whose initializers are the vendor's and expected to
-    // run in any process that uses CUDA.
+    // SAFETY: the function loads the driver's library, whose initializers every process that uses CUDA runs.
     unsafe { cudarc::driver::sys::is_culib_present() }
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(devices: usize) -> Result<Backends> {
+fn cuda(devices: usize) -> Result<RunBackend> {
     if !cuda_driver() {
-        bail!("no CUDA driver (libcuda) was found: install NVIDIA's driver, or take `--backend cpu`");
+        bail!("no CUDA driver (libcuda) was found: install NVIDIA's driver, or use `--backend cpu`");
     }
     match cudarc::driver::CudaContext::device_count() {
-        Ok(count) if count as usize >= devices => cuda_compiler().map(|()| Backends::Cuda),
-        Ok(count) => bail!("{devices} CUDA devices were asked for and {count} answer: lower `--devices`"),
-        Err(error) => bail!("the CUDA driver does not answer ({error}): take `--backend cpu`"),
+        Ok(count) if count as usize >= devices => cuda_compiler().map(|()| RunBackend::Cuda),
+        Ok(count) => bail!("{devices} CUDA devices were requested and {count} answer: lower `--devices`"),
+        Err(error) => bail!("the CUDA driver does not answer ({error}): use `--backend cpu`"),
     }
 }
 
-/// Kernels are compiled when they are first used, by NVRTC and with CUDA's headers, which cubecl looks for in these places.
+/// Checks for NVRTC and CUDA's headers, which compile each kernel at its first use. cubecl looks for them in these places.
 #[cfg(feature = "cuda")]
 fn cuda_compiler() -> Result<()> {
     const REMEDY: &str = "install the CUDA toolkit, or set CUDA_PATH and LD_LIBRARY_PATH as docs/gpu.md says";
@@ -197,57 +183,50 @@ fn cuda_compiler() -> Result<()> {
     Ok(())
 }
 
-/// Does a job on the backend that it was given: `on_backend!(job, |B, classes, device| MnistNet::<B>::new(classes, device))`.
+/// Runs a job on its backend: `on_backend!(job, |B, config, classes, device| MnistNet::<B>::new(classes, device))`.
 #[macro_export]
 macro_rules! on_backend {
-    (@start $job:ident, $inner:ty, $devices:expr, |$backend:ident, $classes:ident, $device:ident| $network:expr) => {{
-        type $backend = burn::backend::Autodiff<$inner>;
-        $job.start::<$backend, _>($devices, |$classes, $device| $network)
-    }};
-    ($job:expr, |$backend:ident, $classes:ident, $device:ident| $network:expr) => {{
+    ($job:expr, |$backend:ident, $config:pat_param, $classes:pat_param, $device:ident| $network:expr) => {{
         let job: $crate::Job = $job;
-        let devices = job.config().devices;
+        let count = job.config().devices;
+        macro_rules! start {
+            ($inner:ty, $devices:expr) => {{
+                type $backend = burn::backend::Autodiff<$inner>;
+                job.start::<$backend, _>($devices, |$config, $classes, $device| $network)
+            }};
+        }
+        #[allow(unreachable_patterns, reason = "the list of backends depends on the features")]
         match job.backend() {
             #[cfg(feature = "cpu")]
-            $crate::Backends::Cpu => {
-                let devices = vec![Default::default(); devices];
-                $crate::on_backend!(@start job, $crate::Cpu, devices, |$backend, $classes, $device| $network)
-            }
+            $crate::RunBackend::Cpu => start!($crate::Cpu, vec![Default::default(); count]),
             #[cfg(feature = "flex")]
-            $crate::Backends::Flex => {
-                let devices = vec![Default::default(); devices];
-                $crate::on_backend!(@start job, burn::backend::Flex, devices, |$backend, $classes, $device| $network)
-            }
+            $crate::RunBackend::Flex => start!(burn::backend::Flex, vec![Default::default(); count]),
             #[cfg(all(feature = "autocast", feature = "flex"))]
-            $crate::Backends::FlexBf16 => {
-                let devices = vec![Default::default(); devices];
-                $crate::on_backend!(@start job, $crate::Autocast<burn::backend::Flex, $crate::Bf16>, devices, |$backend, $classes, $device| $network)
+            $crate::RunBackend::FlexBf16 => {
+                start!($crate::Autocast<burn::backend::Flex, $crate::Bf16>, vec![Default::default(); count])
             }
             #[cfg(feature = "cuda")]
-            $crate::Backends::Cuda => {
-                let devices = (0..devices).map(burn::backend::cuda::CudaDevice::new).collect();
-                $crate::on_backend!(@start job, burn::backend::Cuda, devices, |$backend, $classes, $device| $network)
+            $crate::RunBackend::Cuda => {
+                start!(burn::backend::Cuda, (0..count).map(burn::backend::cuda::CudaDevice::new).collect())
             }
             #[cfg(all(feature = "autocast", feature = "cuda"))]
-            $crate::Backends::CudaBf16 => {
-                let devices = (0..devices).map(burn::backend::cuda::CudaDevice::new).collect();
-                $crate::on_backend!(@start job, $crate::Autocast<burn::backend::Cuda, $crate::Bf16>, devices, |$backend, $classes, $device| $network)
-            }
+            $crate::RunBackend::CudaBf16 => start!(
+                $crate::Autocast<burn::backend::Cuda, $crate::Bf16>,
+                (0..count).map(burn::backend::cuda::CudaDevice::new).collect()
+            ),
             #[cfg(all(feature = "autocast", feature = "cuda"))]
-            $crate::Backends::CudaF16 => {
-                let devices = (0..devices).map(burn::backend::cuda::CudaDevice::new).collect();
-                $crate::on_backend!(@start job, $crate::Autocast<burn::backend::Cuda, $crate::F16>, devices, |$backend, $classes, $device| $network)
-            }
+            $crate::RunBackend::CudaF16 => start!(
+                $crate::Autocast<burn::backend::Cuda, $crate::F16>,
+                (0..count).map(burn::backend::cuda::CudaDevice::new).collect()
+            ),
             #[cfg(feature = "wgpu")]
-            $crate::Backends::Wgpu => {
-                let devices = vec![Default::default(); devices];
-                $crate::on_backend!(@start job, burn::backend::Wgpu, devices, |$backend, $classes, $device| $network)
-            }
+            $crate::RunBackend::Wgpu => start!(burn::backend::Wgpu, vec![Default::default(); count]),
             #[cfg(all(feature = "autocast", feature = "wgpu"))]
-            $crate::Backends::WgpuF16 => {
-                let devices = vec![Default::default(); devices];
-                $crate::on_backend!(@start job, $crate::Autocast<burn::backend::Wgpu, $crate::F16>, devices, |$backend, $classes, $device| $network)
+            $crate::RunBackend::WgpuF16 => {
+                start!($crate::Autocast<burn::backend::Wgpu, $crate::F16>, vec![Default::default(); count])
             }
+            #[allow(clippy::unreachable, reason = "a program is built with the features of its library")]
+            other => unreachable!("the backend {} is not compiled into this program", other.name()),
         }
     }};
 }
@@ -258,9 +237,9 @@ mod tests {
 
     #[test]
     fn a_precision_that_a_backend_does_not_have_is_refused() {
-        assert_eq!(Backends::Flex.in_precision(Precision::Bf16).unwrap().name(), "flex-bf16");
-        assert_eq!(Backends::Cpu.in_precision(Precision::F32).unwrap(), Backends::Cpu);
-        for (backend, precision) in [(Backends::Cpu, Precision::Bf16), (Backends::Flex, Precision::F16)] {
+        assert_eq!(RunBackend::Flex.in_precision(Precision::Bf16).unwrap().name(), "flex-bf16");
+        assert_eq!(RunBackend::Cpu.in_precision(Precision::F32).unwrap(), RunBackend::Cpu);
+        for (backend, precision) in [(RunBackend::Cpu, Precision::Bf16), (RunBackend::Flex, Precision::F16)] {
             let refusal = backend.in_precision(precision).unwrap_err().to_string();
             assert!(refusal.contains(backend.name()), "{refusal}");
         }

@@ -1,5 +1,8 @@
 //! Accuracy of a network on a set of images.
 
+use std::io::Write;
+use std::time::{Duration, Instant};
+
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use ttq_report::classification::softmax;
@@ -7,12 +10,13 @@ use ttq_report::record::{Prediction, Predictions};
 
 use crate::data::{ImageSet, Images, normalize};
 use crate::model::{Batch, Classifier, Network};
-use crate::progress::Countdown;
 
 /// Images in a batch of the evaluation.
 pub(crate) const BATCH: usize = 250;
+/// Time between two lines of progress.
+const INTERVAL: Duration = Duration::from_secs(15);
 
-/// How well a network does on a set of images.
+/// Results of a network on a set of images.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Share of images whose class has the highest logit, in percent.
@@ -29,8 +33,8 @@ impl std::fmt::Display for Evaluation {
     }
 }
 
-/// Evaluates `classifier` on the test images: how well it does, and what it says of each.
-pub(crate) fn on_test<B: Backend, N: Network<B>>(
+/// Evaluates a classifier on the test images; returns the results and the predictions.
+pub fn evaluate<B: Backend, N: Network<B>>(
     classifier: &Classifier<B, N>,
     images: &Images,
     device: &B::Device,
@@ -38,7 +42,7 @@ pub(crate) fn on_test<B: Backend, N: Network<B>>(
     let (mut first, mut among, mut loss) = (0usize, 0usize, 0.0);
     let mut predictions = Predictions::new(images.classes);
     let n = images.test.len();
-    let mut countdown = Countdown::new("evaluation", n);
+    let mut last = Instant::now();
     for start in (0..n).step_by(BATCH) {
         let indices = start..(start + BATCH).min(n);
         let size = indices.len() as f64;
@@ -50,7 +54,11 @@ pub(crate) fn on_test<B: Backend, N: Network<B>>(
             first += usize::from(rank == 0);
             among += usize::from(rank < 5);
         }
-        countdown.tell(start + BATCH);
+        if last.elapsed() > INTERVAL {
+            last = Instant::now();
+            println!("evaluation: {}/{n} images", start + BATCH);
+            let _ = std::io::stdout().flush();
+        }
     }
     let percent = |count: usize| 100.0 * count as f64 / n as f64;
     (Evaluation { accuracy: percent(first), top5: percent(among), loss: loss / n as f64 }, predictions)
@@ -62,28 +70,39 @@ fn rows<B: Backend>(logits: Tensor<B, 2>) -> Vec<Vec<f32>> {
     values.chunks(classes).map(<[f32]>::to_vec).collect()
 }
 
-/// How many classes come before `target`: those with a higher logit, or an equal one and a lower index.
-pub(crate) fn rank(logits: &[f32], target: usize) -> usize {
+/// Returns the rank of the class `target`, from 0: the number of classes with a higher logit, or an equal one and a lower
+/// index.
+pub fn rank(logits: &[f32], target: usize) -> usize {
     let own = logits[target];
     logits.iter().enumerate().filter(|(class, logit)| **logit > own || (**logit == own && *class < target)).count()
 }
 
-/// Images of a set, normalized, with their classes.
-pub(crate) fn batch<B: Backend>(
+/// Returns the images of a set at these indices, normalized, with their classes.
+pub fn batch<B: Backend>(
     set: &ImageSet,
     images: &Images,
     indices: std::ops::Range<usize>,
     device: &B::Device,
 ) -> Batch<B> {
-    let [channels, height, width] = set.shape();
-    let size = channels * height * width;
+    let size: usize = set.shape().iter().product();
     let mut pixels = vec![0.0; indices.len() * size];
     for (index, out) in indices.clone().zip(pixels.chunks_mut(size)) {
         normalize(set.image(index), set.shape(), &images.mean, &images.std, out);
     }
-    let targets: Vec<i32> = indices.clone().map(|index| i32::from(set.label(index))).collect();
+    let labels: Vec<u8> = indices.map(|index| set.label(index)).collect();
+    to_batch(pixels, &labels, set.shape(), device)
+}
+
+/// Makes a batch of pixels `[n, channels, height, width]` and `n` labels.
+pub(crate) fn to_batch<B: Backend>(
+    pixels: Vec<f32>,
+    labels: &[u8],
+    [channels, height, width]: [usize; 3],
+    device: &B::Device,
+) -> Batch<B> {
+    let targets: Vec<i32> = labels.iter().map(|label| i32::from(*label)).collect();
     Batch {
-        images: Tensor::from_data(TensorData::new(pixels, [indices.len(), channels, height, width]), device),
+        images: Tensor::from_data(TensorData::new(pixels, [labels.len(), channels, height, width]), device),
         targets: Tensor::from_ints(targets.as_slice(), device),
     }
 }
@@ -93,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rank_of_a_class_counts_those_before_it() {
+    fn the_rank_of_a_class_is_the_number_of_classes_before_it() {
         let logits = [0.5, 2.0, 2.0, -1.0];
         assert_eq!([0, 1, 2, 3].map(|class| rank(&logits, class)), [2, 0, 1, 3]);
     }

@@ -1,4 +1,4 @@
-//! What a run's figures rest on, for its report.
+//! The data of a run's report: predictions, layers, mistakes.
 
 use burn::module::Module;
 use burn::prelude::*;
@@ -6,19 +6,18 @@ use ttq_core::Ternary;
 use ttq_report::record::{DenseLayer, Evidence, Layer, Mistake, Picture};
 
 use crate::data::{ImageSet, Images};
-use crate::environment;
 use crate::model::{Classifier, Network};
 
-/// Mistakes that are kept with their images.
+/// Number of mistakes that are kept with their images.
 const MISTAKES: usize = 24;
 
-/// The machine and the names of the classes.
+/// Creates the evidence with the machine and the names of the classes.
 pub(crate) fn begin(images: &Images) -> Evidence {
     let classes = images.class_names.clone();
-    Evidence { environment: environment::here(), classes, ..Evidence::default() }
+    Evidence { environment: crate::environment(), classes, ..Evidence::default() }
 }
 
-/// Adds the layers of a trained network for images of a shape.
+/// Adds the layers of a trained network, for images of this shape.
 pub(crate) fn add_layers<B: Backend, N: Network<B>>(
     evidence: &mut Evidence,
     ternary: &Ternary<B, Classifier<B, N>>,
@@ -51,7 +50,7 @@ pub(crate) fn add_layers<B: Backend, N: Network<B>>(
         .collect();
 }
 
-/// Adds the mistakes of which the network was most confident.
+/// Adds the mistakes with the highest confidence.
 pub(crate) fn add_mistakes(evidence: &mut Evidence, images: &ImageSet) {
     let Some((_, predictions)) = evidence.predictions() else { return };
     let indices = predictions.most_confident_mistakes(MISTAKES);
@@ -69,16 +68,15 @@ pub(crate) fn add_mistakes(evidence: &mut Evidence, images: &ImageSet) {
     evidence.mistakes = mistakes.collect();
 }
 
-#[cfg(test)]
-#[cfg(feature = "flex")]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
     use super::*;
+    use crate::Cpu;
     use crate::model::{MnistNet, ResNet};
-    use burn::backend::Flex;
     use ttq_core::TernaryConfig;
     use ttq_report::operations::of_network;
 
-    fn layers_of<N: Network<Flex> + burn::module::ModuleDisplay>(network: N, image: [usize; 3]) -> Evidence {
+    fn layers_of<N: Network<Cpu> + burn::module::ModuleDisplay>(network: N, image: [usize; 3]) -> Evidence {
         let ternary = Ternary::new(Classifier::new(network), &TernaryConfig::default()).unwrap();
         let mut evidence = Evidence::default();
         add_layers(&mut evidence, &ternary, image);
@@ -87,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_resnet_20_has_its_published_number_of_products() {
-        let evidence = layers_of(ResNet::<Flex>::new(20, 10, &Default::default()), [3, 32, 32]);
+        let evidence = layers_of(ResNet::<Cpu>::new(20, 10, &Default::default()), [3, 32, 32]);
         let (dense, ternary) = of_network(&evidence.layers, &evidence.dense).unwrap();
         // 40.55 million with shortcuts that cost nothing (He et al.); ours are two 1×1 convolutions.
         assert_eq!(dense.multiplications, 40_551_040 + 16 * 32 * 256 + 32 * 64 * 64);
@@ -100,7 +98,7 @@ mod tests {
 
     #[test]
     fn every_layer_of_the_mnist_network_has_its_positions() {
-        let evidence = layers_of(MnistNet::<Flex>::new(10, &Default::default()), [1, 28, 28]);
+        let evidence = layers_of(MnistNet::<Cpu>::new(10, &Default::default()), [1, 28, 28]);
         let positions: Vec<_> = evidence.layers.iter().map(|layer| layer.positions).collect();
         assert_eq!(positions, [Some(8 * 8), Some(1)]);
         let positions: Vec<_> = evidence.dense.iter().map(|layer| layer.positions).collect();

@@ -1,11 +1,11 @@
-//! What a command line asks for: to train a network, or to evaluate a checkpoint.
+//! The task of a command line: to train a network, or to evaluate a checkpoint.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use burn::module::{AutodiffModule, ModuleDisplay};
 
-use crate::backend::{Backends, select};
+use crate::backend::{RunBackend, select};
 use crate::data::{DataError, Images};
 use crate::model::{Classifier, Network};
 use crate::{Options, Recipe, Run, RunConfig, Trains, evaluate, weights};
@@ -21,16 +21,16 @@ pub enum Job {
 /// A checkpoint and the images that it is evaluated on.
 pub struct CheckpointTest {
     checkpoint: PathBuf,
-    backend: Backends,
+    backend: RunBackend,
     config: RunConfig,
     images: Images,
 }
 
 impl Job {
-    /// Settles everything that can go wrong before the work starts.
+    /// Validates the options and loads the data.
     ///
     /// # Errors
-    /// A backend that is absent, data or a checkpoint that cannot be had, and what [`Run::prepare`] refuses.
+    /// A missing backend, missing or damaged data, a missing checkpoint, and the errors of [`Run::prepare`].
     pub fn prepare(
         recipe: &Recipe,
         options: &Options,
@@ -51,15 +51,15 @@ impl Job {
         Ok(Self::Evaluate(Box::new(CheckpointTest { checkpoint, backend, config, images })))
     }
 
-    /// The backend it was given.
-    pub fn backend(&self) -> Backends {
+    /// Returns the backend.
+    pub fn backend(&self) -> RunBackend {
         match self {
             Self::Train(run) => run.backend,
             Self::Evaluate(test) => test.backend,
         }
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     pub fn config(&self) -> &RunConfig {
         match self {
             Self::Train(run) => run.config(),
@@ -67,11 +67,15 @@ impl Job {
         }
     }
 
-    /// Does the job with the network that `network` makes for a number of classes.
+    /// Runs the job on the devices with the network that `network` creates from the configuration and a number of classes.
     ///
     /// # Errors
-    /// A checkpoint of another network, and what [`Run::train`] refuses.
-    pub fn start<B, N>(self, devices: Vec<B::Device>, network: impl Fn(usize, &B::Device) -> N) -> Result<()>
+    /// A checkpoint of another network, and the errors of [`Run::train`].
+    pub fn start<B, N>(
+        self,
+        devices: Vec<B::Device>,
+        network: impl Fn(&RunConfig, usize, &B::Device) -> N,
+    ) -> Result<()>
     where
         B: Trains,
         N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
@@ -80,9 +84,9 @@ impl Job {
         match self {
             Self::Train(run) => run.train(devices, network),
             Self::Evaluate(test) => {
-                let mut network = network(test.images.classes, &devices[0]);
+                let mut network = network(&test.config, test.images.classes, &devices[0]);
                 weights::load(&mut network, &test.checkpoint)?;
-                let (evaluation, _) = evaluate::on_test(&Classifier::new(network.valid()), &test.images, &devices[0]);
+                let (evaluation, _) = evaluate::evaluate(&Classifier::new(network.valid()), &test.images, &devices[0]);
                 println!("{} images: {evaluation}", test.images.test.len());
                 Ok(())
             }

@@ -1,59 +1,67 @@
-//! What the examples share: data, networks, the command line and the run that it asks for.
+//! The programs behind the examples `mnist`, `cifar`, `deploy` and `tiny_imagenet`: data, networks, the command line and a
+//! run from start to end.
+//!
+//! To learn how to use ttq in a program of your own, read the examples of the crates `ttq-core` and `ttq-train` instead: each
+//! is one page.
 
 #[cfg(all(feature = "distributed", feature = "flex"))]
 compile_error!(
-    "Burn's distributed strategy has no Flex: build with `--no-default-features --features cpu,cuda,tui,distributed`"
+    "Burn's distributed strategy does not support Flex: build with `--no-default-features --features cpu,cuda,tui,distributed`"
 );
 
 #[cfg(all(feature = "distributed", feature = "autocast"))]
-compile_error!("mixed precision has no sums over devices: build with `distributed` or with `autocast`");
+compile_error!("mixed precision does not support sums over devices: build with `distributed` or with `autocast`");
 
 pub mod data;
-pub mod measure;
 pub mod model;
 
 mod backend;
-mod deploy;
-mod environment;
 mod evaluate;
 mod evidence;
-mod freeze;
 mod job;
 mod optimizer;
 mod options;
 mod out;
-mod phase;
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-mod products;
-mod progress;
 mod recipe;
 mod run;
-#[cfg(all(feature = "cpu", feature = "flex"))]
-mod steps;
 mod strategy;
 mod summary;
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-mod torch;
+mod training;
 mod weights;
 
-pub use backend::Backends;
-pub use deploy::{Deployment, compare_packed, deploy};
-pub use evaluate::Evaluation;
+use anyhow::Result;
+pub use backend::{RunBackend, select};
+pub use evaluate::{Evaluation, batch, evaluate, rank};
 pub use job::{CheckpointTest, Job};
 pub use optimizer::OptimizerChoice;
 pub use options::{
     BackendChoice, GranularityChoice, InitialScalesChoice, Method, Options, Precision, ScheduleChoice, SignChoice,
 };
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-pub use products::{ProductOptions, measure_products};
-pub use recipe::{Recipe, RunConfig};
+pub use out::{Out, write_json};
+pub use recipe::{Distort, Recipe, RunConfig};
 pub use run::{Run, exit};
-#[cfg(all(feature = "cpu", feature = "flex"))]
-pub use steps::{StepOptions, measure_steps};
 pub use strategy::{Strategy, Trains};
 pub use summary::Summary;
 #[cfg(feature = "autocast")]
 pub use ttq_autocast::{Autocast, Bf16, F16};
 #[cfg(feature = "cpu")]
 pub use ttq_cpu::Cpu;
-pub use weights::{is_packed, names as tensor_names};
+pub use weights::{is_packed, load, names as tensor_names, save};
+
+/// Runs a job with the network of `mnist` or `cifar`. It is compiled here, once, not in each example.
+///
+/// # Errors
+/// Those of [`Job::start`].
+pub fn run_network(job: Job) -> Result<()> {
+    on_backend!(job, |B, config, classes, device| model::AnyNetwork::<B>::new(config, classes, device))
+}
+
+/// Describes this process: machine, command line and versions.
+pub fn environment() -> ttq_report::record::Environment {
+    ttq_report::environment(&[
+        ("ttq", env!("CARGO_PKG_VERSION")),
+        ("Burn", env!("TTQ_BURN_VERSION")),
+        ("rustc", env!("TTQ_RUSTC_VERSION")),
+        ("commit", env!("TTQ_COMMIT")),
+    ])
+}

@@ -1,5 +1,4 @@
-//! The optimizers that a run can be asked for, as one type: a learner is compiled for each type of optimizer, and that takes
-//! long.
+//! SGD and Adam as one type: burn-train is compiled for each type of optimizer, which takes long.
 
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::momentum::MomentumConfig;
@@ -10,7 +9,7 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// How weights follow their gradients.
+/// The optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerChoice {
@@ -20,14 +19,14 @@ pub enum OptimizerChoice {
     Adam,
 }
 
-/// One of the two.
+/// SGD or Adam.
 #[derive(Clone)]
 pub(crate) enum Rule<B: Backend> {
     Sgd(Sgd<B>),
     Adam(Adam),
 }
 
-/// The state of either.
+/// The state of the optimizer.
 #[derive(Record, Clone)]
 pub(crate) struct RuleState<B: Backend, const D: usize> {
     sgd: Option<SgdState<B, D>>,
@@ -35,7 +34,7 @@ pub(crate) struct RuleState<B: Backend, const D: usize> {
 }
 
 impl OptimizerChoice {
-    /// The optimizer of a module's parameters.
+    /// Creates the optimizer of a module's parameters.
     pub(crate) fn init<B: AutodiffBackend, M: burn::module::AutodiffModule<B>>(
         self,
     ) -> OptimizerAdaptor<Rule<B::InnerBackend>, M, B> {

@@ -8,29 +8,28 @@ use clap::{Args, Command, FromArgMatches, ValueEnum};
 use serde::{Deserialize, Serialize};
 use ttq_core::{Granularity, InitialScales, NegativeScaleGradient, Threshold};
 
-use crate::model::Architecture;
 use crate::{Recipe, Strategy};
 
-/// Where tensors live.
+/// The backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendChoice {
-    /// CUDA where a device answers, else the CPU.
+    /// CUDA if a device answers, else the CPU.
     Auto,
-    /// The CPU, with this project's kernels.
+    /// The CPU, by ttq-cpu.
     Cpu,
-    /// The CPU, with Burn's kernels.
+    /// The CPU, by Burn's Flex; needs the feature `flex`.
     Flex,
     /// NVIDIA GPUs.
     Cuda,
-    /// Other GPUs through Vulkan, Metal or WebGPU; needs the `wgpu` feature.
+    /// Other GPUs through Vulkan, Metal or WebGPU; needs the feature `wgpu`.
     Wgpu,
 }
 
-/// The type that matrix products and convolutions are computed in. Weights, scales, gradients and everything else are float32.
+/// Type of matrix products and convolutions. Everything else is float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// float32, like everything else.
+    /// float32.
     #[default]
     F32,
     /// bfloat16 (cuda, flex).
@@ -39,7 +38,7 @@ pub enum Precision {
     F16,
 }
 
-/// How weights become ternary.
+/// The method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
@@ -53,26 +52,26 @@ pub enum Method {
     Fp,
 }
 
-/// How the learning rate goes down.
+/// Course of the learning rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleChoice {
-    /// Not at all.
+    /// Constant.
     Constant,
     /// Divided by ten at half and at three quarters of the epochs.
     Steps,
-    /// Along a cosine to zero, with an epoch of warm-up in runs of ten epochs or more.
+    /// A cosine to zero, after one epoch of warm-up in phases of ten epochs or more.
     Cosine,
-    /// Divided by ten when validation accuracy rests.
+    /// Divided by ten when the validation accuracy stops rising.
     Plateau,
 }
 
-/// Which weights share their scales.
+/// The weights that share a threshold and scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum GranularityChoice {
-    /// One pair for the whole layer.
+    /// One pair of scales per layer.
     Tensor,
-    /// One pair for each output channel.
+    /// One pair of scales per output channel.
     Channel,
 }
 
@@ -90,8 +89,8 @@ impl From<GranularityChoice> for Granularity {
 pub enum SignChoice {
     /// The derivative of -W_n: minus the sum of the gradients on the negative side.
     Exact,
-    /// Without the minus, as the paper prints it and its PyTorch port computes it: wrong, here to reproduce the port and
-    /// to measure what the error costs.
+    /// Without the minus, as printed in the paper and computed by its PyTorch port: wrong, to reproduce the port and to
+    /// measure the cost of the error.
     Published,
 }
 
@@ -104,7 +103,7 @@ impl From<SignChoice> for NegativeScaleGradient {
     }
 }
 
-/// Where learned scales start.
+/// Start of learned scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum InitialScalesChoice {
     /// The mean magnitude of each side of the trained weights.
@@ -122,47 +121,48 @@ impl From<InitialScalesChoice> for InitialScales {
     }
 }
 
-/// Options of every example.
+/// The options of all examples.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Where to compute.
+    /// Backend to compute on.
     #[arg(long, value_enum, default_value = "auto")]
     pub backend: BackendChoice,
-    /// The type that matrix products and convolutions are computed in; everything else is float32.
+    /// Type of matrix products and convolutions; everything else is float32.
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: Precision,
-    /// How weights become ternary.
+    /// Method that makes weights ternary.
     #[arg(long, value_enum, default_value = "ttq")]
     pub method: Method,
-    /// Where the zero ends: max:T (T times the largest weight), mean:F (F times the mean weight) or zeros:R (a share R
-    /// of zeros) [default: the method's own: ttq max:0.05 where the example has no other, twn mean:0.7, absmean mean:0.5].
+    /// Threshold below which weights are zero: max:T (T times the largest magnitude), mean:F (F times the mean magnitude)
+    /// or zeros:R (a share R of zeros) [default: ttq max:0.05 unless the example has another one, twn mean:0.7, absmean
+    /// mean:0.5].
     #[arg(long)]
     pub threshold: Option<Threshold>,
-    /// Which weights share a threshold and scales.
+    /// Weights that share a threshold and scales.
     #[arg(long, value_enum, default_value = "tensor")]
     pub granularity: GranularityChoice,
-    /// How the gradient of W_n is taken (ttq).
+    /// Sign of the gradient of W_n (ttq).
     #[arg(long, value_enum, default_value = "exact")]
     pub sign: SignChoice,
-    /// Where learned scales start (ttq).
+    /// Start of learned scales (ttq).
     #[arg(long, value_enum, default_value = "least-squares")]
     pub initial_scales: InitialScalesChoice,
-    /// Make only weights ternary whose path matches this regular expression (may be repeated).
+    /// Make only those weights ternary whose path matches this regular expression (can be repeated).
     #[arg(long, value_name = "REGEX")]
     pub include: Vec<String>,
-    /// Keep weights in full precision whose path matches this regular expression (may be repeated).
+    /// Keep those weights in full precision whose path matches this regular expression (can be repeated).
     #[arg(long, value_name = "REGEX")]
     pub exclude: Vec<String>,
-    /// Epochs with ternary weights.
+    /// Number of epochs with ternary weights.
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
-    /// Epochs in full precision before that; 0 to start from --init or from nothing.
+    /// Number of epochs in full precision before that; 0 to start from --init or from random weights.
     #[arg(long, value_name = "N")]
     pub fp_epochs: Option<usize>,
     /// Images in a batch, over all devices.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub batch_size: Option<usize>,
-    /// Batches whose gradients make one update.
+    /// Number of batches whose gradients make one update.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     pub accumulate: usize,
     /// Learning rate at the start.
@@ -171,10 +171,10 @@ pub struct Options {
     /// Factor on the learning rate of the scales W_p and W_n.
     #[arg(long, value_name = "FACTOR", value_parser = learning_rate)]
     pub scale_lr_factor: Option<f64>,
-    /// How the learning rate goes down.
+    /// Course of the learning rate.
     #[arg(long, value_enum)]
     pub schedule: Option<ScheduleChoice>,
-    /// Stop a phase when validation accuracy has stopped rising.
+    /// Stop a phase when the validation accuracy stops rising.
     #[arg(long)]
     pub early_stopping: bool,
     /// Train on the first N training images only.
@@ -183,16 +183,16 @@ pub struct Options {
     /// Seed of initial weights, data order and augmentation.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Evaluate this checkpoint of the network on the test images, and train nothing.
+    /// Evaluate this checkpoint of the network on the test images, without training.
     #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["init", "resume"])]
     pub eval: Option<PathBuf>,
     /// Start from this checkpoint of the network: .safetensors, .bpk, .pt or .pth.
     #[arg(long, value_name = "CHECKPOINT")]
     pub init: Option<PathBuf>,
-    /// Go on with the run in --out where it was stopped.
+    /// Continue the run in --out.
     #[arg(long, requires = "out")]
     pub resume: bool,
-    /// Stop after so many minutes; --resume goes on. An epoch that has begun then is begun again.
+    /// Stop after this number of minutes; --resume continues. The running epoch starts again.
     #[arg(long, value_name = "N", value_parser = minutes)]
     pub minutes: Option<f64>,
     /// Directory of the run [default: a new one under runs/].
@@ -201,10 +201,10 @@ pub struct Options {
     /// Directory of the data [default: $TTQ_DATA, else the user's cache, else a download].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Devices that share each batch.
+    /// Number of devices that share each batch.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     pub devices: usize,
-    /// Who adds up the gradients of several devices.
+    /// Strategy that sums the gradients of several devices.
     #[arg(long, value_enum, default_value = "multi")]
     pub strategy: Strategy,
     /// Print plain lines instead of Burn's dashboard.
@@ -213,20 +213,19 @@ pub struct Options {
     /// Depth of the ResNet: 20, 32, 44 or 56.
     #[arg(skip)]
     pub depth: Option<usize>,
-    /// The network for Tiny ImageNet.
+    /// Name of the network for Tiny ImageNet.
     #[arg(skip)]
-    pub network: Option<Architecture>,
+    pub network: Option<String>,
 }
 
 impl Options {
-    /// Reads the command line of the example behind `recipe`, whose numbers are the defaults that help shows (those that are
-    /// not given stay `None`); `more` adds arguments of its own. Prints help or what is wrong, and ends the process, as
-    /// command lines do.
+    /// Parses the command line of the example of `recipe`, whose values are the defaults that the help shows (options that
+    /// are not given stay `None`); `more` adds arguments. Prints the help or an error and ends the process if there is one.
     pub fn parse(recipe: &Recipe, more: impl FnOnce(Command) -> Command) -> (Self, clap::ArgMatches) {
         Self::parse_from(recipe, more, std::env::args_os())
     }
 
-    /// Like [`parse`](Self::parse), from other arguments than those of the process; the first is the program's name.
+    /// Like [`parse`](Self::parse), with other arguments than those of the process. The first one is the program's name.
     pub fn parse_from(
         recipe: &Recipe,
         more: impl FnOnce(Command) -> Command,
@@ -249,7 +248,7 @@ impl Options {
         (options.without_defaults(&matches), matches)
     }
 
-    /// Leaves what was not given to the recipe of the run, which may be another one than that of the help.
+    /// Unsets options that were not given: the recipe of the run, which can differ from that of the help, decides them.
     fn without_defaults(self, matches: &clap::ArgMatches) -> Self {
         let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
         Self {
@@ -264,7 +263,7 @@ impl Options {
     }
 }
 
-/// Prints help where it was asked for, else one sentence; ends the process.
+/// Prints the help, or one sentence for an error; ends the process.
 fn stop(error: &clap::Error) -> ! {
     if !error.use_stderr() {
         error.exit()

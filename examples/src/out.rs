@@ -1,6 +1,7 @@
 //! The directory of a run.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -9,15 +10,15 @@ use serde::de::DeserializeOwned;
 
 use crate::{Options, RunConfig};
 
-/// The directory of a run and what lies in it.
+/// The directory of a run, and the paths in it.
 #[derive(Debug, Clone)]
-pub(crate) struct Out {
+pub struct Out {
     root: PathBuf,
 }
 
 impl Out {
-    /// Makes the directory of a new run, or finds the one to resume, and settles the configuration: a resumed run keeps the
-    /// one it was started with.
+    /// Creates the directory of a new run, or opens the one to resume. Returns the configuration: a resumed run keeps the one
+    /// that it was started with.
     pub(crate) fn open(options: &Options, config: RunConfig) -> Result<(Self, RunConfig)> {
         let root = match &options.out {
             Some(root) => root.clone(),
@@ -43,8 +44,11 @@ impl Out {
         Ok((out, config))
     }
 
-    /// The directory of a run that has ended, and its configuration.
-    pub(crate) fn ended(root: &Path) -> Result<(Self, RunConfig)> {
+    /// Opens the directory of a finished run; returns its configuration.
+    ///
+    /// # Errors
+    /// A directory without a run, a damaged configuration.
+    pub fn ended(root: &Path) -> Result<(Self, RunConfig)> {
         let out = Self { root: root.to_path_buf() };
         let config = out.config();
         if !config.is_file() {
@@ -53,12 +57,13 @@ impl Out {
         Ok((out, read_json(&config)?))
     }
 
-    /// Writes the configuration, which makes the directory that of a run.
+    /// Writes the configuration. A directory with a configuration is that of a run.
     pub(crate) fn begin(&self, config: &RunConfig) -> Result<()> {
         write_json(&self.config(), config)
     }
 
-    pub(crate) fn root(&self) -> &Path {
+    /// Returns the path of the directory.
+    pub fn root(&self) -> &Path {
         &self.root
     }
 
@@ -66,43 +71,43 @@ impl Out {
         self.root.join("config.json")
     }
 
-    /// The figures at the end.
+    /// Path of the results.
     pub(crate) fn summary(&self) -> PathBuf {
         self.root.join("summary.json")
     }
 
-    /// Logs and checkpoints of the training in full precision.
+    /// Directory of the phase in full precision.
     pub(crate) fn full_precision(&self) -> PathBuf {
         self.root.join("full-precision")
     }
 
-    /// Logs and checkpoints of the training with ternary weights.
+    /// Directory of the ternary phase.
     pub(crate) fn ternary(&self) -> PathBuf {
         self.root.join("ternary")
     }
 
-    /// The trained network in full precision.
+    /// Path of the network in full precision.
     pub(crate) fn full_precision_network(&self) -> PathBuf {
         self.root.join("full-precision.safetensors")
     }
 
-    /// The network with ternary weights, as floats.
-    pub(crate) fn ternary_network(&self) -> PathBuf {
+    /// Path of the network with ternary weights, as floats.
+    pub fn ternary_network(&self) -> PathBuf {
         self.root.join("ternary.safetensors")
     }
 
-    /// The same with two bits for each ternary weight.
-    pub(crate) fn packed_network(&self) -> PathBuf {
+    /// Path of the packed network, with two bits per ternary weight.
+    pub fn packed_network(&self) -> PathBuf {
         self.root.join("packed.safetensors")
     }
 
-    /// The latent weights behind it.
+    /// Path of the network with latent weights.
     pub(crate) fn latent_network(&self) -> PathBuf {
         self.root.join("latent.safetensors")
     }
 }
 
-/// The first directory `runs/<example>-<n>` that does not exist.
+/// Returns the first directory `runs/<example>-<n>` that does not exist.
 fn fresh(example: &str) -> PathBuf {
     let mut number = 1;
     loop {
@@ -114,17 +119,32 @@ fn fresh(example: &str) -> PathBuf {
     }
 }
 
-/// Writes JSON under a temporary name, then renames.
-pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let temporary = path.with_extension("json.part");
-    let text = serde_json::to_string_pretty(value)?;
-    fs::write(&temporary, text + "\n")
-        .and_then(|()| fs::rename(&temporary, path))
+/// Writes a file atomically: it is complete and synced before it appears under its name, and nothing is left on failure.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut builder = tempfile::Builder::new();
+    // Temporary files are private by default; the umask applies to this mode, as to that of other new files.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Writes a value as JSON, atomically.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    write_file(path, text.as_bytes())
         .with_context(|| format!("cannot write {}: is the directory writable?", path.display()))
 }
 
-/// Reads JSON.
+/// Reads a value from JSON.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no file of this program", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("{} is not a file of this program", path.display()))
 }

@@ -1,4 +1,4 @@
-//! What an example does unless told otherwise, and the configuration of a run.
+//! The defaults of an example, and the configuration of a run.
 
 use std::path::PathBuf;
 
@@ -7,15 +7,18 @@ use ttq_core::{QuantizerConfig, SelectionConfig, TernaryConfig, Threshold};
 use ttq_train::ScheduleConfig;
 
 use crate::data::Augmentation;
-use crate::model::Architecture;
 use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice, Strategy};
 
-/// Defaults of an example.
+/// A random change of a training image in bytes: from `[channels, size[0], size[1]]` to `[channels, crop[0], crop[1]]`, a
+/// function of the seed. Arguments: image, size, crop, seed.
+pub type Distort = fn(&[u8], [usize; 2], [usize; 2], u64) -> Vec<u8>;
+
+/// The defaults of an example.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     /// Name of the example.
     pub name: &'static str,
-    /// One line for `--help`.
+    /// Description for `--help`, in one line.
     pub about: &'static str,
     /// Epochs in full precision.
     pub fp_epochs: usize,
@@ -25,33 +28,35 @@ pub struct Recipe {
     pub batch_size: usize,
     /// Learning rate.
     pub learning_rate: f64,
-    /// How the learning rate goes down.
+    /// Course of the learning rate.
     pub schedule: ScheduleChoice,
-    /// How weights follow their gradients.
+    /// The optimizer.
     pub optimizer: OptimizerChoice,
     /// L2 penalty of the weights that become ternary.
     pub latent_weight_decay: f64,
     /// L2 penalty of the other weights.
     pub weight_decay: f64,
-    /// Where the zero of TTQ ends.
+    /// Threshold of TTQ.
     pub threshold: Threshold,
-    /// Weights that stay in full precision besides the first convolution and the last linear layer: regular expressions on
-    /// paths.
+    /// Regular expressions on the paths of weights that stay in full precision, besides the first convolution and the last
+    /// linear layer.
     pub exclude: &'static [&'static str],
     /// Whether the first convolution keeps its weights in the ternary phase.
     pub freeze_first_convolution: bool,
-    /// Factor on the learning rate of W_p and W_n. Their gradients are sums over a whole layer, so steps of the weights'
-    /// size throw them far off; about one over the square root of a layer's size keeps the relative steps alike (Esser et
-    /// al., "Learned Step Size Quantization", section 2.2).
+    /// Factor on the learning rate of W_p and W_n. Their gradients are sums over a layer, so that the learning rate of the
+    /// weights is too large for them; about one over the square root of a layer's size makes the relative steps alike (Esser
+    /// et al., "Learned Step Size Quantization", section 2.2).
     pub scale_lr_factor: f64,
     /// Training images held out for validation.
     pub validation: usize,
     /// Random changes of training images.
     pub augmentation: Augmentation,
+    /// The function behind [`Augmentation::Distort`].
+    pub distort: Option<Distort>,
 }
 
 impl Recipe {
-    /// Digits on a CPU in about two minutes.
+    /// MNIST, on a CPU in about a minute.
     pub fn mnist() -> Self {
         Self {
             name: "mnist",
@@ -70,6 +75,7 @@ impl Recipe {
             scale_lr_factor: 0.01,
             validation: 5000,
             augmentation: Augmentation::Shift { padding: 0, flip: false },
+            distort: None,
         }
     }
 
@@ -92,55 +98,23 @@ impl Recipe {
             scale_lr_factor: 0.003,
             validation: 5000,
             augmentation: Augmentation::Shift { padding: 4, flip: true },
-        }
-    }
-
-    /// The PyTorch port's recipe for Tiny ImageNet: from a trained network, without a phase in full precision. It differs
-    /// from the port in what the port has wrong or left to chance: the sign of the W_n gradient is exact, scales start at the
-    /// mean magnitude of each side instead of at 1, and validation images are held out from the training images. (The port
-    /// trains SqueezeNet at a constant rate, which its plateau would not have lowered, and lowers that of DenseNet-121 by
-    /// hand after 15 epochs.)
-    pub fn tiny_imagenet(network: Architecture) -> Self {
-        let small = Self {
-            name: "tiny_imagenet",
-            about: "Makes a trained network for Tiny ImageNet ternary, as the PyTorch port of TTQ does, or evaluates one",
-            fp_epochs: 0,
-            epochs: 20,
-            batch_size: 512,
-            learning_rate: 1e-3,
-            schedule: ScheduleChoice::Plateau,
-            optimizer: OptimizerChoice::Adam,
-            latent_weight_decay: 0.0,
-            weight_decay: 1e-4,
-            threshold: Threshold::MaxFraction(0.05),
-            exclude: &[],
-            freeze_first_convolution: true,
-            scale_lr_factor: 1.0,
-            validation: 5000,
-            augmentation: Augmentation::Distort,
-        };
-        let others = Self { learning_rate: 1e-4, threshold: Threshold::MaxFraction(0.15), ..small };
-        match network {
-            Architecture::DenseNetSmall => small,
-            // Its logits come from a convolution.
-            Architecture::SqueezeNet => Self { epochs: 10, exclude: &[r"classes\.weight$"], ..others },
-            Architecture::DenseNet121 => Self { batch_size: 64, ..others },
+            distort: None,
         }
     }
 }
 
-/// Everything that decides the outcome of a run. Saved as `config.json` in the run's directory.
+/// All settings that decide the outcome of a run. `config.json` in its directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunConfig {
     /// Name of the example.
     pub example: String,
     /// Depth of the ResNet (cifar).
     pub depth: Option<usize>,
-    /// The network (tiny_imagenet).
-    pub network: Option<Architecture>,
+    /// Name of the network (tiny_imagenet).
+    pub network: Option<String>,
     /// The method.
     pub method: Method,
-    /// How weights become ternary, and which.
+    /// The quantizer and the selection of weights.
     pub ternary: TernaryConfig,
     /// Epochs in full precision.
     pub fp_epochs: usize,
@@ -148,23 +122,23 @@ pub struct RunConfig {
     pub epochs: usize,
     /// Images in a batch, over all devices.
     pub batch_size: usize,
-    /// Batches whose gradients make one update.
+    /// Number of batches whose gradients make one update.
     pub accumulate: usize,
-    /// Devices that share each batch.
+    /// Number of devices that share each batch.
     pub devices: usize,
-    /// Who adds up their gradients.
+    /// Strategy that sums their gradients.
     #[serde(default)]
     pub strategy: Strategy,
-    /// The type of products. (Runs of earlier versions do not say it.)
+    /// Type of matrix products and convolutions. (Missing in runs of earlier versions.)
     #[serde(default)]
     pub precision: Precision,
     /// Learning rate.
     pub learning_rate: f64,
-    /// How the learning rate goes down.
+    /// Course of the learning rate.
     pub schedule: ScheduleChoice,
-    /// Whether training stops by itself.
+    /// Whether a phase stops when the validation accuracy stops rising.
     pub early_stopping: bool,
-    /// How weights follow their gradients.
+    /// The optimizer.
     pub optimizer: OptimizerChoice,
     /// L2 penalty of the weights that become ternary.
     pub latent_weight_decay: f64,
@@ -176,11 +150,11 @@ pub struct RunConfig {
     pub scale_lr_factor: f64,
     /// Training images held out for validation.
     pub validation: usize,
-    /// First so many training images, if not all.
+    /// Number of training images, if not all: the first ones.
     pub limit: Option<usize>,
     /// Random changes of training images.
     pub augmentation: Augmentation,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     pub seed: u64,
     /// Checkpoint that training starts from.
     pub init: Option<PathBuf>,
@@ -189,7 +163,7 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    /// The recipe with what the command line changes.
+    /// Combines a recipe with the options of the command line.
     pub fn new(recipe: &Recipe, options: &Options) -> Self {
         let mut quantizer = match options.method {
             Method::Ttq | Method::Fp => QuantizerConfig { threshold: recipe.threshold, ..QuantizerConfig::ttq() },
@@ -210,7 +184,7 @@ impl RunConfig {
         Self {
             example: recipe.name.into(),
             depth: options.depth,
-            network: options.network,
+            network: options.network.clone(),
             method: options.method,
             ternary: TernaryConfig { quantizer, selection },
             fp_epochs: options.fp_epochs.unwrap_or(recipe.fp_epochs),
@@ -237,11 +211,11 @@ impl RunConfig {
         }
     }
 
-    /// The schedule of a phase that lasts `epochs`.
+    /// Returns the schedule of a phase of `epochs` epochs.
     pub(crate) fn schedule(&self, epochs: usize) -> ScheduleConfig {
         match self.schedule {
             ScheduleChoice::Constant => ScheduleConfig::Constant,
-            // The paper's milestones, 80 and 120 of 160 epochs, at the same places of a run of any length.
+            // The paper's milestones, 80 and 120 of 160 epochs, at the same fractions of a run of any length.
             ScheduleChoice::Steps => {
                 ScheduleConfig::MultiStep { milestones: vec![epochs.div_ceil(2), (3 * epochs).div_ceil(4)], gamma: 0.1 }
             }
@@ -258,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_of_an_earlier_version_goes_on_in_float32() {
+    fn a_run_of_an_earlier_version_continues_in_float32() {
         let recipe = Recipe::mnist();
         let arguments = ["mnist", "--precision", "bf16"].map(Into::into);
         let (options, _) = Options::parse_from(&recipe, |command| command, arguments);

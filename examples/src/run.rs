@@ -1,4 +1,4 @@
-//! A run from the command line to the table at its end.
+//! A training run, from the command line to the table at its end.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,22 +10,20 @@ use burn::module::{AutodiffModule, ModuleDisplay};
 use burn::prelude::*;
 use burn::train::Interrupter;
 use serde::{Deserialize, Serialize};
-use ttq_core::Ternary;
+use ttq_core::{KeepReason, Ternary};
 use ttq_report::record::Evidence;
-use ttq_train::{Phase, TernaryStep};
+use ttq_train::{Phase, TernaryStep, freeze};
 
-use crate::backend::{Backends, select};
-use crate::data::{DataError, ImageSet, Images};
-use crate::deploy;
+use crate::backend::{RunBackend, select};
+use crate::data::{DataError, Images};
 use crate::evaluate;
 use crate::evidence;
-use crate::freeze::freeze_first_convolution;
 use crate::model::{Classifier, Network};
 use crate::out::{Out, read_json, write_json};
-use crate::phase::{End, Plan, train};
-use crate::{Options, Recipe, RunConfig, Summary, Trains, weights};
+use crate::training::Training;
+use crate::{Distort, Options, Recipe, RunConfig, Summary, Trains, weights};
 
-/// Runs `example`. An error is one sentence and exit code 1.
+/// Runs `example`; prints an error in one sentence and exits with code 1.
 pub fn exit(example: impl FnOnce() -> Result<()>) -> ExitCode {
     match example() {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,32 +34,33 @@ pub fn exit(example: impl FnOnce() -> Result<()>) -> ExitCode {
     }
 }
 
-/// A run that is ready to start: its configuration is settled, its directory made, its data loaded.
+/// A run that is ready to start: options checked, directory created, data loaded.
 pub struct Run {
-    /// The backend it was given.
-    pub backend: Backends,
+    /// The backend.
+    pub backend: RunBackend,
     config: RunConfig,
     out: Out,
     images: Images,
+    distort: Option<Distort>,
     dashboard: bool,
     interrupter: Interrupter,
 }
 
-/// What a run has trained.
+/// The networks that a run has trained.
 struct Trained<B: Backend, N: Module<B> + ModuleDisplay> {
-    /// File of the network in full precision. (A clone of the trained one would share its batch statistics with the ternary
-    /// network.)
+    /// File of the network in full precision. (A clone of the trained network would share its batch statistics with the
+    /// ternary one.)
     full_precision: Option<PathBuf>,
     ternary: Option<Ternary<B, Classifier<B, N>>>,
 }
 
-/// Time spent in earlier sittings, `time.json`.
+/// Time spent before the last resume, `time.json`.
 #[derive(Serialize, Deserialize)]
 struct Time {
     seconds: f64,
 }
 
-/// Stops training where the user or the clock says so.
+/// Creates the interrupter of Ctrl-C and `--minutes`.
 fn interrupter(minutes: Option<f64>) -> Result<Interrupter> {
     let interrupter = Interrupter::new();
     let handle = interrupter.clone();
@@ -84,11 +83,10 @@ fn interrupter(minutes: Option<f64>) -> Result<Interrupter> {
 }
 
 impl Run {
-    /// Settles everything that can go wrong before training starts.
+    /// Validates the options, creates the directory and loads the data.
     ///
     /// # Errors
-    /// A backend that is absent, data that cannot be had, a directory that cannot be written, a configuration that makes no
-    /// sense.
+    /// A missing backend, missing or damaged data, a directory that cannot be written, contradictory options.
     pub fn prepare(
         recipe: &Recipe,
         options: &Options,
@@ -106,24 +104,29 @@ impl Run {
         }
         let images = load(options.data.as_deref())?;
         let (out, config) = Out::open(options, config)?;
-        // (A resumed run keeps its precision.)
+        // A resumed run keeps its precision.
         let backend = device.in_precision(config.precision)?;
         println!("{} on {} ({why}), run in {}", recipe.name, backend.name(), out.root().display());
         println!("data: {}", images.source);
         let interrupter = interrupter(options.minutes)?;
-        Ok(Self { backend, config, out, images, dashboard: !options.no_tui, interrupter })
+        let dashboard = !options.no_tui;
+        Ok(Self { backend, config, out, images, distort: recipe.distort, dashboard, interrupter })
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     pub fn config(&self) -> &RunConfig {
         &self.config
     }
 
-    /// Trains in full precision, then with ternary weights; evaluates; writes and prints the figures.
+    /// Trains in full precision, then with ternary weights; evaluates; writes and prints the results.
     ///
     /// # Errors
-    /// A checkpoint of another network, a selection that fits nothing, files that cannot be written.
-    pub fn train<B, N>(self, devices: Vec<B::Device>, network: impl Fn(usize, &B::Device) -> N) -> Result<()>
+    /// A checkpoint of another network, a selection without weights, files that cannot be written.
+    pub fn train<B, N>(
+        self,
+        devices: Vec<B::Device>,
+        network: impl Fn(&RunConfig, usize, &B::Device) -> N,
+    ) -> Result<()>
     where
         B: Trains,
         N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
@@ -135,13 +138,13 @@ impl Run {
         let before = if time.is_file() { read_json::<Time>(&time)?.seconds } else { 0.0 };
         B::seed(&device, self.config.seed);
         let load = |path: &Path| -> Result<N> {
-            let mut network = network(self.images.classes, &device);
+            let mut network = network(&self.config, self.images.classes, &device);
             weights::load(&mut network, path)?;
             Ok(network)
         };
         let start_from = match &self.config.init {
             Some(init) => load(init)?,
-            None => network(self.images.classes, &device),
+            None => network(&self.config, self.images.classes, &device),
         };
         let float_bytes = 4 * Module::num_params(&start_from);
         let trained = self.phases(Classifier::new(start_from), &devices)?;
@@ -149,8 +152,8 @@ impl Run {
         write_json(&time, &Time { seconds })?;
         let Some(Trained { full_precision, ternary }) = trained else { return Ok(()) };
 
-        // The test images are looked at here, once.
-        let evaluate = |model: &Classifier<B, N>| evaluate::on_test(&model.valid(), &self.images, &Default::default());
+        // The test images are evaluated here, once.
+        let evaluate = |model: &Classifier<B, N>| evaluate::evaluate(&model.valid(), &self.images, &Default::default());
         let mut evidence = evidence::begin(&self.images);
         let mut summary = Summary {
             example: self.config.example.clone(),
@@ -182,7 +185,7 @@ impl Run {
         self.conclude(&summary, &evidence)
     }
 
-    /// Writes and prints what the run came to.
+    /// Writes and prints the results.
     fn conclude(&self, summary: &Summary, evidence: &Evidence) -> Result<()> {
         write_json(&self.out.summary(), summary)?;
         evidence.write(self.out.root())?;
@@ -192,7 +195,7 @@ impl Run {
         Ok(())
     }
 
-    /// Both phases, each where its result is not there yet; `None` where the user stopped.
+    /// Trains both phases; `None` if the user stopped.
     fn phases<B, N>(&self, model: Classifier<B, N>, devices: &[B::Device]) -> Result<Option<Trained<B, N>>>
     where
         B: Trains,
@@ -202,24 +205,34 @@ impl Run {
         let config = &self.config;
         let mut all = self.images.train.clone();
         all.truncate(config.limit.unwrap_or(usize::MAX));
-        // A tenth at most is held out where training images are few.
+        // At most a tenth is held out if there are few training images.
         let (train_set, valid_set) = all.split(config.validation.min(all.len() / 10), config.seed);
+        if train_set.is_empty() || valid_set.is_empty() {
+            let (train, valid) = (train_set.len(), valid_set.len());
+            bail!("there are {train} images to train on and {valid} to validate on: raise --limit");
+        }
         let [_, height, width] = self.images.test.shape();
-        let (train_set, valid_set) = (Arc::new(train_set), Arc::new(valid_set.center_crop([height, width])));
+        let training = Training::<B> {
+            config,
+            train: Arc::new(train_set),
+            valid: Arc::new(valid_set.center_crop([height, width])),
+            images: &self.images,
+            distort: self.distort,
+            devices,
+            interrupter: &self.interrupter,
+            dashboard: self.dashboard,
+        };
         let wrapped = Ternary::new(model, &config.ternary)?;
         self.out.begin(config)?;
         if config.epochs > 0 {
             println!("{}", wrapped.selection());
         }
-        let plan = |phase, epochs, directory| self.plan(phase, epochs, directory, &train_set, &valid_set, devices);
 
         let (directory, path) = (self.out.full_precision(), self.out.full_precision_network());
         let (model, full_precision) = if config.fp_epochs > 0 {
-            let plan = plan(Phase::FullPrecision, config.fp_epochs, &directory);
             let step = TernaryStep::new(wrapped);
-            let step = match train(step, &plan)? {
-                End::Done(step) => step,
-                End::Stopped(epoch) => return Ok(self.stopped(epoch)),
+            let Some(step) = training.run(Phase::FullPrecision, config.fp_epochs, &directory, step)? else {
+                return Ok(self.stopped());
             };
             let model = step.into_ternary().into_latent();
             weights::save(model.network(), &path)?;
@@ -232,50 +245,26 @@ impl Run {
         }
 
         // Wrapped anew: the scales start from the trained weights.
-        let directory = self.out.ternary();
         let mut wrapped = Ternary::new(model, &config.ternary)?;
         if config.freeze_first_convolution {
-            let selection = wrapped.selection().clone();
-            wrapped = Ternary::new(freeze_first_convolution(wrapped.into_latent(), &selection), &config.ternary)?;
+            let choices = wrapped.selection().clone();
+            let first = choices.choices().iter().find(|choice| choice.kept == Some(KeepReason::FirstConvolution));
+            let model = freeze(wrapped.into_latent(), |path| first.is_some_and(|choice| choice.path == path));
+            wrapped = Ternary::new(model, &config.ternary)?;
         }
         let step = TernaryStep::new(wrapped);
-        let step = match train(step, &plan(Phase::Ternary, config.epochs, &directory))? {
-            End::Done(step) => step,
-            End::Stopped(epoch) => return Ok(self.stopped(epoch)),
+        let Some(step) = training.run(Phase::Ternary, config.epochs, &self.out.ternary(), step)? else {
+            return Ok(self.stopped());
         };
         let ternary = step.into_ternary();
         weights::save(ternary.materialize().network(), &self.out.ternary_network())?;
         weights::save(ternary.latent().network(), &self.out.latent_network())?;
-        deploy::pack_network(&ternary, config, &self.images, &self.out.packed_network())?;
+        weights::pack(&ternary, config, &self.images, &self.out.packed_network())?;
         Ok(Some(Trained { full_precision, ternary: Some(ternary) }))
     }
 
-    fn plan<'a, B: Backend>(
-        &'a self,
-        phase: Phase,
-        epochs: usize,
-        directory: &'a Path,
-        train: &Arc<ImageSet>,
-        valid: &Arc<ImageSet>,
-        devices: &'a [B::Device],
-    ) -> Plan<'a, B> {
-        Plan {
-            config: &self.config,
-            epochs,
-            phase,
-            directory,
-            train: train.clone(),
-            valid: valid.clone(),
-            images: &self.images,
-            devices,
-            interrupter: &self.interrupter,
-            dashboard: self.dashboard,
-        }
-    }
-
-    fn stopped<T>(&self, epochs: usize) -> Option<T> {
-        let out = self.out.root().display();
-        println!("stopped; {epochs} epochs of this phase are saved, go on with --resume --out {out}");
+    fn stopped<T>(&self) -> Option<T> {
+        println!("continue with --resume --out {}", self.out.root().display());
         None
     }
 }

@@ -1,4 +1,4 @@
-//! How several devices share a batch: Burn's strategies.
+//! Burn's strategies for several devices.
 
 use anyhow::{Result, bail};
 use burn::tensor::backend::AutodiffBackend;
@@ -8,23 +8,23 @@ use burn::train::{ExecutionStrategy, MultiDeviceOptim};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::{Backends, Options};
+use crate::{Options, RunBackend};
 
-/// Who adds up the gradients of several devices.
+/// Strategy that sums the gradients of several devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
-    /// The first device, which takes the optimizer's step for all.
+    /// The first device sums the gradients and runs the optimizer.
     #[default]
     Multi,
-    /// The devices among themselves, within the backward pass; each has a copy of the model and an optimizer. Needs the `distributed`
-    /// feature.
+    /// Each device has a copy of the model and an optimizer; gradients are summed by all-reduce within the backward pass.
+    /// Needs the feature `distributed`.
     Ddp,
 }
 
-/// A backend to train on with the strategies that this program has.
+/// A backend that supports the strategies of this program.
 pub trait Trains: AutodiffBackend {
-    /// Burn's name of a strategy on these devices.
+    /// Creates Burn's strategy for these devices.
     fn execution(strategy: Strategy, devices: Vec<Self::Device>) -> ExecutionStrategy<Self>;
 }
 
@@ -40,15 +40,15 @@ impl<B: AutodiffBackend + DistributedBackend> Trains for B {
     fn execution(strategy: Strategy, devices: Vec<B::Device>) -> ExecutionStrategy<B> {
         match strategy {
             Strategy::Multi => ExecutionStrategy::multi(devices, MultiDeviceOptim::OptimMainDevice),
-            // A sum, as the other strategy's: one factor makes both a mean.
+            // A sum, as in the other strategy: the same factor turns both into a mean.
             Strategy::Ddp => ExecutionStrategy::ddp(devices, DistributedConfig { all_reduce_op: ReduceOperation::Sum }),
         }
     }
 }
 
 impl Strategy {
-    /// Refuses what cannot work.
-    pub(crate) fn check(self, backend: Backends, options: &Options) -> Result<()> {
+    /// Checks that the strategy works with the backend and the options.
+    pub(crate) fn check(self, backend: RunBackend, options: &Options) -> Result<()> {
         if self == Self::Multi {
             return Ok(());
         }
@@ -59,21 +59,13 @@ impl Strategy {
         }
         if options.minutes.is_some() {
             bail!(
-                "workers of the distributed strategy cannot agree on a batch to stop after: leave out --minutes, or take `--strategy multi`"
+                "the distributed strategy cannot stop all devices after the same batch: leave out --minutes, or use `--strategy multi`"
             );
         }
         match backend {
             #[cfg(feature = "wgpu")]
-            Backends::Wgpu => bail!("wgpu has no sums over devices: take `--strategy multi`"),
+            RunBackend::Wgpu => bail!("wgpu does not support sums over devices: use `--strategy multi`"),
             _ => Ok(()),
-        }
-    }
-
-    /// Times that Burn asks the schedule for a batch: every worker counts the steps of all.
-    pub(crate) fn schedule_steps(self, devices: usize) -> usize {
-        match self {
-            Self::Multi => 1,
-            Self::Ddp => devices,
         }
     }
 }

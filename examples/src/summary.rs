@@ -1,4 +1,4 @@
-//! The figures at the end of a run.
+//! The results of a run.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use ttq_core::TernaryStats;
 
 use crate::evaluate::Evaluation;
 
-/// What a run came to. `summary.json` in the run's directory; its `Display` is the table at the end.
+/// The results of a run: `summary.json` in its directory, and the table at its end (`Display`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Name of the example.
     pub example: String,
-    /// Where the data came from.
+    /// Origin of the data.
     pub data: String,
-    /// The backend.
+    /// Name of the backend.
     pub backend: String,
     /// Test accuracy of the network in full precision, percent.
     pub full_precision_accuracy: Option<f64>,
@@ -30,7 +30,7 @@ pub struct Summary {
     pub float_bytes: usize,
     /// Bytes with ternary weights at 2 bits and the rest in float32.
     pub packed_bytes: Option<usize>,
-    /// Seconds of training and evaluation, over all sittings.
+    /// Seconds of training and evaluation, those before a resume included.
     pub seconds: f64,
     /// Statistics of each ternary weight.
     pub layers: Option<TernaryStats>,

@@ -1,4 +1,4 @@
-//! Networks in files.
+//! Networks in files: safetensors, burnpack, PyTorch and packed ones.
 
 use std::path::Path;
 
@@ -8,24 +8,73 @@ use burn::prelude::Backend;
 use burn_store::{
     ApplyResult, BurnpackStore, KeyRemapper, ModuleSnapshot, ModuleStore, PytorchStore, SafetensorsStore,
 };
+use serde::{Deserialize, Serialize};
+use ttq_core::Ternary;
 use ttq_core::packed::{self, pytorch};
-use ttq_packed::{FileError, PackedModel};
+use ttq_packed::{Coding, FileError, PackedModel};
 
-use crate::model::Network;
+use crate::RunConfig;
+use crate::data::Images;
+use crate::model::{Classifier, Network};
+use crate::out::write_file;
 
-/// Writes a network as safetensors, under a temporary name first.
-pub(crate) fn save<B: Backend, M: Module<B>>(network: &M, path: &Path) -> Result<()> {
-    let temporary = path.with_extension("safetensors.part");
-    let mut store = SafetensorsStore::from_file(&temporary).overwrite(true);
-    network
-        .save_into(&mut store)
-        .map_err(|error| anyhow!("{error}"))
-        .and_then(|()| Ok(std::fs::rename(&temporary, path)?))
-        .with_context(|| format!("cannot write the network to {}", path.display()))
+/// The configuration of a packed network: what a program needs to classify an image with it.
+#[derive(Debug, Serialize, Deserialize)]
+struct PackedConfig {
+    /// The network: name of the example.
+    network: String,
+    /// Depth of a ResNet.
+    depth: Option<usize>,
+    classes: Vec<String>,
+    /// Mean of each channel; pixels between 0 and 1 are normalized by `(pixel - mean) / std`.
+    mean: Vec<f32>,
+    std: Vec<f32>,
 }
 
-/// Reads a network from safetensors, packed or not, burnpack or PyTorch; the ending of the name says which.
-pub(crate) fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path) -> Result<()> {
+/// Writes a trained network with two bits per ternary weight.
+pub(crate) fn pack<B: Backend, N: Network<B>>(
+    ternary: &Ternary<B, Classifier<B, N>>,
+    run: &RunConfig,
+    images: &Images,
+    path: &Path,
+) -> Result<()>
+where
+    Classifier<B, N>: Module<B>,
+{
+    let packed = packed::pack(ternary)?;
+    // The names are those of the network, without the classifier around it.
+    let inner = |name: String| name.strip_prefix("network.").map_or(name.clone(), String::from);
+    let config = PackedConfig {
+        network: run.example.clone(),
+        depth: run.depth,
+        classes: images.class_names.clone(),
+        mean: images.mean.clone(),
+        std: images.std.clone(),
+    };
+    let network = PackedModel {
+        weights: packed.weights.into_iter().map(|(name, weight)| (inner(name), weight)).collect(),
+        tensors: packed.tensors.into_iter().map(|(name, tensor)| (inner(name), tensor)).collect(),
+        config: Some(serde_json::to_string(&config)?),
+    };
+    network.save(path, Coding::Plain).with_context(|| format!("cannot write the packed network to {}", path.display()))
+}
+
+/// Writes a network as safetensors, atomically.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn save<B: Backend, M: Module<B>>(network: &M, path: &Path) -> Result<()> {
+    let mut store = SafetensorsStore::from_bytes(None);
+    let bytes = network.save_into(&mut store).and_then(|()| store.get_bytes());
+    let bytes = bytes.map_err(|error| anyhow!("cannot write the network to {}: {error}", path.display()))?;
+    write_file(path, &bytes).with_context(|| format!("cannot write the network to {}", path.display()))
+}
+
+/// Loads a network from a file: safetensors, packed or not, burnpack or PyTorch, by the extension of its name.
+///
+/// # Errors
+/// A file that is missing, damaged or that of another network.
+pub fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path) -> Result<()> {
     if !path.is_file() {
         bail!("there is no checkpoint at {}: check the path", path.display());
     }
@@ -35,7 +84,7 @@ pub(crate) fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path) -> R
             .with_context(|| format!("{} does not fit this network", path.display()))?;
         return Ok(());
     }
-    let result = match ending(path) {
+    let result = match extension(path) {
         "safetensors" => network
             .load_from(&mut SafetensorsStore::from_file(path).validate(false).allow_partial(true))
             .map_err(|e| e.to_string()),
@@ -43,10 +92,13 @@ pub(crate) fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path) -> R
             .load_from(&mut BurnpackStore::from_file(path).validate(false).allow_partial(true))
             .map_err(|e| e.to_string()),
         "pt" | "pth" => network
-            .load_from(&mut pytorch(path).remap(remapper::<B, N>()?).validate(false).allow_partial(true))
+            .load_from(&mut pytorch_store(path).remap(remapper::<B, N>()?).validate(false).allow_partial(true))
             .map_err(|e| e.to_string()),
         _ => {
-            bail!("the checkpoint {} has an unknown ending: .safetensors, .bpk, .pt and .pth are read", path.display())
+            bail!(
+                "the checkpoint {} has an unknown extension: .safetensors, .bpk, .pt and .pth are read",
+                path.display()
+            )
         }
     };
     match result {
@@ -55,31 +107,30 @@ pub(crate) fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path) -> R
     }
 }
 
-/// The names of a checkpoint's tensors, as they are in the file. None where it is missing or no checkpoint: loading it says
-/// what is wrong.
+/// Returns the names of a checkpoint's tensors; an empty list if the file is missing or not a checkpoint.
 pub fn names(path: &Path) -> Vec<String> {
-    let keys = match ending(path) {
+    let keys = match extension(path) {
         "safetensors" => SafetensorsStore::from_file(path).keys().ok(),
         "bpk" => BurnpackStore::from_file(path).keys().ok(),
-        "pt" | "pth" => pytorch(path).keys().ok(),
+        "pt" | "pth" => pytorch_store(path).keys().ok(),
         _ => None,
     };
     keys.unwrap_or_default()
 }
 
-/// Is this a file of packed weights, sound or not?
+/// Returns whether the file is one of packed weights, damaged or not.
 pub fn is_packed(path: &Path) -> bool {
     let unknown = |bytes: Vec<u8>| matches!(PackedModel::read(&bytes), Err(FileError::UnknownFormat));
-    ending(path) == "safetensors" && std::fs::read(path).is_ok_and(|bytes| !unknown(bytes))
+    extension(path) == "safetensors" && std::fs::read(path).is_ok_and(|bytes| !unknown(bytes))
 }
 
-/// What follows the last dot of a file's name.
-fn ending(path: &Path) -> &str {
-    path.extension().and_then(|ending| ending.to_str()).unwrap_or_default()
+/// Returns the extension of a file's name.
+fn extension(path: &Path) -> &str {
+    path.extension().and_then(|extension| extension.to_str()).unwrap_or_default()
 }
 
-/// Numbers in names stay as they are: a gap in them is no layer left out.
-fn pytorch(path: &Path) -> PytorchStore {
+/// Opens a PyTorch file. Indices in names are kept: a gap in them is not a missing layer.
+fn pytorch_store(path: &Path) -> PytorchStore {
     PytorchStore::from_file(path).map_indices_contiguous(false)
 }
 
@@ -106,66 +157,28 @@ fn check(applied: &ApplyResult, path: &Path) -> Result<()> {
     )
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
     use super::*;
-    use crate::data::{normalize, real_data, tiny_imagenet_validation};
-    use crate::model::{Architecture, DenseNet, DenseNetConfig, SqueezeNet};
-    use burn::backend::Flex;
-    use burn::tensor::{Tensor, TensorData, Tolerance};
-
-    /// The first four logits of the first validation image.
-    fn logits<N: Network<Flex>>(mut network: N, checkpoint: &Path, image: &Tensor<Flex, 4>) -> TensorData {
-        load(&mut network, checkpoint).unwrap();
-        network.forward(image.clone()).slice([0..1, 0..4]).into_data()
-    }
+    use crate::Cpu;
+    use crate::model::{MnistNet, ResNet};
+    use burn::tensor::Tensor;
 
     #[test]
-    fn the_checkpoints_of_the_port_give_the_logits_of_pytorch() {
-        let Some(data) = real_data() else { return };
-        let folder = data.join("pytorch-checkpoints");
-        if !folder.is_dir() {
-            println!("skipped: no checkpoints of the port in {}", folder.display());
-            return;
-        }
-        let images = tiny_imagenet_validation(Some(&data)).unwrap();
-        let shape = images.test.shape();
-        let mut pixels = vec![0.0; shape.iter().product()];
-        normalize(images.test.image(0), shape, &images.mean, &images.std, &mut pixels);
-        let device = Default::default();
-        let image = Tensor::from_data(TensorData::new(pixels, [1, shape[0], shape[1], shape[2]]), &device);
-        // PyTorch 2.11, pixels by Pillow 13.0.
-        let known = [
-            ("densenet_small.pt", [-3.707_030, -5.315_732, -4.244_154, -4.124_393]),
-            ("ttq_densenet_small.pt", [-4.899_827, -5.077_833, -5.119_098, -4.753_099]),
-            ("squeezenet.pt", [0.968_034, 0.468_378, 0.784_809, 1.210_185]),
-            ("ttq_squeezenet.pt", [0.099_280, 0.170_240, 0.388_612, 0.060_799]),
-        ];
-        for (name, expected) in known {
-            let path = folder.join(name);
-            assert!(!is_packed(&path), "{name}");
-            let found = match Architecture::of_names(&names(&path)).unwrap() {
-                Architecture::SqueezeNet => logits(SqueezeNet::<Flex>::new(images.classes, &device), &path, &image),
-                _ => logits(DenseNet::<Flex>::new(&DenseNetConfig::SMALL, images.classes, &device), &path, &image),
-            };
-            found.assert_approx_eq::<f32>(&TensorData::from([expected]), Tolerance::relative(1e-3));
-        }
-    }
-
-    #[test]
-    fn a_network_reads_what_it_wrote_and_refuses_that_of_another_one() {
+    fn a_network_reads_the_file_that_it_wrote_and_refuses_that_of_another_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("network.safetensors");
         let device = Default::default();
-        let network = SqueezeNet::<Flex>::new(5, &device);
+        let network = MnistNet::<Cpu>::new(10, &device);
         save(&network, &path).unwrap();
         assert!(!is_packed(&path));
-        assert_eq!(Architecture::of_names(&names(&path)), Some(Architecture::SqueezeNet));
-        let mut other = SqueezeNet::<Flex>::new(5, &device);
+        assert!(names(&path).contains(&"conv2.weight".into()));
+        let mut other = MnistNet::<Cpu>::new(10, &device);
         load(&mut other, &path).unwrap();
-        let image = Tensor::<Flex, 4>::ones([1, 3, 56, 56], &device);
+        let image = Tensor::<Cpu, 4>::ones([1, 1, 28, 28], &device);
         assert_eq!(other.forward(image.clone()).into_data(), network.forward(image).into_data());
-        let error = load(&mut DenseNet::<Flex>::new(&DenseNetConfig::SMALL, 5, &device), &path).unwrap_err();
+        let error = load(&mut ResNet::<Cpu>::new(8, 10, &device), &path).unwrap_err();
         assert!(error.to_string().contains("is a checkpoint of another network"), "{error}");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
     }
 }

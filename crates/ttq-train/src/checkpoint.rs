@@ -1,4 +1,4 @@
-//! Checkpoints that are whole or not there, and which of them to keep.
+//! Atomic checkpoints, and the strategy that decides which of them to keep.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use burn::train::metric::store::EventStoreClient;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::History;
+use crate::{History, MetricGoal};
 
-/// A [`FileRecorder`] around another that writes under a temporary name and then renames, so that a crash leaves nothing
-/// half-written under the final name. The file itself is the other recorder's: either can read it.
+/// A [`FileRecorder`] that wraps another one: it writes to a temporary name, syncs the file, then renames it, so that no
+/// truncated file appears under the final name. The file format is that of the wrapped recorder, which can read the file.
 #[derive(Debug, Clone, Default)]
 pub struct AtomicRecorder<R> {
     inner: R,
@@ -48,37 +48,40 @@ impl<B: Backend, R: FileRecorder<B>> FileRecorder<B> for AtomicRecorder<R> {
     }
 }
 
-/// Begins the name of a file that is still being written.
+/// Prefix of the name of a file that is not complete.
 const TEMPORARY: &str = "part-";
 
-/// Moves a file to its name once its bytes are on the disk: the name must not survive a power cut that the bytes do not.
+/// Syncs a file, then renames it, so that no truncated file appears.
 pub(crate) fn publish(temporary: &Path, path: &Path) -> std::io::Result<()> {
     File::options().write(true).open(temporary)?.sync_all()?;
     fs::rename(temporary, path)
 }
 
-/// Saves every epoch and keeps the last one, to resume from, and the one with the best validation metric (the earliest of
-/// equals), to use. Nothing older is deleted before all files of the new checkpoint are written.
+/// Saves every epoch; keeps the last checkpoint, to resume from, and the one with the best validation metric (the earliest
+/// of equal ones), to use. It deletes an older checkpoint after all files of the new one are written. If the metric is not
+/// logged, it deletes nothing and logs an error that lists the metrics.
 #[derive(Clone)]
 pub struct KeepLastAndBest {
     history: History,
-    metric: String,
+    goal: MetricGoal,
     interrupter: Interrupter,
-    /// Epochs whose checkpoints may be there.
+    /// Epochs whose checkpoints may exist.
     saved: Vec<usize>,
 }
 
 impl KeepLastAndBest {
-    /// Keeps by `metric` (higher is better) as logged in `history`.
-    pub fn new(history: History, metric: &str) -> Self {
-        // What an earlier process trained and, if it was killed in time, has not deleted.
+    /// Creates the strategy. It compares epochs by the metric of `goal` as logged in `history`.
+    pub fn new(history: History, goal: MetricGoal) -> Self {
+        // Includes checkpoints that an earlier process was stopped from deleting.
         let saved = history.epochs().iter().map(|metrics| metrics.epoch).collect();
-        Self { history, metric: metric.into(), interrupter: Interrupter::new(), saved }
+        Self { history, goal, interrupter: Interrupter::new(), saved }
     }
 
-    /// Saves nothing once the training has been told to stop. Burn ends the validation of the running epoch then and asks
-    /// for its checkpoint all the same; the metric of a part of the split would choose the best epoch, and a resumed run
-    /// would not be the uninterrupted one. Without the checkpoint that epoch is trained again.
+    /// Saves no checkpoint after `interrupter` has stopped the training.
+    ///
+    /// burn-train then ends the validation of the running epoch early and asks for its checkpoint all the same. The metric
+    /// of a part of the validation split would take part in the choice of the best epoch, and a resumed run would differ
+    /// from an uninterrupted one. Without the checkpoint, the resumed run trains that epoch again.
     #[must_use]
     pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
         self.interrupter = interrupter;
@@ -89,9 +92,16 @@ impl KeepLastAndBest {
         if self.interrupter.should_stop() {
             return Vec::new();
         }
-        self.history.wait_valid(epoch, &self.metric);
-        let best = self.history.best_epoch(&self.metric);
         self.saved.push(epoch);
+        if self.history.wait_valid(epoch, self.goal.metric()).is_none() {
+            log::error!(
+                "no checkpoint is deleted: epoch {epoch} has no validation metric `{}`; the metrics are: {}",
+                self.goal.metric(),
+                self.history.valid_metrics().join(", ")
+            );
+            return vec![CheckpointingAction::Save];
+        }
+        let best = self.history.best_epoch(&self.goal);
         let (kept, stale): (Vec<_>, Vec<_>) =
             self.saved.iter().copied().partition(|saved| *saved == epoch || Some(*saved) == best);
         self.saved = kept;
@@ -104,9 +114,9 @@ impl KeepLastAndBest {
     }
 }
 
-/// Deletes nothing, for epochs count from 1, but makes Burn wait: its three checkpointer threads (model, optimizer,
-/// schedule) each take an action only when they have done the one before. Without it the old model would go while the new
-/// optimizer is still being written, and a crash at that moment would leave no whole checkpoint.
+/// Deletes nothing, since epochs count from 1, but makes burn-train wait: each of its three checkpointer threads (model,
+/// optimizer, schedule) accepts an action only after it has finished the one before. Without it, the old model could be
+/// deleted while the new optimizer is still being written, and a crash at that moment would leave no complete checkpoint.
 const BARRIER: CheckpointingAction = CheckpointingAction::Delete(0);
 
 impl CheckpointingStrategy for KeepLastAndBest {
@@ -115,10 +125,10 @@ impl CheckpointingStrategy for KeepLastAndBest {
     }
 }
 
-/// The newest epoch of which model, optimizer and schedule are all saved in the `checkpoint` folder of a training's
-/// directory, by whatever recorder. Files that are still being written do not count.
+/// Returns the newest epoch whose model, optimizer and schedule are all saved in the folder `checkpoint` of a training's
+/// directory, by any recorder. Incomplete files do not count.
 pub fn latest_checkpoint(directory: impl AsRef<Path>) -> Option<usize> {
-    // `model-3` of `model-3.mpk.gz`: some of Burn's extensions have two parts.
+    // The stem of `model-3.mpk.gz` is `model-3`: some of Burn's extensions have two parts.
     let stem = |name: &str| Some(name.split_once('.')?.0.to_owned());
     let names: Vec<String> = fs::read_dir(directory.as_ref().join("checkpoint"))
         .ok()?
@@ -144,6 +154,10 @@ mod tests {
     use burn::train::checkpoint::{AsyncCheckpointer, Checkpointer, CheckpointerError};
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
+
+    fn goal() -> MetricGoal {
+        MetricGoal::maximize("Accuracy")
+    }
 
     type Plain = NamedMpkFileRecorder<FullPrecisionSettings>;
     type Atomic = AtomicRecorder<Plain>;
@@ -208,7 +222,7 @@ mod tests {
     fn the_last_and_the_best_epoch_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let accuracies = [50.0, 70.0, 60.0, 70.0, 80.0];
-        let mut strategy = KeepLastAndBest::new(History::new(directory.path()), "Accuracy");
+        let mut strategy = KeepLastAndBest::new(History::new(directory.path()), goal());
         let expected = [
             vec![Save],
             vec![Save, BARRIER, Delete(1)],
@@ -223,7 +237,23 @@ mod tests {
         }
     }
 
-    /// Writes down what is done, and when it is done: a slow disk.
+    #[test]
+    fn a_minimized_metric_keeps_its_lowest_value() {
+        let directory = tempfile::tempdir().unwrap();
+        let history = with_accuracies(directory.path(), &[50.0, 40.0, 60.0]);
+        let mut strategy = KeepLastAndBest::new(history, MetricGoal::minimize("Accuracy"));
+        assert_eq!(strategy.actions(3), [Save, BARRIER, Delete(1)]);
+    }
+
+    #[test]
+    fn a_metric_that_is_not_logged_deletes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let history = with_accuracies(directory.path(), &[50.0, 40.0, 60.0]);
+        let mut strategy = KeepLastAndBest::new(history, MetricGoal::maximize("accuracy"));
+        assert_eq!(strategy.actions(3), [Save]);
+    }
+
+    /// A slow disk that records each action when it is done.
     struct Slow(&'static str, Arc<Mutex<Vec<String>>>);
 
     impl Checkpointer<usize, Flex> for Slow {
@@ -246,7 +276,7 @@ mod tests {
     #[test]
     fn nothing_is_deleted_before_the_new_checkpoint_is_whole() {
         let directory = tempfile::tempdir().unwrap();
-        let mut strategy = KeepLastAndBest::new(with_accuracies(directory.path(), &[50.0, 60.0]), "Accuracy");
+        let mut strategy = KeepLastAndBest::new(with_accuracies(directory.path(), &[50.0, 60.0]), goal());
         strategy.saved.push(1);
         let log = Arc::new(Mutex::new(Vec::new()));
         let parts = ["model", "optim", "scheduler"].map(|part| AsyncCheckpointer::new(Slow(part, log.clone())));
@@ -269,7 +299,7 @@ mod tests {
     fn a_resumed_training_deletes_what_its_predecessor_did_not() {
         let directory = tempfile::tempdir().unwrap();
         with_accuracies(directory.path(), &[50.0, 70.0, 60.0]);
-        let mut strategy = KeepLastAndBest::new(History::resume(directory.path(), 3).unwrap(), "Accuracy");
+        let mut strategy = KeepLastAndBest::new(History::resume(directory.path(), 3).unwrap(), goal());
         strategy.history = with_accuracies(directory.path(), &[50.0, 70.0, 60.0, 65.0]);
         assert_eq!(strategy.actions(4), [Save, BARRIER, Delete(1), Delete(3)]);
     }
@@ -279,7 +309,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let interrupter = Interrupter::new();
         let history = with_accuracies(directory.path(), &[50.0, 100.0]);
-        let mut strategy = KeepLastAndBest::new(history, "Accuracy").with_interrupter(interrupter.clone());
+        let mut strategy = KeepLastAndBest::new(history, goal()).with_interrupter(interrupter.clone());
         assert_eq!(strategy.actions(1)[0], Save);
         interrupter.stop(None);
         assert_eq!(strategy.actions(2), []);

@@ -1,75 +1,80 @@
-//! When to stop.
+//! Early stopping by the rule of the PyTorch port of TTQ.
 
+use burn::config::Config;
 use burn::train::EarlyStoppingStrategy;
 use burn::train::metric::store::EventStoreClient;
+use serde::{Deserialize, Serialize};
 
-use crate::History;
+use crate::{History, MetricGoal};
 
-/// The early stopping of the PyTorch port of TTQ.
-///
-/// After more than `patience + 4` epochs, training stops when the latest validation accuracy is below
-///
-/// ```text
-/// threshold + mean of the five accuracies that are patience to patience + 4 epochs old
-/// ```
-///
-/// that is, when `patience` epochs have not raised the accuracy by `threshold` over the mean of the five before them.
-/// Accuracies count as fractions of 1, while Burn's metrics are percents: the rule divides by 100. Patience 10 and threshold
-/// 0.01 unless set.
-#[derive(Clone)]
-pub struct EarlyStopping {
-    history: History,
-    metric: String,
-    patience: usize,
-    threshold: f64,
+/// Configuration of [`EarlyStopping`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EarlyStoppingConfig {
+    /// Number of epochs within which the metric must improve. Defaults to 10.
+    pub patience: usize,
+    /// Improvement that they must bring, in the metric's own unit. Defaults to 1: one percentage point of Burn's accuracy.
+    pub threshold: f64,
 }
 
-/// Accuracies that are averaged.
-const WINDOW: usize = 5;
+impl Default for EarlyStoppingConfig {
+    fn default() -> Self {
+        Self { patience: 10, threshold: 1.0 }
+    }
+}
 
-impl EarlyStopping {
-    /// Watches the validation metric `metric`, in percent, as logged in `history`.
-    pub fn new(history: History, metric: &str) -> Self {
-        Self { history, metric: metric.into(), patience: 10, threshold: 0.01 }
+impl Config for EarlyStoppingConfig {}
+
+impl EarlyStoppingConfig {
+    /// Creates the strategy: it watches the validation metric of `goal` as logged in `history`.
+    pub fn init(self, history: History, goal: MetricGoal) -> EarlyStopping {
+        EarlyStopping { config: self, history, goal }
     }
 
-    /// Sets the number of epochs that must bring something.
-    #[must_use]
-    pub fn with_patience(mut self, epochs: usize) -> Self {
-        self.patience = epochs;
-        self
-    }
-
-    /// Sets how much they must bring, as a fraction of 1: 0.01 is one point of percent.
-    #[must_use]
-    pub fn with_threshold(mut self, threshold: f64) -> Self {
-        self.threshold = threshold;
-        self
-    }
-
-    /// Whether the rule stops a training that has the history's complete epochs behind it. Ask before a resumed training
-    /// is launched: Burn asks only after an epoch.
-    pub fn is_met(&self) -> bool {
-        let epochs = self.history.epochs();
-        let accuracies: Vec<f64> =
-            epochs.iter().filter_map(|e| e.valid.get(&self.metric)).map(|percent| percent / 100.0).collect();
-        self.stops(&accuracies)
-    }
-
-    /// The rule on the accuracies (fractions of 1) of all epochs so far, oldest first.
-    fn stops(&self, accuracies: &[f64]) -> bool {
-        let n = accuracies.len();
+    /// Returns whether the rule stops after these scores (higher is better) of all epochs so far, oldest first.
+    fn stops(self, scores: &[f64]) -> bool {
+        let n = scores.len();
         if n < self.patience + WINDOW {
             return false;
         }
-        let window = &accuracies[n - self.patience - WINDOW..n - self.patience];
-        accuracies[n - 1] < self.threshold + window.iter().sum::<f64>() / WINDOW as f64
+        let window = &scores[n - self.patience - WINDOW..n - self.patience];
+        scores[n - 1] < self.threshold + window.iter().sum::<f64>() / WINDOW as f64
+    }
+}
+
+/// The early stopping of the PyTorch port of TTQ, made by an [`EarlyStoppingConfig`].
+///
+/// After more than `patience + 4` epochs, training stops when the latest value of a maximized metric is below
+///
+/// ```text
+/// threshold + mean of the five values that are patience to patience + 4 epochs old
+/// ```
+///
+/// that is, when `patience` epochs have not raised the metric by `threshold` above the mean of the five epochs before them.
+/// A minimized metric is compared with its sign changed.
+#[derive(Clone)]
+pub struct EarlyStopping {
+    config: EarlyStoppingConfig,
+    history: History,
+    goal: MetricGoal,
+}
+
+/// Number of values that are averaged.
+const WINDOW: usize = 5;
+
+impl EarlyStopping {
+    /// Returns whether the rule stops a training after the complete epochs of the history. Check it before a resumed training
+    /// is launched: burn-train checks after an epoch only.
+    pub fn is_met(&self) -> bool {
+        let epochs = self.history.epochs();
+        let values = epochs.iter().filter_map(|epoch| epoch.valid.get(self.goal.metric()));
+        self.config.stops(&values.map(|value| self.goal.score(*value)).collect::<Vec<_>>())
     }
 }
 
 impl EarlyStoppingStrategy for EarlyStopping {
     fn should_stop(&mut self, epoch: usize, _store: &EventStoreClient) -> bool {
-        self.history.wait_valid(epoch, &self.metric);
+        self.history.wait_valid(epoch, self.goal.metric());
         self.is_met()
     }
 }
@@ -92,15 +97,12 @@ mod tests {
 
     #[test]
     fn the_rule_is_the_ports_on_any_course() {
-        let directory = tempfile::tempdir().unwrap();
         let saturating = |k: i32| 0.9 - 0.5 * (-f64::from(k) / 6.0).exp() + 0.02 * f64::from(k * k).sin();
         let accuracies: Vec<f64> = (0..60).map(saturating).collect();
         let mut stops = 0;
         for patience in [0, 1, 5, 10, 30] {
             for threshold in [0.0, 0.01, 0.05] {
-                let rule = EarlyStopping::new(History::new(directory.path()), "Accuracy")
-                    .with_patience(patience)
-                    .with_threshold(threshold);
+                let rule = EarlyStoppingConfig { patience, threshold };
                 let found: Vec<bool> = (1..=60).map(|epochs| rule.stops(&accuracies[..epochs])).collect();
                 assert_eq!(found, naive(&accuracies, patience, threshold), "patience {patience}, {threshold}");
                 stops += found.iter().filter(|stop| **stop).count();
@@ -110,18 +112,21 @@ mod tests {
     }
 
     #[test]
-    fn percents_of_the_history_are_compared_as_fractions() {
+    fn the_metric_of_the_history_is_compared_in_the_direction_of_the_goal() {
         let directory = tempfile::tempdir().unwrap();
-        for (latest, stops) in [(50.9, true), (51.1, false)] {
+        let rule = EarlyStoppingConfig { patience: 1, ..Default::default() };
+        let (maximize, minimize) = (MetricGoal::maximize("Accuracy"), MetricGoal::minimize("Accuracy"));
+        for (latest, goal, stops) in
+            [(50.9, &maximize, true), (51.1, &maximize, false), (49.1, &minimize, true), (48.9, &minimize, false)]
+        {
             let history = with_accuracies(directory.path(), &[50.0, 50.0, 50.0, 50.0, 50.0, latest]);
-            assert_eq!(EarlyStopping::new(history, "Accuracy").with_patience(1).is_met(), stops);
+            assert_eq!(rule.init(history, goal.clone()).is_met(), stops, "{latest} {goal:?}");
         }
     }
 
     #[test]
     fn training_stops_when_patience_epochs_brought_less_than_the_threshold() {
-        let directory = tempfile::tempdir().unwrap();
-        let rule = EarlyStopping::new(History::new(directory.path()), "Accuracy").with_patience(2);
+        let rule = EarlyStoppingConfig { patience: 2, threshold: 0.01 };
         // Ages 2 to 6 of six epochs do not exist yet: never within patience + 4 epochs.
         assert!(!rule.stops(&[0.9, 0.5, 0.4, 0.3, 0.2, 0.1]));
         // The five accuracies that are 2 to 6 epochs old are the first five: their mean is 0.5.

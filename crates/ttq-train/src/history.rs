@@ -1,4 +1,4 @@
-//! The metrics of every epoch, complete, in order, and across resumes.
+//! The metrics of every epoch, complete, in order and across resumes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -12,46 +12,47 @@ use burn::train::metric::{MetricDefinition, MetricEntry, MetricId, NumericEntry}
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::checkpoint::publish;
-use crate::{LayerState, LayersMetric};
+use crate::{LayerState, LayersMetric, MetricGoal};
 
-/// How long to wait for metrics that are still being computed on their thread.
+/// Time limit for metrics that are still being computed on their thread.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What can go wrong with a history's file.
+/// An error of a history's file.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HistoryError {
     /// The file cannot be read.
     #[error("the history {} of the run to resume cannot be read: restore it or start a new run ({source})", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The file is no history.
-    #[error("{} is no history of a run: restore the file or start a new run ({source})", path.display())]
+    /// The file is not a history.
+    #[error("{} is not the history of a run: restore the file or start a new run ({source})", path.display())]
     Format {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: serde_json::Error,
     },
-    /// The file lacks an epoch that the checkpoint has behind it.
+    /// The file lacks an epoch before the checkpoint.
     #[error(
         "{} lacks epoch {missing}, so the run cannot go on after epoch {epoch}: resume earlier or start a new run",
         path.display()
     )]
     Missing {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The first epoch that is not there.
+        /// The first missing epoch.
         missing: usize,
         /// The epoch to resume after.
         epoch: usize,
     },
 }
 
-/// The numeric metrics of one epoch: means over the epoch, by the metric's name.
+/// The numeric metrics of one epoch: means over the epoch, by the name of the metric.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochMetrics {
     /// The epoch, from 1.
@@ -62,27 +63,27 @@ pub struct EpochMetrics {
     /// Metrics of the validation split.
     #[serde(deserialize_with = "null_is_nan")]
     pub valid: BTreeMap<String, f64>,
-    /// Each ternary layer as the last training step of the epoch saw it, where a [`LayersMetric`] is registered.
+    /// State of each ternary layer at the last training step of the epoch, if a [`LayersMetric`] is registered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<LayerState>,
 }
 
-/// JSON has no infinity and no NaN: `serde_json` writes `null` for a metric that diverged, and would not read it back.
+/// JSON has no infinity and no NaN: `serde_json` writes `null` for a metric that diverged and does not read it back.
 fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
     let values = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
     Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }
 
-/// The metrics of every epoch. A handle: clones share one history.
+/// The metrics of every epoch. It is a handle: clones share one history.
 ///
-/// It is a [`MetricLogger`] that writes the same files as Burn's own, and it mends two things: Burn's event store answers
-/// before the metrics' thread has finished (the last batches of an epoch may be missing from its answer), and it numbers
-/// the first epoch after a resume 1. Register it with `SupervisedTraining::with_metric_logger(history.clone())`; the
-/// schedules, the early stopping and the checkpoint strategy of this crate read from it.
+/// It implements [`MetricLogger`], writes the same files as Burn's own logger, and corrects two faults: Burn's event store
+/// answers before the metrics' thread has finished, so that the last batches of an epoch can be missing from its answer; and
+/// it numbers the first epoch after a resume 1. Register it with `SupervisedTraining::with_metric_logger(history.clone())`.
+/// The schedules, the early stopping and the checkpoint strategy of this crate read from it.
 ///
-/// A value is Burn's running one after the epoch's last batch: for a metric that is a mean, the mean over the epoch's items.
+/// The value of an epoch is Burn's running value after the last batch: for a mean, the mean over the epoch's items.
 ///
-/// After every epoch it writes `history.json` into its directory. Every launch needs a history of its own.
+/// After each epoch it writes `history.json` into its directory. Each launch needs a history of its own.
 #[derive(Clone)]
 pub struct History {
     shared: Arc<Shared>,
@@ -97,27 +98,27 @@ struct Shared {
 struct State {
     files: FileMetricLogger,
     names: HashMap<MetricId, String>,
-    /// The epoch before the first that this process trains.
+    /// The epoch before the first one that this process trains.
     offset: usize,
-    /// Splits that have finished an epoch in this process.
+    /// Splits that have completed an epoch in this process.
     numbered: Vec<Split>,
     current: HashMap<Split, BTreeMap<String, f64>>,
-    /// What the [`LayersMetric`] said last.
+    /// The last entry of the [`LayersMetric`], as JSON.
     layers: Option<String>,
     epochs: BTreeMap<usize, EpochMetrics>,
     complete: usize,
 }
 
 impl History {
-    /// An empty history of a run whose logs go to `directory`.
+    /// Creates an empty history of a run that logs to `directory`.
     pub fn new(directory: impl AsRef<Path>) -> Self {
         Self::with(directory.as_ref(), 0, BTreeMap::new())
     }
 
-    /// The history of a run that goes on after `epoch`. Later epochs are dropped: they will be trained again.
+    /// Loads the history of a run that continues after `epoch`. Later epochs are dropped: they will be trained again.
     ///
     /// # Errors
-    /// [`HistoryError`] where `history.json` in `directory` cannot be read or lacks an epoch up to `epoch`.
+    /// [`HistoryError`] if `history.json` in `directory` cannot be read or lacks an epoch up to `epoch`.
     pub fn resume(directory: impl AsRef<Path>, epoch: usize) -> Result<Self, HistoryError> {
         let path = file(directory.as_ref());
         let text = fs::read_to_string(&path).map_err(|source| HistoryError::Read { path: path.clone(), source })?;
@@ -145,44 +146,49 @@ impl History {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The metrics of an epoch that is complete.
+    /// Returns the metrics of an epoch, if it is complete.
     pub fn epoch(&self, epoch: usize) -> Option<EpochMetrics> {
         let state = self.lock();
         (epoch <= state.complete).then(|| state.epochs.get(&epoch).cloned()).flatten()
     }
 
-    /// The metrics of all complete epochs.
+    /// Returns the metrics of all complete epochs.
     pub fn epochs(&self) -> Vec<EpochMetrics> {
         let state = self.lock();
         state.epochs.range(..=state.complete).map(|(_, metrics)| metrics.clone()).collect()
     }
 
-    /// A validation metric of an epoch whose last batch has been validated, as soon as the metrics' thread has it.
-    /// `None` where no metric of that name is logged, or nothing comes within a minute.
+    /// Waits until the validation metrics of an epoch are complete and returns one of them. Call it after the last batch of
+    /// the epoch was validated. Returns `None` if no metric of that name is logged or after one minute.
     pub fn wait_valid(&self, epoch: usize, metric: &str) -> Option<f64> {
         let waited = self.shared.validated.wait_timeout_while(self.lock(), PATIENCE, |state| state.complete < epoch);
         let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
-            log::warn!("the metrics of epoch {epoch} have not come within {} s", PATIENCE.as_secs());
+            log::warn!("the metrics of epoch {epoch} are not complete after {} s", PATIENCE.as_secs());
         }
         state.epochs.get(&epoch)?.valid.get(metric).copied()
     }
 
-    /// The complete epoch with the highest value of a validation metric; the earliest of equals. A value that is
-    /// not finite is never the best.
-    pub fn best_epoch(&self, metric: &str) -> Option<usize> {
+    /// Returns the complete epoch with the best value of the validation metric of `goal`; the earliest of equal ones. A
+    /// value that is not finite is never the best. Returns `None` if no epoch has a finite value of the metric.
+    pub fn best_epoch(&self, goal: &MetricGoal) -> Option<usize> {
         let epochs = self.epochs();
-        let values = epochs.iter().filter_map(|e| e.valid.get(metric).map(|value| (e.epoch, *value)));
+        let values = epochs.iter().filter_map(|e| e.valid.get(goal.metric()).map(|value| (e.epoch, *value)));
         let values = values.filter(|(_, value)| value.is_finite());
-        let best = values.reduce(|best, next| if next.1 > best.1 { next } else { best })?;
+        let best = values.reduce(|best, next| if goal.is_better(next.1, best.1) { next } else { best })?;
         Some(best.0)
+    }
+
+    /// Returns the names of the validation metrics of the last complete epoch.
+    pub fn valid_metrics(&self) -> Vec<String> {
+        self.epochs().pop().map(|epoch| epoch.valid.into_keys().collect()).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the file under a temporary name, then moves it to its own.
+    /// Writes the file atomically.
     fn save(&self, epochs: &[EpochMetrics]) {
         let path = &self.shared.path;
         let temporary = path.with_extension("json.part");
@@ -202,12 +208,12 @@ fn file(directory: &Path) -> PathBuf {
 }
 
 impl State {
-    /// Burn's number of the running epoch, set right.
+    /// Corrects Burn's number of the running epoch.
     fn number(&self, epoch: usize, split: &Split) -> usize {
         if self.numbered.contains(split) { epoch } else { self.offset + 1 }
     }
 
-    /// Takes the layers out of what goes to Burn's files, which would hold all layers of every batch.
+    /// Takes the layers out of the entries for Burn's files, which would hold all layers of every batch.
     fn take_layers(&mut self, update: &mut MetricsUpdate) {
         let is_layers =
             |entry: &MetricEntry| self.names.get(&entry.metric_id).is_some_and(|name| name == LayersMetric::NAME);
@@ -216,12 +222,12 @@ impl State {
         }
     }
 
-    /// The layers at the end of the epoch.
+    /// Parses the layers at the end of the epoch.
     fn layers(&mut self) -> Vec<LayerState> {
         let parsed = self.layers.take().map(|text| serde_json::from_str(&text)).transpose();
         parsed
             .unwrap_or_else(|error| {
-                log::error!("the metric {} said what is no list of layers: {error}", LayersMetric::NAME);
+                log::error!("the entry of the metric {} is not a list of layers: {error}", LayersMetric::NAME);
                 None
             })
             .unwrap_or_default()
@@ -281,7 +287,7 @@ pub(crate) mod tests {
     use burn::train::metric::store::NumericMetricUpdate;
     use burn::train::metric::{MetricAttributes, SerializedEntry};
 
-    /// A history with these validation accuracies in percent, logged as Burn does it.
+    /// A history with these validation accuracies in percent, logged in the way of Burn.
     pub(crate) fn with_accuracies(directory: &Path, accuracies: &[f64]) -> History {
         let mut history = History::new(directory);
         define(&mut history);
@@ -326,7 +332,10 @@ pub(crate) mod tests {
         assert_eq!(history.wait_valid(2, "Nonsense"), None);
         assert_eq!(history.epoch(3).unwrap().train["Accuracy"], 69.0);
         assert_eq!(history.epoch(4), None);
-        assert_eq!(history.best_epoch("Accuracy"), Some(2));
+        assert_eq!(history.best_epoch(&MetricGoal::maximize("Accuracy")), Some(2));
+        assert_eq!(history.best_epoch(&MetricGoal::minimize("Accuracy")), Some(1));
+        assert_eq!(history.best_epoch(&MetricGoal::maximize("Nonsense")), None);
+        assert_eq!(history.valid_metrics(), ["Accuracy"]);
     }
 
     #[test]
@@ -358,9 +367,9 @@ pub(crate) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let whole = with_accuracies(directory.path(), &[f64::NAN, 60.0, f64::INFINITY]);
         let resumed = History::resume(directory.path(), 3).unwrap();
-        assert_eq!(whole.best_epoch("Accuracy"), Some(2));
+        assert_eq!(whole.best_epoch(&MetricGoal::maximize("Accuracy")), Some(2));
         assert!(resumed.wait_valid(1, "Accuracy").unwrap().is_nan());
-        assert_eq!(resumed.best_epoch("Accuracy"), Some(2));
+        assert_eq!(resumed.best_epoch(&MetricGoal::minimize("Accuracy")), Some(2));
     }
 
     #[test]
@@ -392,6 +401,6 @@ pub(crate) mod tests {
         let error = |directory: &Path| History::resume(directory, 1).err().unwrap().to_string();
         assert!(error(directory.path()).contains("history.json"));
         fs::write(directory.path().join("history.json"), "{").unwrap();
-        assert!(error(directory.path()).contains("no history of a run"));
+        assert!(error(directory.path()).contains("not the history of a run"));
     }
 }

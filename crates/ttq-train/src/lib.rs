@@ -1,25 +1,47 @@
-//! Trained ternary quantization for burn-train: the learner step, one optimizer for each group of parameters, schedules,
-//! metrics and exact resume.
+//! Trained ternary quantization for burn-train: the learner step, one optimizer for each group of parameters, training in
+//! phases, schedules, metrics and exact resume.
 //!
-//! A model that already runs in burn-train keeps its `TrainStep` and `InferenceStep`; only the lines that hand it to the
-//! learner change: [`TernaryStep`] around it and [`TernaryOptimizer`] around its optimizer.
+//! A model that trains with burn-train keeps its `TrainStep` and `InferenceStep`. Only the lines that pass it to the learner
+//! change: [`TernaryStep`] wraps the model, [`TernaryOptimizer`] wraps its optimizer.
+//!
+//! | to do | use |
+//! |---|---|
+//! | train a model of your own with burn-train | [`TernaryStep`], [`TernaryOptimizer`] |
+//! | train in full precision, then with ternary weights, with checkpoints and resume | [`PhaseTraining`] |
+//! | log sparsity, scales and flip ratio | [`SparsityMetric`], [`PositiveScaleMetric`], [`NegativeScaleMetric`], [`FlipRatioMetric`] |
+//! | resume bit for bit | [`ReproducibleLoader`], [`History`], [`Schedule`], [`AtomicRecorder`] |
+//!
+//! The example `learner` (`cargo run --release -p ttq-train --example learner`) shows a whole program.
 
 mod checkpoint;
 mod early_stopping;
+mod freeze;
 mod history;
 mod loader;
 mod metric;
+mod metric_goal;
 mod optimizer;
 mod output;
+mod phase;
+pub mod prelude;
+mod progress;
 mod schedule;
+mod seed;
 mod step;
 
 pub use checkpoint::{AtomicRecorder, KeepLastAndBest, latest_checkpoint};
-pub use early_stopping::EarlyStopping;
+pub use early_stopping::{EarlyStopping, EarlyStoppingConfig};
+pub use freeze::freeze;
 pub use history::{EpochMetrics, History, HistoryError};
-pub use loader::{MakeItem, ReproducibleLoader};
+pub use loader::{ItemKey, MakeItem, ReproducibleLoader};
 pub use metric::{FlipRatioMetric, LayersMetric, NegativeScaleMetric, PositiveScaleMetric, SparsityMetric};
+pub use metric_goal::MetricGoal;
 pub use optimizer::{ParamGroup, TernaryOptimizer};
 pub use output::{LayerState, SyncedTernaryOutput, TernaryOutput, TernaryState};
-pub use schedule::{PlateauConfig, Schedule, ScheduleConfig, ScheduleError};
-pub use step::{Phase, TernaryStep};
+pub use phase::{
+    Phase, PhaseConfig, PhaseData, PhaseError, PhaseOutcome, PhaseTraining, TernaryTraining, steps_per_epoch,
+};
+pub use progress::{EpochLines, ProgressLines};
+pub use schedule::{PlateauConfig, Schedule, ScheduleConfig, ScheduleError, TrainingLength};
+pub use seed::item_seed;
+pub use step::TernaryStep;

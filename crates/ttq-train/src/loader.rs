@@ -8,27 +8,69 @@ use std::thread::{JoinHandle, spawn};
 
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataset::Dataset;
 use burn::prelude::*;
 
-/// Makes the item of an index in an epoch (both are told, so that augmentation can depend on them). Runs on the loader's
-/// threads.
-pub type MakeItem<I> = Arc<dyn Fn(usize, usize) -> I + Send + Sync>;
+use crate::seed::{item_seed, splitmix64};
 
-/// So many finished batches of each worker wait in line before it rests.
+/// Identifies one use of a dataset item. An augmentation that depends on this value alone repeats exactly when training
+/// resumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ItemKey {
+    /// Index of the item in the dataset, from 0.
+    pub index: usize,
+    /// The epoch, from 1.
+    pub epoch: usize,
+    /// Seed of this use: [`item_seed`](crate::item_seed) of the loader's seed, the epoch and the index.
+    pub seed: u64,
+}
+
+/// Makes the item of a key. It runs on the loader's threads.
+pub type MakeItem<I> = Arc<dyn Fn(ItemKey) -> I + Send + Sync>;
+
+/// Number of finished batches that a worker buffers before it blocks.
 const PREFETCH: usize = 2;
 
-/// A [`DataLoader`] for exact resume: what it yields in an epoch is a pure function of its seed, the epoch and nothing
-/// else. Burn's own loaders draw from one generator for the whole run, so a resumed run sees other data.
+/// A [`DataLoader`] for exact resume: the batches of an epoch are a pure function of the seed and the epoch.
 ///
-/// - The order of epoch `e` is a Fisher-Yates shuffle from the last place to the second. With `mix` the finalizer of
-///   splitmix64 and `s = mix(seed ^ mix(e))`, draw `k` (from 1) is `mix(s + k)` modulo the number of places left. It does
-///   not depend on the version of any random-number crate.
-/// - Every call of `iter` is the next epoch, beginning with [`first_epoch`](Self::first_epoch).
-/// - Items and batches are made on threads of the loader's own and delivered in order; dropping the iterator ends them.
-/// - A slice, which is what Burn gives each of several devices, takes the same share of *every* batch, so that all devices
-///   together see exactly the batches that one device would see. The slice `[start, end)` of `n` items is, of a batch of
-///   `b`, from `round(b start / n)` up to `round(b end / n)`; where that is empty it yields no batch. Rounding makes the
-///   shares of `d` devices equal wherever `d` divides `b`, also where it does not divide `n`.
+/// Burn's own loaders draw from one random generator for the whole run, so that a resumed run sees other data.
+///
+/// - The order of epoch `e` is a Fisher-Yates shuffle from the last position to the second. With `mix` the finalizer of
+///   splitmix64 and `s = mix(seed ^ mix(e))`, draw `k` (from 1) is `mix(s + k)` modulo the number of positions left. The
+///   order does not depend on the version of any random-number crate.
+/// - Each call of `iter` starts the next epoch, beginning with [`first_epoch`](Self::first_epoch).
+/// - Worker threads make items and batches; the iterator yields them in order. Dropping the iterator ends the threads.
+/// - A slice, which Burn gives to each of several devices, takes the same share of *every* batch: all devices together see
+///   exactly the batches that one device would see. The slice `[start, end)` of `n` items takes, of a batch of `b` items,
+///   those from `round(b start / n)` up to `round(b end / n)`. It yields no batch where that range is empty. Rounding
+///   makes the shares of `d` devices equal wherever `d` divides `b`, even where `d` does not divide `n`.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use burn::backend::Flex;
+/// use burn::data::dataloader::DataLoader;
+/// use burn::data::dataloader::batcher::Batcher;
+/// use burn::data::dataset::InMemDataset;
+/// use burn::prelude::*;
+/// use ttq_train::ReproducibleLoader;
+///
+/// struct ToTensor;
+///
+/// impl<B: Backend> Batcher<B, f32, Tensor<B, 1>> for ToTensor {
+///     fn batch(&self, items: Vec<f32>, device: &B::Device) -> Tensor<B, 1> {
+///         Tensor::from_floats(items.as_slice(), device)
+///     }
+/// }
+///
+/// let dataset = Arc::new(InMemDataset::new(vec![1.0, 2.0, 3.0, 4.0, 5.0]));
+/// let loader: ReproducibleLoader<Flex, _, _> =
+///     ReproducibleLoader::from_dataset(dataset, Arc::new(ToTensor), 2, Default::default())
+///         .augment(|value, key| value + (key.seed % 10) as f32 / 100.0)
+///         .shuffle(42);
+/// assert_eq!(loader.iter().count(), 3);
+/// ```
 pub struct ReproducibleLoader<B: Backend, I, O> {
     make: MakeItem<I>,
     batcher: Arc<dyn Batcher<B, I, O>>,
@@ -40,12 +82,12 @@ pub struct ReproducibleLoader<B: Backend, I, O> {
     next_epoch: AtomicUsize,
     workers: usize,
     whole_batches: bool,
-    /// The part of every batch that this loader yields, as fractions of `len`.
+    /// The part of each batch that this loader yields, as start and end of `len` items.
     share: (usize, usize),
 }
 
 impl<B: Backend, I, O> Clone for ReproducibleLoader<B, I, O> {
-    /// The clone counts its epochs from the first.
+    /// The clone starts again at its first epoch.
     fn clone(&self) -> Self {
         Self {
             make: self.make.clone(),
@@ -57,11 +99,40 @@ impl<B: Backend, I, O> Clone for ReproducibleLoader<B, I, O> {
     }
 }
 
-impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
-    /// A loader of `len` items in their own order.
+impl<B: Backend, I: 'static, O> ReproducibleLoader<B, I, O> {
+    /// Creates a loader of a Burn dataset, in the dataset's order.
     ///
     /// # Panics
-    /// Where `batch_size` is 0.
+    /// If `batch_size` is 0. The iterator panics if the dataset has no item at an index below its length.
+    pub fn from_dataset(
+        dataset: Arc<dyn Dataset<I>>,
+        batcher: Arc<dyn Batcher<B, I, O>>,
+        batch_size: usize,
+        device: B::Device,
+    ) -> Self {
+        let len = dataset.len();
+        let make = move |key: ItemKey| match dataset.get(key.index) {
+            Some(item) => item,
+            None => panic!("ReproducibleLoader: the dataset has no item {} of {len}", key.index),
+        };
+        Self::new(len, Arc::new(make), batcher, batch_size, device)
+    }
+
+    /// Applies `change` to every item. Let random changes depend on the key alone, so that they repeat when training
+    /// resumes.
+    #[must_use]
+    pub fn augment(mut self, change: impl Fn(I, ItemKey) -> I + Send + Sync + 'static) -> Self {
+        let make = self.make;
+        self.make = Arc::new(move |key| change(make(key), key));
+        self
+    }
+}
+
+impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
+    /// Creates a loader of `len` items, in order of their indices.
+    ///
+    /// # Panics
+    /// If `batch_size` is 0.
     pub fn new(
         len: usize,
         make: MakeItem<I>,
@@ -85,14 +156,15 @@ impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
         }
     }
 
-    /// Shuffles, differently in every epoch.
+    /// Shuffles the items, differently in each epoch.
     #[must_use]
     pub fn shuffle(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// The epoch of the first call of `iter`: 1, or one after the checkpoint that training resumes from.
+    /// Sets the epoch of the first call of `iter`: 1 by default, or the epoch after the checkpoint that training resumes
+    /// from.
     #[must_use]
     pub fn first_epoch(mut self, epoch: usize) -> Self {
         self.first_epoch = epoch;
@@ -100,26 +172,31 @@ impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
         self
     }
 
-    /// Number of threads that make batches, 2 unless set.
+    /// Sets the number of threads that make batches, 2 by default.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers.max(1);
         self
     }
 
-    /// Leaves out a last batch that is smaller than the others. (Which items are left out differs by epoch; `num_items`
-    /// still counts them, `progress` does not.)
+    /// Leaves out the last batch of an epoch if it is smaller than the others. The items left out differ between epochs;
+    /// `num_items` counts them, `progress` does not.
     #[must_use]
     pub fn without_partial_batch(mut self) -> Self {
         self.whole_batches = true;
         self
     }
 
-    /// The items of an epoch: this loader's part of each batch.
+    /// Returns the number of batches of an epoch, over all devices.
+    pub fn batches_per_epoch(&self) -> usize {
+        if self.whole_batches { self.len / self.batch_size } else { self.len.div_ceil(self.batch_size) }
+    }
+
+    /// Returns the indices of an epoch's items: this loader's part of each batch.
     fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.len).collect();
         if let Some(seed) = self.seed {
-            shuffle(&mut order, mix(seed ^ mix(epoch as u64)));
+            shuffle(&mut order, splitmix64(seed ^ splitmix64(epoch as u64)));
         }
         let (start, end) = self.share;
         order
@@ -130,27 +207,19 @@ impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
             .collect()
     }
 
-    /// `at` of `len` items, in a batch of `n`: rounded to the nearest, for Burn rounds the ends of its slices down, and a
-    /// second rounding down would give the first of two devices 63 of 128 items.
+    /// Converts position `at` of `len` items to a position in a batch of `n`, rounded to the nearest. (Burn rounds the ends
+    /// of its slices down; rounding down twice would give the first of two devices 63 of 128 items.)
     fn part(&self, at: usize, n: usize) -> usize {
         let (at, n, len) = (at as u128, n as u128, self.len as u128);
         ((2 * n * at + len) / (2 * len).max(1)) as usize
     }
 }
 
-/// The finalizer of splitmix64.
-fn mix(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
-/// Fisher-Yates. The bias of the modulo is below 2^-40 for any list that fits in memory.
+/// Shuffles by Fisher-Yates. The bias of the modulo is below 2^-40 for any list that fits in memory.
 fn shuffle(order: &mut [usize], mut state: u64) {
     for last in (1..order.len()).rev() {
         state = state.wrapping_add(1);
-        order.swap(last, (mix(state) % (last as u64 + 1)) as usize);
+        order.swap(last, (splitmix64(state) % (last as u64 + 1)) as usize);
     }
 }
 
@@ -168,11 +237,13 @@ where
                 let (sender, receiver) = sync_channel(PREFETCH);
                 let (batches, step) = (batches.clone(), self.workers.min(batches.len()));
                 let (make, batcher, device) = (self.make.clone(), self.batcher.clone(), self.device.clone());
+                let seed = self.seed.unwrap_or_default();
                 let thread = spawn(move || {
                     for batch in batches.iter().skip(first).step_by(step) {
-                        let items = batch.iter().map(|index| make(*index, epoch)).collect();
+                        let key = |index| ItemKey { index, epoch, seed: item_seed(seed, epoch, index) };
+                        let items = batch.iter().map(|index| make(key(*index))).collect();
                         if sender.send(batcher.batch(items, &device)).is_err() {
-                            return; // Nobody listens any more.
+                            return; // The iterator was dropped.
                         }
                     }
                 });
@@ -204,7 +275,7 @@ struct Worker<O> {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The batches of one epoch; batch `i` comes from worker `i` modulo their number.
+/// The batches of one epoch. Batch `i` comes from worker `i` modulo the number of workers.
 struct Batches<O> {
     workers: Vec<Worker<O>>,
     batches: Arc<Vec<Vec<usize>>>,
@@ -221,7 +292,7 @@ impl<O> Iterator for Batches<O> {
         let index = self.next % self.workers.len();
         let worker = &mut self.workers[index];
         let Ok(output) = worker.receiver.recv() else {
-            // The thread ended early: it panicked. Its panic goes on here.
+            // The thread ended early because it panicked: the panic continues here.
             return match worker.thread.take().map(JoinHandle::join) {
                 Some(Err(panic)) => resume_unwind(panic),
                 _ => None,
@@ -234,11 +305,11 @@ impl<O> Iterator for Batches<O> {
 }
 
 impl<O> Drop for Batches<O> {
-    /// Workers stop at the next batch that nobody takes. They are waited for, so that none uses the device any more.
+    /// Ends the workers at their next batch and joins them, so that none uses the device afterwards.
     fn drop(&mut self) {
         let threads: Vec<_> = self.workers.drain(..).filter_map(|Worker { thread, .. }| thread).collect();
         for thread in threads {
-            // A panic in a batch that nobody asked for is no one's business.
+            // Panics in unconsumed batches are ignored.
             drop(thread.join());
         }
     }
@@ -255,6 +326,7 @@ mod tests {
     use super::*;
     use burn::backend::Flex;
     use burn::data::dataloader::split::split_dataloader;
+    use burn::data::dataset::InMemDataset;
 
     struct Collect;
 
@@ -267,7 +339,7 @@ mod tests {
     type Loader = ReproducibleLoader<Flex, (usize, usize), Vec<(usize, usize)>>;
 
     fn loader(len: usize, batch_size: usize) -> Loader {
-        let make: MakeItem<(usize, usize)> = Arc::new(|index, epoch| (index, epoch));
+        let make: MakeItem<(usize, usize)> = Arc::new(|key| (key.index, key.epoch));
         Loader::new(len, make, Arc::new(Collect), batch_size, Default::default()).shuffle(7)
     }
 
@@ -360,8 +432,7 @@ mod tests {
 
     #[test]
     fn the_order_is_the_same_on_every_machine_and_in_every_version() {
-        // The first value of splitmix64 from seed 0, as published; the orders were computed apart, from the documentation.
-        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
+        // These orders were computed by another program, from the documentation.
         let loader = loader(10, 10).shuffle(42);
         assert_eq!(indices(&epoch(&loader)), [7, 8, 3, 1, 6, 5, 0, 9, 4, 2]);
         assert_eq!(indices(&epoch(&loader)), [3, 5, 1, 4, 2, 8, 0, 6, 9, 7]);
@@ -371,6 +442,33 @@ mod tests {
     fn a_partial_batch_can_be_left_out() {
         let batches = epoch(&loader(23, 4).without_partial_batch());
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [4; 5]);
+    }
+
+    #[test]
+    fn batches_per_epoch_is_the_number_of_batches_that_an_epoch_yields() {
+        for len in [0, 3, 4, 23, 24] {
+            assert_eq!(loader(len, 4).batches_per_epoch(), epoch(&loader(len, 4)).len());
+            let whole = || loader(len, 4).without_partial_batch();
+            assert_eq!(whole().batches_per_epoch(), epoch(&whole()).len());
+        }
+    }
+
+    #[test]
+    fn a_dataset_is_loaded_item_by_item_and_its_augmentation_repeats() {
+        let dataset = Arc::new(InMemDataset::new((0..10).map(|k| (k, 0)).collect()));
+        let loader = || {
+            Loader::from_dataset(dataset.clone(), Arc::new(Collect), 3, Default::default())
+                .augment(|(item, _), key| (item, (key.seed % 1000) as usize))
+                .shuffle(5)
+        };
+        let whole = loader();
+        let epochs = [epoch(&whole), epoch(&whole)];
+        let mut items = indices(&epochs[0]);
+        items.sort_unstable();
+        assert_eq!(items, (0..10).collect::<Vec<_>>());
+        assert_eq!(epoch(&loader().first_epoch(2)), epochs[1]);
+        let change = |batches: &[Vec<(usize, usize)>]| batches.iter().flatten().map(|item| item.1).collect::<Vec<_>>();
+        assert_ne!(change(&epochs[0]), change(&epochs[1]));
     }
 
     #[test]
@@ -395,25 +493,25 @@ mod tests {
         for (workers, taken) in [(1, 0), (2, 1), (8, 5)] {
             let made = Arc::new(AtomicUsize::new(0));
             let counter = made.clone();
-            let make: MakeItem<(usize, usize)> = Arc::new(move |index, epoch| {
+            let make: MakeItem<(usize, usize)> = Arc::new(move |key| {
                 counter.fetch_add(1, Ordering::Relaxed);
-                (index, epoch)
+                (key.index, key.epoch)
             });
             let loader = Loader::new(1000, make.clone(), Arc::new(Collect), 2, Default::default()).workers(workers);
             let mut iterator = loader.iter();
             assert_eq!(iterator.by_ref().take(taken).count(), taken);
             drop(iterator);
             assert_eq!(Arc::strong_count(&make), 2, "the loader's and this one");
-            // Bounded: what was taken, the line of each worker, one batch in hand and one in the making.
+            // Bounded: the batches taken, each worker's buffer, one batch being sent and one being made.
             assert!(made.load(Ordering::Relaxed) <= 2 * (taken + workers * (PREFETCH + 2)));
         }
     }
 
     #[test]
-    fn a_panic_in_a_batch_that_nobody_takes_is_silent() {
-        let make: MakeItem<(usize, usize)> = Arc::new(|index, epoch| {
-            assert!(index < 2, "item {index} is broken");
-            (index, epoch)
+    fn a_panic_in_an_unconsumed_batch_is_ignored() {
+        let make: MakeItem<(usize, usize)> = Arc::new(|key| {
+            assert!(key.index < 2, "item {} is broken", key.index);
+            (key.index, key.epoch)
         });
         let loader = Loader::new(9, make, Arc::new(Collect), 2, Default::default()).workers(1);
         let mut iterator = loader.iter();
@@ -424,9 +522,9 @@ mod tests {
     #[test]
     #[should_panic(expected = "item 5 is broken")]
     fn a_panic_on_a_loader_thread_reaches_the_reader() {
-        let make: MakeItem<(usize, usize)> = Arc::new(|index, epoch| {
-            assert!(index != 5, "item {index} is broken");
-            (index, epoch)
+        let make: MakeItem<(usize, usize)> = Arc::new(|key| {
+            assert!(key.index != 5, "item {} is broken", key.index);
+            (key.index, key.epoch)
         });
         epoch(&Loader::new(9, make, Arc::new(Collect), 2, Default::default()));
     }

@@ -1,4 +1,4 @@
-//! Metrics of the ternary weights for burn-train's dashboard and logs. Register them for training:
+//! Metrics of the ternary weights for burn-train. Register them for training:
 //! `.metric_train_numeric(SparsityMetric::new())`.
 
 use std::sync::Arc;
@@ -73,19 +73,19 @@ ternary_metric!(
     SparsityMetric, "Sparsity", Some("%"), |state| 100.0 * state.sparsity
 );
 ternary_metric!(
-    /// W_p, the mean over layers.
+    /// Mean of W_p over layers.
     PositiveScaleMetric, "W_p", None, |state| state.w_pos
 );
 ternary_metric!(
-    /// W_n, the mean over layers.
+    /// Mean of W_n over layers.
     NegativeScaleMetric, "W_n", None, |state| state.w_neg
 );
 ternary_metric!(
-    /// Share of codes that an update changed, in percent. High at the start, towards zero when training settles.
+    /// Share of codes that an update changed, in percent. It falls towards zero as training converges.
     FlipRatioMetric, "Flip ratio", Some("%"), |state| 100.0 * state.flip_ratio
 );
 
-/// Sparsity and scales of every layer: their ranges in the dashboard, each one in the [history](crate::EpochMetrics::layers).
+/// Sparsity and scales of each layer: the dashboard shows their ranges, the [history](crate::EpochMetrics::layers) holds all.
 /// Register it with `.metric_train(LayersMetric::new())`.
 #[derive(Clone, Default)]
 pub struct LayersMetric {}
@@ -117,7 +117,7 @@ impl Metric for LayersMetric {
     fn clear(&mut self) {}
 }
 
-/// Smallest and largest sparsity and scales in a line.
+/// Formats the smallest and largest sparsity and scales.
 fn ranges(layers: &[LayerState]) -> String {
     let range = |value: fn(&LayerState) -> f32| {
         let ends = (f32::INFINITY, f32::NEG_INFINITY);

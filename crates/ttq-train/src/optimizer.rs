@@ -1,4 +1,4 @@
-//! One optimizer for each group of parameters: latent weights, scales, everything else.
+//! One optimizer for each group of parameters: latent weights, scales, all others.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use burn::tensor::backend::{AutodiffBackend, DeviceId};
 
 use crate::TernaryStep;
 
-/// An optimizer with what is special about its group.
+/// An optimizer with the learning-rate factor and the weight decay of its group.
 #[derive(Debug, Clone)]
 pub struct ParamGroup<O> {
     optimizer: O,
@@ -18,7 +18,7 @@ pub struct ParamGroup<O> {
 }
 
 impl<O> ParamGroup<O> {
-    /// Any Burn optimizer, at the schedule's learning rate and without weight decay.
+    /// Creates a group for any Burn optimizer, with the schedule's learning rate and without weight decay.
     pub fn new(optimizer: O) -> Self {
         Self { optimizer, lr_factor: 1.0, weight_decay: 0.0 }
     }
@@ -30,9 +30,9 @@ impl<O> ParamGroup<O> {
         self
     }
 
-    /// Adds `weight_decay · w` to the gradients of this group before its optimizer sees them (L2 penalty, as PyTorch's
-    /// SGD and Adam do it). For everything but latents and scales this leaves out vectors: biases and the scale and
-    /// shift of normalization layers.
+    /// Adds `weight_decay · w` to the gradients of this group before its optimizer runs (an L2 penalty, as in PyTorch's SGD
+    /// and Adam). In the group of all other parameters, vectors are left out: biases and the scale and shift of
+    /// normalization layers.
     #[must_use]
     pub fn with_weight_decay(mut self, weight_decay: f64) -> Self {
         self.weight_decay = weight_decay;
@@ -40,15 +40,15 @@ impl<O> ParamGroup<O> {
     }
 }
 
-/// Optimizer of a [`TernaryStep`]: one Burn optimizer for each group of parameters.
+/// The optimizer of a [`TernaryStep`]: one Burn optimizer for each group of parameters.
 ///
 /// | group | parameters | weight decay |
 /// |---|---|---|
 /// | latents | latent weights of ternary layers | as set |
-/// | scales | W_p and W_n | none unless set: decay would pull both towards zero |
-/// | rest | all others | as set, matrices and kernels only |
+/// | scales | W_p and W_n | none unless set: decay pulls both towards zero |
+/// | rest | all others | as set, for tensors of rank 2 and higher only |
 ///
-/// The state of all three is saved in checkpoints and loaded from them.
+/// The record of the optimizer holds the states of all three.
 #[derive(Clone)]
 pub struct TernaryOptimizer<L, S, R> {
     latents: ParamGroup<L>,
@@ -57,20 +57,20 @@ pub struct TernaryOptimizer<L, S, R> {
 }
 
 impl<L, S, R> TernaryOptimizer<L, S, R> {
-    /// One optimizer for each group.
+    /// Creates an optimizer from one for each group.
     pub fn new(latents: ParamGroup<L>, scales: ParamGroup<S>, rest: ParamGroup<R>) -> Self {
         Self { latents, scales, rest }
     }
 }
 
 impl<O: Clone> TernaryOptimizer<O, O, O> {
-    /// The same optimizer for every group, each with its own state.
+    /// Creates an optimizer that uses the same rule in every group, each with its own state.
     pub fn uniform(optimizer: O) -> Self {
         let group = ParamGroup::new(optimizer);
         Self { latents: group.clone(), scales: group.clone(), rest: group }
     }
 
-    /// Weight decay for latents and the rest; none for scales.
+    /// Sets the weight decay of latents and the rest. Scales have none.
     #[must_use]
     pub fn with_weight_decay(mut self, weight_decay: f64) -> Self {
         self.latents = self.latents.with_weight_decay(weight_decay);
@@ -128,7 +128,7 @@ where
 }
 
 impl<L, S, R> TernaryOptimizer<L, S, R> {
-    /// Gradients of latents, scales and the rest, with weight decay added once for each parameter.
+    /// Splits gradients into those of latents, scales and the rest, with weight decay added once for each parameter.
     fn split<B, M>(
         &self,
         module: &TernaryStep<B, M>,

@@ -1,4 +1,4 @@
-//! What a training step hands to the metrics.
+//! The output of a training step, from which metrics are computed.
 
 use burn::prelude::*;
 use burn::train::ItemLazy;
@@ -9,9 +9,9 @@ use burn::train::metric::{
 use serde::{Deserialize, Deserializer, Serialize};
 use ttq_core::Ternary;
 
-/// The output of the model's own training step, with the state of the ternary weights it was computed with.
+/// The output of the model's own training step, with the state of the ternary weights in that step.
 ///
-/// The state stays on the device until the metrics' thread asks for it.
+/// The state stays on the device until the metrics' thread reads it.
 pub struct TernaryOutput<B: Backend, O> {
     output: O,
     state: Option<LazyState<B>>,
@@ -36,26 +36,26 @@ impl<B: Backend, O> TernaryOutput<B, O> {
     }
 }
 
-/// The synchronized [`TernaryOutput`]. Every metric that reads the model's own output reads this one as well.
+/// The synchronized [`TernaryOutput`]. Metrics that read the model's own output read this one as well.
 pub struct SyncedTernaryOutput<O> {
     /// The model's output.
     pub output: O,
-    /// The state of the ternary weights; `None` while training in full precision.
+    /// The state of the ternary weights; `None` in full precision.
     pub state: Option<TernaryState>,
 }
 
-/// State of all ternary weights at one training step: the input of the metrics in this crate.
+/// State of all ternary weights at one training step. The input of this crate's metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TernaryState {
-    /// Share of zeros among all ternary weights, between 0 and 1.
+    /// Share of zeros among all ternary weights, 0 to 1.
     pub sparsity: f64,
-    /// W_p, the mean over layers.
+    /// Mean of W_p over layers.
     pub w_pos: f64,
-    /// W_n, the mean over layers.
+    /// Mean of W_n over layers.
     pub w_neg: f64,
-    /// Share of codes that the last update changed, between 0 and 1.
+    /// Share of codes that the last update changed, 0 to 1.
     pub flip_ratio: f64,
-    /// Each layer, in the order of the network.
+    /// State of each layer, in the order of the network.
     pub layers: Vec<LayerState>,
 }
 
@@ -64,18 +64,18 @@ pub struct TernaryState {
 pub struct LayerState {
     /// Path of the weight.
     pub path: String,
-    /// Share of zeros, between 0 and 1.
+    /// Share of zeros, 0 to 1.
     #[serde(deserialize_with = "null_is_nan")]
     pub sparsity: f32,
-    /// W_p, the mean over groups.
+    /// Mean of W_p over groups.
     #[serde(deserialize_with = "null_is_nan")]
     pub w_pos: f32,
-    /// W_n, the mean over groups.
+    /// Mean of W_n over groups.
     #[serde(deserialize_with = "null_is_nan")]
     pub w_neg: f32,
 }
 
-/// JSON has no NaN: `serde_json` writes `null`, and would not read it back as a number.
+/// JSON has no NaN: `serde_json` writes `null` and does not read it back as a number.
 fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
     Ok(Option::<f32>::deserialize(deserializer)?.unwrap_or(f32::NAN))
 }
@@ -98,7 +98,7 @@ impl<B: Backend> LazyState<B> {
 }
 
 impl LayerState {
-    /// From a row of [`Ternary::summary`].
+    /// Creates the state from a row of [`Ternary::summary`].
     fn new(path: &str, row: &[f64]) -> Self {
         let sparsity = (1.0 - row[0] - row[1]).max(0.0);
         Self { path: path.into(), sparsity: sparsity as f32, w_pos: row[2] as f32, w_neg: row[3] as f32 }
@@ -119,8 +119,8 @@ impl<O> Adaptor<Option<TernaryState>> for SyncedTernaryOutput<O> {
     }
 }
 
-/// Burn's own metric inputs pass through. (One implementation for every input is not possible: Burn implements the input
-/// `()` for every type.) For an input of your own, implement `Adaptor<MyInput> for SyncedTernaryOutput<MyOutput>`.
+/// Passes through the inputs of Burn's own metrics. (One implementation for all inputs is not possible: Burn implements the
+/// input `()` for every type.) For an input of your own, implement `Adaptor<MyInput> for SyncedTernaryOutput<MyOutput>`.
 macro_rules! pass_through {
     ($($input:ident),*) => {$(
         impl<B: Backend, O: Adaptor<$input<B>>> Adaptor<$input<B>> for SyncedTernaryOutput<O> {

@@ -1,5 +1,6 @@
-//! Learning-rate schedules that count in epochs and survive a resume.
+//! Learning-rate schedules that count in epochs and resume exactly.
 
+use burn::config::Config;
 use burn::lr_scheduler::LrScheduler;
 use burn::lr_scheduler::cosine::{CosineAnnealingLrScheduler, CosineAnnealingLrSchedulerConfig};
 use burn::lr_scheduler::linear::{LinearLrScheduler, LinearLrSchedulerConfig};
@@ -7,13 +8,23 @@ use burn::optim::LearningRate;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::History;
+use crate::{History, MetricGoal};
 
-/// How the learning rate goes. It is one rate, to which the optimizer's groups apply their own factors.
+/// Configuration of a [`Schedule`]: the course of the learning rate over the epochs. The groups of a
+/// [`TernaryOptimizer`](crate::TernaryOptimizer) multiply it by their own factors.
+///
+/// ```
+/// use ttq_train::{ScheduleConfig, TrainingLength};
+///
+/// let length = TrainingLength { epochs: 30, steps_per_epoch: 391 };
+/// let schedule = ScheduleConfig::WarmupCosine { warmup_epochs: 1, min_factor: 0.0 }.init(0.1, length)?;
+/// # Ok::<(), ttq_train::ScheduleError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ScheduleConfig {
-    /// The base rate throughout.
+    /// The base rate in every step.
     #[default]
     Constant,
     /// After `e` trained epochs
@@ -22,105 +33,146 @@ pub enum ScheduleConfig {
     /// lr = base * gamma ^ (number of milestones m with e >= m)
     /// ```
     ///
-    /// so that the milestones 80 and 120 with `gamma` 0.1 are the TTQ paper's "divided by ten at epochs 80, 120": epochs 1
-    /// to 80 run at the base rate.
+    /// The milestones 80 and 120 with `gamma` 0.1 are the TTQ paper's "divided by ten at epochs 80, 120": epochs 1 to 80 use
+    /// the base rate.
     MultiStep {
-        /// Numbers of epochs.
+        /// Epochs after which the rate changes.
         milestones: Vec<usize>,
-        /// Factor at each.
+        /// Factor at each milestone, 0 to 1.
         gamma: f64,
     },
-    /// With `w` steps of warm-up out of `n`, step `t` (from 0) runs at
+    /// With `w` steps of warm-up out of `n`, the rate of step `t` (from 0) is
     ///
     /// ```text
     /// base * (0.1 + 0.9 t / w)                                                                    t <  w
     /// base * (min_factor + (1 - min_factor) (1 + cos(pi (t - w) / (n - w))) / 2)                  t >= w
     /// ```
     ///
-    /// by Burn's linear and cosine schedulers, one after the other. (The linear one cannot begin at 0.)
+    /// The rates are those of Burn's linear scheduler, then of its cosine scheduler. (The linear one cannot start at 0.)
     WarmupCosine {
         /// Epochs of warm-up.
         warmup_epochs: usize,
-        /// Where the cosine ends, as a factor of the base rate.
+        /// End of the cosine as a factor of the base rate, 0 to 1.
         min_factor: f64,
     },
-    /// Down when validation accuracy no longer rises.
+    /// Lowered when a validation metric stops improving. It needs
+    /// [`init_with_metric`](ScheduleConfig::init_with_metric).
     Plateau(PlateauConfig),
 }
 
-/// PyTorch's `ReduceLROnPlateau(mode="max", threshold_mode="abs")`, with the port's numbers. After every epoch:
+impl Config for ScheduleConfig {}
+
+/// PyTorch's `ReduceLROnPlateau(threshold_mode="abs")` with the numbers of the PyTorch port of TTQ. For a metric that is
+/// maximized, after each epoch:
 ///
 /// ```text
-/// accuracy > best + threshold:  best = accuracy, bad = 0        otherwise:  bad = bad + 1
-/// bad > patience:               lr = max(lr * factor, min_lr), bad = 0
+/// value > best + threshold:  best = value, bad = 0        otherwise:  bad = bad + 1
+/// bad > patience:            lr = max(lr * factor, min_lr), bad = 0
 /// ```
 ///
-/// As in PyTorch, a step of the rate that is not above 1e-8 is left out. Accuracy counts as a fraction of 1, while Burn's
-/// metrics are percents: the schedule divides by 100.
+/// For a metric that is minimized the first line reads `value < best - threshold`. As in PyTorch, a reduction of the rate by
+/// 1e-8 or less is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlateauConfig {
-    /// Factor on the learning rate.
+    /// Factor on the learning rate, 0 to 1. Defaults to 0.1.
     pub factor: f64,
-    /// Epochs without improvement that are tolerated.
+    /// Number of epochs without improvement that are tolerated. Defaults to 4.
     pub patience: usize,
-    /// What counts as an improvement, as a fraction of 1: 0.01 is one point of percent.
+    /// Smallest change that counts as an improvement, in the metric's own unit and not negative. Defaults to 1: one
+    /// percentage point of Burn's accuracy.
     pub threshold: f64,
-    /// The learning rate does not fall below this.
+    /// Lower bound of the learning rate, 0 to 1. Defaults to 0.
     pub min_lr: f64,
 }
 
 impl Default for PlateauConfig {
     fn default() -> Self {
-        Self { factor: 0.1, patience: 4, threshold: 0.01, min_lr: 0.0 }
+        Self { factor: 0.1, patience: 4, threshold: 1.0, min_lr: 0.0 }
     }
 }
 
-/// A schedule that makes no sense.
+impl Config for PlateauConfig {}
+
+/// Length of a training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrainingLength {
+    /// Number of epochs.
+    pub epochs: usize,
+    /// Number of times that burn-train asks the schedule for a rate in an epoch: the number of batches that the training
+    /// loader yields. Accumulated batches count one by one, and a batch that several devices share counts once. Under
+    /// Burn's distributed strategy each device counts every step of all devices: see
+    /// [`steps_per_epoch`](crate::steps_per_epoch).
+    pub steps_per_epoch: usize,
+}
+
+/// An invalid schedule.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ScheduleError {
-    /// The learning rate.
-    #[error("the learning rate {value} is out of range: take one above 0 and at most 1")]
+    /// The learning rate is out of range.
+    #[error("the learning rate {value} is out of range: choose one above 0 and at most 1")]
     LearningRate {
-        /// Its value.
+        /// The learning rate.
         value: LearningRate,
     },
-    /// The length.
-    #[error("a schedule needs at least one step in an epoch, found {found}: take more data or smaller batches")]
+    /// An epoch has no steps.
+    #[error("a schedule needs at least one step per epoch, found {found}: use more data or smaller batches")]
     StepsPerEpoch {
-        /// What was given.
+        /// The number of steps.
         found: usize,
     },
-    /// A number of the configuration.
-    #[error("the schedule's {name} {value} is out of range: take one from 0 to 1")]
-    Factor {
-        /// Which.
+    /// A number of the configuration is out of range.
+    #[error("the schedule's {name} {value} is out of range: choose one from {range}")]
+    Number {
+        /// Name of the field.
         name: &'static str,
         /// Its value.
         value: f64,
+        /// The allowed range in words.
+        range: &'static str,
     },
-    /// What Burn's own schedule refused.
-    #[error("Burn refuses the schedule, change the learning rate or the number of epochs: {reason}")]
+    /// A plateau was initialized without a metric.
+    #[error("a plateau schedule depends on a validation metric: initialize it with `init_with_metric`")]
+    NoMetric,
+    /// Burn's scheduler returned an error.
+    #[error("Burn's scheduler refuses the learning rate or the number of epochs, change them: {reason}")]
     Burn {
-        /// Why.
+        /// Burn's message.
         reason: String,
     },
 }
 
 impl ScheduleConfig {
-    /// The schedule for a training of `epochs` epochs of `steps_per_epoch` iterations: the number of batches that the
-    /// training's loader yields in an epoch, for epochs are counted by it. (Several devices take a batch together, and
-    /// accumulated batches count one by one.) A plateau reads the validation metric `metric`, in percent, from `history`.
+    /// Creates the schedule of a training that starts at the learning rate `base`.
     ///
     /// # Errors
-    /// [`ScheduleError`] where a number is out of range.
-    pub fn build(
+    /// [`ScheduleError`] if a number is out of range, or for a plateau, which needs
+    /// [`init_with_metric`](Self::init_with_metric).
+    pub fn init(&self, base: LearningRate, length: TrainingLength) -> Result<Schedule, ScheduleError> {
+        self.build(base, length, None)
+    }
+
+    /// Creates the schedule of a training whose validation metrics are logged in `history`; a plateau watches the metric of
+    /// `goal`.
+    ///
+    /// # Errors
+    /// [`ScheduleError`] if a number is out of range.
+    pub fn init_with_metric(
         &self,
         base: LearningRate,
-        steps_per_epoch: usize,
-        epochs: usize,
+        length: TrainingLength,
         history: &History,
-        metric: &str,
+        goal: &MetricGoal,
+    ) -> Result<Schedule, ScheduleError> {
+        self.build(base, length, Some((history, goal)))
+    }
+
+    fn build(
+        &self,
+        base: LearningRate,
+        TrainingLength { epochs, steps_per_epoch }: TrainingLength,
+        metric: Option<(&History, &MetricGoal)>,
     ) -> Result<Schedule, ScheduleError> {
         if !(base > 0.0 && base <= 1.0) {
             return Err(ScheduleError::LearningRate { value: base });
@@ -128,9 +180,10 @@ impl ScheduleConfig {
         if steps_per_epoch == 0 {
             return Err(ScheduleError::StepsPerEpoch { found: steps_per_epoch });
         }
-        let factor = |name, value: f64| {
-            if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(ScheduleError::Factor { name, value }) }
+        let number = |name, value: f64, max: f64, range| {
+            if (0.0..=max).contains(&value) { Ok(value) } else { Err(ScheduleError::Number { name, value, range }) }
         };
+        let factor = |name, value| number(name, value, 1.0, "0 to 1");
         let burn = |reason| ScheduleError::Burn { reason };
         let kind = match self {
             Self::Constant => Kind::Constant,
@@ -151,18 +204,20 @@ impl ScheduleConfig {
             }
             Self::Plateau(config) => {
                 factor("factor", config.factor)?;
-                factor("threshold", config.threshold)?;
+                number("threshold", config.threshold, f64::MAX, "0 upwards")?;
                 factor("min_lr", config.min_lr)?;
-                Kind::Plateau { config: *config, history: history.clone(), metric: metric.into() }
+                let (history, goal) = metric.ok_or(ScheduleError::NoMetric)?;
+                Kind::Plateau { config: *config, history: history.clone(), goal: goal.clone() }
             }
         };
         Ok(Schedule { kind, base, steps_per_epoch, step: 0, plateau: Plateau::default() })
     }
 }
 
-/// A learning-rate schedule for burn-train, which asks for one rate per iteration. Its state, saved in every checkpoint, is
-/// the number of steps taken and what the plateau has seen; loaded at any step, it goes on with exactly the rates that were
-/// to come.
+/// A learning-rate schedule for burn-train, made by a [`ScheduleConfig`]. burn-train asks it for one rate per iteration.
+///
+/// Its record, saved in every checkpoint, holds the number of steps taken and the state of the plateau. A schedule loaded
+/// from a record returns exactly the rates that the saved one would have returned next.
 #[derive(Clone)]
 pub struct Schedule {
     kind: Kind,
@@ -177,7 +232,7 @@ enum Kind {
     Constant,
     MultiStep { milestones: Vec<usize>, gamma: f64 },
     WarmupCosine { warmup_steps: usize, warmup: LinearLrScheduler, cosine: CosineAnnealingLrScheduler },
-    Plateau { config: PlateauConfig, history: History, metric: String },
+    Plateau { config: PlateauConfig, history: History, goal: MetricGoal },
 }
 
 /// The state of PyTorch's `ReduceLROnPlateau`.
@@ -188,14 +243,14 @@ struct Plateau {
     reductions: usize,
 }
 
-/// PyTorch's `eps`: the least step of the rate.
+/// PyTorch's `eps`: smaller reductions of the rate are left out.
 const LEAST_STEP: f64 = 1e-8;
 
 impl Plateau {
-    /// One validation accuracy, a fraction of 1.
-    fn observe(&mut self, accuracy: f64, base: LearningRate, config: &PlateauConfig) {
-        if accuracy > self.best.unwrap_or(f64::NEG_INFINITY) + config.threshold {
-            self.best = Some(accuracy);
+    /// Takes the score of an epoch, which is higher for a better epoch.
+    fn observe(&mut self, score: f64, base: LearningRate, config: &PlateauConfig) {
+        if score > self.best.unwrap_or(f64::NEG_INFINITY) + config.threshold {
+            self.best = Some(score);
             self.bad_epochs = 0;
         } else {
             self.bad_epochs += 1;
@@ -209,14 +264,14 @@ impl Plateau {
         }
     }
 
-    /// Multiplied one by one, which rounds as PyTorch does.
+    /// Multiplies once per reduction, which rounds as PyTorch does.
     fn rate(&self, base: LearningRate, config: &PlateauConfig) -> LearningRate {
         (0..self.reductions).fold(base, |lr, _| f64::max(lr * config.factor, config.min_lr))
     }
 }
 
 impl LrScheduler for Schedule {
-    /// Steps taken, state of Burn's two schedules; best accuracy, epochs without improvement, reductions of a plateau.
+    /// Steps taken and states of Burn's two schedulers; best score, epochs without improvement and reductions of a plateau.
     type Record<B: Backend> = ((usize, usize, usize), (Option<f64>, usize, usize));
 
     fn step(&mut self) -> LearningRate {
@@ -231,11 +286,14 @@ impl LrScheduler for Schedule {
             }
             Kind::WarmupCosine { warmup_steps, warmup, .. } if step < *warmup_steps => warmup.step(),
             Kind::WarmupCosine { cosine, .. } => cosine.step(),
-            Kind::Plateau { config, history, metric } => {
+            Kind::Plateau { config, history, goal } => {
                 if finished > 0 && step.is_multiple_of(self.steps_per_epoch) {
-                    match history.wait_valid(finished, metric) {
-                        Some(percent) => self.plateau.observe(percent / 100.0, self.base, config),
-                        None => log::warn!("epoch {finished} has no metric `{metric}`: the learning rate stays"),
+                    match history.wait_valid(finished, goal.metric()) {
+                        Some(value) => self.plateau.observe(goal.score(value), self.base, config),
+                        None => log::warn!(
+                            "epoch {finished} has no validation metric `{}`: the learning rate stays",
+                            goal.metric()
+                        ),
                     }
                 }
                 self.plateau.rate(self.base, config)
@@ -272,13 +330,14 @@ mod tests {
     use crate::history::tests::with_accuracies;
     use burn::backend::Flex;
 
-    /// A complete history; its files go, for nothing is logged any more.
+    /// A complete history. Its directory is removed: nothing more is logged.
     fn history(accuracies: &[f64]) -> History {
         with_accuracies(tempfile::tempdir().unwrap().path(), accuracies)
     }
 
-    fn build(config: &ScheduleConfig, steps: usize, epochs: usize, history: &History) -> Schedule {
-        config.build(0.1, steps, epochs, history, "Accuracy").unwrap()
+    fn build(config: &ScheduleConfig, steps_per_epoch: usize, epochs: usize, history: &History) -> Schedule {
+        let length = TrainingLength { epochs, steps_per_epoch };
+        config.init_with_metric(0.1, length, history, &MetricGoal::maximize("Accuracy")).unwrap()
     }
 
     /// The learning rate at the first step of each epoch.
@@ -331,13 +390,15 @@ mod tests {
         assert_close(&found, &expected);
     }
 
-    /// `ReduceLROnPlateau(mode="max", threshold_mode="abs")`, transcribed from PyTorch.
-    fn pytorch(config: &PlateauConfig, accuracies: &[f64]) -> Vec<f64> {
-        let (mut lr, mut best, mut bad) = (0.1, f64::NEG_INFINITY, 0);
+    /// `ReduceLROnPlateau(threshold_mode="abs")`, transcribed from PyTorch.
+    fn pytorch(config: &PlateauConfig, mode_max: bool, values: &[f64]) -> Vec<f64> {
+        let (mut lr, mut bad) = (0.1, 0);
+        let mut best = if mode_max { f64::NEG_INFINITY } else { f64::INFINITY };
         let mut rates = vec![lr];
-        for accuracy in accuracies {
-            if *accuracy > best + config.threshold {
-                best = *accuracy;
+        for value in values {
+            let better = if mode_max { *value > best + config.threshold } else { *value < best - config.threshold };
+            if better {
+                best = *value;
                 bad = 0;
             } else {
                 bad += 1;
@@ -354,13 +415,16 @@ mod tests {
         rates
     }
 
-    /// Compares bit for bit.
-    fn assert_as_pytorch(config: PlateauConfig, percents: &[f64], history: &History) -> Vec<f64> {
-        let fractions: Vec<f64> = percents.iter().map(|percent| percent / 100.0).collect();
-        let n = percents.len() + 1;
-        let schedule = build(&ScheduleConfig::Plateau(config), 3, n, history);
-        let rates = epochs(schedule, 3, n);
-        assert_eq!(rates, pytorch(&config, &fractions), "{config:?} on {percents:?}");
+    /// Compares bit for bit, maximized and minimized; returns the rates of the former.
+    fn assert_as_pytorch(config: PlateauConfig, values: &[f64], history: &History) -> Vec<f64> {
+        let n = values.len() + 1;
+        let [_, rates] = [MetricGoal::minimize("Accuracy"), MetricGoal::maximize("Accuracy")].map(|goal| {
+            let length = TrainingLength { epochs: n, steps_per_epoch: 3 };
+            let schedule = ScheduleConfig::Plateau(config).init_with_metric(0.1, length, history, &goal).unwrap();
+            let rates = epochs(schedule, 3, n);
+            assert_eq!(rates, pytorch(&config, goal.is_maximized(), values), "{config:?} {goal:?} on {values:?}");
+            rates
+        });
         rates
     }
 
@@ -413,14 +477,25 @@ mod tests {
     fn numbers_out_of_range_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let history = History::new(directory.path());
-        let build = |config: ScheduleConfig, base, steps| config.build(base, steps, 2, &history, "Accuracy").err();
+        let build = |config: ScheduleConfig, base, steps_per_epoch| {
+            let length = TrainingLength { epochs: 2, steps_per_epoch };
+            config.init_with_metric(base, length, &history, &MetricGoal::maximize("Accuracy")).err()
+        };
         assert_eq!(build(ScheduleConfig::Constant, -0.1, 5), Some(ScheduleError::LearningRate { value: -0.1 }));
         assert_eq!(build(ScheduleConfig::Constant, 0.1, 0), Some(ScheduleError::StepsPerEpoch { found: 0 }));
         let config = ScheduleConfig::MultiStep { milestones: vec![], gamma: 2.0 };
-        assert_eq!(build(config, 0.1, 5), Some(ScheduleError::Factor { name: "gamma", value: 2.0 }));
+        assert_eq!(build(config, 0.1, 5), Some(ScheduleError::Number { name: "gamma", value: 2.0, range: "0 to 1" }));
         let plateau = PlateauConfig { threshold: f64::NAN, ..PlateauConfig::default() };
         let error = build(ScheduleConfig::Plateau(plateau), 0.1, 5).unwrap();
         assert!(error.to_string().contains("threshold NaN"), "{error}");
+    }
+
+    #[test]
+    fn only_a_plateau_needs_a_metric() {
+        let length = TrainingLength { epochs: 2, steps_per_epoch: 3 };
+        assert!(ScheduleConfig::Constant.init(0.1, length).is_ok());
+        let plateau = ScheduleConfig::Plateau(PlateauConfig::default());
+        assert_eq!(plateau.init(0.1, length).err(), Some(ScheduleError::NoMetric));
     }
 
     #[test]

@@ -1,32 +1,24 @@
-//! The learner step: what burn-train calls for every batch.
+//! The learner step that burn-train calls for each batch.
 
 use burn::module::{AutodiffModule, ModuleDisplay, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, MultiGradientsParams, Optimizer};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use serde::{Deserialize, Serialize};
 use ttq_core::Ternary;
 
-use crate::TernaryOutput;
-
-/// What a [`TernaryStep`] trains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// The wrapped model as it is, all weights in full precision; scales rest.
-    FullPrecision,
-    /// The ternary view: latent weights, scales and everything else.
-    #[default]
-    Ternary,
-}
+use crate::{Phase, TernaryOutput};
 
 /// A model for burn-train that trains with ternary weights.
 ///
-/// A model that already implements Burn's [`TrainStep`] and [`InferenceStep`] stays as it is: its own step runs on a view
-/// whose chosen weights are ternary, and the gradients of those weights are carried on to the latent weights and the
-/// scales in closed form ([`Ternary::pull_back`]). Then the optimizer steps, and scales are kept positive. This is the
-/// port's `optimization_step`.
+/// The wrapped model keeps its own [`TrainStep`] and [`InferenceStep`]. In each training step:
+///
+/// 1. the model's step runs on a view whose selected weights are ternary;
+/// 2. the gradients of the ternary weights are turned into those of the latent weights and the scales in closed form
+///    ([`Ternary::pull_back`]);
+/// 3. the optimizer updates the parameters, and scales below their floor are set to it.
+///
+/// This is `optimization_step` of the PyTorch port of TTQ.
 ///
 /// ```ignore
 /// // before
@@ -38,7 +30,7 @@ pub enum Phase {
 #[derive(Module, Debug)]
 pub struct TernaryStep<B: Backend, M: Module<B>> {
     ternary: Ternary<B, M>,
-    /// Flip ratio of the last update, a constant that travels with the checkpoint. `[1]`
+    /// Flip ratio of the last update, `[1]`. A constant that is saved in checkpoints.
     flip_ratio: Param<Tensor<B, 1>>,
     #[module(skip)]
     phase: Phase,
@@ -47,7 +39,7 @@ pub struct TernaryStep<B: Backend, M: Module<B>> {
 }
 
 impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
-    /// Trains `ternary` in [`Phase::Ternary`].
+    /// Creates the step, in [`Phase::Ternary`].
     pub fn new(ternary: Ternary<B, M>) -> Self {
         let device = ternary.latent().devices().into_iter().next().unwrap_or_default();
         let flip_ratio = Param::from_tensor(Tensor::zeros([1], &device)).set_require_grad(false);
@@ -61,25 +53,25 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
         self
     }
 
-    /// Multiplies every gradient by `factor`. Burn adds the gradients of all devices and of all accumulated batches, so
-    /// `1 / (devices · accumulated batches)` makes their mean: the gradient of one large batch.
+    /// Multiplies every gradient by `factor`. burn-train adds the gradients of all devices and of all accumulated batches:
+    /// the factor `1 / (devices · accumulated batches)` turns the sum into the mean, the gradient of one large batch.
     #[must_use]
     pub fn with_gradient_factor(mut self, factor: f64) -> Self {
         self.gradient_factor = factor;
         self
     }
 
-    /// The phase.
+    /// Returns the phase.
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// The wrapped module and its scales.
+    /// Returns the wrapped module with its scales.
     pub fn ternary(&self) -> &Ternary<B, M> {
         &self.ternary
     }
 
-    /// The wrapped module and its scales by value.
+    /// Returns the wrapped module with its scales by value.
     pub fn into_ternary(self) -> Ternary<B, M> {
         self.ternary
     }
@@ -91,7 +83,7 @@ where
     M: AutodiffModule<B> + ModuleDisplay,
     M::InnerModule: ModuleDisplay,
 {
-    /// What must happen after every optimizer step: scales stay positive, changed codes are counted.
+    /// Clamps the scales and counts changed codes, after each optimizer step.
     fn after_update(mut self, before: Option<Ternary<B, M>>) -> Self {
         self.ternary = self.ternary.clamp_scales();
         if let Some(before) = before {

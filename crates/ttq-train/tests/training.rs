@@ -18,10 +18,20 @@ use ttq_train::*;
 
 type A = Autodiff<Flex>;
 
+fn goal() -> MetricGoal {
+    MetricGoal::maximize("Accuracy")
+}
+
 type Step = TernaryStep<A, Net<A>>;
 
 fn loader<B: Backend>(len: usize, batch_size: usize) -> ReproducibleLoader<B, Point, Batch<B>> {
-    ReproducibleLoader::new(len, Arc::new(point), Arc::new(PointBatcher), batch_size, Default::default())
+    ReproducibleLoader::new(
+        len,
+        Arc::new(|key: ItemKey| point(key.index, key.epoch)),
+        Arc::new(PointBatcher),
+        batch_size,
+        Default::default(),
+    )
 }
 
 /// The bytes of a wrapped model. (A clone would share its batch statistics with the training, and one made anew would
@@ -60,7 +70,7 @@ fn train_to(epochs: usize, directory: &Path, start: &Start, schedule: &ScheduleC
     let loader = |len| loader(len, 8).shuffle(3).first_epoch(checkpoint.unwrap_or(0) + 1);
     let train = loader(40);
     // Validation has no augmentation: the same points in every epoch.
-    let plain = Arc::new(|index, _epoch| point(index, 0));
+    let plain = Arc::new(|key: ItemKey| point(key.index, 0));
     let valid = ReproducibleLoader::new(21, plain, Arc::new(PointBatcher), 8, Default::default());
     let mut training = SupervisedTraining::new(directory, Arc::new(train), Arc::new(valid))
         .metrics((AccuracyMetric::new(), LossMetric::new()))
@@ -71,8 +81,8 @@ fn train_to(epochs: usize, directory: &Path, start: &Start, schedule: &ScheduleC
         .metric_train(LayersMetric::new())
         .with_metric_logger(history.clone())
         .with_file_checkpointer(Json::default())
-        .with_checkpointing_strategy(KeepLastAndBest::new(history.clone(), "Accuracy"))
-        .early_stopping(EarlyStopping::new(history.clone(), "Accuracy"))
+        .with_checkpointing_strategy(KeepLastAndBest::new(history.clone(), goal()))
+        .early_stopping(EarlyStoppingConfig::default().init(history.clone(), goal()))
         .num_epochs(epochs);
     if let Some(epoch) = checkpoint {
         training = training.checkpoint(epoch);
@@ -83,7 +93,8 @@ fn train_to(epochs: usize, directory: &Path, start: &Start, schedule: &ScheduleC
         ParamGroup::new(sgd).with_lr_factor(0.5),
         ParamGroup::new(AdamConfig::new().init()).with_lr_factor(0.1).with_weight_decay(1e-3),
     );
-    let schedule = schedule.build(0.1, 5, epochs.max(6), &history, "Accuracy").unwrap();
+    let length = TrainingLength { epochs: epochs.max(6), steps_per_epoch: 5 };
+    let schedule = schedule.init_with_metric(0.1, length, &history, &goal()).unwrap();
     training.launch(Learner::new(start.step(), optimizer, schedule));
     history
 }
@@ -97,7 +108,7 @@ fn checkpoint(directory: &Path, part: &str, epoch: usize) -> serde_json::Value {
 #[test]
 fn a_resumed_run_is_bit_for_bit_the_uninterrupted_one() {
     let start = Start::new(true);
-    let plateau = PlateauConfig { patience: 0, threshold: 0.05, ..PlateauConfig::default() };
+    let plateau = PlateauConfig { patience: 0, threshold: 5.0, ..PlateauConfig::default() };
     for schedule in
         [ScheduleConfig::Plateau(plateau), ScheduleConfig::WarmupCosine { warmup_epochs: 1, min_factor: 0.0 }]
     {
@@ -168,7 +179,7 @@ fn train_split(strategy: ExecutionStrategy<A>, batch_size: usize, accumulate: us
     let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
     let sgd = SgdConfig::new().with_momentum(Some(momentum)).init();
     let optimizer = TernaryOptimizer::uniform(sgd).with_weight_decay(1e-2);
-    let schedule = ScheduleConfig::Constant.build(0.05, 4, 2, &history, "Accuracy").unwrap();
+    let schedule = ScheduleConfig::Constant.init(0.05, TrainingLength { epochs: 2, steps_per_epoch: 4 }).unwrap();
     let model = training.launch(Learner::new(step, optimizer, schedule)).model;
     let net = model.ternary().latent();
     let tensors = [&net.first, &net.second, &net.last].map(|layer| layer.weight.val().into_data());
@@ -206,10 +217,10 @@ fn the_full_precision_phase_trains_latents_and_leaves_scales() {
     let step = start.step().with_phase(Phase::FullPrecision);
     let before = step.ternary().scales()[0].val().into_data();
     let optimizer = TernaryOptimizer::uniform(SgdConfig::new().init());
-    let directory = tempfile::tempdir().unwrap();
-    let schedule = ScheduleConfig::Constant.build(0.1, 1, 1, &History::new(directory.path()), "Accuracy").unwrap();
+    let schedule = ScheduleConfig::Constant.init(0.1, TrainingLength { epochs: 1, steps_per_epoch: 1 }).unwrap();
     let mut learner = Learner::new(step.clone(), optimizer, schedule);
-    let batch = Batcher::<A, _, Batch<A>>::batch(&PointBatcher, (0..8).map(|i| point(i, 1)).collect(), &Default::default());
+    let batch =
+        Batcher::<A, _, Batch<A>>::batch(&PointBatcher, (0..8).map(|i| point(i, 1)).collect(), &Default::default());
     let full = TrainStep::step(step.ternary().latent(), batch.clone()).item;
     learner.lr_step();
     let output = learner.train_step(batch);

@@ -1,34 +1,31 @@
-//! From bytes to normalized floats, with or without random changes.
+//! Conversion of images from bytes to normalized floats, with or without random changes.
 
 use serde::{Deserialize, Serialize};
 
-use super::distort::distort;
+use crate::Distort;
 
-/// Random changes of a training image.
+/// Random changes of training images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Augmentation {
-    /// A crop of the image's own size after padding with zeros, and a horizontal flip.
+    /// Padding with zeros, a crop to the image's own size, and a horizontal flip.
     Shift {
-        /// Pixels added on each side before the crop.
+        /// Number of pixels added on each side before the crop.
         padding: usize,
-        /// Whether half of the images are mirrored.
+        /// Whether half of the images are flipped.
         flip: bool,
     },
-    /// That of the PyTorch port for Tiny ImageNet: a rotation by a normal number of degrees (mean 0, deviation 15, clipped at
-    /// ±40), a crop, a horizontal flip, then in random order colour, contrast, brightness and sharpness, each by a normal
-    /// factor of mean 1, clipped at two deviations (0.3 for colour and sharpness, 0.15 for the others). All in bytes, as
-    /// Pillow does it.
+    /// The [`Recipe::distort`](crate::Recipe::distort) of the example.
     Distort,
 }
 
 impl Augmentation {
-    /// Writes a randomly changed image `shape` to `out`, `[channels, size[0], size[1]]`, normalized channel by channel:
-    /// `(pixel / 255 - mean) / std`. What changes depends on `seed` alone; see [`mix`].
+    /// Writes a randomly changed image of the shape `shape`, `[channels, height, width]`, to `out`, `[channels, size[0],
+    /// size[1]]`, normalized by channel: `(pixel / 255 - mean) / std`. The change is a function of `seed`.
     ///
     /// # Panics
-    /// Where the size does not fit: a shift keeps the image's own, a distortion crops three channels to one that is not
-    /// larger.
+    /// If a shift has another size than the image, or if there is no `distort` function for a distortion.
+    #[allow(clippy::too_many_arguments, reason = "an image, its statistics and its target")]
     pub fn apply(
         &self,
         image: &[u8],
@@ -36,24 +33,25 @@ impl Augmentation {
         [mean, std]: [&[f32]; 2],
         seed: u64,
         size: [usize; 2],
+        distort: Option<Distort>,
         out: &mut [f32],
     ) {
         let [channels, height, width] = shape;
-        match *self {
-            Self::Shift { padding, flip } => {
+        match (*self, distort) {
+            (Self::Shift { padding, flip }, _) => {
                 assert_eq!(size, [height, width], "a shifted image keeps its size");
                 shift(image, shape, [mean, std], (padding, flip, seed), out);
             }
-            Self::Distort => {
-                assert_eq!(channels, 3, "only images in colour are distorted");
+            (Self::Distort, Some(distort)) => {
                 let pixels = distort(image, [height, width], size, seed);
                 normalize(&pixels, [channels, size[0], size[1]], mean, std, out);
             }
+            (Self::Distort, None) => panic!("this example has no distortion"),
         }
     }
 }
 
-/// Padding is 0 after normalization.
+/// Pads with 0 after normalization.
 fn shift(
     image: &[u8],
     [channels, height, width]: [usize; 3],
@@ -85,7 +83,7 @@ fn shift(
     }
 }
 
-/// Writes an image to `out`, normalized channel by channel: `(pixel / 255 - mean) / std`.
+/// Writes an image to `out`, normalized by channel: `(pixel / 255 - mean) / std`.
 pub fn normalize(image: &[u8], [_, height, width]: [usize; 3], mean: &[f32], std: &[f32], out: &mut [f32]) {
     let planes = image.chunks_exact(height * width).zip(out.chunks_exact_mut(height * width));
     for ((plane, out), (mean, std)) in planes.zip(mean.iter().zip(std)) {
@@ -99,21 +97,10 @@ fn scale(pixel: u8, mean: f32, std: f32) -> f32 {
     (f32::from(pixel) / 255.0 - mean) / std
 }
 
-/// A random number for an image in an epoch: splitmix64 of seed, epoch and index.
-pub fn mix(seed: u64, epoch: u64, index: u64) -> u64 {
-    [epoch, index].into_iter().fold(finalize(seed), |state, value| finalize(state ^ value))
-}
-
-fn finalize(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ttq_train::item_seed;
 
     const SHAPE: [usize; 3] = [2, 3, 4];
 
@@ -123,7 +110,7 @@ mod tests {
 
     fn apply(augmentation: Augmentation, seed: u64) -> Vec<f32> {
         let mut out = vec![f32::NAN; 24];
-        augmentation.apply(&image(), SHAPE, [&[0.0, 0.5], &[1.0, 0.25]], seed, [3, 4], &mut out);
+        augmentation.apply(&image(), SHAPE, [&[0.0, 0.5], &[1.0, 0.25]], seed, [3, 4], None, &mut out);
         out
     }
 
@@ -134,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn pixels_are_normalized_by_the_numbers_of_their_channel() {
+    fn pixels_are_normalized_by_the_statistics_of_their_channel() {
         let out = normalized();
         assert_eq!(out[0], 10.0 / 255.0);
         assert_eq!(out[23], (240.0 / 255.0 - 0.5) / 0.25);
@@ -143,7 +130,7 @@ mod tests {
     #[test]
     fn without_padding_and_flip_an_image_stays_as_it_is() {
         for seed in 0..20 {
-            assert_eq!(apply(Augmentation::Shift { padding: 0, flip: false }, mix(seed, 1, 2)), normalized());
+            assert_eq!(apply(Augmentation::Shift { padding: 0, flip: false }, item_seed(seed, 1, 2)), normalized());
         }
     }
 
@@ -153,7 +140,7 @@ mod tests {
         let plain = normalized();
         let mut seen = std::collections::BTreeSet::new();
         for index in 0..500 {
-            let out = apply(Augmentation::Shift { padding, flip }, mix(3, 1, index));
+            let out = apply(Augmentation::Shift { padding, flip }, item_seed(3, 1, index));
             let matches: Vec<(isize, isize, bool)> = (-1..=1)
                 .flat_map(|down| (-1..=1).flat_map(move |right| [false, true].map(|flip| (down, right, flip))))
                 .filter(|(down, right, flip)| {

@@ -6,14 +6,18 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 
-use super::cache::{Place, read, write};
+use super::cache::{DataSet, read, write};
 use super::{DataError, ImageSet, Images};
 
-pub(crate) const NAME: &str = "CIFAR-10";
-pub(crate) const PLACE: Place = Place { name: NAME, folder: "cifar-10-batches-bin", witness: "data_batch_1.bin" };
-pub(crate) const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
+/// Name of the data set.
+pub const NAME: &str = "CIFAR-10";
+/// Its files on disk.
+pub const DATA_SET: DataSet = DataSet { name: NAME, folder: "cifar-10-batches-bin", marker: "data_batch_1.bin" };
+/// Address of its archive.
+pub const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
 const MD5: &str = "c32a1d4ab5d03f1284b67883e8d87530";
-pub(crate) const FILES: [&str; 6] = [
+/// Its files: five for training, one for testing.
+pub const FILES: [&str; 6] = [
     "data_batch_1.bin",
     "data_batch_2.bin",
     "data_batch_3.bin",
@@ -21,25 +25,26 @@ pub(crate) const FILES: [&str; 6] = [
     "data_batch_5.bin",
     "test_batch.bin",
 ];
-/// How many of the files are for training.
+/// Number of files for training.
 const TRAIN: usize = 5;
 const SHAPE: [usize; 3] = [3, 32, 32];
-pub(crate) const PIXELS: usize = 3 * 32 * 32;
+/// Bytes of an image.
+pub const PIXELS: usize = 3 * 32 * 32;
 const RECORDS: usize = 10_000;
 /// Names of the classes, as in `batches.meta.txt`.
 const NAMES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
-/// CIFAR-10: 50,000 training and 10,000 test images of ten kinds of things, `[3, 32, 32]`.
+/// Loads CIFAR-10: 50,000 training and 10,000 test images `[3, 32, 32]` of ten classes.
 ///
 /// # Errors
-/// [`DataError`] where it is neither on disk nor can be downloaded, or a file is damaged.
+/// [`DataError`] if it is not on disk and cannot be downloaded, or if a file is damaged.
 pub fn cifar10(data: Option<&Path>) -> Result<Images, DataError> {
-    let folder = match PLACE.find(data)? {
+    let folder = match DATA_SET.find(data)? {
         Some(folder) => folder,
         None => {
-            let cache = PLACE.cache()?;
-            unpack(&PLACE.download(URL, MD5)?, &cache)?;
-            cache.join(PLACE.folder)
+            let cache = DATA_SET.cache()?;
+            unpack(&DATA_SET.download(URL, MD5)?, &cache)?;
+            cache.join(DATA_SET.folder)
         }
     };
     let source = format!("CIFAR-10 from {}", folder.display());
@@ -61,8 +66,8 @@ fn unpack(archive: &[u8], cache: &Path) -> Result<(), DataError> {
             files.insert(path.file_name().unwrap_or_default().to_os_string(), bytes);
         }
     }
-    // The file by which the set is recognized, the first by name, comes last: an interrupted writing is begun again.
-    files.iter().rev().try_for_each(|(name, bytes)| write(&cache.join(PLACE.folder).join(name), bytes))
+    // The marker, the first file by name, is written last: an interrupted unpacking starts again.
+    files.iter().rev().try_for_each(|(name, bytes)| write(&cache.join(DATA_SET.folder).join(name), bytes))
 }
 
 fn set(folder: &Path, names: &[&str]) -> Result<ImageSet, DataError> {
@@ -76,8 +81,11 @@ fn set(folder: &Path, names: &[&str]) -> Result<ImageSet, DataError> {
     Ok(ImageSet::new(SHAPE, pixels, labels))
 }
 
-/// The bytes of one file, checked.
-pub(crate) fn records(path: &Path) -> Result<Vec<u8>, DataError> {
+/// Reads and checks the bytes of one file: records of a label and [`PIXELS`] bytes.
+///
+/// # Errors
+/// [`DataError`] if the file cannot be read, has another size or a label above 9.
+pub fn records(path: &Path) -> Result<Vec<u8>, DataError> {
     let bytes = read(path)?;
     let expected = RECORDS * (1 + PIXELS);
     if bytes.len() != expected {
@@ -92,7 +100,7 @@ pub(crate) fn records(path: &Path) -> Result<Vec<u8>, DataError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cache::tests::real_data;
+    use super::super::cache::real_data;
     use super::*;
     use std::fs;
 

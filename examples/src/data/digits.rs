@@ -1,4 +1,4 @@
-//! Digits that come with this program, for a first run without a network.
+//! Digits that are part of this program, for a first run without a network.
 
 use super::mnist::NAMES;
 use super::{ImageSet, Images};
@@ -20,13 +20,13 @@ pub(crate) fn digits(reason: &str) -> Images {
     let all = ImageSet::new([1, SIDE, SIDE], pixels, labels);
     let (train, test) = split(&all);
     let source = format!(
-        "1,797 small digits (UCI) that come with this program, NOT MNIST, which could not be downloaded ({reason}); for MNIST \
+        "1,797 small digits (UCI) that are part of this program, NOT MNIST, which could not be downloaded ({reason}); for MNIST \
          connect to the network or give --data DIR"
     );
     Images::new("UCI digits", source, NAMES, train, test)
 }
 
-/// The same share of every digit goes to the test set, taken from the end.
+/// Moves the same share of each digit, from the end, to the test set.
 fn split(all: &ImageSet) -> (ImageSet, ImageSet) {
     let mut of_digit: Vec<Vec<usize>> = vec![Vec::new(); 10];
     (0..all.len()).for_each(|index| of_digit[usize::from(all.label(index))].push(index));
@@ -43,7 +43,7 @@ fn split(all: &ImageSet) -> (ImageSet, ImageSet) {
     (all.pick(&train), all.pick(&test))
 }
 
-/// Bilinear enlargement to [`DIGIT`], centred in [`SIDE`].
+/// Enlarges to [`DIGIT`] bilinearly and centers in [`SIDE`].
 fn enlarge(small: &[f32]) -> Vec<u8> {
     let mut image = vec![0; SIDE * SIDE];
     let border = (SIDE - DIGIT) / 2;

@@ -1,19 +1,20 @@
-//! What can be wrong with a data set.
+//! Errors of data sets.
 
 use std::io;
 use std::path::PathBuf;
 
-/// A data set that cannot be had. Each message is one sentence: what, where, what to do.
+/// A data set that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DataError {
-    /// Not in the directory that was asked for.
+    /// The given directory does not hold the data set.
     #[error("no {name} in {}: expected {expected} there or in its folder `{folder}`", directory.display())]
     Missing {
-        /// The data set.
+        /// Name of the data set.
         name: &'static str,
-        /// Where it was looked for.
+        /// The directory.
         directory: PathBuf,
-        /// The file that was expected.
+        /// The expected file.
         expected: &'static str,
         /// The folder that may hold the files.
         folder: &'static str,
@@ -21,74 +22,76 @@ pub enum DataError {
     /// A file cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The failed operation, as a verb.
         action: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A file is not what its name says.
+    /// A file is damaged.
     #[error("{} is damaged: its {what} should be {expected} and is {found}; fetch the file again", path.display())]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The part that is wrong.
         what: &'static str,
-        /// What it should be.
+        /// The expected value.
         expected: String,
-        /// What it is.
+        /// The value in the file.
         found: String,
     },
-    /// Nothing could be downloaded.
+    /// A download failed.
     #[error(
         "cannot download {name} from {url} ({reason}): connect to the network, or fetch it elsewhere and give --data DIR"
     )]
     Download {
-        /// The data set.
+        /// Name of the data set.
         name: &'static str,
-        /// Where from.
+        /// Address.
         url: String,
-        /// Why not.
+        /// The cause.
         reason: String,
     },
-    /// Not on disk, and not for this program to download.
+    /// The data set is not on disk, and this program does not download it.
     #[error(
         "no {name} was found, and it is not downloaded by this program: fetch {url}, unpack it and give --data DIR"
     )]
     NotDownloaded {
-        /// The data set.
+        /// Name of the data set.
         name: &'static str,
-        /// Where it can be had.
+        /// Address.
         url: &'static str,
     },
-    /// Image files that are none.
+    /// Image files cannot be decoded.
     #[error("{bad} of {all} images of {name} cannot be decoded: {first}; fetch them again")]
     Undecodable {
-        /// The data set.
+        /// Name of the data set.
         name: &'static str,
-        /// How many are bad.
+        /// Number of such files.
         bad: usize,
-        /// Of how many.
+        /// Number of all files.
         all: usize,
-        /// Names of the first ones, and why.
+        /// Names of the first such files, with the causes.
         first: String,
     },
-    /// There is no place for downloads.
+    /// The user has no cache directory.
     #[error("no cache directory is known for this user, so {name} cannot be downloaded: give --data DIR")]
     NoCache {
-        /// The data set.
+        /// Name of the data set.
         name: &'static str,
     },
 }
 
 impl DataError {
-    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    /// Returns a function that makes an error of a failed operation on a file.
+    pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }
     }
 
-    pub(crate) fn damaged(
+    /// Creates the error of a damaged file.
+    pub fn damaged(
         path: impl Into<PathBuf>,
         what: &'static str,
         expected: impl ToString,

@@ -1,6 +1,6 @@
 //! Labelled images in memory.
 
-use super::augment::mix;
+use ttq_train::item_seed;
 
 /// Labelled images of one shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,29 +10,29 @@ pub struct ImageSet {
     labels: Vec<u8>,
 }
 
-/// A data set: what to train on, what to test on, and how bright it is.
+/// A data set: training images, test images and the statistics that normalize them.
 #[derive(Debug, Clone)]
 pub struct Images {
     /// Name of the data set.
     pub name: &'static str,
-    /// Where the data came from, in a line.
+    /// Origin of the data, in one line.
     pub source: String,
     /// Number of classes.
     pub classes: usize,
-    /// Their names.
+    /// Names of the classes.
     pub class_names: Vec<String>,
     /// Training images.
     pub train: ImageSet,
-    /// Test images. Their shape is that of the network's input; training images may be larger, and augmentation crops them.
+    /// Test images, of the shape of the network's input. Training images may be larger; augmentation crops them.
     pub test: ImageSet,
-    /// Mean of each channel by which pixels between 0 and 1 are normalized.
+    /// Mean of each channel, for pixels between 0 and 1.
     pub mean: Vec<f32>,
-    /// Standard deviation of each channel by which pixels between 0 and 1 are normalized.
+    /// Standard deviation of each channel, for pixels between 0 and 1.
     pub std: Vec<f32>,
 }
 
 impl Images {
-    /// A data set of ten classes, its brightness measured on the training images.
+    /// Creates a data set of ten classes, with the statistics of its training images.
     pub(crate) fn new(
         name: &'static str,
         source: String,
@@ -47,38 +47,38 @@ impl Images {
 }
 
 impl ImageSet {
-    /// Images `[n, channels, height, width]` as bytes, with `n` labels.
+    /// Creates a set from pixels `[n, channels, height, width]` and `n` labels.
     ///
     /// # Panics
-    /// Where the numbers of pixels and labels do not fit.
+    /// If the numbers of pixels and labels do not match.
     pub fn new(shape: [usize; 3], pixels: Vec<u8>, labels: Vec<u8>) -> Self {
         let size: usize = shape.iter().product();
         assert_eq!(pixels.len(), labels.len() * size, "ImageSet: every label needs {size} pixels");
         Self { shape, pixels, labels }
     }
 
-    /// Number of images.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there is no image.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// `[channels, height, width]`
+    /// Returns `[channels, height, width]`.
     pub fn shape(&self) -> [usize; 3] {
         self.shape
     }
 
-    /// The pixels of an image, channel by channel.
+    /// Returns the pixels of an image, channel by channel.
     pub fn image(&self, index: usize) -> &[u8] {
         let size: usize = self.shape.iter().product();
         &self.pixels[index * size..(index + 1) * size]
     }
 
-    /// The class of an image.
+    /// Returns the class of an image.
     pub fn label(&self, index: usize) -> u8 {
         self.labels[index]
     }
@@ -90,28 +90,28 @@ impl ImageSet {
         self.pixels.truncate(n * size);
     }
 
-    /// Splits off `validation` images, drawn by `seed`: the training images that remain, in their order, and those for
-    /// validation.
+    /// Splits off `validation` images at random: returns the remaining training images, in their order, and the validation
+    /// images. The draw is a function of `seed`.
     pub fn split(&self, validation: usize, seed: u64) -> (Self, Self) {
         let mut order: Vec<usize> = (0..self.len()).collect();
-        order.sort_by_key(|index| mix(seed, 0, *index as u64));
+        order.sort_by_key(|index| item_seed(seed, 0, *index));
         let (held_out, rest) = order.split_at_mut(validation.min(self.len()));
         held_out.sort_unstable();
         rest.sort_unstable();
         (self.pick(rest), self.pick(held_out))
     }
 
-    /// The images of these indices.
+    /// Returns the images at these indices.
     pub(crate) fn pick(&self, indices: &[usize]) -> Self {
         let pixels = indices.iter().flat_map(|index| self.image(*index).iter().copied()).collect();
         Self { shape: self.shape, pixels, labels: indices.iter().map(|index| self.labels[*index]).collect() }
     }
 
-    /// The pixels in the middle of each image, `[channels, side[0], side[1]]`; of an odd rest, the larger half is cut off
-    /// below and on the right.
+    /// Crops each image to its center, `[channels, rows, columns]`. If an odd number of pixels is cut off, the larger half is
+    /// cut off at the bottom and on the right.
     ///
     /// # Panics
-    /// Where images are smaller.
+    /// If the images are smaller.
     pub fn center_crop(&self, [rows, columns]: [usize; 2]) -> Self {
         let [channels, height, width] = self.shape;
         assert!(rows <= height && columns <= width, "cannot crop {height}×{width} to {rows}×{columns}");
@@ -125,7 +125,7 @@ impl ImageSet {
         Self { shape: [channels, rows, columns], pixels: cropped.collect(), labels: self.labels.clone() }
     }
 
-    /// Mean and standard deviation of each channel, pixels between 0 and 1.
+    /// Computes mean and standard deviation of each channel, for pixels between 0 and 1.
     fn brightness(&self) -> (Vec<f32>, Vec<f32>) {
         let [channels, height, width] = self.shape;
         let plane = height * width;

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 
-use super::cache::{Place, read, write};
+use super::cache::{DataSet, read, write};
 use super::digits::digits;
 use super::{DataError, ImageSet, Images};
 
-const PLACE: Place = Place { name: "MNIST", folder: "mnist", witness: "train-images-idx3-ubyte" };
+const DATA_SET: DataSet = DataSet { name: "MNIST", folder: "mnist", marker: "train-images-idx3-ubyte" };
 /// The mirror that burn-dataset uses.
 const URL: &str = "https://storage.googleapis.com/cvdf-datasets/mnist/";
 /// Files and the MD5 sums of their compressed form.
@@ -23,16 +23,16 @@ const SIDE: usize = 28;
 /// Names of the classes.
 pub(super) const NAMES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
-/// MNIST: 60,000 training and 10,000 test images of digits, `[1, 28, 28]`. Where it is neither on disk nor in the
-/// network's reach: 1,797 smaller digits that come with this program, announced as such.
+/// Loads MNIST: 60,000 training and 10,000 test images of digits, `[1, 28, 28]`. If it is not on disk and cannot be
+/// downloaded, loads 1,797 smaller digits that are part of this program; [`Images::source`] says so.
 ///
 /// # Errors
-/// [`DataError`] where a directory that was asked for does not hold it, or a file is damaged.
+/// [`DataError`] if a given directory does not hold it, or if a file is damaged.
 pub fn mnist(data: Option<&Path>) -> Result<Images, DataError> {
-    let folder = match PLACE.find(data)? {
+    let folder = match DATA_SET.find(data)? {
         Some(folder) => folder,
         None => {
-            let folder = PLACE.cache()?.join(PLACE.folder);
+            let folder = DATA_SET.cache()?.join(DATA_SET.folder);
             match download(&folder) {
                 Ok(()) => folder,
                 Err(DataError::Download { reason, .. }) => return Ok(digits(&reason)),
@@ -46,9 +46,9 @@ pub fn mnist(data: Option<&Path>) -> Result<Images, DataError> {
 }
 
 fn download(folder: &Path) -> Result<(), DataError> {
-    // The file by which the set is recognized comes last: an interrupted download is begun again.
+    // The marker is downloaded last: an interrupted download starts again.
     for (name, md5) in FILES.into_iter().rev() {
-        let bytes = PLACE.download(&format!("{URL}{name}.gz"), md5)?;
+        let bytes = DATA_SET.download(&format!("{URL}{name}.gz"), md5)?;
         write(&folder.join(format!("{name}.gz")), &bytes)?;
     }
     Ok(())
@@ -111,7 +111,7 @@ fn idx(folder: &Path, name: &str, item: &[usize]) -> Result<(std::path::PathBuf,
 
 #[cfg(test)]
 mod tests {
-    use super::super::cache::tests::real_data;
+    use super::super::cache::real_data;
     use super::*;
     use std::fs;
 

@@ -20,24 +20,24 @@ pub trait Network<B: Backend>: Module<B> {
     /// Logits `[n, classes]` of images `[n, channels, height, width]`.
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2>;
 
-    /// How often each weight of a convolution or linear layer is used for one image of `[height, width]`: the number of
-    /// output positions, by the path of the weight. Empty where it is not known.
+    /// Returns the number of output positions of each convolution and linear layer for one image of `[height, width]`, by
+    /// the path of the weight. Empty if unknown.
     fn positions(&self, image: [usize; 2]) -> Vec<(String, usize)> {
         let _ = image;
         Vec::new()
     }
 
-    /// What the parameters are called in PyTorch checkpoints of this network, where it is not what they are called here:
-    /// applied in this order, each to the outcome of those before.
+    /// Returns the patterns that turn the parameter names of PyTorch checkpoints of this network into those of this module.
+    /// They are applied in order, each to the result of the previous one.
     fn pytorch_names() -> Vec<PytorchName> {
         Vec::new()
     }
 }
 
-/// A regular expression on a parameter's name in PyTorch, and what takes the place of its match.
+/// A regular expression on a parameter's name in PyTorch, and the replacement of its match.
 pub type PytorchName = (String, String);
 
-/// A network that learns to classify images. This is what any Burn user writes to train with burn-train.
+/// A network that learns to classify images: the code that any user of burn-train writes.
 #[derive(Module, Debug)]
 pub struct Classifier<B: Backend, N: Module<B>> {
     network: N,
@@ -46,24 +46,24 @@ pub struct Classifier<B: Backend, N: Module<B>> {
 }
 
 impl<B: Backend, N: Network<B>> Classifier<B, N> {
-    /// A classifier around `network`.
+    /// Creates a classifier around `network`.
     pub fn new(network: N) -> Self {
         Self { network, backend: std::marker::PhantomData }
     }
 
-    /// Logits, targets and the mean cross-entropy of a batch.
+    /// Computes the logits and the mean cross-entropy of a batch.
     pub fn classify(&self, batch: Batch<B>) -> ClassificationOutput<B> {
         let logits = self.network.forward(batch.images);
         let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), batch.targets.clone());
         ClassificationOutput::new(loss, logits, batch.targets)
     }
 
-    /// The network.
+    /// Returns the network.
     pub fn network(&self) -> &N {
         &self.network
     }
 
-    /// The network by value.
+    /// Returns the network by value.
     pub fn into_network(self) -> N {
         self.network
     }

@@ -1,17 +1,11 @@
-//! The networks of the examples, in ordinary Burn code. Training knows of ternary weights and networks do not; those that are deployed
-//! packed are generic over the layers that then hold 2 bits a weight.
+//! The networks of `mnist` and `cifar`, in ordinary Burn code, and the learning task around them.
 
-mod architecture;
+mod any;
 mod classifier;
-mod convolution;
-mod densenet;
 mod mnist;
 mod resnet;
-mod squeezenet;
 
-pub use architecture::Architecture;
+pub use any::AnyNetwork;
 pub use classifier::{Batch, Classifier, Network, PytorchName};
-pub use densenet::{DenseNet, DenseNetConfig};
 pub use mnist::MnistNet;
 pub use resnet::ResNet;
-pub use squeezenet::SqueezeNet;

@@ -1,0 +1,389 @@
+//! Training in phases: first in full precision, then with ternary weights.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::config::Config;
+use burn::data::dataloader::DataLoader;
+use burn::module::{AutodiffModule, Module, ModuleDisplay};
+use burn::optim::{LearningRate, Optimizer};
+use burn::prelude::*;
+use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder, Recorder};
+use burn::tensor::backend::AutodiffBackend;
+use burn::train::{
+    ExecutionStrategy, InferenceStep, Interrupter, ItemLazy, Learner, LearningComponentsMarker, SupervisedTraining,
+    TrainStep, TrainingStrategy,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AtomicRecorder, EarlyStoppingConfig, EpochLines, FlipRatioMetric, History, HistoryError, KeepLastAndBest,
+    LayersMetric, MetricGoal, NegativeScaleMetric, PositiveScaleMetric, ProgressLines, ReproducibleLoader, Schedule,
+    ScheduleConfig, ScheduleError, SparsityMetric, TernaryStep, TrainingLength, latest_checkpoint,
+};
+
+/// The weights that a [`TernaryStep`] trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The wrapped model with all weights in full precision. Scales do not train.
+    FullPrecision,
+    /// The ternary view: latent weights, scales and all other parameters.
+    #[default]
+    Ternary,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::FullPrecision => "full precision",
+            Self::Ternary => "ternary",
+        })
+    }
+}
+
+/// Configuration of a [`PhaseTraining`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseConfig {
+    /// The weights that train.
+    pub phase: Phase,
+    /// Number of epochs.
+    pub epochs: usize,
+    /// Learning rate at the start, above 0 and at most 1.
+    pub learning_rate: LearningRate,
+    /// Course of the learning rate. Constant by default.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// The validation metric that chooses the best epoch; plateau and early stopping watch it too.
+    pub goal: MetricGoal,
+    /// Early stopping. None by default.
+    #[serde(default)]
+    pub early_stopping: Option<EarlyStoppingConfig>,
+    /// Number of batches whose gradients make one update. 1 by default.
+    #[serde(default = "one")]
+    pub accumulated_batches: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Config for PhaseConfig {}
+
+impl PhaseConfig {
+    /// Creates the configuration of a phase with a constant learning rate.
+    pub fn new(phase: Phase, epochs: usize, learning_rate: LearningRate, goal: MetricGoal) -> Self {
+        let (schedule, early_stopping) = (ScheduleConfig::Constant, None);
+        Self { phase, epochs, learning_rate, schedule, goal, early_stopping, accumulated_batches: 1 }
+    }
+
+    /// Sets the course of the learning rate.
+    #[must_use]
+    pub fn with_schedule(mut self, schedule: ScheduleConfig) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// Sets the early stopping.
+    #[must_use]
+    pub fn with_early_stopping(mut self, early_stopping: Option<EarlyStoppingConfig>) -> Self {
+        self.early_stopping = early_stopping;
+        self
+    }
+
+    /// Sets the number of batches whose gradients make one update.
+    #[must_use]
+    pub fn with_accumulated_batches(mut self, batches: usize) -> Self {
+        self.accumulated_batches = batches;
+        self
+    }
+}
+
+/// burn-train's builder for a [`TernaryStep`] around the model `M`.
+pub type TernaryTraining<B, M, O> = SupervisedTraining<LearningComponentsMarker<B, Schedule, TernaryStep<B, M>, O>>;
+
+/// The data of a phase for the model `M`.
+pub struct PhaseData<B: AutodiffBackend, M: TrainStep + AutodiffModule<B>>
+where
+    M::InnerModule: InferenceStep,
+{
+    train: Arc<dyn DataLoader<B, M::Input>>,
+    valid: Arc<dyn DataLoader<B::InnerBackend, <M::InnerModule as InferenceStep>::Input>>,
+    batches_per_epoch: usize,
+}
+
+impl<B, M> PhaseData<B, M>
+where
+    B: AutodiffBackend,
+    M: TrainStep + AutodiffModule<B>,
+    M::InnerModule: InferenceStep,
+{
+    /// Creates the data of a phase: a loader of training batches, and one of validation batches.
+    pub fn new<I: 'static>(
+        train: ReproducibleLoader<B, I, M::Input>,
+        valid: impl DataLoader<B::InnerBackend, <M::InnerModule as InferenceStep>::Input> + 'static,
+    ) -> Self
+    where
+        M::Input: Send + 'static,
+    {
+        let batches_per_epoch = train.batches_per_epoch();
+        Self { train: Arc::new(train), valid: Arc::new(valid), batches_per_epoch }
+    }
+}
+
+/// The result of a [`PhaseTraining`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PhaseOutcome<M> {
+    /// All epochs are trained, or early stopping ended the training.
+    Completed {
+        /// The model of the epoch with the best validation metric.
+        model: M,
+        /// That epoch, from 1.
+        best_epoch: usize,
+    },
+    /// The interrupter stopped the training. Run the phase again in the same directory to continue.
+    Stopped {
+        /// Number of epochs in the newest checkpoint.
+        saved_epochs: usize,
+        /// The reason that the interrupter was given.
+        reason: String,
+    },
+}
+
+/// An error of a [`PhaseTraining`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PhaseError {
+    /// The history of the run to resume.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The schedule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A loader yields no batch.
+    #[error(
+        "there are {train} training batches and {valid} validation items: both need at least one, use more data or smaller batches"
+    )]
+    NoData {
+        /// Training batches per epoch.
+        train: usize,
+        /// Validation items.
+        valid: usize,
+    },
+    /// No epoch has the metric that chooses the best one.
+    #[error(
+        "no epoch in {} has a finite validation metric `{metric}`; the metrics are: {}", directory.display(), found.join(", ")
+    )]
+    NoMetric {
+        /// Directory of the phase.
+        directory: PathBuf,
+        /// Name of the metric.
+        metric: String,
+        /// Names of the metrics that are logged.
+        found: Vec<String>,
+    },
+    /// A checkpoint cannot be read.
+    #[error("cannot read the checkpoint {}: {reason}", path.display())]
+    Checkpoint {
+        /// Path of the file without its extension.
+        path: PathBuf,
+        /// Burn's message.
+        reason: String,
+    },
+}
+
+/// The recorder of checkpoints.
+type Checkpoints = AtomicRecorder<NamedMpkFileRecorder<FullPrecisionSettings>>;
+
+/// One phase of training with burn-train: checkpoints, resume, schedule, history, early stopping, metrics of the ternary
+/// weights and progress lines, put together.
+///
+/// A run of the same phase in the same directory continues after its newest checkpoint; on a CPU the result is bit for bit
+/// that of an uninterrupted run, if the training loader is a [`ReproducibleLoader`] whose first epoch is the one that the
+/// closure `data` is given.
+///
+/// TTQ trains in two phases (paper, section 4): in full precision, then, wrapped anew so that the scales start from the
+/// trained weights, with ternary ones:
+///
+/// ```ignore
+/// let first = PhaseTraining::new("run/full-precision", config.clone(), execution);
+/// let step = TernaryStep::new(Ternary::new(model, &ternary)?);
+/// let PhaseOutcome::Completed { model, .. } = first.run(step, optimizer(), data, metrics)? else { return Ok(()) };
+/// let step = TernaryStep::new(Ternary::new(model.into_ternary().into_latent(), &ternary)?);
+/// // … and a second `PhaseTraining` with `Phase::Ternary`.
+/// ```
+pub struct PhaseTraining<B: AutodiffBackend> {
+    directory: PathBuf,
+    config: PhaseConfig,
+    execution: ExecutionStrategy<B>,
+    interrupter: Interrupter,
+    lines: bool,
+}
+
+impl<B: AutodiffBackend> PhaseTraining<B> {
+    /// Creates the training of a phase that logs and saves to `directory` and computes on the devices of `execution`.
+    pub fn new(directory: impl Into<PathBuf>, config: PhaseConfig, execution: ExecutionStrategy<B>) -> Self {
+        Self { directory: directory.into(), config, execution, interrupter: Interrupter::new(), lines: true }
+    }
+
+    /// Stops when `interrupter` is stopped.
+    #[must_use]
+    pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
+        self.interrupter = interrupter;
+        self
+    }
+
+    /// Shows burn-train's own renderer (the dashboard, with Burn's feature `tui`) instead of plain lines.
+    #[must_use]
+    pub fn with_dashboard(mut self) -> Self {
+        self.lines = false;
+        self
+    }
+
+    /// Returns the epoch of the newest checkpoint in a phase's directory, after which [`run`](Self::run) continues.
+    pub fn resumes_after(&self) -> Option<usize> {
+        latest_checkpoint(&self.directory)
+    }
+
+    /// Trains, from the newest checkpoint in the directory if there is one.
+    ///
+    /// `data` makes the loaders; its argument is the first epoch to train, from 1. `metrics` registers the metrics of the
+    /// model's own output, the one of [`PhaseConfig::goal`] among them; those of the ternary weights are added in
+    /// [`Phase::Ternary`].
+    ///
+    /// # Errors
+    /// [`PhaseError`] if there is no data, the schedule is invalid, no epoch has the metric of the goal, or the history or a
+    /// checkpoint cannot be read.
+    pub fn run<M, O>(
+        self,
+        step: TernaryStep<B, M>,
+        optimizer: O,
+        data: impl FnOnce(usize) -> PhaseData<B, M>,
+        metrics: impl FnOnce(TernaryTraining<B, M, O>) -> TernaryTraining<B, M, O>,
+    ) -> Result<PhaseOutcome<TernaryStep<B, M>>, PhaseError>
+    where
+        M: TrainStep + AutodiffModule<B> + ModuleDisplay + 'static,
+        M::Output: ItemLazy + 'static,
+        M::InnerModule: InferenceStep + ModuleDisplay,
+        O: Optimizer<TernaryStep<B, M>, B> + 'static,
+    {
+        let (directory, goal) = (self.directory.clone(), self.config.goal.clone());
+        let (interrupter, device) = (self.interrupter.clone(), self.execution.main_device().clone());
+        let checkpoint = self.resumes_after();
+        let history = match checkpoint {
+            Some(epoch) => History::resume(&directory, epoch)?,
+            None => History::new(&directory),
+        };
+        let met = |config: EarlyStoppingConfig| config.init(history.clone(), goal.clone()).is_met();
+        let is_over = checkpoint.is_some_and(|epoch| epoch >= self.config.epochs);
+        if !is_over && !self.config.early_stopping.is_some_and(met) {
+            self.launch(step.clone(), optimizer, data(checkpoint.unwrap_or(0) + 1), metrics, checkpoint, &history)?;
+            // Burn's dashboard resets the state of the interrupter at the end, but not its message.
+            if let Some(reason) = interrupter.get_message() {
+                return Ok(PhaseOutcome::Stopped { saved_epochs: latest_checkpoint(&directory).unwrap_or(0), reason });
+            }
+        }
+        let best_epoch = history.best_epoch(&goal).ok_or_else(|| PhaseError::NoMetric {
+            directory: directory.clone(),
+            metric: goal.metric().into(),
+            found: history.valid_metrics(),
+        })?;
+        let model = step.load_record(load_checkpoint::<B, _>(&directory, best_epoch, &device)?);
+        Ok(PhaseOutcome::Completed { model, best_epoch })
+    }
+
+    fn launch<M, O>(
+        self,
+        step: TernaryStep<B, M>,
+        optimizer: O,
+        data: PhaseData<B, M>,
+        metrics: impl FnOnce(TernaryTraining<B, M, O>) -> TernaryTraining<B, M, O>,
+        checkpoint: Option<usize>,
+        history: &History,
+    ) -> Result<(), PhaseError>
+    where
+        M: TrainStep + AutodiffModule<B> + ModuleDisplay + 'static,
+        M::Output: ItemLazy + 'static,
+        M::InnerModule: InferenceStep + ModuleDisplay,
+        O: Optimizer<TernaryStep<B, M>, B> + 'static,
+    {
+        let Self { directory, config, execution, interrupter, lines } = self;
+        let (train, valid) = (data.batches_per_epoch, data.valid.num_items());
+        if train == 0 || valid == 0 {
+            return Err(PhaseError::NoData { train, valid });
+        }
+        let length = TrainingLength {
+            epochs: config.epochs,
+            steps_per_epoch: steps_per_epoch(data.batches_per_epoch, &execution),
+        };
+        let schedule = config.schedule.init_with_metric(config.learning_rate, length, history, &config.goal)?;
+        let step = step
+            .with_phase(config.phase)
+            .with_gradient_factor(1.0 / (devices(&execution) * config.accumulated_batches) as f64);
+        let strategy = KeepLastAndBest::new(history.clone(), config.goal.clone()).with_interrupter(interrupter.clone());
+        let mut training = metrics(SupervisedTraining::new(&directory, data.train, data.valid))
+            .num_epochs(config.epochs)
+            .with_interrupter(interrupter)
+            .with_file_checkpointer(Checkpoints::default())
+            .with_checkpointing_strategy(strategy)
+            .with_training_strategy(TrainingStrategy::Default(execution));
+        if config.phase == Phase::Ternary {
+            training = training
+                .metric_train_numeric(SparsityMetric::new())
+                .metric_train_numeric(PositiveScaleMetric::new())
+                .metric_train_numeric(NegativeScaleMetric::new())
+                .metric_train_numeric(FlipRatioMetric::new())
+                .metric_train(LayersMetric::new());
+        }
+        if let Some(early_stopping) = config.early_stopping {
+            training = training.early_stopping(early_stopping.init(history.clone(), config.goal));
+        }
+        if let Some(epoch) = checkpoint {
+            training = training.checkpoint(epoch);
+        }
+        if config.accumulated_batches > 1 {
+            training = training.grads_accumulation(config.accumulated_batches);
+        }
+        let label = config.phase.to_string();
+        training = if lines {
+            training
+                .with_metric_logger(EpochLines::new(history.clone(), &label, config.epochs))
+                .renderer(ProgressLines::new(label))
+        } else {
+            training.with_metric_logger(history.clone())
+        };
+        drop(training.launch(Learner::new(step, optimizer, schedule)));
+        Ok(())
+    }
+}
+
+fn load_checkpoint<B: AutodiffBackend, R: burn::record::Record<B>>(
+    directory: &Path,
+    epoch: usize,
+    device: &B::Device,
+) -> Result<R, PhaseError> {
+    let path = directory.join("checkpoint").join(format!("model-{epoch}"));
+    Recorder::<B>::load(&Checkpoints::default(), path.clone(), device)
+        .map_err(|error| PhaseError::Checkpoint { path, reason: error.to_string() })
+}
+
+/// Returns the number of times that burn-train asks a schedule for a rate in an epoch of `batches` batches: once per batch,
+/// except under Burn's distributed strategy, where each device counts the steps of all devices.
+pub fn steps_per_epoch<B: Backend>(batches: usize, execution: &ExecutionStrategy<B>) -> usize {
+    match execution {
+        #[cfg(feature = "distributed")]
+        ExecutionStrategy::DistributedDataParallel { devices, .. } => batches * devices.len(),
+        _ => batches,
+    }
+}
+
+fn devices<B: Backend>(execution: &ExecutionStrategy<B>) -> usize {
+    match execution {
+        ExecutionStrategy::MultiDevice(devices, _) => devices.len(),
+        #[cfg(feature = "distributed")]
+        ExecutionStrategy::DistributedDataParallel { devices, .. } => devices.len(),
+        _ => 1,
+    }
+}
