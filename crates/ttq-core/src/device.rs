@@ -4,7 +4,7 @@ use burn::prelude::*;
 
 use crate::threshold::zero_count;
 use crate::{Granularity, LatentGradient, NegativeScaleGradient, QuantizerConfig, TernaryGradients, Threshold};
-pub(crate) use ttq_cubecl::takes;
+pub(crate) use ttq_cubecl::supports;
 
 /// Computes the threshold of each group, `[groups, 1]`.
 pub(crate) fn threshold<B: Backend, const D: usize>(
@@ -36,7 +36,7 @@ pub(crate) fn gradients<B: Backend, const D: usize>(
     channel_axis: usize,
 ) -> TernaryGradients<B, D> {
     let threshold = rule(config, &latent, channel_axis);
-    let gradients = ttq_cubecl::Gradients {
+    let gradients = ttq_cubecl::GradientOptions {
         scaled_latent: config.latent_gradient == LatentGradient::Scaled,
         exact_sign: config.negative_scale_gradient == NegativeScaleGradient::Exact,
     };
@@ -50,15 +50,15 @@ fn rule<B: Backend, const D: usize>(
     config: &QuantizerConfig,
     latent: &Tensor<B, D>,
     channel_axis: usize,
-) -> ttq_cubecl::Threshold<B> {
+) -> ttq_cubecl::ThresholdRule<B> {
     match config.threshold {
-        Threshold::MaxFraction(t) => ttq_cubecl::Threshold::MaxFraction(t),
-        Threshold::MeanFraction(f) => ttq_cubecl::Threshold::MeanFraction(f),
+        Threshold::MaxFraction(t) => ttq_cubecl::ThresholdRule::MaxFraction(t),
+        Threshold::MeanFraction(f) => ttq_cubecl::ThresholdRule::MeanFraction(f),
         Threshold::Sparsity(share) => {
             let groups = config.granularity.groups(&latent.dims(), channel_axis);
-            ttq_cubecl::Threshold::Given(match zero_count(share, latent.shape().num_elements() / groups) {
+            ttq_cubecl::ThresholdRule::Given(match zero_count(share, latent.shape().num_elements() / groups) {
                 0 => Tensor::zeros([groups, 1], (&latent.device(), latent.dtype())),
-                zeros => ttq_cubecl::smallest(latent.clone(), zeros, axis(config, channel_axis)),
+                zeros => ttq_cubecl::kth_smallest_magnitude(latent.clone(), zeros, axis(config, channel_axis)),
             })
         }
     }

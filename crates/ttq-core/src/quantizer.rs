@@ -219,7 +219,7 @@ impl<B: Backend> TernaryQuantizer<B> {
     pub fn threshold<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, 2> {
         let latent = latent.detach();
         #[cfg(feature = "cubecl")]
-        if device::takes(&latent) {
+        if device::supports(&latent) {
             return device::threshold(&self.config, latent, channel_axis);
         }
         self.config.threshold.of_groups(self.to_groups(latent, channel_axis).abs())
@@ -266,7 +266,7 @@ impl<B: Backend> TernaryQuantizer<B> {
         let dims = latent.dims();
         self.check_scales("ternarize", &dims, &scales, channel_axis);
         #[cfg(feature = "cubecl")]
-        if device::takes(&latent) {
+        if device::supports(&latent) {
             return device::ternarize(&self.config, latent, scales, channel_axis);
         }
         let masks = self.code_masks(latent.clone().detach(), channel_axis);
@@ -306,7 +306,7 @@ impl<B: Backend> TernaryQuantizer<B> {
         let dims = latent.dims();
         self.check_scales("gradients", &dims, &scales, channel_axis);
         #[cfg(feature = "cubecl")]
-        if device::takes(&latent) {
+        if device::supports(&latent) {
             return device::gradients(&self.config, grad, latent, scales, channel_axis);
         }
         let grad = self.to_groups(grad, channel_axis);

@@ -1,20 +1,31 @@
-//! GPU kernels of trained ternary quantization, for the CubeCL backends of the [Burn](https://burn.dev) deep-learning framework.
+//! GPU kernels of trained ternary quantization, for the CubeCL backends of the [Burn](https://burn.dev) deep-learning
+//! framework.
 //!
-//! The functions here take Burn tensors of any backend for which [`takes`] says yes: CUDA's with the feature `cuda`, wgpu's (Vulkan,
-//! Metal, DirectX, WebGPU) with the feature `wgpu`, each with Burn's fusion and without. On others, and through autodiff, `ttq-core`
-//! computes the same with ordinary tensor operations; it is what calls this crate.
+//! Most users enable the feature `cuda` or `wgpu` of `ttq-core`, which calls these functions for all tensors that
+//! [`supports`] accepts. On other backends, and through autodiff, `ttq-core` computes the same results with ordinary
+//! tensor operations.
 //!
-//! Nothing here waits for the device, and every sum has one order, whatever the device.
+//! The functions accept Burn tensors of the following backends, each with Burn's fusion and without:
+//!
+//! | feature | backend |
+//! |---|---|
+//! | `cuda` | CUDA |
+//! | `wgpu` | wgpu: Vulkan, Metal, DirectX, WebGPU |
+//!
+//! Without these features no tensor is supported.
+//!
+//! No function synchronizes with the device or differentiates. The order of every sum depends on the shapes alone, so
+//! it is the same on every device.
 //!
 //! | operation | kernels |
 //! |---|---|
-//! | [`threshold`], [`ternarize`] | one over the weight for the maximum or sum of the magnitudes, one for the result |
-//! | [`smallest`] | eight pairs: one over the weight counts its digits, a small one chooses among them |
-//! | [`gradients`] | the first of these, one over the weight for the latent gradient and the sums, one small one where there are many |
-//! | [`linear`] | up to four rows: each word of 16 weights is read once; more: tiles in shared memory |
-//! | [`conv2d`] | tiles in shared memory, the windows of the images found while these are read |
+//! | [`threshold`], [`ternarize`] | maximum or sum of the magnitudes in one pass over the weight; result |
+//! | [`kth_smallest_magnitude`] | eight times: digit counts in one pass over the weight; selection of a digit |
+//! | [`gradients`] | pass for the threshold; pass for latent gradient and sums; addition of several sums of a group |
+//! | [`linear`] | up to four rows: each word of 16 weights is read once; more rows: tiles in shared memory |
+//! | [`conv2d`] | tiles in shared memory, with windows of the images addressed on the fly (no im2col) |
 
-// Without a runtime there is no tensor that the kernels take, and nothing is reached.
+// Without a runtime no tensor is supported, and most code is unreachable.
 #![cfg_attr(not(any(feature = "cuda", feature = "wgpu")), allow(dead_code, unused_variables))]
 
 mod kernels;
@@ -22,5 +33,12 @@ mod operation;
 mod packed;
 mod quantizer;
 
-pub use packed::{Layer, Weight, Window, conv2d, linear, takes_codes};
-pub use quantizer::{Gradients, Threshold, gradients, smallest, takes, ternarize, threshold};
+pub use packed::{DeviceWeight, LayerParameters, Window, conv2d, linear, supports_codes};
+pub use quantizer::{
+    GradientOptions, ThresholdRule, gradients, kth_smallest_magnitude, supports, ternarize, threshold,
+};
+
+/// Tests the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,8 +1,8 @@
-//! From tensors of any backend to those of a device, with Burn's fusion and without.
+//! Execution of kernels on tensors of a generic backend, with Burn's fusion and without.
 //!
-//! A backend's primitive says what its tensors are: `CubeTensor<R>` on runtime `R`, or `FusionTensor<FusionCubeRuntime<R>>` where
-//! fusion collects operations before it runs them. There an operation is registered as a custom one: fusion flushes what it depends on,
-//! and runs it as it is.
+//! The type of a backend's tensor primitive selects the runtime `R`: `CubeTensor<R>` without fusion,
+//! `FusionTensor<FusionCubeRuntime<R>>` with fusion. With fusion, an operation is registered as a custom operation:
+//! fusion flushes the operations that it depends on and runs it unchanged.
 
 use std::any::{Any, TypeId};
 use std::fmt::Debug;
@@ -16,88 +16,89 @@ use burn_fusion::{FusionRuntime, FusionTensor};
 use burn_ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
 use burn_std::{DType, Shape};
 
-/// Shape and type of a tensor.
-pub(crate) type Form = (Shape, DType);
+/// Shape and data type of a tensor.
+pub(crate) type TensorSpec = (Shape, DType);
 
-/// Something that kernels compute.
+/// An operation that kernels compute.
 pub(crate) trait Operation: Debug + Clone + Send + Sync + 'static {
-    /// Its name.
+    /// Name of the operation in Burn's intermediate representation.
     const NAME: &'static str;
 
-    /// What comes out for inputs of these forms.
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form>;
+    /// Returns the shapes and types of the outputs for inputs of the given shapes and types.
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec>;
 
-    /// Computes it.
+    /// Launches the kernels.
     fn run<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>>;
 }
 
-/// A tensor whose type is not known here.
-pub(crate) type Erased = Box<dyn Any>;
+/// A tensor primitive whose type is erased.
+pub(crate) type ErasedTensor = Box<dyn Any>;
 
-/// How an operation runs on one kind of tensor.
-type Run<O> = fn(&O, Vec<Erased>) -> Vec<Erased>;
+/// Function that runs an operation on tensors of one type.
+type Runner<O> = fn(&O, Vec<ErasedTensor>) -> Vec<ErasedTensor>;
 
-/// Are tensors of this backend those of a device that the kernels were compiled for?
-pub(crate) fn takes<B: Backend>() -> bool {
-    route::<B, Nothing>().is_some()
+/// Returns whether the kernels are compiled for the runtime of this backend.
+pub(crate) fn supports_backend<B: Backend>() -> bool {
+    runner_for_backend::<B, NoOperation>().is_some()
 }
 
-/// Runs an operation on float tensors and integer ones, whose primitives are the same on every backend that the kernels take.
+/// Runs an operation on float and integer tensors. Both have the same primitive type on every supported backend.
 ///
 /// # Panics
-/// Where the kernels do not take the backend's tensors.
-pub(crate) fn run<B: Backend, O: Operation>(operation: &O, inputs: Vec<Erased>) -> Vec<B::FloatTensorPrimitive> {
-    let run = route::<B, O>().expect("kernels run on tensors that they take");
-    run(operation, inputs).into_iter().map(unerase).collect()
+/// Panics if the backend is not supported.
+pub(crate) fn run<B: Backend, O: Operation>(operation: &O, inputs: Vec<ErasedTensor>) -> Vec<B::FloatTensorPrimitive> {
+    let run = runner_for_backend::<B, O>()
+        .expect("ttq-cubecl: no kernels for this backend: enable the feature `cuda` or `wgpu`, and check `supports`");
+    run(operation, inputs).into_iter().map(downcast).collect()
 }
 
-/// A float tensor's primitive.
-pub(crate) fn float<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Erased {
+/// Returns the primitive of a float tensor.
+pub(crate) fn float<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> ErasedTensor {
     Box::new(tensor.into_primitive().tensor())
 }
 
-/// An integer tensor's primitive.
-pub(crate) fn int<B: Backend, const D: usize>(tensor: Tensor<B, D, Int>) -> Erased {
+/// Returns the primitive of an integer tensor.
+pub(crate) fn int<B: Backend, const D: usize>(tensor: Tensor<B, D, Int>) -> ErasedTensor {
     Box::new(tensor.into_primitive())
 }
 
-fn unerase<T: 'static>(erased: Erased) -> T {
-    *erased.downcast().expect("the route was chosen by the type of the tensors")
+fn downcast<T: 'static>(tensor: ErasedTensor) -> T {
+    *tensor.downcast().expect("the runner is selected by the type of the tensors")
 }
 
-fn route<B: Backend, O: Operation>() -> Option<Run<O>> {
+fn runner_for_backend<B: Backend, O: Operation>() -> Option<Runner<O>> {
     let tensor = TypeId::of::<B::FloatTensorPrimitive>();
-    let routes: [Option<Run<O>>; _] = [
+    let runners: [Option<Runner<O>>; _] = [
         #[cfg(feature = "cuda")]
-        on_runtime::<cubecl::cuda::CudaRuntime, O>(tensor),
+        runner_for_tensor::<cubecl::cuda::CudaRuntime, O>(tensor),
         #[cfg(feature = "wgpu")]
-        on_runtime::<cubecl::wgpu::WgpuRuntime, O>(tensor),
+        runner_for_tensor::<cubecl::wgpu::WgpuRuntime, O>(tensor),
     ];
-    routes.into_iter().flatten().next()
+    runners.into_iter().flatten().next()
 }
 
-fn on_runtime<R: CubeRuntime, O: Operation>(tensor: TypeId) -> Option<Run<O>> {
+fn runner_for_tensor<R: CubeRuntime, O: Operation>(tensor: TypeId) -> Option<Runner<O>> {
     if tensor == TypeId::of::<CubeTensor<R>>() {
-        Some(at_once::<R, O>)
+        Some(run_directly::<R, O>)
     } else if tensor == TypeId::of::<FusionTensor<FusionCubeRuntime<R>>>() {
-        Some(through_fusion::<R, O>)
+        Some(run_with_fusion::<R, O>)
     } else {
         None
     }
 }
 
-fn at_once<R: CubeRuntime, O: Operation>(operation: &O, inputs: Vec<Erased>) -> Vec<Erased> {
-    let inputs = inputs.into_iter().map(unerase).collect();
-    operation.run::<R>(inputs).into_iter().map(|output| Box::new(output) as Erased).collect()
+fn run_directly<R: CubeRuntime, O: Operation>(operation: &O, inputs: Vec<ErasedTensor>) -> Vec<ErasedTensor> {
+    let inputs = inputs.into_iter().map(downcast).collect();
+    operation.run::<R>(inputs).into_iter().map(|output| Box::new(output) as ErasedTensor).collect()
 }
 
-fn through_fusion<R: CubeRuntime, O: Operation>(operation: &O, inputs: Vec<Erased>) -> Vec<Erased> {
-    let inputs: Vec<FusionTensor<FusionCubeRuntime<R>>> = inputs.into_iter().map(unerase).collect();
-    let forms: Vec<Form> = inputs.iter().map(|input| (input.shape.clone(), input.dtype)).collect();
+fn run_with_fusion<R: CubeRuntime, O: Operation>(operation: &O, inputs: Vec<ErasedTensor>) -> Vec<ErasedTensor> {
+    let inputs: Vec<FusionTensor<FusionCubeRuntime<R>>> = inputs.into_iter().map(downcast).collect();
+    let specs: Vec<TensorSpec> = inputs.iter().map(|input| (input.shape.clone(), input.dtype)).collect();
     let client = inputs[0].client.clone();
     let streams = OperationStreams::with_inputs(&inputs);
     let outputs: Vec<TensorIr> = operation
-        .outputs(&forms)
+        .outputs(&specs)
         .into_iter()
         .map(|(shape, dtype)| TensorIr::uninit(client.create_empty_handle(), shape, dtype))
         .collect();
@@ -105,10 +106,10 @@ fn through_fusion<R: CubeRuntime, O: Operation>(operation: &O, inputs: Vec<Erase
     let description = CustomOpIr::new(O::NAME, &inputs, &outputs);
     let registered = Registered { description: description.clone(), operation: operation.clone() };
     let outputs = client.register(streams, OperationIr::Custom(description), registered);
-    outputs.into_iter().map(|output| Box::new(output) as Erased).collect()
+    outputs.into_iter().map(|output| Box::new(output) as ErasedTensor).collect()
 }
 
-/// An operation that fusion runs when its turn has come.
+/// A custom operation that is registered with fusion.
 #[derive(Debug)]
 struct Registered<O> {
     description: CustomOpIr,
@@ -117,7 +118,7 @@ struct Registered<O> {
 
 impl<R: CubeRuntime, O: Operation> stream::Operation<FusionCubeRuntime<R>> for Registered<O> {
     fn execute(&self, handles: &mut HandleContainer<<FusionCubeRuntime<R> as FusionRuntime>::FusionHandle>) {
-        // (Element types are those of the handles, not of this backend.)
+        // The element types of this backend are not used: handles carry their own.
         type Handles<R> = CubeBackend<R, f32, i32, u32>;
         let inputs = &self.description.inputs;
         let inputs = inputs.iter().map(|input| handles.get_float_tensor::<Handles<R>>(input)).collect();
@@ -128,14 +129,14 @@ impl<R: CubeRuntime, O: Operation> stream::Operation<FusionCubeRuntime<R>> for R
     }
 }
 
-/// No operation: what is asked of a route where only its existence matters.
+/// Placeholder operation for the check whether a backend is supported.
 #[derive(Debug, Clone)]
-struct Nothing;
+struct NoOperation;
 
-impl Operation for Nothing {
+impl Operation for NoOperation {
     const NAME: &'static str = "nothing";
 
-    fn outputs(&self, _inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, _inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         Vec::new()
     }
 

@@ -1,4 +1,4 @@
-//! The quantizer's operations on tensors.
+//! Threshold, ternary weight and gradients, as operations on tensors.
 
 use burn::prelude::*;
 use burn::tensor::TensorPrimitive;
@@ -9,99 +9,122 @@ use burn_std::{DType, Shape};
 use crate::kernels;
 use crate::kernels::gradients::Estimator;
 use crate::kernels::layout::{Fold, Groups};
-use crate::kernels::threshold::{Pieces, Rule};
-use crate::operation::{Erased, Form, Operation, float, run};
+use crate::kernels::threshold::{Partials, ScaledFold};
+use crate::operation::{ErasedTensor, Operation, TensorSpec, float, run};
 
-/// Rule for the threshold Δ of a group of `n` weights.
+/// Rule for the threshold Δ of each group of weights. A group is an output channel or the whole weight.
 #[derive(Debug, Clone)]
-pub enum Threshold<B: Backend> {
-    /// `t · max|w|`
+#[non_exhaustive]
+pub enum ThresholdRule<B: Backend> {
+    /// `Δ = t · max|w|` over the group.
     MaxFraction(f64),
-    /// `f · mean|w|`
+    /// `Δ = f · mean|w|` over the group.
     MeanFraction(f64),
-    /// These, `[groups, 1]`.
+    /// The given thresholds, `[groups, 1]`.
     Given(Tensor<B, 2>),
 }
 
-/// Which gradients the backward function gives.
+/// Variants of the gradients that [`gradients`] computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gradients {
-    /// `∂L/∂w = g · (W_p | 1 | W_n)`, or else `g`.
+pub struct GradientOptions {
+    /// Whether the latent gradient is multiplied by the scales: `∂L/∂w = g · (W_p | 1 | W_n)` if true, `g` if false.
     pub scaled_latent: bool,
-    /// `∂L/∂W_n = -Σ g` over the negative side, the exact one, or else `+Σ g`.
+    /// Sign of the gradient of W_n: `∂L/∂W_n = -Σ g` over the negative codes if true (exact), `+Σ g` if false (as
+    /// published).
     pub exact_sign: bool,
 }
 
-/// Do the kernels take this tensor? It must lie on a device of a runtime that they were compiled for, be neither empty nor larger than
-/// 2³¹ elements, and be of a float type that the device computes with (float32, float16, bfloat16).
-pub fn takes<B: Backend, const D: usize>(weight: &Tensor<B, D>) -> bool {
-    let elements = weight.shape().num_elements();
-    crate::operation::takes::<B>()
+/// Returns whether the kernels support this tensor.
+///
+/// A tensor is supported if all of the following hold:
+/// - Its backend is one that the crate is compiled for, see the [crate documentation](crate).
+/// - It has between 1 and 2³¹ elements.
+/// - Its type is float32, or float16 or bfloat16 on a device that supports the type.
+pub fn supports<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> bool {
+    let elements = tensor.shape().num_elements();
+    crate::operation::supports_backend::<B>()
         && (1..=1 << 31).contains(&elements)
-        && match weight.dtype() {
+        && match tensor.dtype() {
             DType::F32 => true,
-            dtype @ (DType::F16 | DType::BF16) => B::supports_dtype(&weight.device(), dtype),
+            dtype @ (DType::F16 | DType::BF16) => B::supports_dtype(&tensor.device(), dtype),
             _ => false,
         }
 }
 
-/// The threshold of each group of a weight: one for each index along `channel_axis`, or one for all. `[groups, 1]`
+/// Computes the threshold of each group of a weight, in the type of the weight. Given thresholds are returned
+/// unchanged.
+///
+/// # Shapes
+/// - latent: any; a group is one index along `channel_axis`, or the whole weight with `None`
+/// - output: `[groups, 1]`
 ///
 /// # Panics
-/// Where the kernels do not take the weight ([`takes`]).
+/// Panics if the backend is not supported or `channel_axis` is out of range. The caller must check the other conditions
+/// of [`supports`].
 pub fn threshold<B: Backend, const D: usize>(
     latent: Tensor<B, D>,
-    threshold: Threshold<B>,
+    threshold: ThresholdRule<B>,
     channel_axis: Option<usize>,
 ) -> Tensor<B, 2> {
     let groups = Groups::new(&latent.dims(), channel_axis);
     let rule = match threshold {
-        Threshold::Given(thresholds) => return thresholds,
-        Threshold::MaxFraction(t) => max(t),
-        Threshold::MeanFraction(f) => mean(f, groups),
+        ThresholdRule::Given(thresholds) => return thresholds,
+        ThresholdRule::MaxFraction(t) => max(t),
+        ThresholdRule::MeanFraction(f) => mean(f, groups),
     };
     tensor(run::<B, _>(&FindThreshold { groups, rule }, vec![float(latent)]).remove(0))
 }
 
-/// The `k`-th smallest magnitude of each group of a weight, with `k` from 1 to the number of its members: what sorting them would give.
-/// `[groups, 1]`
+/// Computes the `k`-th smallest magnitude of each group of a weight, in the type of the weight: the element `k - 1` of
+/// the sorted magnitudes. Nothing is sorted.
+///
+/// # Shapes
+/// - latent: any; a group is one index along `channel_axis`, or the whole weight with `None`
+/// - output: `[groups, 1]`
 ///
 /// # Panics
-/// Where the kernels do not take the weight ([`takes`]), or `k` is out of range.
-pub fn smallest<B: Backend, const D: usize>(
+/// Panics if `k` is not between 1 and the number of weights in a group, if the backend is not supported, or if
+/// `channel_axis` is out of range. The caller must check the other conditions of [`supports`].
+pub fn kth_smallest_magnitude<B: Backend, const D: usize>(
     latent: Tensor<B, D>,
     k: usize,
     channel_axis: Option<usize>,
 ) -> Tensor<B, 2> {
     let groups = Groups::new(&latent.dims(), channel_axis);
-    assert!((1..=groups.members).contains(&k), "smallest: there is no number {k} of {}", groups.members);
-    tensor(run::<B, _>(&FindSmallest { groups, k }, vec![float(latent)]).remove(0))
+    assert!(
+        (1..=groups.members).contains(&k),
+        "kth_smallest_magnitude: k = {k} is out of range: a group has {} weights",
+        groups.members
+    );
+    tensor(run::<B, _>(&FindKthSmallest { groups, k }, vec![float(latent)]).remove(0))
 }
 
-/// The ternary weight of a latent one, in its shape and type:
+/// Computes the ternary weight of a latent weight, in its shape and type. The result is not differentiable.
 ///
 /// ```text
 /// q_i = +W_p where w_i > Δ, -W_n where w_i < -Δ, 0 elsewhere
 /// ```
 ///
-/// Scales are `[groups, 2]`, W_p then W_n. Nothing is differentiated.
+/// # Shapes
+/// - latent and output: any; a group is one index along `channel_axis`, or the whole weight with `None`
+/// - scales: `[groups, 2]`, W_p then W_n
 ///
 /// # Panics
-/// Where the kernels do not take the weight ([`takes`]).
+/// Panics if the backend is not supported or `channel_axis` is out of range. The caller must check the other conditions
+/// of [`supports`].
 pub fn ternarize<B: Backend, const D: usize>(
     latent: Tensor<B, D>,
     scales: Tensor<B, 2>,
-    threshold: Threshold<B>,
+    threshold: ThresholdRule<B>,
     channel_axis: Option<usize>,
 ) -> Tensor<B, D> {
     let groups = Groups::new(&latent.dims(), channel_axis);
-    let (rule, given) = rule(threshold, groups);
+    let (rule, given) = rule_or_given(threshold, groups);
     let inputs = [float(latent), float(scales)].into_iter().chain(given).collect();
     tensor(run::<B, _>(&Ternarize { groups, rule }, inputs).remove(0))
 }
 
-/// The gradients of a latent weight, in its shape and type, and of its scales, `[groups, 2]`, from the gradient `g = ∂L/∂q` of the ternary
-/// weight:
+/// Computes the gradients of a latent weight and of its scales from the gradient `g = ∂L/∂q` of the ternary weight.
 ///
 /// ```text
 /// ∂L/∂w_i =  g_i · (W_p where w_i > Δ, W_n where w_i < -Δ, 1 elsewhere)
@@ -109,21 +132,30 @@ pub fn ternarize<B: Backend, const D: usize>(
 /// ∂L/∂W_n = -Σ g_i where w_i < -Δ
 /// ```
 ///
+/// `options` selects variants of the first and the last equation. The threshold is treated as a constant. The gradients
+/// have the types of the latent weight and of the scales.
+///
+/// # Shapes
+/// - grad, latent and latent gradient: any, all equal; a group is one index along `channel_axis`, or the whole weight
+///   with `None`
+/// - scales and scale gradients: `[groups, 2]`, W_p then W_n
+///
 /// # Panics
-/// Where the kernels do not take the weight ([`takes`]).
+/// Panics if the backend is not supported or `channel_axis` is out of range. The caller must check the other conditions
+/// of [`supports`].
 pub fn gradients<B: Backend, const D: usize>(
     grad: Tensor<B, D>,
     latent: Tensor<B, D>,
     scales: Tensor<B, 2>,
-    threshold: Threshold<B>,
+    threshold: ThresholdRule<B>,
     channel_axis: Option<usize>,
-    gradients: Gradients,
+    options: GradientOptions,
 ) -> (Tensor<B, D>, Tensor<B, 2>) {
     let groups = Groups::new(&latent.dims(), channel_axis);
-    let (rule, given) = rule(threshold, groups);
-    let estimator = Estimator { scaled: gradients.scaled_latent, sign: if gradients.exact_sign { -1.0 } else { 1.0 } };
+    let (rule, given) = rule_or_given(threshold, groups);
+    let estimator = Estimator { scaled: options.scaled_latent, sign: if options.exact_sign { -1.0 } else { 1.0 } };
     let inputs = [float(grad), float(latent), float(scales)].into_iter().chain(given).collect();
-    let mut outputs = run::<B, _>(&PullBack { groups, rule, estimator }, inputs);
+    let mut outputs = run::<B, _>(&ComputeGradients { groups, rule, estimator }, inputs);
     let of_scales = outputs.remove(1);
     (tensor(outputs.remove(0)), tensor(of_scales))
 }
@@ -132,116 +164,119 @@ fn tensor<B: Backend, const D: usize>(primitive: B::FloatTensorPrimitive) -> Ten
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
-fn max(fraction: f64) -> Rule {
-    Rule { fold: Fold::Max, factor: fraction as f32 }
+fn max(fraction: f64) -> ScaledFold {
+    ScaledFold { fold: Fold::Max, factor: fraction as f32 }
 }
 
-fn mean(fraction: f64, groups: Groups) -> Rule {
-    Rule { fold: Fold::Sum, factor: (fraction / groups.members as f64) as f32 }
+fn mean(fraction: f64, groups: Groups) -> ScaledFold {
+    ScaledFold { fold: Fold::Sum, factor: (fraction / groups.members as f64) as f32 }
 }
 
-/// The rule of a threshold that is to be found, or the threshold.
-fn rule<B: Backend>(threshold: Threshold<B>, groups: Groups) -> (Option<Rule>, Option<Erased>) {
+/// Returns the rule of a threshold that is computed from the weight, or the tensor of given thresholds.
+fn rule_or_given<B: Backend>(
+    threshold: ThresholdRule<B>,
+    groups: Groups,
+) -> (Option<ScaledFold>, Option<ErasedTensor>) {
     match threshold {
-        Threshold::MaxFraction(t) => (Some(max(t)), None),
-        Threshold::MeanFraction(f) => (Some(mean(f, groups)), None),
-        Threshold::Given(thresholds) => (None, Some(float(thresholds.cast(DType::F32)))),
+        ThresholdRule::MaxFraction(t) => (Some(max(t)), None),
+        ThresholdRule::MeanFraction(f) => (Some(mean(f, groups)), None),
+        ThresholdRule::Given(thresholds) => (None, Some(float(thresholds.cast(DType::F32)))),
     }
 }
 
-/// The pieces of the threshold: those of the weight, or the threshold as the only one.
-fn pieces<R: CubeRuntime>(
-    rule: Option<Rule>,
+/// Returns the partial results of the threshold: those of the weight, or the given threshold as the only one.
+fn partials<R: CubeRuntime>(
+    rule: Option<ScaledFold>,
     groups: Groups,
     latent: &CubeTensor<R>,
     given: Option<CubeTensor<R>>,
-) -> Pieces<R> {
+) -> Partials<R> {
     match (rule, given) {
-        (Some(rule), _) => Pieces::of(latent, groups, rule),
+        (Some(rule), _) => Partials::of(latent, groups, rule),
         (None, Some(given)) => {
-            let pieces = burn_cubecl::kernel::into_contiguous(given);
-            Pieces { pieces, rule: Rule { fold: Fold::Max, factor: 1.0 } }
+            let values = burn_cubecl::kernel::into_contiguous(given);
+            Partials { values, rule: ScaledFold { fold: Fold::Max, factor: 1.0 } }
         }
-        (None, None) => unreachable!("a threshold is found or given"),
+        (None, None) => unreachable!("a threshold is computed or given"),
     }
 }
 
 #[derive(Debug, Clone)]
 struct FindThreshold {
     groups: Groups,
-    rule: Rule,
+    rule: ScaledFold,
 }
 
 impl Operation for FindThreshold {
     const NAME: &'static str = "ttq_threshold";
 
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         vec![(Shape::from([self.groups.groups, 1]), inputs[0].1)]
     }
 
     fn run<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
         let latent = &inputs[0];
-        vec![Pieces::of(latent, self.groups, self.rule).finish(latent.dtype)]
+        vec![Partials::of(latent, self.groups, self.rule).finish(latent.dtype)]
     }
 }
 
 #[derive(Debug, Clone)]
-struct FindSmallest {
+struct FindKthSmallest {
     groups: Groups,
     k: usize,
 }
 
-impl Operation for FindSmallest {
+impl Operation for FindKthSmallest {
     const NAME: &'static str = "ttq_smallest";
 
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         vec![(Shape::from([self.groups.groups, 1]), inputs[0].1)]
     }
 
     fn run<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
-        inputs.into_iter().map(|latent| kernels::order::smallest(latent, self.groups, self.k)).collect()
+        inputs.into_iter().map(|latent| kernels::order::kth_smallest(latent, self.groups, self.k)).collect()
     }
 }
 
 #[derive(Debug, Clone)]
 struct Ternarize {
     groups: Groups,
-    rule: Option<Rule>,
+    rule: Option<ScaledFold>,
 }
 
 impl Operation for Ternarize {
     const NAME: &'static str = "ttq_ternarize";
 
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         vec![inputs[0].clone()]
     }
 
     fn run<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
         let mut inputs = inputs.into_iter();
         let [latent, scales] = [0; 2].map(|_| inputs.next().expect("a latent weight and its scales"));
-        let pieces = pieces(self.rule, self.groups, &latent, inputs.next());
-        vec![kernels::ternarize::ternarize(latent, scales, pieces, self.groups)]
+        let partials = partials(self.rule, self.groups, &latent, inputs.next());
+        vec![kernels::ternarize::ternarize(latent, scales, partials, self.groups)]
     }
 }
 
 #[derive(Debug, Clone)]
-struct PullBack {
+struct ComputeGradients {
     groups: Groups,
-    rule: Option<Rule>,
+    rule: Option<ScaledFold>,
     estimator: Estimator,
 }
 
-impl Operation for PullBack {
+impl Operation for ComputeGradients {
     const NAME: &'static str = "ttq_gradients";
 
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         vec![inputs[1].clone(), inputs[2].clone()]
     }
 
     fn run<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
         let mut inputs = inputs.into_iter();
         let [grad, latent, scales] = [0; 3].map(|_| inputs.next().expect("a gradient, a latent weight and its scales"));
-        let pieces = pieces(self.rule, self.groups, &latent, inputs.next());
-        kernels::gradients::gradients(grad, latent, scales, pieces, self.groups, self.estimator).into()
+        let partials = partials(self.rule, self.groups, &latent, inputs.next());
+        kernels::gradients::gradients(grad, latent, scales, partials, self.groups, self.estimator).into()
     }
 }

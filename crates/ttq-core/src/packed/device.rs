@@ -5,18 +5,18 @@ use std::any::Any;
 use burn::module::Param;
 use burn::nn::conv::Conv2dConfig;
 use burn::prelude::*;
-use ttq_cubecl::{Layer, Weight, Window};
+use ttq_cubecl::{DeviceWeight, LayerParameters, Window};
 
 use super::geometry::Geometry;
 use super::kernel_cache::KernelCache;
 use super::{ActivationType, PackedWeight};
 
-/// A [`Weight`] of any backend: the type of a layer's cache must not depend on the backend.
+/// A [`DeviceWeight`] of any backend: the type of a layer's cache must not depend on the backend.
 pub(super) type AnyWeight = Box<dyn Any + Send + Sync>;
 
 /// Returns whether the kernels support this input for a layer with this weight.
 pub(super) fn supports<B: Backend, const D: usize>(input: &Tensor<B, D>, weight: &PackedWeight<B>) -> bool {
-    ttq_cubecl::takes(input) && ttq_cubecl::takes_codes(&weight.codes())
+    ttq_cubecl::supports(input) && ttq_cubecl::supports_codes(&weight.codes())
 }
 
 /// Computes a linear layer: input `[.., in]`, output `[.., out]`.
@@ -30,7 +30,7 @@ pub(super) fn linear<B: Backend, A: ActivationType, const D: usize>(
     with_weight(
         weight,
         cache,
-        |codes| Weight::linear(codes, [dims[0], dims[1]]),
+        |codes| DeviceWeight::linear(codes, [dims[0], dims[1]]),
         |on_device| ttq_cubecl::linear(input, on_device, layer::<B, A>(weight, bias)),
     )
 }
@@ -49,7 +49,7 @@ pub(super) fn conv2d<B: Backend, A: ActivationType>(
     with_weight(
         weight,
         cache,
-        |codes| Weight::convolution(codes, shape),
+        |codes| DeviceWeight::convolution(codes, shape),
         |on_device| ttq_cubecl::conv2d(input, on_device, layer::<B, A>(weight, bias), window),
     )
 }
@@ -58,8 +58,8 @@ pub(super) fn conv2d<B: Backend, A: ActivationType>(
 fn with_weight<B: Backend, T>(
     weight: &PackedWeight<B>,
     cache: &KernelCache<AnyWeight>,
-    build: impl FnOnce(Tensor<B, 1, Int>) -> Weight<B>,
-    work: impl FnOnce(&Weight<B>) -> T,
+    build: impl FnOnce(Tensor<B, 1, Int>) -> DeviceWeight<B>,
+    work: impl FnOnce(&DeviceWeight<B>) -> T,
 ) -> T {
     let codes = weight.codes();
     let device = codes.device().to_id();
@@ -68,8 +68,11 @@ fn with_weight<B: Backend, T>(
     work(on_device.downcast_ref().expect("all clones of a layer have the same backend"))
 }
 
-fn layer<B: Backend, A: ActivationType>(weight: &PackedWeight<B>, bias: Option<&Param<Tensor<B, 1>>>) -> Layer<B> {
-    Layer { scales: weight.scales(), bias: bias.map(Param::val), int8: A::INT8 }
+fn layer<B: Backend, A: ActivationType>(
+    weight: &PackedWeight<B>,
+    bias: Option<&Param<Tensor<B, 1>>>,
+) -> LayerParameters<B> {
+    LayerParameters { scales: weight.scales(), bias: bias.map(Param::val), int8: A::INT8 }
 }
 
 /// Returns the parameters of the convolution kernel for images of size `[height, width]`.

@@ -6,7 +6,8 @@
 //! ∂L/∂W_n = sign · Σ g_i where w_i < -Δ
 //! ```
 //!
-//! Where a group has several parts, the first kernel leaves sums `[groups, parts, 2]` and a second one adds them up, in one order.
+//! If a group has several parts, the first kernel writes sums `[groups, parts, 2]` and a second kernel adds them in a
+//! fixed order.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::ops::numeric::{empty_device_contiguous_dtype, empty_device_dtype};
@@ -16,23 +17,23 @@ use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearView;
 
 use super::layout::{Fold, Groups, Layout, UNITS, cubes, fold_cube};
-use super::threshold::{Pieces, Thresholds};
+use super::threshold::{Partials, Thresholds};
 
-/// What the gradients are to be.
+/// Variants of the gradients.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Estimator {
-    /// Is the latent weight's gradient multiplied by the scales?
+    /// Whether the latent gradient is multiplied by the scales.
     pub(crate) scaled: bool,
-    /// The sign of the gradient of W_n.
+    /// Sign of the gradient of W_n.
     pub(crate) sign: f32,
 }
 
-/// The gradients of the latent weight, in its shape and type, and of the scales, `[groups, 2]`.
+/// Computes the gradients of the latent weight, in its shape and type, and of the scales, `[groups, 2]`.
 pub(crate) fn gradients<R: CubeRuntime>(
     grad: CubeTensor<R>,
     latent: CubeTensor<R>,
     scales: CubeTensor<R>,
-    pieces: Pieces<R>,
+    partials: Partials<R>,
     groups: Groups,
     estimator: Estimator,
 ) -> [CubeTensor<R>; 2] {
@@ -47,8 +48,9 @@ pub(crate) fn gradients<R: CubeRuntime>(
         empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32)
     };
     let dtypes = [latent.dtype.into(), scales.dtype.into(), sums.dtype.into()];
-    let thresholds = pieces.arguments();
-    // SAFETY: members that are read and written, and the pair of sums, lie within their tensors by `Layout::place`.
+    let thresholds = partials.arguments();
+    // SAFETY: members that are read and written, and the pair of sums, lie within their tensors by
+    // `Layout::unit_range`.
     unsafe {
         gradients_kernel::launch_unchecked(
             &client,
@@ -57,21 +59,21 @@ pub(crate) fn gradients<R: CubeRuntime>(
             grad.into_linear_view(),
             latent.into_linear_view(),
             scales.into_linear_view(),
-            pieces.pieces.into_array_arg(),
+            partials.values.into_array_arg(),
             of_latent.clone().into_linear_view(),
             sums.clone().into_linear_view(),
             groups.arguments(),
             thresholds,
             estimator.sign,
             estimator.scaled,
-            pieces.rule.fold,
+            partials.rule.fold,
             groups.lanes(),
             dtypes,
         );
     }
     if parts > 1 {
         let dtype = of_scales.dtype.into();
-        // SAFETY: one cube for each group, which reads the group's sums and writes its pair.
+        // SAFETY: each group has one cube, which only reads the group's sums and writes its pair.
         unsafe {
             sum_kernel::launch_unchecked(
                 &client,
@@ -93,7 +95,7 @@ fn gradients_kernel<F: Float, S: Float, O: Float>(
     grad: &LinearView<F>,
     latent: &LinearView<F>,
     scales: &LinearView<S>,
-    pieces: &Array<f32>,
+    partials: &Array<f32>,
     of_latent: &mut LinearView<F, ReadWrite>,
     sums: &mut LinearView<O, ReadWrite>,
     layout: Layout,
@@ -104,19 +106,19 @@ fn gradients_kernel<F: Float, S: Float, O: Float>(
     #[comptime] lanes: u32,
     #[define(F, S, O)] _dtypes: [StorageType; 3],
 ) {
-    let place = layout.place(lanes);
-    if place.part >= layout.parts {
+    let unit = layout.unit_range(lanes);
+    if unit.part >= layout.parts {
         terminate!();
     }
-    let delta = thresholds.at::<F>(pieces, &layout, place, fold, lanes);
+    let delta = thresholds.at::<F>(partials, &layout, unit, fold, lanes);
     let mut positive = 0.0f32;
     let mut negative = 0.0f32;
-    if place.first < place.end {
-        let w_pos = F::cast_from(scales[(2 * place.group) as usize]);
-        let w_neg = F::cast_from(scales[(2 * place.group + 1) as usize]);
-        let mut member = place.first;
-        while member < place.end {
-            let index = layout.index(place.group, member);
+    if unit.first < unit.end {
+        let w_pos = F::cast_from(scales[(2 * unit.group) as usize]);
+        let w_neg = F::cast_from(scales[(2 * unit.group + 1) as usize]);
+        let mut member = unit.first;
+        while member < unit.end {
+            let index = layout.index(unit.group, member);
             let weight = latent[index];
             let grad = grad[index];
             let above = weight > delta;
@@ -134,14 +136,14 @@ fn gradients_kernel<F: Float, S: Float, O: Float>(
     }
     let positive = fold_cube(positive, Fold::Sum, lanes);
     let negative = fold_cube(negative, Fold::Sum, lanes);
-    if place.row == 0 && place.group < layout.groups {
-        let pair = (2 * (place.group * layout.parts + place.part)) as usize;
+    if unit.row == 0 && unit.group < layout.groups {
+        let pair = (2 * (unit.group * layout.parts + unit.part)) as usize;
         sums[pair] = O::cast_from(positive);
         sums[pair + 1] = O::cast_from(negative * sign);
     }
 }
 
-/// `[groups, parts, 2]` to `[groups, 2]`.
+/// Adds the sums of all parts: `[groups, parts, 2]` to `[groups, 2]`.
 #[cube(launch_unchecked)]
 fn sum_kernel<S: Float>(
     sums: &Array<f32>,
@@ -160,7 +162,7 @@ fn sum_kernel<S: Float>(
         sum += sums[(2 * group * parts + index) as usize];
         index += UNITS;
     }
-    // The two sides lie beside one another, like two groups.
+    // The sums of both sides are interleaved, so they are folded like two neighbouring groups.
     let sum = fold_cube(sum, Fold::Sum, 2u32);
     if UNIT_POS < 2 {
         output[(2 * group + UNIT_POS) as usize] = S::cast_from(sum);

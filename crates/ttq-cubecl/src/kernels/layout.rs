@@ -1,36 +1,38 @@
-//! How a weight falls into groups, and which of its members a unit works on.
+//! Division of a weight into groups, and assignment of their members to units (threads).
 //!
-//! A weight is read where it lies, row-major, as `[outer, groups, inner]`; its group `g` has the members `[outer, g, inner]`, in this
-//! order. A convolution by channels is `[1, out, in / groups · kh · kw]`, a linear weight by channels `[in, out, 1]`, a whole tensor
+//! A weight is read in place, in row-major order, as `[outer, groups, inner]`. The members of group `g` are the
+//! elements `[outer, g, inner]`, in this order. With one group for each output channel, a convolution's weight is `[1,
+//! out, in / groups · kh · kw]` and a linear weight `[in, out, 1]`. With a single group, a weight of `n` elements is
 //! `[1, 1, n]`.
 //!
-//! A cube takes `lanes` neighbouring groups and, of each, one of `parts` equal parts of the members. Units that follow one another read
-//! elements that follow one another: along the members with one lane, along the groups with many.
+//! A cube (thread block) processes one of `parts` equal parts of the members of `lanes` neighbouring groups.
+//! Consecutive units read consecutive elements: along the members with one lane, along the groups with several.
 
 use cubecl::prelude::*;
 use cubecl::std::FastDivmod;
 
-/// Units of a cube; every device has as many.
+/// Units per cube. Every device supports this number.
 pub(crate) const UNITS: u32 = 256;
-/// Groups that a cube takes side by side where neighbours in memory belong to neighbouring groups.
+/// Groups per cube where neighbouring elements belong to neighbouring groups.
 const LANES: u32 = 32;
-/// Elements from which on it pays to give them to more cubes.
+/// Maximum number of elements per cube, unless a group would have more than [`MAX_PARTS`] parts.
 const ELEMENTS_PER_CUBE: usize = 8192;
-/// Parts of a group at most: every cube of the next kernel reads a number for each.
-const PARTS: usize = 1024;
+/// Maximum number of parts of a group. It is limited because each cube of the next kernel reads one number for each
+/// part.
+const MAX_PARTS: usize = 1024;
 
-/// How a weight falls into groups, on the host.
+/// Division of a weight into groups, on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Groups {
     /// Number of groups.
     pub(crate) groups: usize,
-    /// Members of a group.
+    /// Number of members of a group.
     pub(crate) members: usize,
     inner: usize,
 }
 
 impl Groups {
-    /// One group for each index along `channel_axis`, or one for the whole weight.
+    /// Creates one group for each index along `channel_axis`, or one for the whole weight.
     pub(crate) fn new(dims: &[usize], channel_axis: Option<usize>) -> Self {
         let elements: usize = dims.iter().product();
         match channel_axis {
@@ -41,34 +43,34 @@ impl Groups {
         }
     }
 
-    /// Groups side by side in a cube.
+    /// Number of groups per cube.
     pub(crate) fn lanes(self) -> u32 {
         if self.inner == 1 && self.groups > 1 { LANES } else { 1 }
     }
 
-    /// Parts into which the members of each group are cut. It follows from the shape alone, and so does the order of every sum.
+    /// Number of parts of each group. It depends on the shape alone, and so does the order of every sum.
     pub(crate) fn parts(self) -> usize {
-        (self.members * self.lanes() as usize).div_ceil(ELEMENTS_PER_CUBE).min(PARTS)
+        (self.members * self.lanes() as usize).div_ceil(ELEMENTS_PER_CUBE).min(MAX_PARTS)
     }
 
-    /// What a kernel is told.
+    /// Kernel arguments.
     pub(crate) fn arguments<R: Runtime>(self) -> LayoutLaunch<R> {
         let [groups, members, inner, parts] = [self.groups, self.members, self.inner, self.parts()].map(|n| n as u32);
         LayoutLaunch::new(groups, members, inner, inner, parts)
     }
 
-    /// One cube for each part of each lot of neighbouring groups.
+    /// One cube for each part of each block of neighbouring groups.
     pub(crate) fn cubes<R: Runtime>(self, client: &ComputeClient<R>) -> CubeCount {
         cubes(client, self.groups.div_ceil(self.lanes() as usize) * self.parts())
     }
 }
 
-/// So many cubes, or a few more where they must be laid out in two dimensions.
+/// Cube count of at least `number` cubes; it is larger if the cubes must be arranged in two dimensions.
 pub(crate) fn cubes<R: Runtime>(client: &ComputeClient<R>, number: usize) -> CubeCount {
     cubecl::calculate_cube_count_elemwise(client, number, CubeDim::new_single())
 }
 
-/// How a weight falls into groups, on the device.
+/// Division of a weight into groups, on the device.
 #[derive(CubeLaunch, CubeType, Clone, Copy)]
 pub(crate) struct Layout {
     pub(crate) groups: u32,
@@ -78,53 +80,55 @@ pub(crate) struct Layout {
     pub(crate) parts: u32,
 }
 
-/// The place of a unit.
+/// The members that a unit processes: every `UNITS / lanes`-th member of `group` from `first` to `end`.
 #[derive(CubeType, Clone, Copy)]
-pub(crate) struct Place {
-    /// Which of the units with this group.
+pub(crate) struct UnitRange {
+    /// Index of the unit among the units of its cube with the same group.
     pub(crate) row: u32,
     pub(crate) group: u32,
     pub(crate) part: u32,
-    /// Its first member, and the end of the part.
+    /// First member of the unit.
     pub(crate) first: u32,
+    /// End of the part.
     pub(crate) end: u32,
 }
 
 #[cube]
 impl Layout {
-    /// The place of this unit. Beyond the last group it has no members; a cube beyond the last part has nothing to do.
-    pub(crate) fn place(&self, #[comptime] lanes: u32) -> Place {
-        let lots = self.groups.div_ceil(lanes);
+    /// Returns the range of this unit. It is empty beyond the last group. Cubes with `part >= parts` must terminate.
+    pub(crate) fn unit_range(&self, #[comptime] lanes: u32) -> UnitRange {
+        let blocks = self.groups.div_ceil(lanes);
         let cube = CUBE_POS as u32;
         let row = UNIT_POS / lanes;
-        let part = cube / lots;
-        let group = cube % lots * lanes + UNIT_POS % lanes;
+        let part = cube / blocks;
+        let group = cube % blocks * lanes + UNIT_POS % lanes;
         let size = self.members.div_ceil(self.parts);
         let end = select(group < self.groups, min((part + 1) * size, self.members), 0);
-        Place { row, group, part, first: part * size + row, end }
+        UnitRange { row, group, part, first: part * size + row, end }
     }
 
-    /// Where the weight has this member of a group.
+    /// Index in the weight of a member of a group.
     pub(crate) fn index(&self, group: u32, member: u32) -> usize {
         let (outer, rest) = self.by_inner.div_mod(member);
         ((outer * self.groups + group) * self.inner + rest) as usize
     }
 }
 
-/// How numbers become one.
+/// Reduction of several numbers to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Fold {
     Max,
     Sum,
 }
 
-/// The larger of two numbers, or their sum.
+/// Returns the larger of two numbers or their sum.
 #[cube]
-pub(crate) fn join(a: f32, b: f32, #[comptime] fold: Fold) -> f32 {
+pub(crate) fn fold_pair(a: f32, b: f32, #[comptime] fold: Fold) -> f32 {
     if comptime!(fold == Fold::Max) { select(a > b, a, b) } else { a + b }
 }
 
-/// The numbers of all units with the same lane as one, for each of them, always in the same order. Every unit of a cube must call it.
+/// Reduces the values of all units of the same lane, in a fixed order, and returns the result to each of them. All
+/// units of a cube must call this function, since it synchronizes them.
 #[cube]
 pub(crate) fn fold_cube(value: f32, #[comptime] fold: Fold, #[comptime] lanes: u32) -> f32 {
     let mut shared = SharedMemory::<f32>::new(comptime!(UNITS as usize));
@@ -134,7 +138,7 @@ pub(crate) fn fold_cube(value: f32, #[comptime] fold: Fold, #[comptime] lanes: u
     for round in 0..comptime!((UNITS / lanes).ilog2()) {
         let step = comptime!(UNITS >> (round + 1));
         if UNIT_POS < step {
-            let both = join(shared[UNIT_POS as usize], shared[(UNIT_POS + step) as usize], fold);
+            let both = fold_pair(shared[UNIT_POS as usize], shared[(UNIT_POS + step) as usize], fold);
             shared[UNIT_POS as usize] = both;
         }
         sync_cube();

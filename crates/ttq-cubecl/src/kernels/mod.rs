@@ -1,4 +1,4 @@
-//! The kernels, one file for each operation: what it computes, how it is launched, and the code of the device.
+//! The kernels, one file for each operation: its equations, its launch, and its device code.
 
 pub(crate) mod activations;
 pub(crate) mod gradients;

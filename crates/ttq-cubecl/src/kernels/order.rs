@@ -1,11 +1,15 @@
-//! The k-th smallest magnitude of each group, without sorting and without the host.
+//! The k-th smallest magnitude of each group, by a radix selection on the device, without sorting.
 //!
-//! Magnitudes are in the order of their bits. Eight rounds find four bits each, the highest first:
+//! Non-negative floats have the same order as their bits. Each of eight rounds determines one digit of four bits, the
+//! highest digit first:
 //!
 //! ```text
-//! counts[g, p, d] = members of part p of group g that begin with the bits found, and go on with the digit d     first kernel
-//! digit[g]        = the first d with k <= Σ_{e <= d} Σ_p counts[g, p, e];  k -= Σ_{e < d} Σ_p counts[g, p, e]   second kernel
+//! counts[g, p, d] = members of part p of group g whose bits start with the found digits, followed by digit d
+//! digit[g]        = the first d with k <= Σ_{e <= d} Σ_p counts[g, p, e]
+//! k               = k - Σ_{e < digit[g]} Σ_p counts[g, p, e]
 //! ```
+//!
+//! The first kernel of a round computes the counts, the second one the other two lines.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::ops::numeric::{empty_device_contiguous_dtype, empty_device_dtype};
@@ -16,22 +20,23 @@ use cubecl::std::tensor::layout::linear::LinearView;
 
 use super::layout::{Groups, Layout, UNITS, cubes};
 
-/// Bits that a round finds.
+/// Bits per digit.
 const BITS: u32 = 4;
-/// Values of a digit.
+/// Number of values of a digit.
 const DIGITS: u32 = 1 << BITS;
-/// The lowest of the bits that the first round finds.
+/// Position of the lowest bit of the first digit.
 const FIRST: u32 = u32::BITS - BITS;
 
-/// The `k`-th smallest magnitude of each group, in the type of the weight; `k` counts from 1 to the number of members. `[groups, 1]`
-pub(crate) fn smallest<R: CubeRuntime>(latent: CubeTensor<R>, groups: Groups, k: usize) -> CubeTensor<R> {
+/// Computes the `k`-th smallest magnitude of each group, `[groups, 1]`, in the type of the weight. `k` is between 1 and
+/// the number of members.
+pub(crate) fn kth_smallest<R: CubeRuntime>(latent: CubeTensor<R>, groups: Groups, k: usize) -> CubeTensor<R> {
     let (client, device) = (latent.client.clone(), latent.device.clone());
     let words = |shape: Shape| empty_device_contiguous_dtype(client.clone(), device.clone(), shape, DType::U32);
     let counts = words(Shape::from([groups.groups, groups.parts(), DIGITS as usize]));
     let found = words(Shape::from([groups.groups, 2]));
     let result = empty_device_dtype(client.clone(), device.clone(), Shape::from([groups.groups, 1]), latent.dtype);
     for low in (0..=FIRST).rev().step_by(BITS as usize) {
-        // SAFETY: members that are read and counts that are written lie within their tensors by `Layout::place`.
+        // SAFETY: members that are read and counts that are written lie within their tensors by `Layout::unit_range`.
         unsafe {
             count_kernel::launch_unchecked(
                 &client,
@@ -46,9 +51,10 @@ pub(crate) fn smallest<R: CubeRuntime>(latent: CubeTensor<R>, groups: Groups, k:
                 latent.dtype.into(),
             );
         }
-        // SAFETY: one cube for each group, which reads the group's counts and writes what was found of it.
+        // SAFETY: each group has one cube, which only reads the group's counts and writes the group's words of `found`
+        // and its result.
         unsafe {
-            choose_kernel::launch_unchecked(
+            select_kernel::launch_unchecked(
                 &client,
                 cubes(&client, groups.groups),
                 CubeDim::new_1d(UNITS),
@@ -66,8 +72,8 @@ pub(crate) fn smallest<R: CubeRuntime>(latent: CubeTensor<R>, groups: Groups, k:
     result
 }
 
-/// The bits found so far and the rank among the members that begin with them are two words of `found`; before the first round they are
-/// nothing and `k`.
+/// Counts the digits at bit `low`. `found` holds two words for each group: the bits found so far, and the rank among
+/// the members that start with these bits. In the first round it is not read; the bits are empty and the rank is `k`.
 #[cube(launch_unchecked)]
 fn count_kernel<F: Float>(
     latent: &LinearView<F>,
@@ -78,27 +84,27 @@ fn count_kernel<F: Float>(
     #[comptime] lanes: u32,
     #[define(F)] _dtype: StorageType,
 ) {
-    let place = layout.place(lanes);
-    if place.part >= layout.parts {
+    let unit = layout.unit_range(lanes);
+    if unit.part >= layout.parts {
         terminate!();
     }
     let mut prefix = 0u32;
-    if low < FIRST && place.group < layout.groups {
-        prefix = found[(2 * place.group) as usize];
+    if low < FIRST && unit.group < layout.groups {
+        prefix = found[(2 * unit.group) as usize];
     }
-    let mut ours = Array::<u32>::new(comptime!(DIGITS as usize));
+    let mut own_counts = Array::<u32>::new(comptime!(DIGITS as usize));
     #[unroll]
     for digit in 0..DIGITS {
-        ours[digit as usize] = 0u32;
+        own_counts[digit as usize] = 0u32;
     }
-    let mut member = place.first;
-    while member < place.end {
-        let magnitude = f32::cast_from(latent[layout.index(place.group, member)]).abs();
+    let mut member = unit.first;
+    while member < unit.end {
+        let magnitude = f32::cast_from(latent[layout.index(unit.group, member)]).abs();
         let bits = u32::reinterpret(magnitude) >> low;
-        let begins = bits >> BITS == prefix;
+        let has_prefix = bits >> BITS == prefix;
         #[unroll]
         for digit in 0..DIGITS {
-            ours[digit as usize] += select(begins && bits % DIGITS == digit, 1u32, 0u32);
+            own_counts[digit as usize] += select(has_prefix && bits % DIGITS == digit, 1u32, 0u32);
         }
         member += comptime!(UNITS / lanes);
     }
@@ -106,7 +112,7 @@ fn count_kernel<F: Float>(
     let mut shared = SharedMemory::<u32>::new(comptime!((DIGITS * UNITS) as usize));
     #[unroll]
     for digit in 0..DIGITS {
-        shared[(digit * UNITS + UNIT_POS) as usize] = ours[digit as usize];
+        shared[(digit * UNITS + UNIT_POS) as usize] = own_counts[digit as usize];
     }
     sync_cube();
     #[unroll]
@@ -121,17 +127,19 @@ fn count_kernel<F: Float>(
         }
         sync_cube();
     }
-    if place.row == 0 && place.group < layout.groups {
+    if unit.row == 0 && unit.group < layout.groups {
         #[unroll]
         for digit in 0..DIGITS {
-            let at = (place.group * layout.parts + place.part) * DIGITS + digit;
+            let at = (unit.group * layout.parts + unit.part) * DIGITS + digit;
             counts[at as usize] = shared[(digit * UNITS + UNIT_POS) as usize];
         }
     }
 }
 
+/// Selects the digit of each group that contains the rank, and updates `found`. The last round (`low == 0`) writes the
+/// result.
 #[cube(launch_unchecked)]
-fn choose_kernel<F: Float>(
+fn select_kernel<F: Float>(
     counts: &Array<u32>,
     found: &mut Array<u32>,
     result: &mut LinearView<F, ReadWrite>,
@@ -145,7 +153,7 @@ fn choose_kernel<F: Float>(
     if group >= groups {
         terminate!();
     }
-    // Sixteen units a part, one for each digit.
+    // Sixteen units for each part, one for each digit.
     let mut sum = 0u32;
     let mut at = UNIT_POS;
     while at < parts * DIGITS {
@@ -171,7 +179,7 @@ fn choose_kernel<F: Float>(
             prefix = found[(2 * group) as usize];
             rank = found[(2 * group + 1) as usize];
         }
-        // The digit is the number of those whose members all come before.
+        // The digit is the number of digits whose members all precede the rank.
         let mut digit = 0u32;
         let mut before = 0u32;
         let mut sum = 0u32;

@@ -1,4 +1,4 @@
-//! Products of activations and a ternary weight: what every kernel of them needs.
+//! Inputs, kernel arguments and device code that all product kernels share.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -6,13 +6,13 @@ use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearViewLaunch;
 
 use super::packing::Matrix;
-use super::source::{GeometryLaunch, Kind, Window};
+use super::source::{GeometryLaunch, ProductKind, Window};
 
-/// What is multiplied.
+/// A product of activations and a ternary weight.
 pub(crate) struct Product<R: CubeRuntime> {
-    /// Activations, or the words they are packed in.
+    /// Activations, or the words of int8 activations.
     pub(crate) x: CubeTensor<R>,
-    /// Factors of int8 activations, one for each row of a matrix or image, float32.
+    /// Factors of int8 activations, one for each row of a matrix or each image, float32.
     pub(crate) factors: Option<CubeTensor<R>>,
     /// Device words of the weight.
     pub(crate) words: CubeTensor<R>,
@@ -21,28 +21,28 @@ pub(crate) struct Product<R: CubeRuntime> {
     /// `[outputs]`, float32.
     pub(crate) bias: Option<CubeTensor<R>>,
     pub(crate) matrix: Matrix,
-    /// Rows of the product: of a matrix, or windows of all images.
+    /// Number of rows of the product: rows of a matrix, or windows of all images.
     pub(crate) rows: usize,
-    /// Groups of outputs that see inputs of their own.
+    /// Number of groups of a grouped convolution, else 1.
     pub(crate) groups: usize,
-    pub(crate) kind: Kind,
-    /// A convolution, and the images' `[channels, height, width]`.
+    pub(crate) kind: ProductKind,
+    /// The convolution and the images' `[channels, height, width]`; `None` for a matrix.
     pub(crate) window: Option<(Window, [usize; 3])>,
 }
 
-/// What every kernel of a product is told, beside the numbers of its own.
+/// Arguments that all product kernels have in common.
 pub(crate) struct Arguments<R: CubeRuntime> {
     pub(crate) x: LinearViewLaunch<R>,
     pub(crate) words: ArrayArg<R>,
     pub(crate) parameters: ParametersLaunch<R>,
     pub(crate) output: LinearViewLaunch<R>,
     pub(crate) geometry: GeometryLaunch<R>,
-    /// Types of the activations or of their words, of the output, and of sums.
+    /// Types of the activations (or of their words), of the output, and of sums.
     pub(crate) dtypes: [StorageType; 3],
 }
 
 impl<R: CubeRuntime> Product<R> {
-    /// The arguments of a kernel that computes it into `output`.
+    /// Returns the arguments of a kernel that writes the product to `output`.
     pub(crate) fn arguments(self, output: CubeTensor<R>) -> Arguments<R> {
         let sum = if self.kind.int8 { i32::as_type_native_unchecked() } else { f32::as_type_native_unchecked() };
         Arguments {
@@ -63,10 +63,10 @@ impl<R: CubeRuntime> Product<R> {
     }
 }
 
-/// The parameters of a layer beside its codes.
+/// Parameters of a layer besides the codes.
 #[derive(CubeLaunch, CubeType)]
 pub(crate) struct Parameters {
-    /// W_p and W_n, once or for each output.
+    /// W_p and W_n of the whole weight or of each output.
     scales: Array<f32>,
     bias: ComptimeOption<Array<f32>>,
     /// Factors of int8 activations.
@@ -75,22 +75,22 @@ pub(crate) struct Parameters {
 
 #[cube]
 impl Parameters {
-    /// W_p of an output.
-    pub(crate) fn w_pos(&self, output: u32, #[comptime] kind: Kind) -> f32 {
+    /// Returns W_p of an output.
+    pub(crate) fn w_pos(&self, output: u32, #[comptime] kind: ProductKind) -> f32 {
         if comptime!(kind.per_output) { self.scales[(2 * output) as usize] } else { self.scales[0] }
     }
 
-    /// W_n of an output.
-    pub(crate) fn w_neg(&self, output: u32, #[comptime] kind: Kind) -> f32 {
+    /// Returns W_n of an output.
+    pub(crate) fn w_neg(&self, output: u32, #[comptime] kind: ProductKind) -> f32 {
         if comptime!(kind.per_output) { self.scales[(2 * output + 1) as usize] } else { self.scales[1] }
     }
 
-    /// What the sums of both sides contribute to an output.
-    pub(crate) fn combine(&self, positive: f32, negative: f32, output: u32, #[comptime] kind: Kind) -> f32 {
+    /// Returns `W_p · positive - W_n · negative`.
+    pub(crate) fn combine(&self, positive: f32, negative: f32, output: u32, #[comptime] kind: ProductKind) -> f32 {
         self.w_pos(output, kind) * positive - self.w_neg(output, kind) * negative
     }
 
-    /// An output from its sum: multiplied by the factor of its row or image, with the bias added.
+    /// Returns the output for a sum: the sum times the factor of its row or image, plus the bias.
     pub(crate) fn finish(&self, sum: f32, row: u32, output: u32) -> f32 {
         let mut value = sum;
         #[comptime]

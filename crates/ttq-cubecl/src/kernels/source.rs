@@ -1,8 +1,13 @@
-//! Where a product finds its activations: the rows of a matrix, or the windows of a convolution.
+//! Addressing of a product's activations, which are the rows of a matrix or the windows of a convolution.
 //!
-//! Element `k` of row `m` is, in a matrix, element `k` of its row `m`; in a convolution it is the pixel under tap `(ky, kx)` of input
-//! channel `c`, with `k = (c · kh + ky) · kw + kx`, where the kernel lies on output pixel `(oy, ox)` of image `b`, with
-//! `m = (b · out_height + oy) · out_width + ox`; and zero beyond the border.
+//! For a matrix, element `k` of row `m` is the matrix element `[m, k]`. For a convolution, row `m` is the window of
+//! output pixel `(oy, ox)` of image `b`, and element `k` is the pixel under tap `(ky, kx)` in input channel `c`, or
+//! zero beyond the border:
+//!
+//! ```text
+//! m = (b · out_height + oy) · out_width + ox
+//! k = (c · kh + ky) · kw + kx
+//! ```
 
 use cubecl::prelude::*;
 use cubecl::std::FastDivmod;
@@ -10,40 +15,41 @@ use cubecl::std::tensor::layout::linear::LinearView;
 
 use super::activations::OFFSET;
 
-/// What a product computes with, known when a kernel is compiled.
+/// Properties of a product for which kernels are compiled separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Kind {
-    /// Are rows the windows of a convolution?
+pub(crate) struct ProductKind {
+    /// Whether rows are the windows of a convolution.
     pub(crate) windows: bool,
-    /// Are activations in int8?
+    /// Whether activations are int8.
     pub(crate) int8: bool,
-    /// Does each output have scales of its own?
+    /// Whether each output has its own scales.
     pub(crate) per_output: bool,
 }
 
-/// A convolution.
+/// Sliding window of a two-dimensional convolution. All pairs are vertical, horizontal; lengths are in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Height and width of the kernel.
     pub kernel: [usize; 2],
-    /// Steps of the kernel.
+    /// Distance between neighbouring windows.
     pub stride: [usize; 2],
-    /// Distances between its taps.
+    /// Distance between neighbouring taps of the kernel.
     pub dilation: [usize; 2],
-    /// Zeros above and to the left.
+    /// Number of zeros above and to the left of the input. The zeros below and to the right follow from the output
+    /// size.
     pub padding: [usize; 2],
-    /// Height and width of the output, which says how many zeros are below and to the right.
+    /// Height and width of the output, `floor((input + zeros on both sides - dilation (kernel - 1) - 1) / stride) + 1`.
     pub output: [usize; 2],
-    /// Groups of channels.
+    /// Number of groups that input and output channels are divided into.
     pub groups: usize,
 }
 
-/// The geometry of a product, on the device. Of a matrix only `row` counts, and the rest is 1.
+/// Geometry of a product, on the device. For a matrix only `row` is used.
 #[derive(CubeLaunch, CubeType, Clone, Copy)]
 pub(crate) struct Geometry {
-    /// Elements of a row of the matrix, or of an image.
+    /// Number of elements of a row of the matrix, or of an image.
     row: u32,
-    /// Channels of a group.
+    /// Number of input channels of a group.
     channels: u32,
     height: u32,
     width: u32,
@@ -62,12 +68,12 @@ pub(crate) struct Geometry {
 }
 
 impl<R: Runtime> GeometryLaunch<R> {
-    /// Rows of this many elements.
+    /// Geometry of a matrix with `row` columns.
     pub(crate) fn matrix(row: usize) -> Self {
         Self::new(row as u32, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1)
     }
 
-    /// The windows of images of this shape, `[channels, height, width]`.
+    /// Geometry of a convolution of images `[channels, height, width]`.
     pub(crate) fn windows(window: &Window, image: [usize; 3]) -> Self {
         let n = |number: usize| number as u32;
         let [channels, height, width] = image;
@@ -94,20 +100,20 @@ impl<R: Runtime> GeometryLaunch<R> {
     }
 }
 
-/// The part of a place that depends on the row alone.
+/// A row of the product.
 #[derive(CubeType, Clone, Copy)]
 pub(crate) struct Row {
-    /// Row of the matrix, or image.
+    /// Index of the row of the matrix, or of the image.
     pub(crate) index: u32,
-    /// The first row and column of pixels under the kernel, moved by the padding.
+    /// Row and column of the window's first pixel, in coordinates of the padded image.
     y: u32,
     x: u32,
 }
 
 #[cube]
 impl Geometry {
-    /// Where row `m` is.
-    pub(crate) fn row(&self, m: u32, #[comptime] kind: Kind) -> Row {
+    /// Returns row `m` of the product.
+    pub(crate) fn row(&self, m: u32, #[comptime] kind: ProductKind) -> Row {
         if comptime!(kind.windows) {
             let (index, pixel) = self.out_pixels.div_mod(m);
             let (y, x) = self.out_width.div_mod(pixel);
@@ -117,22 +123,22 @@ impl Geometry {
         }
     }
 
-    /// Element `k` of a row for outputs of this group of channels, as a float or as an integer in int8. `X` is the type of the
-    /// activations, or of the words they are packed in.
+    /// Reads element `k` of a row for the outputs of a group of channels, as a float, or as an integer for int8
+    /// activations. `X` is the type of the activations or of their words.
     pub(crate) fn read<X: Numeric, E: Numeric>(
         &self,
         x: &LinearView<X>,
         row: Row,
         k: u32,
         group: u32,
-        #[comptime] kind: Kind,
+        #[comptime] kind: ProductKind,
     ) -> E {
         let mut offset = k;
         let mut inside = true;
         if comptime!(kind.windows) {
             let (channel, tap) = self.taps.div_mod(k);
             let (ky, kx) = self.taps_x.div_mod(tap);
-            // What lies above or to the left becomes a very large number.
+            // Coordinates above or to the left of the image wrap to large numbers, which are outside as well.
             let y = row.y + ky * self.dilation_y - self.padding_y;
             let x = row.x + kx * self.dilation_x - self.padding_x;
             inside = y < self.height && x < self.width;

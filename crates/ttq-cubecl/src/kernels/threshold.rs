@@ -1,12 +1,12 @@
 //! The threshold Δ of each group.
 //!
 //! ```text
-//! pieces[g, p] = max or sum of |w| over part p of group g         first kernel
-//! Δ[g]         = factor · (max or sum over p of pieces[g, p])     in every kernel that needs it
+//! partials[g, p] = max or sum of |w| over part p of group g             first kernel
+//! Δ[g]           = factor · (max or sum over p of partials[g, p])       computed in every kernel that needs it
 //! ```
 //!
-//! The factor is `t` for the share of the maximum and `f / n` for the share of the mean. A threshold that is known is one piece with the
-//! factor 1.
+//! The factor is `t` for a fraction of the maximum and `f / n` for a fraction of the mean of `n` weights. A given
+//! threshold is a single partial with factor 1.
 
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeRuntime, ops::numeric::empty_device_contiguous_dtype, ops::numeric::empty_device_dtype};
@@ -14,70 +14,72 @@ use burn_std::{DType, Shape};
 use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearView;
 
-use super::layout::{Fold, Groups, Layout, Place, UNITS, cubes, fold_cube, join};
+use super::layout::{Fold, Groups, Layout, UNITS, UnitRange, cubes, fold_cube, fold_pair};
 
-/// What thresholds are made of.
+/// Partial results of thresholds.
 #[derive(Clone)]
-pub(crate) struct Pieces<R: CubeRuntime> {
+pub(crate) struct Partials<R: CubeRuntime> {
     /// `[groups, parts]`, float32.
-    pub(crate) pieces: CubeTensor<R>,
-    pub(crate) rule: Rule,
+    pub(crate) values: CubeTensor<R>,
+    /// Reduction of the partials of a group to its threshold.
+    pub(crate) rule: ScaledFold,
 }
 
-/// How pieces become a threshold.
+/// Reduction to a threshold: `factor · fold(|w|)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Rule {
+pub(crate) struct ScaledFold {
     pub(crate) fold: Fold,
     pub(crate) factor: f32,
 }
 
-/// How pieces become a threshold, on the device.
+/// Arguments for the reduction of partials to thresholds, on the device.
 #[derive(CubeLaunch, CubeType, Clone, Copy)]
 pub(crate) struct Thresholds {
     factor: f32,
     parts: u32,
 }
 
-impl<R: CubeRuntime> Pieces<R> {
-    /// The pieces of a weight.
-    pub(crate) fn of(latent: &CubeTensor<R>, groups: Groups, rule: Rule) -> Self {
+impl<R: CubeRuntime> Partials<R> {
+    /// Computes the partials of a weight.
+    pub(crate) fn of(latent: &CubeTensor<R>, groups: Groups, rule: ScaledFold) -> Self {
         let (client, device) = (latent.client.clone(), latent.device.clone());
         let shape = Shape::from([groups.groups, groups.parts()]);
-        let pieces = empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32);
-        // SAFETY: members that are read and the piece that is written lie within their tensors by `Layout::place`.
+        let partials = empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32);
+        // SAFETY: members that are read and the partial that is written lie within their tensors by
+        // `Layout::unit_range`.
         unsafe {
-            pieces_kernel::launch_unchecked(
+            partials_kernel::launch_unchecked(
                 &client,
                 groups.cubes(&client),
                 CubeDim::new_1d(UNITS),
                 latent.clone().into_linear_view(),
-                pieces.clone().into_array_arg(),
+                partials.clone().into_array_arg(),
                 groups.arguments(),
                 rule.fold,
                 groups.lanes(),
                 latent.dtype.into(),
             );
         }
-        Self { pieces, rule }
+        Self { values: partials, rule }
     }
 
-    /// What a kernel is told.
+    /// Kernel arguments.
     pub(crate) fn arguments(&self) -> ThresholdsLaunch<R> {
-        ThresholdsLaunch::new(self.rule.factor, self.pieces.meta.shape()[1] as u32)
+        ThresholdsLaunch::new(self.rule.factor, self.values.meta.shape()[1] as u32)
     }
 
-    /// The thresholds in the type of the weight, `[groups, 1]`.
+    /// Computes the thresholds, `[groups, 1]`, in the type of the weight.
     pub(crate) fn finish(self, dtype: DType) -> CubeTensor<R> {
-        let (client, device) = (self.pieces.client.clone(), self.pieces.device.clone());
-        let groups = self.pieces.meta.shape()[0];
+        let (client, device) = (self.values.client.clone(), self.values.device.clone());
+        let groups = self.values.meta.shape()[0];
         let thresholds = empty_device_dtype(client.clone(), device, Shape::from([groups, 1]), dtype);
-        // SAFETY: one cube for each group, which reads the group's pieces and writes its threshold.
+        // SAFETY: each group has one cube, which only reads the group's partials and writes its threshold.
         unsafe {
             finish_kernel::launch_unchecked(
                 &client,
                 cubes(&client, groups),
                 CubeDim::new_1d(UNITS),
-                self.pieces.clone().into_array_arg(),
+                self.values.clone().into_array_arg(),
                 thresholds.clone().into_linear_view(),
                 self.arguments(),
                 groups as u32,
@@ -90,34 +92,34 @@ impl<R: CubeRuntime> Pieces<R> {
 }
 
 #[cube(launch_unchecked)]
-fn pieces_kernel<F: Float>(
+fn partials_kernel<F: Float>(
     latent: &LinearView<F>,
-    pieces: &mut Array<f32>,
+    partials: &mut Array<f32>,
     layout: Layout,
     #[comptime] fold: Fold,
     #[comptime] lanes: u32,
     #[define(F)] _dtype: StorageType,
 ) {
-    let place = layout.place(lanes);
-    if place.part >= layout.parts {
+    let unit = layout.unit_range(lanes);
+    if unit.part >= layout.parts {
         terminate!();
     }
-    let mut piece = 0.0f32;
-    let mut member = place.first;
-    while member < place.end {
-        let magnitude = f32::cast_from(latent[layout.index(place.group, member)]).abs();
-        piece = join(piece, magnitude, fold);
+    let mut partial = 0.0f32;
+    let mut member = unit.first;
+    while member < unit.end {
+        let magnitude = f32::cast_from(latent[layout.index(unit.group, member)]).abs();
+        partial = fold_pair(partial, magnitude, fold);
         member += comptime!(UNITS / lanes);
     }
-    let piece = fold_cube(piece, fold, lanes);
-    if place.row == 0 && place.group < layout.groups {
-        pieces[(place.group * layout.parts + place.part) as usize] = piece;
+    let partial = fold_cube(partial, fold, lanes);
+    if unit.row == 0 && unit.group < layout.groups {
+        partials[(unit.group * layout.parts + unit.part) as usize] = partial;
     }
 }
 
 #[cube(launch_unchecked)]
 fn finish_kernel<F: Float>(
-    pieces: &Array<f32>,
+    partials: &Array<f32>,
     output: &mut LinearView<F, ReadWrite>,
     thresholds: Thresholds,
     groups: u32,
@@ -128,7 +130,7 @@ fn finish_kernel<F: Float>(
     if group >= groups {
         terminate!();
     }
-    let threshold = thresholds.of::<F>(pieces, group, UNIT_POS, true, fold, 1u32);
+    let threshold = thresholds.of::<F>(partials, group, UNIT_POS, true, fold, 1u32);
     if UNIT_POS == 0 {
         output[group as usize] = threshold;
     }
@@ -136,21 +138,22 @@ fn finish_kernel<F: Float>(
 
 #[cube]
 impl Thresholds {
-    /// Δ of the group of a place, in the type of the weight, in which it is compared. Every unit of a cube must call it.
+    /// Returns Δ of the unit's group, in the type of the weight, in which weights are compared with it. All units of a
+    /// cube must call this function, since it synchronizes them.
     pub(crate) fn at<F: Float>(
         &self,
-        pieces: &Array<f32>,
+        partials: &Array<f32>,
         layout: &Layout,
-        place: Place,
+        unit: UnitRange,
         #[comptime] fold: Fold,
         #[comptime] lanes: u32,
     ) -> F {
-        self.of::<F>(pieces, place.group, place.row, place.group < layout.groups, fold, lanes)
+        self.of::<F>(partials, unit.group, unit.row, unit.group < layout.groups, fold, lanes)
     }
 
     fn of<F: Float>(
         &self,
-        pieces: &Array<f32>,
+        partials: &Array<f32>,
         group: u32,
         row: u32,
         exists: bool,
@@ -161,7 +164,7 @@ impl Thresholds {
         if exists {
             let mut part = row;
             while part < self.parts {
-                threshold = join(threshold, pieces[(group * self.parts + part) as usize], fold);
+                threshold = fold_pair(threshold, partials[(group * self.parts + part) as usize], fold);
                 part += comptime!(UNITS / lanes);
             }
         }

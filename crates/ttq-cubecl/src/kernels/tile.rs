@@ -1,10 +1,11 @@
-//! Products with many rows: `y[m, n] = Σ_k x[m, k] w[n, k] + bias[n]`, by tiles.
+//! Tiled product for many rows: `y[m, n] = Σ_k x[m, k] w[n, k] + bias[n]`.
 //!
-//! A cube computes a tile of `16 · ROWS` rows and `16 · columns` outputs. For each word of 16 values of `k` it lays the activations and the
-//! unpacked weights into shared memory; a unit multiplies `ROWS` of the ones by `columns` of the others.
+//! A cube computes a tile of `16 · ROWS` rows and `16 · columns` outputs. For each word of 16 values of `k` it copies
+//! the activations and the unpacked weights to shared memory. A unit multiplies `ROWS` activations with `columns`
+//! weights.
 //!
-//! With float activations a weight is unpacked to its value. With int8 ones it is unpacked to its sign `t`, the sums
-//! `S = Σ t q` and `A = Σ |t| q` are those of integers, and
+//! With float activations, a weight is unpacked to its value. With int8 activations, it is unpacked to its sign `t`,
+//! the sums `S = Σ t q` and `A = Σ |t| q` are computed in integers, and
 //!
 //! ```text
 //! y = factor · (W_p (A + S) / 2 - W_n (A - S) / 2) + bias
@@ -18,18 +19,18 @@ use cubecl::std::tensor::layout::linear::LinearView;
 use super::layout::{UNITS, cubes};
 use super::packing::VALUES;
 use super::product::{Arguments, Parameters, Product};
-use super::source::{Geometry, Kind};
+use super::source::{Geometry, ProductKind};
 
-/// Units along each side of a cube.
+/// Number of units along each side of a cube.
 const SIDE: u32 = 16;
-/// Rows that a unit computes.
+/// Number of rows that a unit computes.
 const ROWS: u32 = 4;
 
-/// Computes a product into `output`.
+/// Computes a product and writes it to `output`.
 pub(crate) fn multiply<R: CubeRuntime>(product: Product<R>, output: CubeTensor<R>) {
     let client = output.client.clone();
     let outputs = product.matrix.outputs / product.groups;
-    // No more outputs than there are, or nearly.
+    // The narrowest tile of 16, 32 or 64 outputs that holds all outputs, else 64.
     let columns = match outputs {
         0..=16 => 1,
         17..=32 => 2,
@@ -41,7 +42,8 @@ pub(crate) fn multiply<R: CubeRuntime>(product: Product<R>, output: CubeTensor<R
     let shape =
         ShapeLaunch::new(product.rows as u32, product.matrix.inner as u32, outputs as u32, product.groups as u32);
     let Arguments { x, words, parameters, output, geometry, dtypes } = product.arguments(output);
-    // SAFETY: rows, outputs and values of `k` beyond the end are neither read nor written; a window's pixels beyond the border are not read.
+    // SAFETY: rows, outputs and values of `k` beyond the end are neither read nor written; pixels beyond the border are
+    // not read.
     unsafe {
         multiply_kernel::launch_unchecked(
             &client,
@@ -60,7 +62,7 @@ pub(crate) fn multiply<R: CubeRuntime>(product: Product<R>, output: CubeTensor<R
     }
 }
 
-/// How many rows, values of `k`, outputs of a group and groups there are.
+/// Numbers of rows, values of `k`, outputs per group, and groups.
 #[derive(CubeLaunch, CubeType, Clone, Copy)]
 struct Shape {
     rows: u32,
@@ -78,7 +80,7 @@ fn multiply_kernel<X: Numeric, O: Float, E: Numeric>(
     geometry: Geometry,
     shape: Shape,
     #[comptime] columns: u32,
-    #[comptime] kind: Kind,
+    #[comptime] kind: ProductKind,
     #[define(X, O, E)] _dtypes: [StorageType; 3],
 ) {
     let tile_m = comptime!(SIDE * ROWS);
@@ -94,29 +96,29 @@ fn multiply_kernel<X: Numeric, O: Float, E: Numeric>(
     let first_n = cube / tiles_m % tiles_n * tile_n;
     let all_outputs = shape.outputs * shape.groups;
 
-    // The weight that this unit unpacks is always of the same output.
-    let unpacks = first_n + UNIT_POS % tile_n;
-    let exists = unpacks < shape.outputs;
-    let unpacks = group * shape.outputs + min(unpacks, shape.outputs - 1);
+    // All weights that this unit unpacks belong to one output.
+    let own_output = first_n + UNIT_POS % tile_n;
+    let exists = own_output < shape.outputs;
+    let own_output = group * shape.outputs + min(own_output, shape.outputs - 1);
     let mut plus = E::from_int(1);
     let mut minus = E::from_int(-1);
     if comptime!(!kind.int8) {
-        plus = E::cast_from(parameters.w_pos(unpacks, kind));
-        minus = E::cast_from(0.0f32 - parameters.w_neg(unpacks, kind));
+        plus = E::cast_from(parameters.w_pos(own_output, kind));
+        minus = E::cast_from(0.0f32 - parameters.w_neg(own_output, kind));
     }
 
     let mut shared_x = SharedMemory::<E>::new(comptime!((VALUES * SIDE * ROWS) as usize));
     let mut shared_w = SharedMemory::<E>::new(comptime!((VALUES * tile_n) as usize));
     let mut sums = Array::<E>::new(comptime!((ROWS * columns) as usize));
-    let mut sizes = Array::<E>::new(comptime!((ROWS * columns) as usize));
-    let mut ours = Array::<E>::new(comptime!(ROWS as usize));
+    let mut nonzero_sums = Array::<E>::new(comptime!((ROWS * columns) as usize));
+    let mut own_x = Array::<E>::new(comptime!(ROWS as usize));
     #[unroll]
     for i in 0..comptime!(ROWS * columns) {
         sums[i as usize] = E::from_int(0);
-        sizes[i as usize] = E::from_int(0);
+        nonzero_sums[i as usize] = E::from_int(0);
     }
 
-    // Units that follow one another write, and in a convolution read, rows that do; in a matrix they read along a row.
+    // In a convolution, consecutive units read and write consecutive rows. In a matrix, they read along a row.
     let low = UNIT_POS % SIDE;
     let high = UNIT_POS / SIDE;
     let m = select(comptime!(kind.windows), low, high);
@@ -138,7 +140,7 @@ fn multiply_kernel<X: Numeric, O: Float, E: Numeric>(
         }
         let mut bits = 0u32;
         if exists {
-            bits = words[(word * all_outputs + unpacks) as usize];
+            bits = words[(word * all_outputs + own_output) as usize];
         }
         #[unroll]
         for i in 0..columns {
@@ -152,7 +154,7 @@ fn multiply_kernel<X: Numeric, O: Float, E: Numeric>(
         for k in 0..VALUES {
             #[unroll]
             for i in 0..ROWS {
-                ours[i as usize] = shared_x[(k * tile_m + m + SIDE * i) as usize];
+                own_x[i as usize] = shared_x[(k * tile_m + m + SIDE * i) as usize];
             }
             #[unroll]
             for j in 0..columns {
@@ -160,9 +162,9 @@ fn multiply_kernel<X: Numeric, O: Float, E: Numeric>(
                 #[unroll]
                 for i in 0..ROWS {
                     let at = comptime!((j * ROWS + i) as usize);
-                    sums[at] += ours[i as usize] * weight;
+                    sums[at] += own_x[i as usize] * weight;
                     if comptime!(kind.int8) {
-                        sizes[at] += ours[i as usize] * weight * weight;
+                        nonzero_sums[at] += own_x[i as usize] * weight * weight;
                     }
                 }
             }
@@ -183,8 +185,8 @@ fn multiply_kernel<X: Numeric, O: Float, E: Numeric>(
                     let row = geometry.row(output_m, kind);
                     let mut value = f32::cast_from(sums[at]);
                     if comptime!(kind.int8) {
-                        let positive = f32::cast_from((sizes[at] + sums[at]) / E::from_int(2));
-                        let negative = f32::cast_from((sizes[at] - sums[at]) / E::from_int(2));
+                        let positive = f32::cast_from((nonzero_sums[at] + sums[at]) / E::from_int(2));
+                        let negative = f32::cast_from((nonzero_sums[at] - sums[at]) / E::from_int(2));
                         value = parameters.combine(positive, negative, output_n, kind);
                     }
                     let value = parameters.finish(value, row.index, output_n);

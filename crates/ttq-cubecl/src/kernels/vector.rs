@@ -1,7 +1,7 @@
-//! Products with few rows: `y[m, n] = Σ_k x[m, k] w[n, k] + bias[n]`, each word of the weight read once.
+//! Product for few rows: `y[m, n] = Σ_k x[m, k] w[n, k] + bias[n]`. Each word of the weight is read once.
 //!
-//! A unit takes one output and every eighth word of it, for all rows: where a weight is positive its activation is added to `P`, where it is
-//! negative to `N`, floats or integers. Then
+//! A unit processes every eighth word of one output, for all rows. It adds the activations of positive weights to `P`
+//! and those of negative weights to `N`, in floats or integers. Then
 //!
 //! ```text
 //! y = factor · (W_p P - W_n N) + bias
@@ -15,16 +15,16 @@ use cubecl::std::tensor::layout::linear::LinearView;
 use super::layout::{Fold, UNITS, cubes, fold_cube};
 use super::packing::{Matrix, VALUES};
 use super::product::{Arguments, Parameters, Product};
-use super::source::{Geometry, Kind};
+use super::source::{Geometry, ProductKind};
 
-/// Rows at most.
+/// Maximum number of rows.
 pub(crate) const ROWS: usize = 4;
-/// Outputs of a cube.
+/// Number of outputs per cube.
 const LANES: u32 = 32;
-/// Words of an output that lie in shared memory at a time, as activations.
+/// Number of words whose activations are in shared memory at a time.
 const STAGE: u32 = 32;
 
-/// Computes a product of at most [`ROWS`] rows of a matrix into `output`.
+/// Computes a product of at most [`ROWS`] rows of a matrix and writes it to `output`.
 pub(crate) fn multiply<R: CubeRuntime>(product: Product<R>, output: CubeTensor<R>) {
     let client = output.client.clone();
     let count = cubes(&client, product.matrix.outputs.div_ceil(LANES as usize));
@@ -60,7 +60,7 @@ fn multiply_kernel<X: Numeric, O: Float, E: Numeric>(
     outputs: u32,
     inner: u32,
     #[comptime] rows: u32,
-    #[comptime] kind: Kind,
+    #[comptime] kind: ProductKind,
     #[define(X, O, E)] _dtypes: [StorageType; 3],
 ) {
     let first = CUBE_POS as u32 * LANES;
@@ -68,8 +68,8 @@ fn multiply_kernel<X: Numeric, O: Float, E: Numeric>(
         terminate!();
     }
     let n = first + UNIT_POS % LANES;
-    let turn = UNIT_POS / LANES;
-    let turns = comptime!(UNITS / LANES);
+    let word_offset = UNIT_POS / LANES;
+    let word_step = comptime!(UNITS / LANES);
     let stage = comptime!(STAGE * VALUES);
     let mut shared = SharedMemory::<E>::new(comptime!((rows * STAGE * VALUES) as usize));
     let mut positive = Array::<E>::new(comptime!(rows as usize));
@@ -99,7 +99,7 @@ fn multiply_kernel<X: Numeric, O: Float, E: Numeric>(
         sync_cube();
         #[unroll]
         for i in 0..comptime!(STAGE * LANES / UNITS) {
-            let local = i * turns + turn;
+            let local = i * word_step + word_offset;
             let word = chunk * STAGE + local;
             if word < all_words && n < outputs {
                 let bits = words[(word * outputs + n) as usize];
@@ -127,7 +127,7 @@ fn multiply_kernel<X: Numeric, O: Float, E: Numeric>(
             part = parameters.combine(positive, negative, n, kind);
         }
         let sum = fold_cube(part, Fold::Sum, LANES);
-        if turn == 0 && n < outputs {
+        if word_offset == 0 && n < outputs {
             output[(m * outputs + n) as usize] = O::cast_from(parameters.finish(sum, m, n));
         }
     }

@@ -1,4 +1,4 @@
-//! On an NVIDIA GPU.
+//! The tests on an NVIDIA GPU.
 
 #[path = "autocast.rs"]
 mod autocast;
@@ -17,23 +17,23 @@ pub(crate) use cubecl::cuda::CudaDevice as Device;
 use cubecl::cuda::CudaRuntime;
 use cudarc::driver::CudaContext;
 
-use crate::say;
+use crate::print_line;
 
 /// Burn's backend without fusion, and with it.
 type Plain = CubeBackend<CudaRuntime, f32, i32, u8>;
 type Fused = Fusion<Plain>;
-/// The type of products in mixed precision.
+/// Type of products in mixed precision.
 pub(crate) type Half = ttq_autocast::Bf16;
 
-/// The device, if there is one.
+/// Returns the default device if there is one.
 fn device() -> Option<Device> {
     static FOUND: OnceLock<bool> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
-        // SAFETY: this only tries to load the driver's library, whose initializers are expected to run in any process.
+        // SAFETY: the call only loads the driver's library, whose initializers may run in any process.
         let driver = unsafe { cudarc::driver::sys::is_culib_present() };
         let found = driver && CudaContext::device_count().is_ok_and(|devices| devices > 0);
         if !found {
-            say("no CUDA device: the tests of the GPU kernels skip there");
+            print_line("no CUDA device: the tests of the GPU kernels on CUDA are skipped");
         }
         found
     });

@@ -1,9 +1,9 @@
-//! The kernels held against definitions written as loops in float64: on a wgpu device (a software one will do) and, with the feature `cuda`,
-//! on an NVIDIA GPU.
+//! Compares the kernels with reference loops in float64, on a wgpu device (also a software one) and, with the feature
+//! `cuda`, on an NVIDIA GPU.
 //!
-//! Where no device answers, its tests skip, and one line says so.
+//! Tests of a device that does not exist are skipped, with one line on the standard error.
 
-// The same tests on several devices: each of their modules has them.
+// Each device's module includes the same test files.
 #![allow(clippy::duplicate_mod)]
 
 #[cfg(feature = "cuda")]
@@ -15,9 +15,9 @@ use std::io::Write;
 
 use burn::prelude::*;
 
-/// Prints a line that a test harness does not swallow.
-fn say(line: &str) {
-    writeln!(std::io::stderr(), "{line}").expect("standard error takes a line");
+/// Prints a line that the test harness does not capture.
+fn print_line(line: &str) {
+    writeln!(std::io::stderr(), "{line}").expect("the standard error is writable");
 }
 
 fn floats<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {

@@ -1,13 +1,13 @@
-//! Weights without a pattern, the same in every run, and definitions as loops.
+//! Random weights, the same in every run, and reference implementations as loops.
 
 use ttq_core::{Granularity, QuantizerConfig, Threshold};
 
-/// `n` numbers between -1 and 1, more of them near zero; no two seeds give the same.
+/// `n` numbers between -1 and 1, denser near zero, that depend on the seed alone.
 pub(crate) fn random(n: usize, seed: u64) -> Vec<f32> {
     ttq_testing::uniform(&[n], seed).iter::<f32>().map(|x| x * x.abs()).collect()
 }
 
-/// The groups of a weight of these dimensions: lists of flat indices.
+/// The groups of a weight, as lists of flat indices.
 pub(crate) fn groups(granularity: Granularity, dims: &[usize], channel_axis: usize) -> Vec<Vec<usize>> {
     let total: usize = dims.iter().product();
     match granularity {
@@ -22,7 +22,7 @@ pub(crate) fn groups(granularity: Granularity, dims: &[usize], channel_axis: usi
     }
 }
 
-/// Δ of a group.
+/// Threshold Δ of a group.
 pub(crate) fn threshold(config: &QuantizerConfig, members: &[f32]) -> f64 {
     let mut magnitudes: Vec<f64> = members.iter().map(|w| f64::from(w.abs())).collect();
     magnitudes.sort_by(f64::total_cmp);
@@ -37,12 +37,12 @@ pub(crate) fn threshold(config: &QuantizerConfig, members: &[f32]) -> f64 {
     }
 }
 
-/// The code of a weight.
+/// Code of a weight: -1, 0 or +1.
 pub(crate) fn code(weight: f32, threshold: f32) -> i32 {
     i32::from(weight > threshold) - i32::from(weight < -threshold)
 }
 
-/// The nearest number of float32 to ours, or one next to it.
+/// Asserts that the error is at most `1e-5 * size`.
 pub(crate) fn assert_near(found: f32, expected: f64, size: f64, what: &str) {
-    assert!((f64::from(found) - expected).abs() <= 1e-5 * size + 1e-30, "{what}: {found} for {expected}");
+    assert!((f64::from(found) - expected).abs() <= 1e-5 * size + 1e-30, "{what}: found {found}, expected {expected}");
 }

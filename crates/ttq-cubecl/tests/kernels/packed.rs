@@ -1,4 +1,4 @@
-//! Packed layers.
+//! Linear layers and convolutions with packed weights.
 
 use burn::module::Param;
 use burn::nn::conv::Conv2dConfig;
@@ -12,7 +12,8 @@ use super::{Device, Fused, Plain, device};
 use crate::floats;
 use crate::numbers::{assert_near, random};
 
-/// Rows, inputs and outputs: single ones, tails of words, of tiles and of stages; up to four rows take another kernel than more.
+/// Rows, inputs and outputs: sizes of one, and sizes that do not fill words, tiles or stages. Up to four rows use the
+/// vector kernel, more rows the tile kernel.
 const LINEAR: [[usize; 3]; 11] = [
     [1, 1, 1],
     [1, 7, 33],
@@ -27,7 +28,7 @@ const LINEAR: [[usize; 3]; 11] = [
     [130, 515, 97],
 ];
 
-/// Ternary values and scales without a pattern.
+/// Random codes, and scales that differ between channels.
 fn weight(shape: &[usize], output_axis: usize, per_channel: bool) -> TernaryWeight {
     let n = shape.iter().product();
     let codes: Vec<i8> = random(n, 21).iter().map(|x| i8::from(*x > 0.1) - i8::from(*x < -0.1)).collect();
@@ -36,15 +37,15 @@ fn weight(shape: &[usize], output_axis: usize, per_channel: bool) -> TernaryWeig
     TernaryWeight::new(Codes::pack(&codes).expect("codes"), scales, shape, output_axis).expect("a ternary weight")
 }
 
-/// Activations, and what the kernels of their precision make of them: with int8 ones, halves of integers the largest of which is 127 in
-/// every row, on which rounding has nothing to do.
+/// Random activations. For int8 they are halves of integers, and the largest magnitude of every row is 63.5, so that
+/// quantization is exact.
 fn activations<A: ActivationType>(n: usize, row: usize) -> Vec<f32> {
     let exact = |(index, x): (usize, f32)| if index % row == row / 2 { 63.5 } else { (x * 127.0).round() / 2.0 };
     let floats = random(n, 22);
     if A::INT8 { floats.into_iter().enumerate().map(exact).collect() } else { floats }
 }
 
-fn linear_equals_definition<B: Backend<Device = Device>, A: ActivationType>() {
+fn assert_linear_matches_reference<B: Backend<Device = Device>, A: ActivationType>() {
     let Some(device) = device() else { return };
     for [rows, inputs, outputs] in LINEAR {
         for per_channel in [false, true] {
@@ -75,18 +76,18 @@ fn linear_equals_definition<B: Backend<Device = Device>, A: ActivationType>() {
 }
 
 #[test]
-fn a_linear_layer_equals_the_definition() {
-    linear_equals_definition::<Plain, Float32>();
-    linear_equals_definition::<Plain, Int8>();
+fn a_linear_layer_matches_the_reference() {
+    assert_linear_matches_reference::<Plain, Float32>();
+    assert_linear_matches_reference::<Plain, Int8>();
 }
 
 #[test]
-fn a_linear_layer_equals_the_definition_with_fusion() {
-    linear_equals_definition::<Fused, Float32>();
-    linear_equals_definition::<Fused, Int8>();
+fn a_linear_layer_matches_the_reference_with_fusion() {
+    assert_linear_matches_reference::<Fused, Float32>();
+    assert_linear_matches_reference::<Fused, Int8>();
 }
 
-/// Configurations, and height and width of the images.
+/// Configurations, and the height and width of their images.
 fn convolutions() -> Vec<(Conv2dConfig, [usize; 2])> {
     let plain = Conv2dConfig::new([6, 9], [3, 3]);
     vec![
@@ -94,7 +95,7 @@ fn convolutions() -> Vec<(Conv2dConfig, [usize; 2])> {
         (plain.clone(), [11, 8]),
         (plain.clone().with_stride([2, 2]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)), [11, 8]),
         (plain.clone().with_groups(3).with_dilation([2, 1]).with_bias(false), [11, 8]),
-        // More on one side than on the other.
+        // Asymmetric padding.
         (plain.with_padding(PaddingConfig2d::Explicit(0, 1, 2, 3)), [5, 4]),
         (Conv2dConfig::new([6, 4], [2, 2]).with_padding(PaddingConfig2d::Same), [7, 6]),
         (Conv2dConfig::new([6, 40], [1, 1]).with_stride([2, 1]), [11, 8]),
@@ -104,17 +105,17 @@ fn convolutions() -> Vec<(Conv2dConfig, [usize; 2])> {
     ]
 }
 
-/// Zeros above and to the left.
-fn before(config: &Conv2dConfig, size: [usize; 2]) -> [usize; 2] {
+/// Number of zeros above and to the left of the image.
+fn leading_padding(config: &Conv2dConfig, size: [usize; 2]) -> [usize; 2] {
     match config.padding {
         PaddingConfig2d::Valid => [0, 0],
         PaddingConfig2d::Explicit(top, left, _, _) => [top, left],
-        // (With a stride of one.)
+        // Valid for a stride of one.
         PaddingConfig2d::Same => [0, 1].map(|axis| (size[axis] + config.kernel_size[axis] - 1 - size[axis]) / 2),
     }
 }
 
-fn convolution_equals_definition<B: Backend<Device = Device>, A: ActivationType>() {
+fn assert_convolution_matches_reference<B: Backend<Device = Device>, A: ActivationType>() {
     let Some(device) = device() else { return };
     let images = 2;
     for (config, [height, width]) in convolutions() {
@@ -122,7 +123,7 @@ fn convolution_equals_definition<B: Backend<Device = Device>, A: ActivationType>
         let [kh, kw] = config.kernel_size;
         let per_group = inputs / config.groups;
         let shape = [outputs, per_group, kh, kw];
-        let [top, left] = before(&config, [height, width]);
+        let [top, left] = leading_padding(&config, [height, width]);
         for per_channel in [false, true] {
             let weight = weight(&shape, 0, per_channel);
             let mut layer = PackedConv2d::<B, A>::new(&config, &device).with_weight(&weight);
@@ -137,7 +138,7 @@ fn convolution_equals_definition<B: Backend<Device = Device>, A: ActivationType>
                 if inside { f64::from(x[index()]) } else { 0.0 }
             };
             let input = Tensor::<B, 4>::from_data(TensorData::new(x.clone(), [images, inputs, height, width]), &device);
-            // The dense layer says how large the output is.
+            // The dense layer gives the expected shape.
             let expected = layer.dense().forward(input.clone()).dims();
             let output = layer.forward(input);
             assert_eq!(output.dims(), expected, "{config:?}");
@@ -164,19 +165,19 @@ fn convolution_equals_definition<B: Backend<Device = Device>, A: ActivationType>
 }
 
 #[test]
-fn a_convolution_equals_the_definition() {
-    convolution_equals_definition::<Plain, Float32>();
-    convolution_equals_definition::<Plain, Int8>();
+fn a_convolution_matches_the_reference() {
+    assert_convolution_matches_reference::<Plain, Float32>();
+    assert_convolution_matches_reference::<Plain, Int8>();
 }
 
 #[test]
-fn a_convolution_equals_the_definition_with_fusion() {
-    convolution_equals_definition::<Fused, Float32>();
-    convolution_equals_definition::<Fused, Int8>();
+fn a_convolution_matches_the_reference_with_fusion() {
+    assert_convolution_matches_reference::<Fused, Float32>();
+    assert_convolution_matches_reference::<Fused, Int8>();
 }
 
 #[test]
-fn int8_activations_are_off_by_half_a_step_at_most_and_not_by_nothing() {
+fn int8_activations_have_a_nonzero_error_of_at_most_half_a_step() {
     let Some(device) = device() else { return };
     let [rows, inputs, outputs] = [7, 90, 20];
     let weight = weight(&[inputs, outputs], 1, false);
@@ -185,7 +186,7 @@ fn int8_activations_are_off_by_half_a_step_at_most_and_not_by_nothing() {
     let exact = PackedLinear::<Plain, Float32>::new(&config, &device).with_weight(&weight);
     let x = random(rows * inputs, 31);
     let input = Tensor::<Plain, 2>::from_data(TensorData::new(x.clone(), [rows, inputs]), &device);
-    // A row of zeros has the factor zero.
+    // The factor of a row of zeros is zero.
     let input = input.slice_assign([3..4, 0..inputs], Tensor::zeros([1, inputs], &device));
     let (found, expected) = (floats(layer.forward(input.clone())), floats(exact.forward(input)));
     let w = weight.dequantize();
@@ -201,30 +202,30 @@ fn int8_activations_are_off_by_half_a_step_at_most_and_not_by_nothing() {
 }
 
 #[test]
-fn layers_follow_strides_and_new_weights() {
+fn layers_support_strided_inputs_and_new_weights() {
     let Some(device) = device() else { return };
     let config = LinearConfig::new(12, 20).with_bias(false);
     let (first, second) = (weight(&[12, 20], 1, false), weight(&[12, 20], 1, true));
     let layer = PackedLinear::<Plain>::new(&config, &device).with_weight(&first);
     for rows in [3, 40] {
         let data = TensorData::new(random(12 * rows, 41), [12, rows]);
-        let turned = Tensor::<Plain, 2>::from_data(data, &device).transpose();
-        let straight = Tensor::from_data(turned.clone().into_data(), &device);
-        let expected = floats(layer.forward(straight.clone()));
-        assert_eq!(floats(layer.forward(turned)), expected);
+        let transposed = Tensor::<Plain, 2>::from_data(data, &device).transpose();
+        let contiguous = Tensor::from_data(transposed.clone().into_data(), &device);
+        let expected = floats(layer.forward(contiguous.clone()));
+        assert_eq!(floats(layer.forward(transposed)), expected);
         let changed = layer.clone().with_weight(&second);
         let dense = Tensor::<Plain, 2>::from_data(TensorData::new(second.dequantize(), [12, 20]), &device);
-        let found = changed.forward(straight.clone()).into_data();
-        found.assert_approx_eq::<f32>(&straight.clone().matmul(dense).into_data(), Default::default());
-        assert_eq!(floats(layer.forward(straight)), expected);
+        let found = changed.forward(contiguous.clone()).into_data();
+        found.assert_approx_eq::<f32>(&contiguous.clone().matmul(dense).into_data(), Default::default());
+        assert_eq!(floats(layer.forward(contiguous)), expected);
     }
 }
 
 #[test]
-fn activations_in_half_precision_give_results_in_it() {
+fn float16_activations_give_float16_results() {
     let Some(device) = device() else { return };
     if !Plain::supports_dtype(&device, DType::F16) {
-        return crate::say("the adapter has no float16: its test of packed layers skips");
+        return crate::print_line("the device does not support float16: its test of packed layers is skipped");
     }
     for rows in [2, 20] {
         let weight = weight(&[100, 30], 1, true);
@@ -237,7 +238,7 @@ fn activations_in_half_precision_give_results_in_it() {
         for (index, found) in y.into_iter().enumerate() {
             let products = (0..100).map(|k| x[index / 30 * 100 + k] * w[k * 30 + index % 30]);
             let (sum, size) = products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product.abs()));
-            assert!((found - sum).abs() <= 3e-3 * size, "{found} for {sum}");
+            assert!((found - sum).abs() <= 3e-3 * size, "found {found}, expected {sum}");
         }
     }
 }

@@ -7,7 +7,7 @@ use ttq_core::{Granularity, LatentGradient, NegativeScaleGradient, QuantizerConf
 
 use super::{Device, Fused, Plain, device};
 use crate::numbers::{assert_near, code, groups, random, threshold};
-use crate::{floats, say};
+use crate::{floats, print_line};
 
 const THRESHOLDS: [Threshold; 8] = [
     Threshold::MaxFraction(0.05),
@@ -20,7 +20,8 @@ const THRESHOLDS: [Threshold; 8] = [
     Threshold::Sparsity(1.0),
 ];
 
-/// Dimensions and the axis of the output channels: single elements, tails, several parts of a group, channels outside, inside and between.
+/// Shapes and the axis of the output channels: single elements, incomplete blocks, several parts per group, and the
+/// channels as first, last and middle axis.
 const SHAPES: [([usize; 4], usize); 11] = [
     ([1, 1, 1, 1], 0),
     ([1, 1, 1, 1], 1),
@@ -39,8 +40,8 @@ fn quantizer<B: Backend>(threshold: Threshold, granularity: Granularity) -> Tern
     QuantizerConfig { threshold, granularity, ..QuantizerConfig::ttq() }.init().expect("a valid configuration")
 }
 
-/// Weights of several kinds: on both sides, on one, all zero, all alike.
-fn kinds(n: usize) -> [Vec<f32>; 4] {
+/// Weights of several kinds: both signs, negative only, all zero, all equal.
+fn weight_kinds(n: usize) -> [Vec<f32>; 4] {
     let both = random(n, 1);
     [both.clone(), both.iter().map(|w| -w.abs()).collect(), vec![0.0; n], vec![0.25; n]]
 }
@@ -49,8 +50,8 @@ fn scales_of(groups: usize) -> Vec<f32> {
     random(2 * groups, 7).iter().map(|scale| scale.abs() + 0.01).collect()
 }
 
-/// Codes, values and thresholds of one weight against the definition.
-fn forward_equals_definition<B: Backend>(
+/// Compares codes, values and thresholds of one weight with the reference.
+fn assert_forward_matches_reference<B: Backend>(
     quantizer: &TernaryQuantizer<B>,
     latent: Tensor<B, 4>,
     weights: &[f32],
@@ -60,7 +61,7 @@ fn forward_equals_definition<B: Backend>(
     let groups = groups(config.granularity, &dims, channel_axis);
     let scales = scales_of(groups.len());
     let pairs = Tensor::<B, 2>::from_data(TensorData::new(scales.clone(), [groups.len(), 2]), &device);
-    assert!(ttq_cubecl::takes(&latent));
+    assert!(ttq_cubecl::supports(&latent));
     let thresholds = floats(quantizer.threshold(latent.clone(), channel_axis));
     let codes: Vec<i32> = quantizer.codes(latent.clone(), channel_axis).into_data().iter().collect();
     let ternary = floats(quantizer.ternarize(latent, pairs, channel_axis));
@@ -82,18 +83,19 @@ fn forward_equals_definition<B: Backend>(
     }
 }
 
-fn every_shape_and_threshold<B: Backend<Device = Device>>() {
+fn assert_ternary_weights_match_reference<B: Backend<Device = Device>>() {
     let Some(device) = device() else { return };
     for (dims, channel_axis) in SHAPES {
         let n = dims.iter().product();
-        // A group's parts are put together in the same way whatever the weights are.
+        // The reduction of several parts does not depend on the kind of the weights, so large weights are tested with
+        // one kind.
         let taken = if n < 10_000 { 4 } else { 1 };
-        for weights in kinds(n).into_iter().take(taken) {
+        for weights in weight_kinds(n).into_iter().take(taken) {
             let latent = Tensor::<B, 4>::from_data(TensorData::new(weights.clone(), dims), &device);
             for threshold in THRESHOLDS {
                 for granularity in [Granularity::Tensor, Granularity::Channel] {
                     let quantizer = quantizer(threshold, granularity);
-                    forward_equals_definition(&quantizer, latent.clone(), &weights, channel_axis);
+                    assert_forward_matches_reference(&quantizer, latent.clone(), &weights, channel_axis);
                 }
             }
         }
@@ -101,17 +103,17 @@ fn every_shape_and_threshold<B: Backend<Device = Device>>() {
 }
 
 #[test]
-fn the_ternary_weight_equals_the_definition() {
-    every_shape_and_threshold::<Plain>();
+fn the_ternary_weight_matches_the_reference() {
+    assert_ternary_weights_match_reference::<Plain>();
 }
 
 #[test]
-fn the_ternary_weight_equals_the_definition_with_fusion() {
-    every_shape_and_threshold::<Fused>();
+fn the_ternary_weight_matches_the_reference_with_fusion() {
+    assert_ternary_weights_match_reference::<Fused>();
 }
 
-/// All three gradients of one weight against the definition.
-fn gradients_equal_definition<B: Backend>(
+/// Compares all three gradients of one weight with the reference.
+fn assert_gradients_match_reference<B: Backend>(
     quantizer: &TernaryQuantizer<B>,
     grad: Tensor<B, 4>,
     latent: Tensor<B, 4>,
@@ -149,12 +151,12 @@ fn gradients_equal_definition<B: Backend>(
     }
 }
 
-fn every_gradient<B: Backend<Device = Device>>() {
+fn assert_all_gradients_match_reference<B: Backend<Device = Device>>() {
     let Some(device) = device() else { return };
     for (dims, channel_axis) in SHAPES {
         let n = dims.iter().product();
         let grad = Tensor::<B, 4>::from_data(TensorData::new(random(n, 3), dims), &device);
-        let [both, one_sided, zeros, _] = kinds(n);
+        let [both, one_sided, zeros, _] = weight_kinds(n);
         let [largest, mean, order] = [THRESHOLDS[0], THRESHOLDS[2], THRESHOLDS[4]];
         for (weights, threshold) in [(&both, largest), (&one_sided, mean), (&zeros, largest), (&both, order)] {
             let latent = Tensor::<B, 4>::from_data(TensorData::new(weights.clone(), dims), &device);
@@ -169,7 +171,7 @@ fn every_gradient<B: Backend<Device = Device>>() {
                             ..QuantizerConfig::ttq()
                         };
                         let quantizer = config.init().expect("a valid configuration");
-                        gradients_equal_definition(&quantizer, grad.clone(), latent.clone(), channel_axis);
+                        assert_gradients_match_reference(&quantizer, grad.clone(), latent.clone(), channel_axis);
                     }
                 }
             }
@@ -178,17 +180,17 @@ fn every_gradient<B: Backend<Device = Device>>() {
 }
 
 #[test]
-fn the_gradients_equal_the_definition() {
-    every_gradient::<Plain>();
+fn the_gradients_match_the_reference() {
+    assert_all_gradients_match_reference::<Plain>();
 }
 
 #[test]
-fn the_gradients_equal_the_definition_with_fusion() {
-    every_gradient::<Fused>();
+fn the_gradients_match_the_reference_with_fusion() {
+    assert_all_gradients_match_reference::<Fused>();
 }
 
-/// Views that are not row-major: transposed, cut out, repeated by a stride of zero, computed lazily.
-fn views<B: Backend<Device = Device>>() {
+/// Views that are not row-major: transposed, sliced, expanded (stride zero), and fused with other operations.
+fn assert_views_match_reference<B: Backend<Device = Device>>() {
     let Some(device) = device() else { return };
     let whole = Tensor::<B, 4>::from_data(TensorData::new(random(12 * 10 * 5 * 6, 5), [12, 10, 5, 6]), &device);
     let views = [
@@ -205,8 +207,8 @@ fn views<B: Backend<Device = Device>>() {
                 for threshold in [THRESHOLDS[0], THRESHOLDS[2], THRESHOLDS[4]] {
                     let quantizer = quantizer(threshold, granularity);
                     let weights = floats(latent.clone());
-                    forward_equals_definition(&quantizer, latent.clone(), &weights, channel_axis);
-                    gradients_equal_definition(&quantizer, grad.clone(), latent.clone(), channel_axis);
+                    assert_forward_matches_reference(&quantizer, latent.clone(), &weights, channel_axis);
+                    assert_gradients_match_reference(&quantizer, grad.clone(), latent.clone(), channel_axis);
                 }
             }
         }
@@ -214,17 +216,17 @@ fn views<B: Backend<Device = Device>>() {
 }
 
 #[test]
-fn strides_are_followed() {
-    views::<Plain>();
+fn strided_views_match_the_reference() {
+    assert_views_match_reference::<Plain>();
 }
 
 #[test]
-fn strides_are_followed_with_fusion() {
-    views::<Fused>();
+fn strided_views_match_the_reference_with_fusion() {
+    assert_views_match_reference::<Fused>();
 }
 
 #[test]
-fn millions_of_weights_in_a_group_are_summed_the_same_way_twice() {
+fn sums_over_millions_of_weights_are_reproducible() {
     let Some(device) = device() else { return };
     let dims = [1, 1, 3001, 1003];
     let n = dims.iter().product();
@@ -233,8 +235,8 @@ fn millions_of_weights_in_a_group_are_summed_the_same_way_twice() {
     let grad = Tensor::<Plain, 4>::from_data(TensorData::new(random(n, 12), dims), &device);
     for threshold in [THRESHOLDS[0], THRESHOLDS[2], THRESHOLDS[4]] {
         let quantizer = quantizer(threshold, Granularity::Tensor);
-        forward_equals_definition(&quantizer, latent.clone(), &weights, 0);
-        gradients_equal_definition(&quantizer, grad.clone(), latent.clone(), 0);
+        assert_forward_matches_reference(&quantizer, latent.clone(), &weights, 0);
+        assert_gradients_match_reference(&quantizer, grad.clone(), latent.clone(), 0);
         let bits = || {
             let scales = Tensor::from_floats([[0.5, 2.0]], &device);
             let gradients = quantizer.gradients(grad.clone(), latent.clone(), scales, 0);
@@ -249,7 +251,7 @@ fn millions_of_weights_in_a_group_are_summed_the_same_way_twice() {
 fn half_precision_weights_keep_their_type() {
     let Some(device) = device() else { return };
     if !Plain::supports_dtype(&device, DType::F16) {
-        return say("the adapter has no float16: its test skips");
+        return print_line("the device does not support float16: its test is skipped");
     }
     for (dims, channel_axis) in SHAPES {
         let n = dims.iter().product();
@@ -287,12 +289,12 @@ fn half_precision_weights_keep_their_type() {
 }
 
 #[test]
-fn tensors_elsewhere_are_left_to_tensor_operations() {
+fn only_tensors_of_cubecl_backends_without_autodiff_are_supported() {
     let flex = Tensor::<Flex, 2>::ones([2, 3], &Default::default());
-    assert!(!ttq_cubecl::takes(&flex) && !ttq_cubecl::takes(&Tensor::<Autodiff<Flex>, 2>::from_inner(flex)));
+    assert!(!ttq_cubecl::supports(&flex) && !ttq_cubecl::supports(&Tensor::<Autodiff<Flex>, 2>::from_inner(flex)));
     let Some(device) = device() else { return };
     let plain = Tensor::<Plain, 2>::ones([2, 3], &device);
-    assert!(ttq_cubecl::takes(&plain) && ttq_cubecl::takes(&Tensor::<Fused, 2>::ones([2, 3], &device)));
-    assert!(!ttq_cubecl::takes(&Tensor::<Autodiff<Plain>, 2>::from_inner(plain)));
-    assert!(!ttq_cubecl::takes(&Tensor::<Plain, 2>::ones([0, 3], &device)));
+    assert!(ttq_cubecl::supports(&plain) && ttq_cubecl::supports(&Tensor::<Fused, 2>::ones([2, 3], &device)));
+    assert!(!ttq_cubecl::supports(&Tensor::<Autodiff<Plain>, 2>::from_inner(plain)));
+    assert!(!ttq_cubecl::supports(&Tensor::<Plain, 2>::ones([0, 3], &device)));
 }

@@ -1,4 +1,4 @@
-//! Gradients of a whole module: by kernels behind the leaf view, through autodiff behind the other, and on a CPU.
+//! Gradients of a whole module: with the kernels (leaf view), through autodiff (view), and on a CPU.
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::{AutodiffModule, Module};
@@ -35,14 +35,14 @@ impl<B: Backend> Net<B> {
     }
 }
 
-/// Both layers are ternary.
+/// A configuration that ternarizes both layers.
 pub(super) fn config(quantizer: QuantizerConfig) -> TernaryConfig {
     let selection =
         SelectionConfig { keep_first_convolution: false, keep_last_linear: false, ..SelectionConfig::default() };
     TernaryConfig { quantizer, selection }
 }
 
-/// Gradients of latent weights and scales: through the leaf view and the kernels, and through autodiff.
+/// Returns the gradients of latent weights and scales, first with the leaf view and the kernels, then through autodiff.
 pub(super) fn gradients<B: AutodiffBackend>(config: &TernaryConfig, device: &B::Device) -> [Vec<TensorData>; 2] {
     let ternary = Ternary::<B, Net<B>>::new(Net::new(device), config).expect("a valid configuration");
     let images = tensor::<B, 4>(&normal(&[3, 2, 6, 6], 9)).to_device(device);
@@ -55,11 +55,11 @@ pub(super) fn gradients<B: AutodiffBackend>(config: &TernaryConfig, device: &B::
         let linear = grads.get::<B::InnerBackend, 2>(net.linear.weight.id).map(Tensor::into_data);
         let scales = ternary.scales().iter().map(|s| grads.get::<B::InnerBackend, 2>(s.id).map(Tensor::into_data));
         let all = [conv, linear].into_iter().chain(scales);
-        all.map(|grad| grad.expect("every parameter has a gradient")).collect()
+        all.map(|grad| grad.expect("a gradient of every parameter")).collect()
     })
 }
 
-fn agree<B: AutodiffBackend>(device: &B::Device) {
+fn assert_gradients_match_cpu<B: AutodiffBackend>(device: &B::Device) {
     for granularity in [Granularity::Tensor, Granularity::Channel] {
         for threshold in [Threshold::MaxFraction(0.05), Threshold::MeanFraction(0.7), Threshold::Sparsity(0.4)] {
             let quantizer = QuantizerConfig { granularity, threshold, ..QuantizerConfig::ttq() };
@@ -71,7 +71,10 @@ fn agree<B: AutodiffBackend>(device: &B::Device) {
                     assert_eq!(found.shape, expected.shape);
                     let size = expected.iter::<f32>().map(f32::abs).fold(1e-6, f32::max);
                     for (found, expected) in found.iter::<f32>().zip(expected.iter::<f32>()) {
-                        assert!((found - expected).abs() <= 1e-4 * size, "{config:?}: {found} for {expected}");
+                        assert!(
+                            (found - expected).abs() <= 1e-4 * size,
+                            "{config:?}: found {found}, expected {expected}"
+                        );
                     }
                 }
             }
@@ -80,19 +83,19 @@ fn agree<B: AutodiffBackend>(device: &B::Device) {
 }
 
 #[test]
-fn a_module_has_the_gradients_it_has_on_a_cpu() {
+fn gradients_of_a_module_match_those_on_a_cpu() {
     let Some(device) = device() else { return };
-    agree::<Autodiff<Plain>>(&device);
+    assert_gradients_match_cpu::<Autodiff<Plain>>(&device);
 }
 
 #[test]
-fn a_module_has_the_gradients_it_has_on_a_cpu_with_fusion() {
+fn gradients_of_a_module_match_those_on_a_cpu_with_fusion() {
     let Some(device) = device() else { return };
-    agree::<Autodiff<Fused>>(&device);
+    assert_gradients_match_cpu::<Autodiff<Fused>>(&device);
 }
 
 #[test]
-fn a_materialized_module_is_the_same_by_kernels_and_by_operations() {
+fn a_materialized_module_is_the_same_with_kernels_and_with_tensor_operations() {
     let Some(device) = device() else { return };
     let config = config(QuantizerConfig::ttq());
     let ternary = Ternary::<Autodiff<Plain>, _>::new(Net::new(&device), &config).expect("a valid configuration");

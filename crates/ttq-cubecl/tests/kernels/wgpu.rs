@@ -1,4 +1,4 @@
-//! On a device of wgpu.
+//! The tests on a wgpu device.
 
 #[path = "autocast.rs"]
 mod autocast;
@@ -17,21 +17,21 @@ use cubecl::Runtime;
 pub(crate) use cubecl::wgpu::WgpuDevice as Device;
 use cubecl::wgpu::{AutoGraphicsApi, GraphicsApi, WgpuRuntime};
 
-use crate::say;
+use crate::print_line;
 
 /// Burn's backend without fusion, and with it.
 type Plain = CubeBackend<WgpuRuntime, f32, i32, u32>;
 type Fused = Fusion<Plain>;
-/// The type of products in mixed precision. (WGSL has no bfloat16.)
+/// Type of products in mixed precision. WGSL has no bfloat16.
 pub(crate) type Half = ttq_autocast::F16;
 
-/// The device, if there is one.
+/// Returns the default device if there is one.
 fn device() -> Option<Device> {
     static FOUND: OnceLock<bool> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
         let found = !WgpuRuntime::enumerate_all_devices(&AutoGraphicsApi::backend()).is_empty();
         if !found {
-            say("no wgpu adapter: the tests of the GPU kernels skip there");
+            print_line("no wgpu adapter: the tests of the GPU kernels on wgpu are skipped");
         }
         found
     });
