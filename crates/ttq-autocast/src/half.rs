@@ -1,37 +1,39 @@
-//! The types that products are computed in.
+//! The 16-bit types that products are computed in.
 
 use core::fmt::Debug;
 
 use burn_backend::FloatDType;
 
-/// A float type of 16 bits: [`Bf16`] or [`F16`].
+/// A 16-bit float type: [`Bf16`] or [`F16`]. The trait is sealed.
 pub trait Half: sealed::Sealed + Debug + Clone + Copy + Default + Send + Sync + 'static {
-    /// The type.
+    /// Burn's data type.
     const DTYPE: FloatDType;
-    /// Its name.
+    /// Name of the type in the backend's name: `bf16` or `f16`.
     const NAME: &'static str;
-    /// Is its range narrower than that of float32? Then factors are brought into it.
-    const NARROW: bool;
+    /// Whether factors are scaled before the cast, because the range of the type is smaller than that of float32.
+    const NEEDS_SCALING: bool;
 }
 
-/// bfloat16: 8 bits of mantissa, one of them implied, and the range of float32.
+/// bfloat16: 8 bits of significand, including the implicit one, and the range of float32. Factors are cast without
+/// scaling.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bf16;
 
-/// float16: 11 bits of mantissa, one of them implied, from 6e-8 to 65504.
+/// float16: 11 bits of significand, including the implicit one, and magnitudes from 6e-8 to 65504. Factors are scaled
+/// before the cast.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct F16;
 
 impl Half for Bf16 {
     const DTYPE: FloatDType = FloatDType::BF16;
     const NAME: &'static str = "bf16";
-    const NARROW: bool = false;
+    const NEEDS_SCALING: bool = false;
 }
 
 impl Half for F16 {
     const DTYPE: FloatDType = FloatDType::F16;
     const NAME: &'static str = "f16";
-    const NARROW: bool = true;
+    const NEEDS_SCALING: bool = true;
 }
 
 mod sealed {

@@ -1,8 +1,8 @@
-//! Mixed precision for any [Burn](https://burn.dev) 0.21 backend: matrix products and convolutions are computed in bfloat16
-//! or float16, everything else in float32.
+//! Mixed precision for any [Burn](https://burn.dev) 0.21 backend: matrix products and convolutions are computed in
+//! bfloat16 or float16, everything else in float32.
 //!
-//! [`Autocast`] is a backend around another, as Burn's `Autodiff` is, and stands inside of it: write
-//! `Autodiff<Autocast<Cuda, Bf16>>` where `Autodiff<Cuda>` stood. Models do not change.
+//! [`Autocast`] is a backend decorator, like Burn's `Autodiff`, and is placed inside of it: replace `Autodiff<Cuda>`
+//! with `Autodiff<Autocast<Cuda, Bf16>>`. Models do not change.
 //!
 //! ```
 //! use burn::backend::{Autodiff, Flex};
@@ -18,28 +18,32 @@
 //! assert_eq!([y.dtype(), gradient.dtype()], [DType::F32; 2]);
 //! ```
 //!
-//! **What is cast.** `matmul`, `linear`, and convolutions in one, two and three dimensions, transposed ones too, with both
-//! gradients of each: where both factors are float32 they are cast to the narrow type, multiplied there, and the product is
-//! cast back. In which type the device adds up is the device's choice (tensor cores add up in float32). Biases are added, and
-//! their gradients summed, in float32. All other operations are the inner backend's, bit for bit: normalization, losses,
-//! optimizers, deformable convolution, and whatever is not float32 already. (What Burn's autodiff makes of products, such as
-//! attention and unfolding with padding, is cast with these; without autodiff they are the inner backend's.)
+//! **Operations.** `matmul`, `linear`, and one-, two- and three-dimensional convolutions and transposed convolutions,
+//! with both gradients of each, are computed in 16 bits: if both factors are float32, they are cast to the 16-bit type
+//! and multiplied in it, and the product is cast back to float32. The device chooses the type of the accumulator
+//! (tensor cores accumulate in float32). Biases are added, and their gradients are summed, in float32. All other
+//! operations run on the inner backend unchanged and give bit-identical results: normalization, losses, optimizers,
+//! deformable convolution, and all operations on tensors that are not float32. Operations that Burn's autodiff
+//! decomposes into products, such as attention and unfolding with padding, are computed in 16 bits with autodiff and
+//! run on the inner backend without.
 //!
-//! **Precision.** Factors and product are rounded, each by 2⁻⁹ at most in bfloat16 and by 2⁻¹² in float16. So a product's error is
-//! at most three times that, relative to the sum of the magnitudes of its terms, where the device adds up in float32 (Flex
-//! adds up float16 in float16). Parameters, gradients and everything that is kept are float32.
+//! **Precision.** Both factors and the product are rounded, each with a relative error of at most 2⁻⁹ in bfloat16 and
+//! 2⁻¹² in float16. If the device accumulates in float32, the error of a product is at most three times that, relative
+//! to the sum of the magnitudes of its terms. (Flex accumulates float16 in float16.) Parameters, gradients and all
+//! stored tensors are float32.
 //!
-//! **Range.** bfloat16 has float32's. [`F16`] has not: gradients would vanish below 6e-8, sums overflow above 65504. So
-//! each factor is divided by its largest magnitude before the cast, and by more where a sum of so many terms might not fit,
-//! and the product is multiplied by the same afterwards. That takes the place of a loss scale, costs one more pass over each
-//! factor and never waits for the device.
+//! **Range.** bfloat16 has the range of float32. In [`F16`], gradients below 6e-8 would underflow and sums above 65504
+//! would overflow. Therefore each factor is divided by its largest magnitude before the cast, and by an additional
+//! factor if the sum of its terms could overflow; the product is multiplied by the same numbers afterwards. This
+//! replaces a loss scale. It takes one additional pass over each factor and does not synchronize with the device.
 //!
-//! **Memory.** Tensors that wait for the backward pass are float32 ones: this makes products faster, not training smaller.
+//! **Memory.** Tensors that are stored for the backward pass are float32: products are faster, but training needs no
+//! less memory.
 //!
-//! Tensors, device and element types are the inner backend's, so records and models of one load on the other, and kernels
-//! that look at a tensor's type see the one they know.
+//! Tensor primitives, device and element types are those of the inner backend. Models and records of either backend
+//! load on the other, and kernels that are selected by the type of a tensor primitive keep working.
 
-mod across;
+mod convert_backend;
 mod delegate;
 mod half;
 mod ops;
@@ -51,12 +55,15 @@ use burn_backend::{Backend, BackendTypes, DType, DTypeUsageSet, ExecutionError, 
 
 pub use half::{Bf16, F16, Half};
 
-/// The backend `B` with products in the type `P`; see the [crate's documentation](crate).
+/// Backend decorator that computes matrix products and convolutions of the backend `B` in the 16-bit type `P`.
+///
+/// `B` is the inner backend, e.g. `Cuda`, and `P` is [`Bf16`] or [`F16`]. The [crate documentation](crate) lists the
+/// operations that are cast, their errors and their range.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Autocast<B, P>(PhantomData<(B, P)>);
 
 impl<B: Backend, P: Half> Autocast<B, P> {
-    /// Does the device compute in this type? Not all do: wgpu has no bfloat16, older GPUs neither.
+    /// Returns whether the device supports the type `P`. wgpu and older GPUs do not support bfloat16.
     pub fn is_supported(device: &B::Device) -> bool {
         B::supports_dtype(device, P::DTYPE.into())
     }
@@ -122,3 +129,8 @@ impl<B: Backend, P: Half> Backend for Autocast<B, P> {
         B::device_count(type_id)
     }
 }
+
+/// Tests the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

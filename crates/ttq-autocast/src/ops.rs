@@ -1,11 +1,11 @@
-//! The operations that are cast.
+//! The operations that are computed in 16 bits.
 
 use burn_backend::ops::{ConvOptions, ConvTransposeOptions};
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, Shape, TensorMetadata};
 
 use crate::Half;
-use crate::product::{is_cast, narrow, product};
+use crate::product::{is_cast, product, to_half};
 
 pub(crate) fn float_matmul<B: Backend, P: Half>(lhs: FloatTensor<B>, rhs: FloatTensor<B>) -> FloatTensor<B> {
     if !is_cast::<B>(&lhs, &rhs) {
@@ -16,7 +16,7 @@ pub(crate) fn float_matmul<B: Backend, P: Half>(lhs: FloatTensor<B>, rhs: FloatT
     product::<B, P>(lhs, rhs, terms, B::float_matmul)
 }
 
-/// A convolution and its gradients.
+/// Defines a convolution and its gradients.
 macro_rules! convolution {
     ($axes:literal, $forward:ident, $x_backward:ident, $weight_backward:ident) => {
         pub(crate) fn $forward<B: Backend, P: Half>(
@@ -43,7 +43,7 @@ macro_rules! convolution {
                 return B::$x_backward(x, weight, output_grad, options);
             }
             let terms = elements_without::<B>(&weight, 1);
-            // (x is here for its shape.)
+            // `x` is only used for its shape.
             product::<B, P>(weight, output_grad, terms, |weight, grad| B::$x_backward(x, weight, grad, options))
         }
 
@@ -57,8 +57,8 @@ macro_rules! convolution {
                 return B::$weight_backward(x, weight, output_grad, options);
             }
             let terms = elements_without::<B>(&output_grad, 1);
-            // The weight is here for its shape and, where there are groups, for its type.
-            let weight = narrow::<B, P>(weight);
+            // `weight` is only used for its shape and, with several groups, for its type.
+            let weight = to_half::<B, P>(weight);
             product::<B, P>(x, output_grad, terms, |x, grad| B::$weight_backward(x, weight, grad, options))
         }
     };
@@ -68,7 +68,7 @@ convolution!(1, conv1d, conv1d_x_backward, conv1d_weight_backward);
 convolution!(2, conv2d, conv2d_x_backward, conv2d_weight_backward);
 convolution!(3, conv3d, conv3d_x_backward, conv3d_weight_backward);
 
-/// A transposed convolution. (Burn makes its gradients of convolutions.)
+/// Defines a transposed convolution. Burn computes its gradients with convolutions.
 macro_rules! transposed_convolution {
     ($axes:literal, $forward:ident) => {
         pub(crate) fn $forward<B: Backend, P: Half>(
@@ -91,13 +91,13 @@ transposed_convolution!(1, conv_transpose1d);
 transposed_convolution!(2, conv_transpose2d);
 transposed_convolution!(3, conv_transpose3d);
 
-/// Elements at one place of an axis.
+/// Number of elements for one index of an axis.
 fn elements_without<B: Backend>(tensor: &FloatTensor<B>, axis: usize) -> usize {
     let shape = tensor.shape();
     shape.num_elements() / shape[axis].max(1)
 }
 
-/// Adds a number for each channel.
+/// Adds a bias `[channels]` to `y`, whose axis 1 holds the channels.
 fn with_bias<B: Backend>(y: FloatTensor<B>, bias: Option<FloatTensor<B>>) -> FloatTensor<B> {
     let Some(bias) = bias else { return y };
     let mut shape = vec![1; y.shape().num_dims()];

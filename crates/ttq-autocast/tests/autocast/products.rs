@@ -1,4 +1,4 @@
-//! Values and gradients of every operation that is cast.
+//! Values and gradients of every operation that is computed in 16 bits.
 
 use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
@@ -11,7 +11,7 @@ use ttq_testing::{tensor, uniform};
 
 use crate::{On, assert_within, rounding};
 
-/// x, weight and bias, and the gradient that comes in.
+/// Input, weight, bias, and the gradient of the output.
 struct Case([TensorData; 4]);
 
 impl Case {
@@ -19,7 +19,8 @@ impl Case {
         Self([uniform(x, 1), uniform(weight, 2), uniform(&[bias], 3), uniform(y, 4)])
     }
 
-    /// Of magnitudes alone the same operation makes the sums of the magnitudes of its terms.
+    /// The case with the magnitude of every element. The operation then computes the sums of the magnitudes of its
+    /// terms.
     fn magnitudes(&self) -> Self {
         let abs = |data: &TensorData| {
             TensorData::new(data.iter::<f32>().map(f32::abs).collect::<Vec<_>>(), data.shape.clone())
@@ -27,7 +28,7 @@ impl Case {
         Self(self.0.each_ref().map(abs))
     }
 
-    /// y and the gradients of x, weight and bias.
+    /// Returns the output and the gradients of input, weight and bias.
     fn outcome<B: AutodiffBackend, const D: usize, const W: usize>(
         &self,
         operation: impl Fn(Tensor<B, D>, Tensor<B, W>, Tensor<B, 1>) -> Tensor<B, D>,
@@ -48,14 +49,14 @@ impl Case {
     }
 }
 
-/// Three roundings: of both factors and of the product. Flex adds up in float32 where they are bfloat16; where they are
-/// float16 it does so in float16, which makes it some more. (The last digits of a sum in float32 come to it.)
+/// Error of a product: three roundings, of both factors and of the product, plus the rounding of a float32 sum. Flex
+/// accumulates bfloat16 in float32, but float16 in float16, which adds further roundings.
 fn tolerance<P: Half>() -> f64 {
-    let roundings = if P::NARROW { 8.0 } else { 3.0 };
+    let roundings = if P::NEEDS_SCALING { 8.0 } else { 3.0 };
     roundings * rounding::<P>() + 1e-6
 }
 
-/// Holds the operation in both types against float32.
+/// Compares the operation in both 16-bit types with float32.
 macro_rules! assert_near_float32 {
     ($case:expr, $x:literal, $w:literal, |$left:ident, $right:ident, $bias:ident| $work:expr) => {{
         let case: Case = $case;
@@ -70,9 +71,9 @@ macro_rules! assert_near_float32 {
             let what = format!("{what} in {}", $half::NAME);
             let (found, expected, sizes) = (&found[index], &$expected[index], &$sizes[index]);
             assert_within(found, expected, sizes, tolerance::<$half>(), &what);
-            assert_ne!(found, expected, "{what}: nothing was cast");
+            assert_ne!(found, expected, "{what}: computed in float32");
         }
-        // It is summed in float32.
+        // The bias gradient is summed in float32.
         assert_within(&found[3], &$expected[3], &$sizes[3], 1e-6, "gradient of the bias");
     }};
 }

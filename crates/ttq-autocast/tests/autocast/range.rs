@@ -1,4 +1,4 @@
-//! Numbers that float16 does not hold.
+//! Values outside the range of float16.
 
 use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
@@ -11,7 +11,7 @@ use ttq_testing::{tensor, uniform};
 
 use crate::{On, assert_within, rounding};
 
-/// Gradients of a convolution's input and weight where the gradient that comes in is multiplied by `factor`.
+/// Gradients of a convolution's input and weight, with the gradient of the output multiplied by `factor`.
 fn gradients<B: AutodiffBackend>(factor: f64) -> [TensorData; 2] {
     let x = tensor::<B, 4>(&uniform(&[2, 3, 6, 6], 1)).require_grad();
     let weight = tensor::<B, 4>(&uniform(&[4, 3, 3, 3], 2)).require_grad();
@@ -20,8 +20,9 @@ fn gradients<B: AutodiffBackend>(factor: f64) -> [TensorData; 2] {
     [x.grad(&grads), weight.grad(&grads)].map(|grad| grad.expect("a gradient").into_data())
 }
 
-/// Without its largest number a tensor of 16 bits would be zeros or infinities here.
-fn gradients_survive<P: Half>(factor: f64) {
+/// Compares gradients with float32. Without scaling by the largest magnitude they would underflow or overflow in
+/// float16.
+fn assert_gradients_are_accurate<P: Half>(factor: f64) {
     let expected = gradients::<Autodiff<Flex>>(factor);
     for (found, expected) in gradients::<Autodiff<On<P>>>(factor).iter().zip(&expected) {
         let largest = expected.iter::<f32>().map(f32::abs).fold(0.0, f32::max);
@@ -31,14 +32,14 @@ fn gradients_survive<P: Half>(factor: f64) {
 }
 
 #[test]
-fn gradients_of_any_size_survive() {
+fn gradients_of_any_magnitude_are_accurate() {
     for factor in [1e-30, 1e-12, 1e-7, 1.0, 1e7, 1e30] {
-        gradients_survive::<F16>(factor);
-        gradients_survive::<Bf16>(factor);
+        assert_gradients_are_accurate::<F16>(factor);
+        assert_gradients_are_accurate::<Bf16>(factor);
     }
 }
 
-/// A row of `n` ones times a column of `n` times `value`.
+/// Computes the product of a row of `n` ones and a column of `n` elements `value`.
 fn sum_of_equals<P: Half>(n: usize, value: f32) -> f32 {
     let device = Default::default();
     let ones = Tensor::<On<P>, 2>::ones([1, n], &device);
@@ -54,7 +55,7 @@ fn a_long_sum_does_not_overflow() {
 }
 
 #[test]
-fn zeros_stay_zeros_and_nothing_hides_an_infinity() {
+fn zeros_stay_zeros_and_infinities_and_nan_are_not_hidden() {
     assert_eq!(sum_of_equals::<F16>(8, 0.0), 0.0);
     assert!(!sum_of_equals::<F16>(8, f32::INFINITY).is_finite());
     assert!(!sum_of_equals::<Bf16>(8, f32::INFINITY).is_finite());

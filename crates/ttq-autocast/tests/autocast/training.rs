@@ -1,4 +1,4 @@
-//! A network with ternary weights trains as it does in float32, and records go from one backend to the other.
+//! A network with ternary weights trains as in float32, and records load on both backends.
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::{AutodiffModule, Module};
@@ -49,7 +49,7 @@ type Batch<B> = (Tensor<B, 4>, Tensor<B, 1, Int>);
 
 ttq_testing::classifier!(Net, 4);
 
-/// Images whose class is where they are bright, with noise.
+/// Noisy images whose class is the position of their bright columns.
 fn batch<B: Backend>() -> Batch<B> {
     let noise: Vec<f32> = uniform(&[30, 1, 6, 6], 7).iter::<f32>().collect();
     let pixel = |(index, noise): (usize, f32)| noise + f32::from(u8::from(index % 6 / 2 == index / 36 % 3));
@@ -62,7 +62,7 @@ fn recorder() -> BinBytesRecorder<FullPrecisionSettings> {
     BinBytesRecorder::default()
 }
 
-/// Trains the same network on any backend; the losses, and the network.
+/// Trains the same network on any backend. Returns the loss of every step and the network.
 fn train<B: AutodiffBackend>() -> (Vec<f32>, Ternary<B, Net<B>>) {
     let ternary = Ternary::new(reproducible(Net::<B>::new(), 1), &TernaryConfig::default()).expect("a selection");
     let optimizer = TernaryOptimizer::uniform(SgdConfig::new().init());
@@ -80,10 +80,10 @@ fn train<B: AutodiffBackend>() -> (Vec<f32>, Ternary<B, Net<B>>) {
 fn trains_as_in_float32<P: Half>() {
     let (expected, _) = train::<Autodiff<Flex>>();
     let (found, ternary) = train::<Autodiff<On<P>>>();
-    assert!((found[0] - expected[0]).abs() < 0.02, "{} at the start for {}", found[0], expected[0]);
+    assert!((found[0] - expected[0]).abs() < 0.02, "initial loss {}, in float32 {}", found[0], expected[0]);
     let (last, reference) = (found[39], expected[39]);
-    assert!(reference < 0.4 * expected[0], "the loss falls to {reference} from {}", expected[0]);
-    assert!((last - reference).abs() < 0.1 * expected[0], "{}: {last} at the end for {reference}", P::NAME);
+    assert!(reference < 0.4 * expected[0], "the loss only falls from {} to {reference}", expected[0]);
+    assert!((last - reference).abs() < 0.1 * expected[0], "{}: final loss {last}, in float32 {reference}", P::NAME);
     let latent = ternary.latent();
     assert_eq!([latent.second.weight.val().dtype(), latent.hidden.weight.val().dtype()], [DType::F32; 2]);
     assert!(ternary.scales().iter().all(|scales| scales.val().dtype() == DType::F32));
@@ -100,7 +100,7 @@ fn ternary_weights_train_in_float16_as_in_float32() {
 }
 
 #[test]
-fn a_record_of_one_backend_loads_on_the_other() {
+fn a_record_loads_on_both_backends() {
     let trained = train::<Autodiff<On<Bf16>>>().1;
     let (images, _) = batch::<On<Bf16>>();
     let expected = trained.latent().valid().forward(images.clone()).into_data();

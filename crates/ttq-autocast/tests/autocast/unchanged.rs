@@ -1,4 +1,4 @@
-//! What is not cast is the inner backend's, bit for bit.
+//! Operations that are not cast give the bits of the inner backend.
 
 use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
@@ -12,7 +12,7 @@ use ttq_testing::{tensor, uniform};
 
 use crate::On;
 
-/// Runs `work` on the inner backend and on ours.
+/// Runs `work` on the inner backend and on `Autocast` and asserts equal results.
 macro_rules! assert_same {
     (|$backend:ident| $work:expr) => {{
         let expected: Vec<TensorData> = {
@@ -28,7 +28,7 @@ macro_rules! assert_same {
 }
 
 #[test]
-fn everything_but_products_is_the_inner_backends() {
+fn operations_other_than_products_equal_the_inner_backend() {
     let data = uniform(&[2, 3, 6, 8], 1);
     assert_same!(|B| {
         let x = tensor::<B, 4>(&data);
@@ -49,7 +49,7 @@ fn everything_but_products_is_the_inner_backends() {
 }
 
 #[test]
-fn gradients_of_other_operations_are_the_inner_backends() {
+fn gradients_of_other_operations_equal_the_inner_backend() {
     let data = uniform(&[2, 3, 6, 8], 1);
     assert_same!(|B| {
         let x = tensor::<B, 4>(&data).require_grad();
@@ -61,7 +61,7 @@ fn gradients_of_other_operations_are_the_inner_backends() {
 }
 
 #[test]
-fn several_tensors_are_read_at_once() {
+fn a_transaction_reads_several_tensors() {
     let data = uniform(&[2, 3], 1);
     assert_same!(|B| {
         let x = tensor::<B, 2>(&data);
@@ -71,7 +71,7 @@ fn several_tensors_are_read_at_once() {
 }
 
 #[test]
-fn quantized_tensors_are_the_inner_backends() {
+fn operations_on_quantized_tensors_equal_the_inner_backend() {
     let data = uniform(&[4, 32], 1);
     macro_rules! quantized {
         ($backend:ty) => {{
@@ -83,7 +83,7 @@ fn quantized_tensors_are_the_inner_backends() {
 }
 
 #[test]
-fn tensors_of_other_types_are_multiplied_as_they_are() {
+fn tensors_of_other_types_are_multiplied_without_a_cast() {
     let (left, right) = (uniform(&[3, 5], 1), uniform(&[5, 4], 2));
     for dtype in [DType::F16, DType::F64] {
         macro_rules! multiplied {
@@ -100,15 +100,15 @@ fn tensors_of_other_types_are_multiplied_as_they_are() {
 }
 
 #[test]
-fn tensors_are_the_inner_backends_own() {
+fn tensor_primitives_are_those_of_the_inner_backend() {
     let x = tensor::<Flex, 2>(&uniform(&[2, 3], 1));
     let TensorPrimitive::Float(primitive) = x.clone().into_primitive() else { unreachable!("not quantized") };
-    let ours = Tensor::<On<Bf16>, 2>::from_primitive(TensorPrimitive::Float(primitive));
-    assert_eq!(ours.into_data(), x.into_data());
+    let converted = Tensor::<On<Bf16>, 2>::from_primitive(TensorPrimitive::Float(primitive));
+    assert_eq!(converted.into_data(), x.into_data());
 }
 
 #[test]
-fn a_backend_says_what_it_is() {
+fn a_backend_reports_its_name_and_supported_types() {
     let device = Default::default();
     assert!(Autocast::<Flex, Bf16>::is_supported(&device) && Autocast::<Flex, F16>::is_supported(&device));
     assert_eq!(On::<Bf16>::name(&device), format!("autocast<{}, bf16>", Flex::name(&device)));

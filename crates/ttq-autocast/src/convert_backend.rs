@@ -1,4 +1,5 @@
-//! Structs that have a backend as their argument, from one backend to the other: their tensors are the same.
+//! Conversion of Burn's structs with a backend parameter between `B` and [`Autocast<B, P>`](Autocast). Both backends
+//! have the same tensor types, so the fields are moved and no data is copied.
 
 use burn_backend::ops::{
     DeformConv2dBackward, InterpolateBackward, MaxPool1dBackward, MaxPool1dWithIndices, MaxPool2dBackward,
@@ -9,16 +10,16 @@ use burn_backend::{Backend, TensorPrimitive};
 
 use crate::{Autocast, Half};
 
-/// The same for the other backend.
-pub(crate) trait Across<Other> {
-    fn across(self) -> Other;
+/// Conversion of a struct to the same struct of the other backend.
+pub(crate) trait ConvertBackend<Converted> {
+    fn convert_backend(self) -> Converted;
 }
 
-/// Structs that the inner backend returns.
+/// Implements [`ConvertBackend`] for structs that the inner backend returns.
 macro_rules! from_inner {
     ($($name:ident { $($field:ident),* })*) => {$(
-        impl<B: Backend, P: Half> Across<$name<Autocast<B, P>>> for $name<B> {
-            fn across(self) -> $name<Autocast<B, P>> {
+        impl<B: Backend, P: Half> ConvertBackend<$name<Autocast<B, P>>> for $name<B> {
+            fn convert_backend(self) -> $name<Autocast<B, P>> {
                 $name { $($field: self.$field),* }
             }
         }
@@ -34,8 +35,8 @@ from_inner! {
     MaxPool2dWithIndices { output, indices }
 }
 
-impl<B: Backend, P: Half> Across<TensorPrimitive<Autocast<B, P>>> for TensorPrimitive<B> {
-    fn across(self) -> TensorPrimitive<Autocast<B, P>> {
+impl<B: Backend, P: Half> ConvertBackend<TensorPrimitive<Autocast<B, P>>> for TensorPrimitive<B> {
+    fn convert_backend(self) -> TensorPrimitive<Autocast<B, P>> {
         match self {
             Self::Float(tensor) => TensorPrimitive::Float(tensor),
             Self::QFloat(tensor) => TensorPrimitive::QFloat(tensor),
@@ -43,8 +44,8 @@ impl<B: Backend, P: Half> Across<TensorPrimitive<Autocast<B, P>>> for TensorPrim
     }
 }
 
-impl<B: Backend, P: Half> Across<TensorPrimitive<B>> for TensorPrimitive<Autocast<B, P>> {
-    fn across(self) -> TensorPrimitive<B> {
+impl<B: Backend, P: Half> ConvertBackend<TensorPrimitive<B>> for TensorPrimitive<Autocast<B, P>> {
+    fn convert_backend(self) -> TensorPrimitive<B> {
         match self {
             Self::Float(tensor) => TensorPrimitive::Float(tensor),
             Self::QFloat(tensor) => TensorPrimitive::QFloat(tensor),
@@ -52,16 +53,16 @@ impl<B: Backend, P: Half> Across<TensorPrimitive<B>> for TensorPrimitive<Autocas
     }
 }
 
-impl<B: Backend, P: Half> Across<QuantizationParametersPrimitive<B>>
+impl<B: Backend, P: Half> ConvertBackend<QuantizationParametersPrimitive<B>>
     for QuantizationParametersPrimitive<Autocast<B, P>>
 {
-    fn across(self) -> QuantizationParametersPrimitive<B> {
+    fn convert_backend(self) -> QuantizationParametersPrimitive<B> {
         QuantizationParametersPrimitive { scales: self.scales }
     }
 }
 
-impl<B: Backend, P: Half> Across<TransactionPrimitive<B>> for TransactionPrimitive<Autocast<B, P>> {
-    fn across(self) -> TransactionPrimitive<B> {
+impl<B: Backend, P: Half> ConvertBackend<TransactionPrimitive<B>> for TransactionPrimitive<Autocast<B, P>> {
+    fn convert_backend(self) -> TransactionPrimitive<B> {
         TransactionPrimitive::new(self.read_floats, self.read_qfloats, self.read_ints, self.read_bools)
     }
 }
