@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: benchmark suites, each a bench target of the examples' package.
+//! `cargo xtask bench`: runs benchmark suites, which are the bench targets of the package of examples.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,18 +10,18 @@ use clap::{Args, ValueEnum};
 /// A benchmark suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
-    /// The quantizer, forward and backward, against a plain copy.
+    /// Forward and backward pass of the quantizer, compared with a copy of the weight.
     Quantize,
-    /// Packed files against safetensors of floats.
+    /// Loading of packed files, compared with safetensors files of floats.
     Load,
-    /// Products with packed weights against dense and other quantized ones.
+    /// Products with packed weights, compared with dense and other quantized products.
     Packed,
-    /// Seconds per training step: full precision against ternary, PyTorch beside them.
+    /// Time of a training step in full precision and with ternary weights, also in PyTorch.
     Train,
 }
 
 impl Suite {
-    /// The bench target, and the name of its results.
+    /// Name of the bench target and of the results.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Quantize => "quantize",
@@ -32,27 +32,28 @@ impl Suite {
     }
 }
 
-/// What to measure.
+/// Options of `cargo xtask bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// The suite; without one, all of them.
+    /// Suite to run [default: all].
     suite: Option<Suite>,
-    /// Write the figures as JSON: of one suite to this file, of all into this directory.
+    /// Write the results as JSON: to this file for one suite, into this directory for all suites.
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
-    /// Write the figures to benchmarks/NAME-DATE, to be committed; NAME is the machine's, `epyc-2-threads` say.
+    /// Write the results to benchmarks/NAME-DATE, where they are committed. NAME describes the machine, e.g.
+    /// `epyc-2-threads`.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["json", "quick"], value_parser = machine_name)]
     record: Option<String>,
-    /// Small sizes: does it run?
+    /// Use small sizes, to test whether the suite runs.
     #[arg(long)]
     quick: bool,
-    /// Build the examples with these features instead of all, such as `cpu,flex,tui` without CUDA.
+    /// Build the examples with these features instead of the defaults, e.g. `cpu,flex,tui` to leave out CUDA.
     #[arg(long, value_name = "LIST")]
     features: Option<String>,
-    /// Leave candle out of the suite `packed`; with `--quick` it is anyway. It takes minutes to build, once.
+    /// Leave candle, whose first build takes minutes, out of the suite `packed`. `--quick` implies it.
     #[arg(long)]
     no_candle: bool,
-    /// More arguments of the suite, after `--`; `-- --help` lists them.
+    /// Arguments of the suite, after `--`; `-- --help` lists them.
     #[arg(last = true, requires = "suite")]
     more: Vec<String>,
 }
@@ -64,12 +65,13 @@ impl Bench {
             let output = self.output(suite, SystemTime::now())?;
             let candle = match suite {
                 Suite::Packed if !self.quick && !self.no_candle => {
-                    candle().inspect_err(|error| eprintln!("candle is left out: {error:#}")).ok()
+                    candle().inspect_err(|error| eprintln!("continuing without candle: {error:#}")).ok()
                 }
                 _ => None,
             };
             if let Some(directory) = output.as_deref().and_then(Path::parent) {
-                std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+                std::fs::create_dir_all(directory)
+                    .with_context(|| format!("cannot create directory {}", directory.display()))?;
             }
             let start = Instant::now();
             self.run_suite(suite, output.as_deref(), candle.as_deref())?;
@@ -77,12 +79,12 @@ impl Bench {
         }
         println!();
         for (suite, time) in times {
-            println!("{suite:10} {:>6.0} s, with building it", time.as_secs_f64());
+            println!("{suite:10} {:>6.0} s, including the build", time.as_secs_f64());
         }
         Ok(())
     }
 
-    /// The file of a suite's figures.
+    /// Returns the file for the results of a suite.
     fn output(&self, suite: Suite, now: SystemTime) -> Result<Option<PathBuf>> {
         let file = format!("{}.json", suite.name());
         let path = match (&self.record, &self.json) {
@@ -114,25 +116,26 @@ impl Bench {
         }
         let status = command.args(&self.more).status().context("cannot start cargo")?;
         if !status.success() {
-            bail!("the suite `{}` failed: its message is above", suite.name());
+            bail!("the suite `{}` failed: see its message above", suite.name());
         }
         Ok(())
     }
 }
 
-/// Characters of a date: 2026-01-31.
+/// Number of characters of a date such as 2026-01-31.
 pub(crate) const DATE: usize = 10;
 
-/// A part of a directory's name.
+/// Parses the name of a machine, which becomes part of a directory's name.
 fn machine_name(text: &str) -> Result<String, String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    match !text.is_empty() && text.chars().all(plain) {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    match !text.is_empty() && text.chars().all(is_allowed) {
         true => Ok(text.to_owned()),
-        false => Err("a name is made of letters, digits, - and _".into()),
+        false => Err("a name may only contain letters, digits, - and _".into()),
     }
 }
 
-/// Builds candle's program for this machine: candle chooses its instructions when it is compiled.
+/// Builds the candle benchmark for the processor of this machine: candle selects instructions at compile time. Returns
+/// the path of the program.
 fn candle() -> Result<PathBuf> {
     let root = crate::root();
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from).join("candle");
@@ -144,7 +147,7 @@ fn candle() -> Result<PathBuf> {
         .status()
         .context("cannot start cargo")?;
     if !status.success() {
-        bail!("benchmarks/candle does not build: the message is above");
+        bail!("benchmarks/candle does not build: see the message above");
     }
     Ok(target.join("release").join(format!("ttq-bench-candle{}", std::env::consts::EXE_SUFFIX)))
 }
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_a_file_for_one_suite_and_a_directory_for_all() {
+    fn json_names_a_file_for_one_suite_and_a_directory_for_all() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("figures");
         let path = path.display();
@@ -183,14 +186,14 @@ mod tests {
     }
 
     #[test]
-    fn a_record_has_the_machine_and_the_date_in_its_path() {
+    fn the_path_of_a_record_contains_machine_and_date() {
         let bench = parse("bench --record unit-test").unwrap();
         let path = bench.output(Suite::Load, UNIX_EPOCH).unwrap().unwrap();
         assert_eq!(path, crate::root().join("benchmarks/unit-test-1970-01-01/load.json"));
     }
 
     #[test]
-    fn records_are_neither_quick_nor_anywhere_else() {
+    fn records_cannot_be_quick_or_in_another_directory() {
         for words in ["--record a --quick", "--record a --json b", "--record ../a", "-- --depth 8", "unknown"] {
             assert!(parse(&format!("bench {words}")).is_err(), "{words}");
         }

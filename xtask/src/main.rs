@@ -25,23 +25,23 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Checks everything, cheapest first: house rules, generated files, format, clippy, tests, documentation, and the tests for AArch64
-    /// where there is what they need.
+    /// Checks everything, cheapest first: house rules, generated files, format, clippy, tests, documentation, and the
+    /// tests for AArch64 where there is what they need.
     Ci,
     /// Runs the tests of ttq-packed for AArch64 under QEMU.
     Arm,
-    /// Checks the house rules alone.
+    /// Checks the rules that every file of the repository must follow.
     Rules,
-    /// Writes the generated part of ttq-cpu from the traits of the Burn version in use.
+    /// Generates the delegated operations of ttq-cpu and ttq-autocast from the traits of Burn.
     Delegate(delegate::Delegate),
     /// Runs benchmark suites.
     Bench(bench::Bench),
     /// Prepares work on a machine with a GPU.
     #[command(subcommand)]
     Gpu(gpu::Gpu),
-    /// Trains every method from the same networks over several seeds and makes one table of it.
+    /// Trains every method from the same networks over several seeds and writes a table of the results.
     Reproduce(reproduce::Reproduce),
-    /// Trains single layers of the MNIST network with either sign of the gradient of W_n and draws their scales.
+    /// Trains single layers of the MNIST network with both signs of the gradient of W_n and draws their scales.
     Sign(sign::Sign),
     /// Writes the README's tables from the newest results under benchmarks/.
     Tables(tables::Tables),
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The workspace's root.
+/// Returns the root directory of the workspace.
 fn root() -> PathBuf {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask).to_path_buf()

@@ -1,4 +1,4 @@
-//! The results of a benchmark suite, and the table that they make.
+//! Results of a benchmark suite, and their table in Markdown.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,13 +7,14 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-/// What a suite has written.
+/// Results that a suite has written.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Results {
     suite: String,
     quick: bool,
     environment: Environment,
     rows: Rows,
+    /// Name of the file's directory.
     #[serde(skip)]
     directory: String,
 }
@@ -33,7 +34,7 @@ enum Rows {
     Steps(Vec<Steps>),
 }
 
-/// A candidate's time in one comparison.
+/// Time of a candidate in a comparison.
 #[derive(Debug, Deserialize)]
 struct Comparison {
     comparison: String,
@@ -42,10 +43,11 @@ struct Comparison {
     reference: String,
     time: Spread,
     calls: usize,
+    /// How many times faster the candidate is than the reference.
     times: f64,
 }
 
-/// Training steps.
+/// Times of training steps.
 #[derive(Debug, Deserialize)]
 struct Steps {
     peer: String,
@@ -65,17 +67,29 @@ struct Spread {
 }
 
 impl Results {
+    /// Reads the results in a JSON file.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read, is not valid, or contains the results of a quick run.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut results: Self =
-            serde_json::from_str(&text).with_context(|| format!("{} holds no results", path.display()))?;
-        ensure!(!results.quick, "{} is of a quick run, which says nothing about speed", path.display());
+            serde_json::from_str(&text).with_context(|| format!("{} is not a valid results file", path.display()))?;
+        ensure!(
+            !results.quick,
+            "{} contains the results of a quick run, which are not representative: run the suite without --quick",
+            path.display()
+        );
         let directory = path.parent().and_then(Path::file_name).unwrap_or_default();
         results.directory = directory.to_string_lossy().into_owned();
         Ok(results)
     }
 
-    /// The rows with so many threads and with a word in their title, in Markdown, and below them where they come from.
+    /// Returns the rows with the given number of threads and text in their title, as a Markdown table with the origin
+    /// of the results below it.
+    ///
+    /// # Errors
+    /// Returns an error if no row matches.
     pub(crate) fn table(&self, threads: Option<usize>, contains: &str) -> Result<String> {
         let has_threads = |number: usize| threads.is_none_or(|threads| threads == number);
         let (table, what) = match &self.rows {
@@ -87,11 +101,11 @@ impl Results {
                 &rows.iter().filter(|row| has_threads(row.threads) && row.peer.contains(contains)).collect::<Vec<_>>(),
             ),
         };
-        ensure!(!table.is_empty(), "no row has threads={threads:?} and contains `{contains}`");
+        ensure!(!table.is_empty(), "no row matches threads={threads:?} and contains=`{contains}`");
         Ok(format!("{table}\n{what} {}\n", self.origin()))
     }
 
-    /// Machine, versions, date, command.
+    /// Machine, versions, date and command of the results.
     fn origin(&self) -> String {
         let Environment { processor, threads, finished, versions } = &self.environment;
         let versions: Vec<String> = versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
@@ -105,7 +119,7 @@ impl Results {
     }
 }
 
-/// A table for each reference: a line for each comparison, a column for each candidate.
+/// One table for each reference, with a row for each comparison and a column for each candidate.
 fn comparisons(rows: &[&Comparison]) -> (String, String) {
     let mut tables = Vec::new();
     for reference in distinct(rows.iter().map(|row| &*row.reference)) {
@@ -129,8 +143,8 @@ fn comparisons(rows: &[&Comparison]) -> (String, String) {
     }
     let calls = rows.iter().map(|row| row.calls).min().unwrap_or(0);
     let what = format!(
-        "In the first column of figures a median time, in the others how many times faster, in the same run; {calls} timed calls each, or \
-         more."
+        "The first column of figures is a median time; the others are speedups over it, measured in the same run. \
+         At least {calls} timed calls each."
     );
     (tables.join("\n"), what)
 }
@@ -164,7 +178,7 @@ fn steps(rows: &[&Steps]) -> (String, String) {
     (table, "Time of a training step: median (fastest to slowest).".into())
 }
 
-/// Each value once, in the order of their first places.
+/// Removes duplicates and keeps the order of first occurrence.
 fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
     let mut distinct = Vec::new();
     for value in values {
@@ -179,7 +193,7 @@ fn line(cells: impl Iterator<Item = String>) -> String {
     format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
 }
 
-/// Three digits and a unit.
+/// Formats a time with three digits and a unit.
 fn duration(seconds: f64) -> String {
     let (value, unit) = match seconds {
         s if s < 1e-3 => (1e6 * s, "µs"),
@@ -193,7 +207,7 @@ fn times(value: f64) -> String {
     format!("{} ×", digits(value))
 }
 
-/// Three digits.
+/// Formats a number with three digits.
 fn digits(value: f64) -> String {
     match value {
         v if v < 10.0 => format!("{v:.2}"),
@@ -230,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn comparisons_with_one_reference_share_a_table() {
+    fn comparisons_with_the_same_reference_share_a_table() {
         let table = results(COMPARISONS).table(None, "").unwrap();
         let expected = "|  | threads | gemm | packed |\n| --- | ---: | ---: | ---: |\n| linear | 1 | 3.69 ms | 11.1 × |\n\
                         | linear | 2 | 21.0 µs |  |\n\n|  | threads | Flex |\n| --- | ---: | ---: |\n| 3×3 | 1 | 1.50 s |\n\n";
@@ -242,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_chosen_by_threads_and_by_title() {
+    fn rows_are_selected_by_threads_and_title() {
         let results = results(COMPARISONS);
         let table = results.table(Some(1), "linear").unwrap();
         assert!(table.contains("3.69 ms") && !table.contains("21.0 µs") && !table.contains("3×3"), "{table}");
@@ -250,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn training_steps_have_a_table_of_their_own() {
+    fn training_steps_have_their_own_table_layout() {
         let spread = r#"{"median_s": 0.5, "min_s": 0.4, "max_s": 0.75}"#;
         let text = format!(
             r#"{{"suite": "train", "quick": false,
@@ -263,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quick_run_makes_no_table() {
+    fn results_of_a_quick_run_are_rejected() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("packed.json");
         fs::write(&path, COMPARISONS.replace("\"quick\": false", "\"quick\": true")).unwrap();

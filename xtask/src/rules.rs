@@ -1,4 +1,4 @@
-//! `cargo xtask rules`: what holds for every file of the project.
+//! `cargo xtask rules`: rules that every file of the repository must follow.
 
 use std::fs;
 use std::path::Path;
@@ -6,75 +6,77 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// No Rust file that a person writes is longer.
-const LINES: usize = 600;
-/// No file is larger.
-const BYTES: u64 = 512 * 1024;
-/// How a file begins that a command writes: nobody reads it from top to bottom.
+/// Maximum number of lines of a Rust file that is not generated.
+const MAX_LINES: usize = 600;
+/// Maximum size of a file in bytes.
+const MAX_BYTES: u64 = 512 * 1024;
+/// First characters of a generated file.
 const GENERATED: &str = "// @generated";
-/// This file names what it forbids.
-const OWN: &str = "xtask/src/rules.rs";
+/// This file, which contains the words that it forbids.
+const THIS_FILE: &str = "xtask/src/rules.rs";
 
 pub(crate) fn run() -> Result<()> {
     let root = crate::root();
     let output = Command::new("git").current_dir(&root).args(["ls-files"]).output().context("cannot start git")?;
-    let mut complaints = Vec::new();
+    let mut violations = Vec::new();
     for path in String::from_utf8_lossy(&output.stdout).lines() {
         let file = root.join(path);
         let Ok(metadata) = fs::metadata(&file) else { continue };
-        complaints.extend(name_rule(path));
-        complaints.extend(size_rule(path, metadata.len()));
+        violations.extend(name_rule(path));
+        violations.extend(size_rule(path, metadata.len()));
         if let Ok(text) = fs::read_to_string(&file) {
-            complaints.extend(text_rules(path, &text));
+            violations.extend(text_rules(path, &text));
         }
     }
-    if !complaints.is_empty() {
-        bail!("{} house rules are broken:\n{}", complaints.len(), complaints.join("\n"));
+    if !violations.is_empty() {
+        bail!("{} violations of the house rules:\n{}", violations.len(), violations.join("\n"));
     }
-    println!("house rules hold");
+    println!("all house rules are followed");
     Ok(())
 }
 
-/// A file is named after what it holds.
+/// Files and directories must have specific names.
 fn name_rule(path: &str) -> Option<String> {
     let vague = ["utils", "util", "common", "base", "helpers", "misc"];
     let mut parts = Path::new(path).iter().filter_map(|part| Path::new(part).file_stem()?.to_str());
-    parts.any(|part| vague.contains(&part)).then(|| format!("{path}: name it after what it holds"))
+    parts
+        .any(|part| vague.contains(&part))
+        .then(|| format!("{path}: the name is too general: name it after its content"))
 }
 
 fn size_rule(path: &str, bytes: u64) -> Option<String> {
-    (bytes > BYTES).then(|| format!("{path}: {bytes} bytes are more than {BYTES}"))
+    (bytes > MAX_BYTES).then(|| format!("{path}: {bytes} bytes, the maximum is {MAX_BYTES}"))
 }
 
 fn text_rules(path: &str, text: &str) -> Vec<String> {
-    let mut complaints = Vec::new();
-    let ending = Path::new(path).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    if path == OWN {
-        return complaints;
+    let mut violations = Vec::new();
+    let extension = Path::new(path).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    if path == THIS_FILE {
+        return violations;
     }
-    if ending == "rs" {
+    if extension == "rs" {
         let lines = text.lines().count();
-        if lines > LINES && !text.starts_with(GENERATED) {
-            complaints.push(format!("{path}: {lines} lines are more than {LINES}"));
+        if lines > MAX_LINES && !text.starts_with(GENERATED) {
+            violations.push(format!("{path}: {lines} lines, the maximum is {MAX_LINES}: split the file"));
         }
         for word in ["todo!", "unimplemented!", "FIXME"] {
             if text.contains(word) {
-                complaints.push(format!("{path}: `{word}` is unfinished work"));
+                violations.push(format!("{path}: `{word}` marks unfinished code"));
             }
         }
     }
-    if ["rs", "toml", "md"].contains(&ending) {
+    if ["rs", "toml", "md"].contains(&extension) {
         for folder in ["/work/", "/root/", "/tmp/"] {
             if text.contains(folder) {
-                complaints.push(format!("{path}: `{folder}` is a path of one machine"));
+                violations.push(format!("{path}: `{folder}` is a machine-specific path"));
             }
         }
     }
-    // (A package that is a workspace of its own has no lints to take.)
+    // A package that is its own workspace cannot inherit lints.
     if path.ends_with("/Cargo.toml") && !text.contains("[lints]\nworkspace = true") && !text.contains("[workspace]") {
-        complaints.push(format!("{path}: take the workspace's lints"));
+        violations.push(format!("{path}: inherit the lints of the workspace: `[lints]` with `workspace = true`"));
     }
-    complaints
+    violations
 }
 
 #[cfg(test)]
@@ -82,20 +84,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vague_names_are_refused_and_others_are_not() {
+    fn general_names_are_rejected_and_specific_names_are_accepted() {
         assert!(name_rule("crates/a/src/utils.rs").is_some());
         assert!(name_rule("crates/a/src/common/mod.rs").is_some());
         assert!(name_rule("crates/a/src/threshold.rs").is_none());
     }
 
     #[test]
-    fn long_unfinished_or_local_text_is_refused() {
-        assert_eq!(text_rules("a.rs", &"x\n".repeat(LINES + 1)).len(), 1);
-        assert!(text_rules("a.rs", &format!("{GENERATED} by a command\n{}", "x\n".repeat(LINES))).is_empty());
+    fn long_unfinished_and_machine_specific_files_are_rejected() {
+        assert_eq!(text_rules("a.rs", &"x\n".repeat(MAX_LINES + 1)).len(), 1);
+        assert!(text_rules("a.rs", &format!("{GENERATED} by a command\n{}", "x\n".repeat(MAX_LINES))).is_empty());
         assert_eq!(text_rules("a.rs", "fn f() { todo!() }").len(), 1);
         assert_eq!(text_rules("a.md", "see /root/x").len(), 1);
         assert_eq!(text_rules("crates/a/Cargo.toml", "[package]").len(), 1);
         assert!(text_rules("crates/a/Cargo.toml", "[lints]\nworkspace = true\n").is_empty());
-        assert!(size_rule("a.bin", BYTES + 1).is_some() && size_rule("a.bin", BYTES).is_none());
+        assert!(size_rule("a.bin", MAX_BYTES + 1).is_some() && size_rule("a.bin", MAX_BYTES).is_none());
     }
 }

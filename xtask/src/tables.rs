@@ -1,14 +1,16 @@
-//! `cargo xtask tables`: the README's tables of benchmarks, made from the newest results under `benchmarks/`.
+//! `cargo xtask tables`: writes the benchmark tables of the documents in [`DOCUMENTS`] from the newest results under
+//! `benchmarks/`.
 //!
-//! A table stands between two comments, each on a line of its own:
+//! A table is enclosed by two comments, each on its own line:
 //!
 //! ```text
 //! <!-- bench:packed machine=epyc-9005-2-cores threads=1 contains=linear -->
 //! <!-- /bench -->
 //! ```
 //!
-//! The suite comes first; `machine` is the name that its results were recorded with, any if it is left out; `threads` and `contains` choose rows, by the number of threads and by a part of a comparison's title, which is
-//! all the rest of the line.
+//! The first word is the suite. The other words are optional. `machine` is the name that the results were recorded
+//! with; the default is any machine. `threads` and `contains` select rows by the number of threads and by a part of the
+//! comparison's title. `contains` is the last word, and its value extends to the end of the comment.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,14 +21,17 @@ use clap::{Args, ValueEnum};
 use crate::bench::{DATE, Suite};
 use crate::results::Results;
 
+/// Documents with tables, relative to the root.
+const DOCUMENTS: [&str; 2] = ["README.md", "benchmarks/README.md"];
+
 const OPEN: &str = "<!-- bench:";
 const CONTAINS: &str = " contains=";
 const CLOSE: &str = "<!-- /bench -->";
 
-/// Writes the README's tables from the newest results under benchmarks/.
+/// Writes the benchmark tables of the documents from the newest results under benchmarks/.
 #[derive(Debug, Args)]
 pub(crate) struct Tables {
-    /// Change nothing: fail where the README is not up to date.
+    /// Write nothing; fail if the tables are out of date.
     #[arg(long)]
     check: bool,
 }
@@ -36,41 +41,47 @@ impl Tables {
         if self.check {
             return check();
         }
-        let (path, old, new) = readme()?;
-        match old == new {
-            true => println!("{} is up to date", path.display()),
-            false => {
-                fs::write(&path, new).with_context(|| format!("cannot write {}", path.display()))?;
-                println!("{} is written anew", path.display());
+        for document in DOCUMENTS {
+            let (path, old, new) = filled(document)?;
+            match old == new {
+                true => println!("{} is up to date", path.display()),
+                false => {
+                    fs::write(&path, new).with_context(|| format!("cannot write {}", path.display()))?;
+                    println!("wrote {}", path.display());
+                }
             }
         }
         Ok(())
     }
 }
 
-/// Fails where the README's tables are not those of the newest results.
+/// Fails if the tables of a document are not those of the newest results.
 pub(crate) fn check() -> Result<()> {
-    let (path, old, new) = readme()?;
-    if old != new {
-        bail!("the tables of {} are stale: run `cargo xtask tables`", path.display());
+    for document in DOCUMENTS {
+        let (path, old, new) = filled(document)?;
+        if old != new {
+            bail!("the tables of {} are out of date: run `cargo xtask tables`", path.display());
+        }
     }
     Ok(())
 }
 
-/// Its path, its text, and the text with new tables.
-fn readme() -> Result<(PathBuf, String, String)> {
+/// Returns the path of a document, its text, and the text with new tables.
+fn filled(document: &str) -> Result<(PathBuf, String, String)> {
     let root = crate::root();
-    let path = root.join("README.md");
+    let path = root.join(document);
     let old = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let new = fill(&old, |marker| {
         let file = newest(&root.join("benchmarks"), marker)?;
         let results = Results::read(&file)?;
-        results.table(marker.threads, &marker.contains).with_context(|| format!("{} makes no table", file.display()))
+        results
+            .table(marker.threads, &marker.contains)
+            .with_context(|| format!("cannot create a table from {}", file.display()))
     });
-    Ok((path, old, new.context("README.md")?))
+    Ok((path, old, new.with_context(|| document.to_owned())?))
 }
 
-/// Which table belongs at a place.
+/// Description of a table, from its opening comment.
 #[derive(Debug, PartialEq)]
 struct Marker {
     suite: Suite,
@@ -80,10 +91,10 @@ struct Marker {
 }
 
 impl Marker {
-    /// The comment `<!-- bench:SUITE machine=NAME threads=N contains=PART OF A TITLE -->`.
+    /// Parses the comment `<!-- bench:SUITE machine=NAME threads=N contains=PART OF A TITLE -->`.
     fn parse(line: &str) -> Result<Self> {
         let inner = line.trim().strip_prefix(OPEN).and_then(|rest| rest.strip_suffix("-->"));
-        let inner = inner.with_context(|| format!("`{line}` is no whole comment"))?;
+        let inner = inner.with_context(|| format!("`{line}` is not a complete comment: end the line with `-->`"))?;
         let (words, contains) = inner.split_once(CONTAINS).unwrap_or((inner, ""));
         let mut words = words.split_whitespace();
         let suite =
@@ -95,14 +106,14 @@ impl Marker {
                 Some(("threads", number)) => {
                     marker.threads = Some(number.parse().with_context(|| format!("`{line}`: threads={number}"))?);
                 }
-                _ => bail!("`{line}`: `{word}` is none of machine=NAME, threads=N and contains=PART OF A TITLE"),
+                _ => bail!("`{line}`: `{word}` is not one of machine=NAME, threads=N and contains=PART OF A TITLE"),
             }
         }
         Ok(marker)
     }
 }
 
-/// Puts a new table between each pair of comments.
+/// Replaces the text between each pair of comments with a new table.
 fn fill(text: &str, mut table: impl FnMut(&Marker) -> Result<String>) -> Result<String> {
     let (mut new, mut rest) = (String::new(), text);
     while let Some(start) = rest.find(OPEN) {
@@ -111,7 +122,7 @@ fn fill(text: &str, mut table: impl FnMut(&Marker) -> Result<String>) -> Result<
         let marker = Marker::parse(line)?;
         let end = rest[line_end..].find(CLOSE).map(|end| line_end + end);
         let end = end.filter(|end| !rest[line_end..*end].contains(OPEN));
-        let end = end.with_context(|| format!("`{line}` has no `{CLOSE}` behind it"))?;
+        let end = end.with_context(|| format!("`{line}` is not followed by `{CLOSE}`"))?;
         new.push_str(&rest[..line_end]);
         new.push_str("\n\n");
         new.push_str(table(&marker)?.trim());
@@ -122,7 +133,8 @@ fn fill(text: &str, mut table: impl FnMut(&Marker) -> Result<String>) -> Result<
     Ok(new + rest)
 }
 
-/// The newest file of a suite: of the directories `NAME-DATE` of the machine that have one, the one of the last day, and by name among those.
+/// Returns the newest results file of a suite: of the directories `NAME-DATE` that contain one, that of the latest
+/// date, and the last by name among several.
 fn newest(benchmarks: &Path, marker: &Marker) -> Result<PathBuf> {
     let suite = marker.suite;
     let entries = fs::read_dir(benchmarks).with_context(|| format!("cannot read {}", benchmarks.display()))?;
@@ -136,7 +148,7 @@ fn newest(benchmarks: &Path, marker: &Marker) -> Result<PathBuf> {
     });
     dated.max().map(|(_, _, file)| file).with_context(|| {
         let name = suite.name();
-        format!("there are no results of `{name}`: make some with `cargo xtask bench {name} --record MACHINE`")
+        format!("there are no results of `{name}`: record some with `cargo xtask bench {name} --record MACHINE`")
     })
 }
 
@@ -145,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_stands_between_comments_is_replaced() {
+    fn only_text_between_comments_is_replaced() {
         let text = "before\n<!-- bench:load threads=2 contains=batch 1 -->\nold\n<!-- /bench -->\nafter\n";
         let mut markers = Vec::new();
         let new = fill(text, |marker| {
@@ -161,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_that_make_no_sense_are_refused() {
+    fn invalid_comments_are_rejected() {
         for text in [
             "<!-- bench:load -->\n",
             "<!-- bench:load -->\n<!-- bench:train -->\n<!-- /bench -->\n",
@@ -175,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_results_are_those_of_the_last_day() {
+    fn the_newest_results_are_those_of_the_latest_date() {
         let benchmarks = tempfile::tempdir().unwrap();
         for (directory, suite) in
             [("z-2026-01-31", "load"), ("a-2026-02-01", "load"), ("b-2026-03-01", "train"), ("candle", "load")]

@@ -1,44 +1,46 @@
-//! The backends of this workspace that are another backend but for some operations.
+//! The backends of this workspace that delegate most operations to another backend.
 
 use std::collections::BTreeSet;
 
-/// A backend, ours, and the one that does its work.
+/// A generated backend and its inner backend.
 pub(super) struct Target {
     /// Name of the crate.
     pub(super) package: &'static str,
-    /// What is delegated, for the head of the file.
+    /// Module documentation of the generated file.
     pub(super) about: &'static str,
-    /// What the file imports besides Burn's operations.
+    /// Imports of the generated file besides Burn's operations.
     pub(super) imports: &'static str,
-    /// The parameters of its type.
+    /// Generic parameters of the implementations.
     pub(super) generics: &'static str,
-    /// Its type.
-    pub(super) ours: &'static str,
-    /// The type of the other.
+    /// Type of the generated backend.
+    pub(super) backend: &'static str,
+    /// Type of the inner backend.
     pub(super) inner: &'static str,
-    /// Methods that are the crate's own: functions of its module `ops`.
+    /// Methods that the crate implements itself, as functions of its module `ops`.
     pub(super) own: &'static [&'static str],
-    /// The type arguments of those functions.
+    /// Type arguments of those functions.
     pub(super) arguments: &'static str,
-    /// Methods that stay as the trait has them, made of the backend's other operations.
-    pub(super) left: Left,
+    /// Methods that keep the default implementation of the trait, which calls other operations of the generated
+    /// backend.
+    pub(super) defaults: Defaults,
 }
 
-pub(super) enum Left {
-    /// Those that Flex does not implement.
-    ThoseOfFlex,
-    /// These.
-    These(&'static [&'static str]),
+/// The methods that keep the default implementation of their trait.
+pub(super) enum Defaults {
+    /// The methods that Flex does not implement.
+    AsInFlex,
+    /// The listed methods.
+    Listed(&'static [&'static str]),
 }
 
 impl Target {
-    /// The methods that are named here.
+    /// Returns the methods that the target names.
     pub(super) fn named(&self) -> BTreeSet<&'static str> {
-        let left = match self.left {
-            Left::ThoseOfFlex => &[],
-            Left::These(methods) => methods,
+        let defaults = match self.defaults {
+            Defaults::AsInFlex => &[],
+            Defaults::Listed(methods) => methods,
         };
-        self.own.iter().chain(left).copied().collect()
+        self.own.iter().chain(defaults).copied().collect()
     }
 }
 
@@ -46,12 +48,13 @@ pub(super) const TARGETS: [Target; 2] = [
     Target {
         package: "ttq-cpu",
         about: "\
-//! The operations of a Burn backend: those that Flex implements are delegated to it, some are this crate's own. What Flex
-//! leaves to the default of a trait is left to it here as well, and then made of this backend's operations.
+//! Implementations of Burn's operation traits. Operations are delegated to Flex, except those that this crate
+//! implements in `ops`. Operations for which Flex uses the default of the trait use it here too, so they call the
+//! operations of this backend.
 ",
         imports: "use burn_flex::Flex; use crate::Cpu;",
         generics: "",
-        ours: "Cpu",
+        backend: "Cpu",
         inner: "Flex",
         own: &[
             "float_add",
@@ -76,17 +79,17 @@ pub(super) const TARGETS: [Target; 2] = [
             "relu_backward",
         ],
         arguments: "",
-        left: Left::ThoseOfFlex,
+        defaults: Defaults::AsInFlex,
     },
     Target {
         package: "ttq-autocast",
         about: "\
-//! The operations of a Burn backend: all are delegated to the inner backend but products. Some of these are this crate's own;
-//! the others are left to the defaults of the traits, which make them of those.
+//! Implementations of Burn's operation traits. All operations but products are delegated to the inner backend. Products
+//! are implemented in `ops`, or keep the default of the trait, which calls those operations.
 ",
         imports: "use crate::{Autocast, Half};",
         generics: "<B: Backend, P: Half>",
-        ours: "Autocast<B, P>",
+        backend: "Autocast<B, P>",
         inner: "B",
         own: &[
             "float_matmul",
@@ -104,7 +107,7 @@ pub(super) const TARGETS: [Target; 2] = [
             "conv_transpose3d",
         ],
         arguments: "::<B, P>",
-        left: Left::These(&[
+        defaults: Defaults::Listed(&[
             "linear",
             "linear_x_backward",
             "linear_weight_backward",

@@ -1,4 +1,4 @@
-//! What a run came to, read from the files in its directory; mean and deviation over runs.
+//! Results of a run, read from the files in its directory, and their mean and deviation over several runs.
 
 use std::fmt;
 use std::fs;
@@ -7,23 +7,23 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-/// The figures of one run.
+/// Results of one run.
 pub(super) struct Figures {
-    /// Test accuracy of the network that the run keeps, the one of the epoch that validates best, percent.
+    /// Test accuracy of the network with the best validation accuracy, in percent.
     pub(super) test: f64,
-    /// Validation accuracy of the last epoch, percent.
+    /// Validation accuracy of the last epoch, in percent.
     pub(super) valid_last: f64,
-    /// Validation accuracy of the best epoch, percent.
+    /// Validation accuracy of the best epoch, in percent.
     pub(super) valid_best: f64,
-    /// Share of zeros among the ternary weights, percent.
+    /// Share of zeros among the ternary weights, in percent.
     pub(super) zeros: Option<f64>,
-    /// Seconds of training and evaluation.
+    /// Time of training and evaluation in seconds.
     pub(super) seconds: f64,
-    /// The ternary layers at the end of each epoch.
+    /// Statistics of the ternary layers at the end of each epoch.
     pub(super) layers: Vec<Value>,
-    /// The machine and the versions.
+    /// Machine and versions.
     pub(super) environment: Value,
-    /// The backend.
+    /// Name of the backend.
     pub(super) backend: String,
 }
 
@@ -31,25 +31,27 @@ impl Figures {
     /// Reads `summary.json`, `evidence.json` and the history of the run's last phase.
     ///
     /// # Errors
-    /// Files that are missing or hold something else.
+    /// Returns an error if a file is missing or not valid.
     pub(super) fn of_run(directory: &Path) -> Result<Self> {
         let summary = read(&directory.join("summary.json"))?;
         let phases = ["ternary", "full-precision"].map(|phase| directory.join(phase).join("history.json"));
         let history = phases.iter().find(|path| path.is_file()).unwrap_or(&phases[0]);
         let epochs = read(history)?;
-        let epochs = epochs.as_array().with_context(|| format!("{} is no history", history.display()))?;
+        let epochs = epochs.as_array().with_context(|| format!("{} is not a history of epochs", history.display()))?;
         let mut accuracies = epochs.iter().map(|epoch| epoch["valid"]["Accuracy"].as_f64());
         let accuracies: Option<Vec<f64>> = accuracies.by_ref().collect();
-        let accuracies = accuracies.with_context(|| format!("{} lacks an accuracy", history.display()))?;
+        let accuracies =
+            accuracies.with_context(|| format!("{} has an epoch without validation accuracy", history.display()))?;
         let number = |name: &str| summary[name].as_f64();
         Ok(Self {
             test: number("ternary_accuracy")
                 .or_else(|| number("full_precision_accuracy"))
                 .with_context(|| format!("the run in {} has no test accuracy", directory.display()))?,
-            valid_last: *accuracies.last().with_context(|| format!("{} is empty", history.display()))?,
+            valid_last: *accuracies.last().with_context(|| format!("{} contains no epochs", history.display()))?,
             valid_best: accuracies.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             zeros: number("sparsity").map(|share| 100.0 * share),
-            seconds: number("seconds").with_context(|| format!("the run in {} has no time", directory.display()))?,
+            seconds: number("seconds")
+                .with_context(|| format!("the run in {} has no duration", directory.display()))?,
             layers: epochs.iter().map(|epoch| epoch["layers"].clone()).collect(),
             environment: read(&directory.join("evidence.json"))?["environment"].clone(),
             backend: summary["backend"].as_str().unwrap_or_default().into(),
@@ -57,13 +59,14 @@ impl Figures {
     }
 }
 
-/// Reads JSON.
+/// Reads a JSON file.
 pub(crate) fn read(path: &Path) -> Result<Value> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("{} is not valid JSON", path.display()))
 }
 
-/// Values over several runs. `Display` with a precision gives `mean ± deviation`; one value stands alone.
+/// Values of several runs. `Display` prints `mean ± deviation` with the given precision, or a single value without
+/// deviation.
 pub(super) struct Spread(pub(super) Vec<f64>);
 
 impl Spread {
@@ -71,7 +74,7 @@ impl Spread {
         self.0.iter().sum::<f64>() / self.0.len() as f64
     }
 
-    /// The sample standard deviation, with n - 1; nothing for a single value.
+    /// Returns the sample standard deviation (divisor n - 1); `None` for a single value.
     pub(super) fn deviation(&self) -> Option<f64> {
         let mean = self.mean();
         let squares: f64 = self.0.iter().map(|value| (value - mean).powi(2)).sum();
@@ -96,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_deviation_is_that_of_a_sample() {
+    fn the_deviation_is_the_sample_standard_deviation() {
         let spread = Spread(vec![2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]);
         assert_eq!(spread.mean(), 5.0);
         assert!((spread.deviation().unwrap() - (32.0f64 / 7.0).sqrt()).abs() < 1e-12);
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_read_with_its_best_and_its_last_epoch() {
+    fn figures_contain_the_best_and_the_last_epoch() {
         let directory = std::env::temp_dir().join(format!("xtask-figures-{}", std::process::id()));
         fs::create_dir_all(directory.join("ternary")).unwrap();
         let write = |name: &str, value: Value| fs::write(directory.join(name), value.to_string()).unwrap();

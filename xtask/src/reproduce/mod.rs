@@ -1,4 +1,5 @@
-//! `cargo xtask reproduce`: every method from the same networks in full precision, over several seeds, in one table.
+//! `cargo xtask reproduce`: trains every method from the same networks in full precision, over several seeds, and
+//! writes one table.
 
 mod figures;
 mod plan;
@@ -42,7 +43,7 @@ impl Example {
         }
     }
 
-    /// Epochs of a phase in the example's recipe.
+    /// Number of epochs of a phase in the example's recipe.
     fn epochs(self) -> usize {
         match self {
             Self::Mnist => 3,
@@ -51,28 +52,28 @@ impl Example {
     }
 }
 
-/// What to reproduce, and how large.
+/// Options of `cargo xtask reproduce`.
 #[derive(Debug, Args)]
 pub(crate) struct Reproduce {
-    /// The example.
+    /// Example to reproduce.
     example: Example,
-    /// Seeds, one network in full precision each.
+    /// Seeds; each has its own network in full precision.
     #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
     seeds: Vec<u64>,
-    /// Epochs in full precision [default: the recipe's].
+    /// Number of epochs in full precision [default: that of the recipe].
     #[arg(long, value_name = "N")]
     fp_epochs: Option<usize>,
-    /// Epochs with ternary weights [default: the recipe's].
+    /// Number of epochs with ternary weights [default: that of the recipe].
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
     /// Train on the first N training images only.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Directory of the runs: those that are there are not repeated, one that was interrupted goes on
+    /// Directory of the runs. Finished runs are not repeated, and an interrupted run is resumed
     /// [default: runs/reproduce-EXAMPLE].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Directory of table.md and results.json [default: that of the runs].
+    /// Directory of table.md and results.json [default: the directory of the runs].
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
     #[command(flatten)]
@@ -85,11 +86,11 @@ impl Reproduce {
         seeds.sort_unstable();
         seeds.dedup();
         if seeds.len() < self.seeds.len() {
-            bail!("--seeds {:?} names a seed twice: it would count twice", self.seeds);
+            bail!("--seeds {:?} contains a seed twice: list each seed once", self.seeds);
         }
         let (fp_epochs, epochs) = (self.fp_epochs(), self.epochs());
         if fp_epochs == 0 || epochs == 0 {
-            bail!("--fp-epochs {fp_epochs} --epochs {epochs}: both phases need an epoch at least");
+            bail!("--fp-epochs {fp_epochs} --epochs {epochs}: both phases need at least one epoch");
         }
         let name = self.example.name();
         let out = self.out.clone().unwrap_or_else(|| crate::root().join("runs").join(format!("reproduce-{name}")));
@@ -115,10 +116,11 @@ impl Reproduce {
                 all[column].push(figures);
             }
         }
-        self.conclude(&Results::new(self, all), self.results.as_ref().unwrap_or(&out))
+        self.write(&Results::new(self, all), self.results.as_ref().unwrap_or(&out))
     }
 
-    fn conclude(&self, results: &Results, directory: &Path) -> Result<()> {
+    /// Writes and prints the results.
+    fn write(&self, results: &Results, directory: &Path) -> Result<()> {
         let table = results.table();
         let json = serde_json::to_string_pretty(&results.json())? + "\n";
         fs::create_dir_all(directory)
@@ -137,7 +139,7 @@ impl Reproduce {
         self.epochs.unwrap_or(self.example.epochs())
     }
 
-    /// The command that a reader types to get the same results.
+    /// Returns the command that reproduces the results.
     fn command(&self) -> String {
         let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
         let mut command =

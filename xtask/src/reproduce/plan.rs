@@ -1,19 +1,19 @@
-//! Which runs are made, and which of them stand in which table.
+//! The runs, and the tables that contain them.
 
-/// Name of the runs that every other one starts from.
+/// Name of the runs in full precision, from which all other runs start.
 pub(super) const FULL_PRECISION: &str = "full-precision";
 
-/// One way to train.
+/// A variant of the training.
 pub(super) struct Variant {
-    /// Name in the results and of the run's directory.
+    /// Name in the results, and of the run's directory.
     pub(super) name: &'static str,
     /// Name in the tables.
     pub(super) title: &'static str,
-    /// What it changes of the example's defaults.
+    /// Arguments that differ from the defaults of the example.
     changes: &'static [&'static str],
 }
 
-/// The networks in full precision come first: the others start from them.
+/// The variants. Full precision is first, since the others start from its networks.
 pub(super) const VARIANTS: [Variant; 11] = [
     Variant { name: FULL_PRECISION, title: "full precision", changes: &["--method", "fp"] },
     Variant { name: "full-precision-longer", title: "full precision, trained on", changes: &["--method", "fp"] },
@@ -33,17 +33,17 @@ pub(super) const VARIANTS: [Variant; 11] = [
 ];
 
 impl Variant {
-    /// Whether it starts from the network in full precision of the same seed.
+    /// Returns whether the run starts from the network in full precision of the same seed.
     pub(super) fn starts_from_checkpoint(&self) -> bool {
         self.name != FULL_PRECISION
     }
 
-    /// Whether its weights become ternary.
+    /// Returns whether the run trains ternary weights.
     pub(super) fn is_ternary(&self) -> bool {
         self.changes != ["--method", "fp"]
     }
 
-    /// Arguments of the example, without those of seed, data and directories.
+    /// Returns the arguments of the example, without seed, data and directories.
     pub(super) fn arguments(&self, fp_epochs: usize, epochs: usize) -> Vec<String> {
         let (fp_epochs, epochs) = match (self.starts_from_checkpoint(), self.is_ternary()) {
             (false, _) => (fp_epochs, 0),
@@ -55,10 +55,12 @@ impl Variant {
     }
 }
 
-/// A table: what it compares, and its rows as names of variants with the labels that they have here.
+/// A table of the results.
 pub(super) struct Table {
     pub(super) heading: &'static str,
+    /// Heading of the first column.
     pub(super) first_column: &'static str,
+    /// Name of each row's variant, and the row's label.
     pub(super) rows: &'static [(&'static str, &'static str)],
 }
 
@@ -103,14 +105,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_variant_stands_in_a_table_and_every_row_is_a_variant() {
+    fn every_variant_is_in_a_table_and_every_row_is_a_variant() {
         let rows: Vec<&str> = TABLES.iter().flat_map(|table| table.rows).map(|(name, _)| *name).collect();
         assert!(VARIANTS.iter().all(|variant| rows.contains(&variant.name)));
         assert!(rows.iter().all(|row| VARIANTS.iter().any(|variant| variant.name == *row)));
     }
 
     #[test]
-    fn only_the_first_variant_trains_from_nothing() {
+    fn only_the_first_variant_trains_from_scratch() {
         assert!(!VARIANTS[0].starts_from_checkpoint());
         assert_eq!(VARIANTS[0].arguments(5, 7), ["--method", "fp", "--fp-epochs", "5", "--epochs", "0"]);
         assert_eq!(VARIANTS[1].arguments(5, 7), ["--method", "fp", "--fp-epochs", "7", "--epochs", "0"]);

@@ -1,4 +1,4 @@
-//! The results as Markdown and as JSON.
+//! Output of the results as Markdown and JSON.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -9,21 +9,22 @@ use super::figures::{Figures, Spread};
 use super::plan::{TABLES, Table, VARIANTS};
 use super::{Example, Reproduce};
 
-/// JSON holds the layers of every epoch where they are not more than this, else those of the last epoch.
-const LAYERS: usize = 500;
+/// Maximum number of layer statistics in the JSON file with all epochs. If there are more, it contains the last epoch
+/// only.
+const MAX_LAYERS: usize = 500;
 
-/// What all runs came to.
+/// Results of all runs.
 pub(super) struct Results {
     example: Example,
     command: String,
     seeds: Vec<u64>,
     epochs: [usize; 2],
     limit: Option<usize>,
-    /// For each variant its runs, in the order of the seeds.
+    /// The runs of each variant, in the order of the seeds.
     figures: Vec<Vec<Figures>>,
 }
 
-/// A column of the tables: name in JSON, heading, decimals, value of a run.
+/// A column of the tables: name in JSON, heading, number of decimals, value of a run.
 type Column = (&'static str, &'static str, usize, fn(&Figures) -> Option<f64>);
 
 const COLUMNS: [Column; 5] = [
@@ -35,10 +36,10 @@ const COLUMNS: [Column; 5] = [
 ];
 
 const COLUMNS_EXPLAINED: &str = "\
-Mean ± sample standard deviation over the seeds. **test**: the test images, looked at once, at the end, with the network that a run keeps:
-that of the epoch with the best validation accuracy. **validation**: images held out of the training set, after the last epoch
-and after the best one. **zeros**: share of the ternary weights. **seconds**: training and evaluation of this row's phase,
-measured beside whatever else the machine did.
+Mean ± sample standard deviation over the seeds. **test**: accuracy on the test images, evaluated once at the end of the run, of the
+network with the best validation accuracy. **validation**: accuracy on images held out of the training set, after the last epoch and
+after the best one. **zeros**: share of zeros among the ternary weights. **seconds**: time of training and evaluation of this row's
+phase; other programs may have run on the machine at the same time.
 ";
 
 impl Results {
@@ -53,7 +54,7 @@ impl Results {
         }
     }
 
-    /// The tables with what is needed to repeat them.
+    /// Returns the tables, with the command and environment that reproduce them.
     pub(super) fn table(&self) -> String {
         let [fp_epochs, epochs] = self.epochs;
         let mut text = format!("# {}\n\n```sh\n{}\n```\n\n", self.example.title(), self.command);
@@ -91,10 +92,10 @@ impl Results {
         text.push('\n');
     }
 
-    /// The same as JSON, with the value of every run and the layers' scales.
+    /// Returns the results as JSON, with the values of every run and the statistics of its layers.
     pub(super) fn json(&self) -> Value {
         let layers = self.figures.iter().flatten().flat_map(|run| &run.layers);
-        let every_epoch = layers.map(|epoch| epoch.as_array().map_or(0, Vec::len)).sum::<usize>() <= LAYERS;
+        let every_epoch = layers.map(|epoch| epoch.as_array().map_or(0, Vec::len)).sum::<usize>() <= MAX_LAYERS;
         let variants = VARIANTS.iter().zip(&self.figures).map(|(variant, runs)| {
             let mut entry: Map<String, Value> = COLUMNS
                 .iter()
@@ -123,18 +124,18 @@ impl Results {
         })
     }
 
-    /// The machines, versions and days of the runs; one line where they are all alike.
+    /// Returns the distinct combinations of day, machine and versions of the runs.
     fn environments(&self) -> BTreeSet<String> {
         self.figures.iter().flatten().map(environment).collect()
     }
 }
 
-/// The values of one column; nothing where a run lacks it.
+/// Returns the values of a column; `None` if a run has no value.
 fn spread(runs: &[Figures], value: fn(&Figures) -> Option<f64>) -> Option<Spread> {
     runs.iter().map(value).collect::<Option<Vec<f64>>>().map(Spread)
 }
 
-/// Day, machine and versions of a run.
+/// Returns day, machine and versions of a run.
 fn environment(run: &Figures) -> String {
     let text = |name: &str| run.environment[name].as_str().unwrap_or("unknown");
     let day = text("finished").split('T').next().unwrap_or_default();
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_holds_mean_and_deviation_and_a_dash_for_what_is_not_there() {
+    fn a_row_contains_mean_and_deviation_and_a_dash_for_missing_values() {
         let table = results().table();
         assert!(table.contains("| TWN | 98.50 ± 0.71 | 1.00 ± 0.00 | 2.00 ± 0.00 | 8.2 ± 0.0 | 3 ± 0 |"), "{table}");
         assert!(
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_holds_every_run() {
+    fn the_json_contains_every_run() {
         let json = results().json();
         assert_eq!(json["variants"]["ttq"]["test_accuracy"]["values"], json!([98.0, 99.0]));
         assert_eq!(json["variants"]["ttq"]["layers"][1][1][0]["w_pos"], 99.0);

@@ -1,4 +1,4 @@
-//! Starts an example for one run, or lets it be where the run is there.
+//! Runs of an example: starts new runs, resumes interrupted runs and skips finished runs.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -10,22 +10,22 @@ use clap::Args;
 
 use super::Example;
 
-/// The arguments of a run that decide its outcome, in the run's directory.
+/// File in the directory of a run with the arguments that determine its results.
 const ARGUMENTS: &str = "arguments.json";
 
-/// The program that trains, and where it computes.
+/// Options for the training program.
 #[derive(Debug, Args)]
 pub(crate) struct Program {
     /// Directory of the data [default: $TTQ_DATA, else the user's cache, else a download].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Where to compute: auto, cpu, flex, cuda or wgpu.
+    /// Backend: auto, cpu, flex, cuda or wgpu.
     #[arg(long)]
     pub(super) backend: Option<String>,
-    /// Build the example with these features instead of its defaults, e.g. cpu,flex.
+    /// Build the example with these features instead of the defaults, e.g. cpu,flex.
     #[arg(long, value_name = "FEATURES", conflicts_with = "example_binary")]
     features: Option<String>,
-    /// Take this program instead of building the example.
+    /// Use this program instead of building the example.
     #[arg(long, value_name = "FILE")]
     example_binary: Option<PathBuf>,
 }
@@ -37,27 +37,27 @@ pub(crate) struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    /// Builds the example where no program is given.
+    /// Creates a runner with the given program, or builds the example if none is given.
     ///
     /// # Errors
-    /// A program that is not there, an example that does not build.
+    /// Returns an error if the program does not exist or the example does not build.
     pub(crate) fn new(example: Example, program: &'a Program) -> Result<Self> {
         let binary = match &program.example_binary {
             Some(binary) if binary.is_file() => std::path::absolute(binary)?,
-            Some(binary) => bail!("there is no program at {}: check --example-binary", binary.display()),
+            Some(binary) => bail!("--example-binary {}: no such file", binary.display()),
             None => build(example.name(), program.features.as_deref())?,
         };
         Ok(Self { binary, program })
     }
 
-    /// Makes the run in `directory`, from the checkpoint `init` if there is one. A run that has its summary is not
-    /// repeated; one that was interrupted goes on.
+    /// Executes the run in `directory`, starting from the checkpoint `init` if one is given. A finished run, which has
+    /// a summary, is not repeated, and an interrupted run is resumed.
     ///
     /// # Errors
-    /// A run in `directory` that was made with other arguments, a run that fails or is stopped.
+    /// Returns an error if `directory` contains a run with other arguments, or if the run fails or is stopped.
     pub(crate) fn run(&self, directory: &Path, arguments: &[String], init: Option<&Path>) -> Result<()> {
-        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        Self::settle(directory, arguments)?;
+        fs::create_dir_all(directory).with_context(|| format!("cannot create directory {}", directory.display()))?;
+        Self::check_arguments(directory, arguments)?;
         let summary = directory.join("summary.json");
         if summary.is_file() {
             return Ok(());
@@ -76,26 +76,29 @@ impl<'a> Runner<'a> {
             command.arg("--resume");
         }
         if !watch(&mut command, &directory.join("output.txt"))? {
-            bail!("the run in {} failed: its message is above", directory.display());
+            bail!("the run in {} failed: see its message above", directory.display());
         }
         if !summary.is_file() {
-            bail!("the run in {} was stopped: the same command goes on with it", directory.display());
+            bail!("the run in {} was stopped: repeat the command to resume it", directory.display());
         }
         Ok(())
     }
 
-    /// Refuses a directory whose run was made with other arguments, else writes them down.
-    fn settle(directory: &Path, arguments: &[String]) -> Result<()> {
+    /// Compares the arguments with those of the run in the directory, or writes them if there is none.
+    ///
+    /// # Errors
+    /// Returns an error if the arguments differ.
+    fn check_arguments(directory: &Path, arguments: &[String]) -> Result<()> {
         let path = directory.join(ARGUMENTS);
         let Ok(text) = fs::read_to_string(&path) else {
             let text = serde_json::to_string(arguments)? + "\n";
             return fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()));
         };
         let found: Vec<String> =
-            serde_json::from_str(&text).with_context(|| format!("{} is no list of arguments", path.display()))?;
+            serde_json::from_str(&text).with_context(|| format!("{} is not a list of arguments", path.display()))?;
         if found != arguments {
             bail!(
-                "the run in {} was made with `{}`, not with `{}`: give another --out",
+                "the run in {} was started with `{}`, not with `{}`: choose another directory with --out",
                 directory.display(),
                 found.join(" "),
                 arguments.join(" ")
@@ -105,7 +108,8 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// Runs a command: its lines go to the file, those about epochs to the terminal too. Gives whether it succeeded.
+/// Runs a command and writes its output to `log`, lines about epochs also to the terminal. Returns whether the command
+/// succeeded.
 fn watch(command: &mut Command, log: &Path) -> Result<bool> {
     let mut file = File::options()
         .create(true)
@@ -125,7 +129,7 @@ fn watch(command: &mut Command, log: &Path) -> Result<bool> {
     Ok(child.wait()?.success())
 }
 
-/// Builds an example in release mode; gives the program's path.
+/// Builds an example in release mode and returns the path of the program.
 fn build(example: &str, features: Option<&str>) -> Result<PathBuf> {
     let mut command = Command::new("cargo");
     command.current_dir(crate::root()).args(["build", "--release", "-p", "ttq-examples", "--example", example]);
@@ -135,14 +139,14 @@ fn build(example: &str, features: Option<&str>) -> Result<PathBuf> {
     command.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
     let output = command.output().context("cannot start cargo")?;
     if !output.status.success() {
-        bail!("the example {example} does not build: cargo's message is above");
+        bail!("the example {example} does not build: see cargo's message above");
     }
     let messages = String::from_utf8_lossy(&output.stdout);
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let binary = messages
         .filter(|message| message["target"]["name"] == example)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    binary.with_context(|| format!("cargo did not say where the example {example} is"))
+    binary.with_context(|| format!("cargo's output does not contain the path of the example {example}"))
 }
 
 #[cfg(all(test, unix))]
@@ -150,7 +154,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    /// A program that notes its arguments in its run's directory; its first start is interrupted.
+    /// A program that logs its arguments in the directory of its run. The first start is interrupted.
     const PROGRAM: &str = r#"#!/bin/sh
 while [ "$1" != --out ]; do shift; done
 echo "$@" >> "$2/calls"
@@ -159,7 +163,7 @@ if [ -f "$2/config.json" ]; then echo '{}' > "$2/summary.json"; else echo '{}' >
 "#;
 
     #[test]
-    fn an_interrupted_run_goes_on_and_a_finished_one_is_not_repeated() {
+    fn an_interrupted_run_is_resumed_and_a_finished_run_is_not_repeated() {
         let directory = std::env::temp_dir().join(format!("xtask-runner-{}", std::process::id()));
         let (binary, run) = (directory.join("program"), directory.join("run"));
         fs::create_dir_all(&directory).unwrap();
@@ -179,6 +183,6 @@ if [ -f "$2/config.json" ]; then echo '{}' > "$2/summary.json"; else echo '{}' >
         let calls: Vec<bool> = calls.lines().map(|line| line.ends_with("--resume")).collect();
         assert_eq!(calls, [false, true]);
         assert_eq!(output.lines().count(), 2);
-        assert!(other.unwrap_err().to_string().contains("was made with `--seed 1`, not with `--seed 2`"));
+        assert!(other.unwrap_err().to_string().contains("was started with `--seed 1`, not with `--seed 2`"));
     }
 }

@@ -1,4 +1,4 @@
-//! Line charts side by side in one SVG file.
+//! Line charts in one SVG file, arranged from left to right.
 
 use std::error::Error;
 use std::path::Path;
@@ -11,10 +11,10 @@ pub(super) const ORANGE: RGBColor = RGBColor(0xd9, 0x5f, 0x02);
 const GRID: RGBColor = RGBColor(0xe0, 0xe0, 0xe0);
 const FONT: &str = "sans-serif";
 
-/// An axis is logarithmic where the largest value is more than this many times the smallest.
-const MANY: f64 = 100.0;
+/// Ratio of largest to smallest value above which an axis is logarithmic.
+const LOGARITHMIC_FROM: f64 = 100.0;
 
-/// Width and height of the file, in pixels.
+/// Width and height of the drawing in pixels.
 const SIZE: (u32, u32) = (900, 340);
 
 /// A line of a panel.
@@ -34,7 +34,7 @@ pub(super) struct Panel {
 /// Draws the panels from left to right under a common title.
 ///
 /// # Errors
-/// A file that cannot be written.
+/// Returns an error if the file cannot be written.
 pub(super) fn draw(path: &Path, title: &str, panels: &[Panel]) -> Result<()> {
     try_draw(path, title, panels).map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))
 }
@@ -54,10 +54,12 @@ fn try_draw(path: &Path, title: &str, panels: &[Panel]) -> Result<(), Box<dyn Er
             .build_cartesian_2d(0.0..right, axis.low..axis.high)?;
         let mut mesh = chart.configure_mesh();
         mesh.bold_line_style(GRID).light_line_style(TRANSPARENT).x_desc("step").x_labels(6).y_labels(6);
-        mesh.x_label_formatter(&|step| format!("{step:.0}")).y_label_formatter(&|place| axis.label(*place)).draw()?;
+        mesh.x_label_formatter(&|step| format!("{step:.0}"))
+            .y_label_formatter(&|position| axis.label(*position))
+            .draw()?;
         for line in &panel.lines {
             let style = line.color.stroke_width(2);
-            let points = line.points.iter().map(|(step, value)| (*step, axis.place(*value)));
+            let points = line.points.iter().map(|(step, value)| (*step, axis.position(*value)));
             let drawn = if line.dashed {
                 chart.draw_series(DashedLineSeries::new(points, 5, 4, style))?
             } else {
@@ -85,28 +87,30 @@ fn try_draw(path: &Path, title: &str, panels: &[Panel]) -> Result<(), Box<dyn Er
 struct Vertical {
     low: f64,
     high: f64,
-    /// Whether places are logarithms: where the largest value is many times the smallest.
+    /// Whether positions are decimal logarithms of values.
     logarithmic: bool,
 }
 
 impl Vertical {
-    /// An axis that holds all points, with room for the legend above them.
+    /// Creates an axis that contains all points and leaves space for the legend above them.
     fn of(panel: &Panel) -> Self {
         let values = || panel.lines.iter().flat_map(|line| &line.points).map(|point| point.1);
         let (low, high) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)));
-        let logarithmic = low > 0.0 && high / low > MANY;
+        let logarithmic = low > 0.0 && high / low > LOGARITHMIC_FROM;
         let axis = Self { low, high, logarithmic };
-        let (low, high) = (axis.place(low), axis.place(high));
+        let (low, high) = (axis.position(low), axis.position(high));
         let height = (high - low).max(0.01 * high.abs()).max(1e-9);
         Self { low: low - 0.05 * height, high: high + 0.6 * height, logarithmic }
     }
 
-    fn place(&self, value: f64) -> f64 {
+    /// Position of a value on the axis.
+    fn position(&self, value: f64) -> f64 {
         if self.logarithmic { value.log10() } else { value }
     }
 
-    fn label(&self, place: f64) -> String {
-        if self.logarithmic { format!("{:.0e}", 10f64.powf(place)) } else { format!("{place:.3}") }
+    /// Label of the value at a position.
+    fn label(&self, position: f64) -> String {
+        if self.logarithmic { format!("{:.0e}", 10f64.powf(position)) } else { format!("{position:.3}") }
     }
 }
 
@@ -120,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn an_axis_is_logarithmic_where_values_explode() {
+    fn an_axis_is_logarithmic_for_a_large_range_of_values() {
         assert!(!Vertical::of(&panel(&[1.0, 2.0])).logarithmic);
         assert!(!Vertical::of(&panel(&[-1.0, 1e6])).logarithmic);
         let axis = Vertical::of(&panel(&[1e-6, 400.0]));
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_holds_its_titles_and_lines() {
+    fn a_chart_contains_its_titles_and_lines() {
         let path = std::env::temp_dir().join(format!("xtask-chart-{}.svg", std::process::id()));
         draw(&path, "scales", &[panel(&[1.0, 2.0, 1.5]), panel(&[1.0, 1.0])]).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();

@@ -1,7 +1,7 @@
-//! `cargo xtask sign`: the scales of single layers, step by step, with either sign of the gradient of W_n.
+//! `cargo xtask sign`: draws the scales of single layers at every training step, for both signs of the gradient of W_n.
 //!
-//! One layer of the MNIST network becomes ternary at a time, so that W_p and W_n, which burn-train logs for every step as
-//! means over the ternary layers, are those of the layer.
+//! Only one layer of the MNIST network is ternary in each run. burn-train logs W_p and W_n as means over the ternary
+//! layers, so the logged values are those of this layer.
 
 mod chart;
 mod track;
@@ -16,18 +16,18 @@ use crate::reproduce::{Example, Program, Runner};
 use chart::{Line, Panel};
 use track::Track;
 
-/// Layers: name, and what the network does with their output.
+/// The layers: name, and the operations on their output.
 const LAYERS: [(&str, &str); 2] =
     [("hidden", "batch normalization follows"), ("conv2", "bias, ReLU, pooling and the hidden layer follow")];
-/// Where the scales start: name on the command line, and in the table.
+/// Initial values of the scales: name on the command line, and in the table.
 const STARTS: [(&str, &str); 2] = [("ones", "1, 1"), ("least-squares", "least squares")];
 /// The signs of the gradient of W_n.
 const SIGNS: [&str; 2] = ["exact", "published"];
 
-/// What to draw, and from which runs.
+/// Options of `cargo xtask sign`.
 #[derive(Debug, Args)]
 pub(crate) struct Sign {
-    /// Directory of the runs, those of `reproduce mnist` with seed 1 by default: the network in full precision is the same
+    /// Directory of the runs. The default shares the network in full precision with `reproduce mnist`, seed 1
     /// [default: runs/reproduce-mnist/seed-1].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -42,7 +42,7 @@ impl Sign {
     pub(crate) fn run(&self) -> Result<()> {
         let out = self.out.clone().unwrap_or_else(|| crate::root().join("runs/reproduce-mnist/seed-1"));
         let results = self.results.clone().unwrap_or_else(|| crate::root().join("docs/what-the-sign-costs"));
-        fs::create_dir_all(&results).with_context(|| format!("cannot make {}", results.display()))?;
+        fs::create_dir_all(&results).with_context(|| format!("cannot create directory {}", results.display()))?;
         let runner = Runner::new(Example::Mnist, &self.program)?;
         let full_precision = out.join("full-precision");
         let arguments = ["--method", "fp", "--fp-epochs", "3", "--epochs", "0", "--seed", "1"].map(String::from);
@@ -54,13 +54,13 @@ impl Sign {
         for (layer, behind) in LAYERS {
             for (start, start_title) in STARTS {
                 let tracks = SIGNS.iter().map(|sign| {
-                    println!("{layer}, from {start}, {sign} sign");
+                    println!("{layer}, scales from {start}, {sign} sign");
                     let directory = out.join(format!("sign-{layer}-{start}-{sign}"));
                     runner.run(&directory, &arguments_of(layer, start, sign), Some(&checkpoint))?;
                     Track::read(&directory)
                 });
                 let [exact, published] = <[Track; 2]>::try_from(tracks.collect::<Result<Vec<_>>>()?)
-                    .map_err(|_| anyhow::anyhow!("there are two signs"))?;
+                    .map_err(|_| anyhow::anyhow!("internal error: the number of signs is not two"))?;
                 for (sign, track) in SIGNS.iter().zip([&exact, &published]) {
                     table += &track.row(&format!("`{layer}` | {start_title} | {sign}"));
                 }
@@ -77,7 +77,7 @@ impl Sign {
     }
 }
 
-/// One epoch with one ternary layer.
+/// Arguments of the example for one epoch with one ternary layer.
 fn arguments_of(layer: &str, start: &str, sign: &str) -> Vec<String> {
     let pattern = format!("{layer}\\.weight");
     let arguments = ["--fp-epochs", "0", "--epochs", "1", "--seed", "1", "--include", &pattern];

@@ -1,43 +1,44 @@
-//! W_p and W_n of every step of a run with one ternary layer.
+//! W_p and W_n at every step of a run with one ternary layer.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// The heads of the table whose rows are [`Track::row`].
+/// Headings of the table whose rows are [`Track::row`].
 pub(super) const HEADINGS: &str = "\
 | layer | start | sign | W_p, W_n at the start | at the end | largest change of W_p² + W_n² | of W_p² − W_n² \
 | largest distance of W_p and W_n | test accuracy |
 |---|---|---|---:|---:|---:|---:|---:|---:|
 ";
 
-/// Every this many steps a point is drawn.
-const EVERY: usize = 2;
+/// Steps between two points of a chart.
+const STEPS_PER_POINT: usize = 2;
 
-/// One run.
+/// Scales and accuracy of one run.
 pub(super) struct Track {
-    /// The scales `[W_p, W_n]` of every step.
+    /// The scales `[W_p, W_n]` at every step.
     scales: Vec<[f64; 2]>,
-    /// Test accuracy at the end, percent.
+    /// Test accuracy at the end of the run, in percent.
     accuracy: f64,
 }
 
-/// What exact gradients keep constant behind batch normalization.
+/// `W_p² + W_n²`, which is constant with exact gradients if batch normalization follows.
 pub(super) fn sum_of_squares([w_pos, w_neg]: [f64; 2]) -> f64 {
     w_pos * w_pos + w_neg * w_neg
 }
 
-/// What published gradients keep constant behind batch normalization.
+/// `W_p² - W_n²`, which is constant with published gradients if batch normalization follows.
 pub(super) fn difference_of_squares([w_pos, w_neg]: [f64; 2]) -> f64 {
     w_pos * w_pos - w_neg * w_neg
 }
 
 impl Track {
-    /// Reads burn-train's logs of the first epoch, a line `value,count` for every step, and the run's summary.
+    /// Reads burn-train's logs of the first epoch, with a line `value,count` for every step, and the summary of the
+    /// run.
     ///
     /// # Errors
-    /// Logs that are missing, hold something else, or differ in length.
+    /// Returns an error if a log is missing, is not valid, or if the logs differ in length.
     pub(super) fn read(directory: &Path) -> Result<Self> {
         let logs = directory.join("ternary/train/epoch-1");
         let values = |name: &str| -> Result<Vec<f64>> {
@@ -45,33 +46,38 @@ impl Track {
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let value = |line: &str| line.split(',').next().and_then(|value| value.parse().ok());
             let values: Option<Vec<f64>> = text.lines().map(value).collect();
-            values.with_context(|| format!("{} holds a line that is no number", path.display()))
+            values.with_context(|| format!("{} has a line that does not start with a number", path.display()))
         };
         let (w_pos, w_neg) = (values("W_p.log")?, values("W_n.log")?);
         if w_pos.is_empty() || w_pos.len() != w_neg.len() {
-            bail!("{} holds {} values of W_p and {} of W_n", logs.display(), w_pos.len(), w_neg.len());
+            bail!(
+                "the logs in {} have {} values of W_p and {} of W_n: repeat the run",
+                logs.display(),
+                w_pos.len(),
+                w_neg.len()
+            );
         }
         let path = directory.join("summary.json");
         let accuracy = crate::reproduce::read(&path)?["ternary_accuracy"].as_f64();
         Ok(Self {
             scales: w_pos.into_iter().zip(w_neg).map(|(w_pos, w_neg)| [w_pos, w_neg]).collect(),
-            accuracy: accuracy.with_context(|| format!("{} lacks ternary_accuracy", path.display()))?,
+            accuracy: accuracy.with_context(|| format!("{} has no field ternary_accuracy", path.display()))?,
         })
     }
 
-    /// A value over the steps.
+    /// Points `(step, value)` of a chart.
     pub(super) fn line(&self, value: impl Fn([f64; 2]) -> f64) -> Vec<(f64, f64)> {
-        let steps = self.scales.iter().enumerate().step_by(EVERY);
+        let steps = self.scales.iter().enumerate().step_by(STEPS_PER_POINT);
         steps.map(|(step, scales)| (step as f64, value(*scales))).collect()
     }
 
-    /// A value over the steps, 1 at the start.
+    /// Points `(step, value)` of a chart, relative to the value at the start.
     pub(super) fn relative(&self, value: impl Fn([f64; 2]) -> f64) -> Vec<(f64, f64)> {
         let start = value(self.scales[0]);
         self.line(|scales| value(scales) / start)
     }
 
-    /// A row of the table; changes are relative to `W_p² + W_n²` at the start.
+    /// Row of the table. Changes are relative to `W_p² + W_n²` at the start.
     pub(super) fn row(&self, name: &str) -> String {
         let (start, end) = (self.scales[0], self.scales[self.scales.len() - 1]);
         let largest = |value: &dyn Fn([f64; 2]) -> f64| self.scales.iter().map(|s| value(*s).abs()).fold(0.0, f64::max);
@@ -89,12 +95,12 @@ impl Track {
     }
 }
 
-/// Two decimals, or one digit and an exponent where these say nothing.
+/// Formats a percentage with two decimals, or with one digit and an exponent if it is very small or very large.
 fn percent(value: f64) -> String {
     if value == 0.0 || (0.01..1e4).contains(&value) { format!("{value:.2} %") } else { format!("{value:.0e} %") }
 }
 
-/// Four decimals, or two digits and an exponent where these say nothing.
+/// Formats a number with four decimals, or with two digits and an exponent if it is very small or very large.
 fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
@@ -107,14 +113,14 @@ fn short(value: f64) -> String {
 mod tests {
     use super::*;
 
-    /// A circle around the origin, as exact gradients draw it.
+    /// Scales on a circle around the origin, as with exact gradients.
     fn circle() -> Track {
         let angles = (0..50).map(|step| 0.7 + 0.01 * f64::from(step));
         Track { scales: angles.map(|angle| angle.sin_cos().into()).collect(), accuracy: 99.0 }
     }
 
     #[test]
-    fn a_circle_keeps_the_sum_of_squares_and_not_the_difference() {
+    fn on_a_circle_the_sum_of_squares_is_constant_and_the_difference_is_not() {
         assert!(circle().relative(sum_of_squares).iter().all(|(_, value)| (value - 1.0).abs() < 1e-12));
         let row = circle().row("x");
         let changes: Vec<f64> =
@@ -125,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_are_read_step_by_step_and_damage_is_named() {
+    fn logs_have_a_value_per_step_and_incomplete_logs_are_rejected() {
         let directory = std::env::temp_dir().join(format!("xtask-track-{}", std::process::id()));
         let logs = directory.join("ternary/train/epoch-1");
         fs::create_dir_all(&logs).unwrap();
