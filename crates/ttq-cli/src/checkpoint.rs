@@ -1,4 +1,4 @@
-//! Checkpoints of every kind: named tensors, and what is known about their layout.
+//! Reads checkpoints of every format as named tensors with the layout of their linear weights.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,17 +16,17 @@ use ttq_packed::{DenseTensor, PackedModel};
 
 use crate::pytorch;
 
-/// Kinds of files, told apart by their first bytes.
+/// File formats, detected from the first bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Format {
-    /// A safetensors file with this project's metadata.
+    /// Safetensors file with the metadata of `ttq-packed`.
     TtqPacked,
     /// Any other safetensors file.
     Safetensors,
-    /// PyTorch's: a zip file, or the pickles of versions before 1.6.
+    /// PyTorch file: a zip archive, or a sequence of pickles as written by versions before 1.6.
     Pytorch,
-    /// Burn's own.
+    /// Burnpack file, Burn's format.
     Burnpack,
 }
 
@@ -41,63 +41,63 @@ impl fmt::Display for Format {
     }
 }
 
-/// Which axis of a linear weight its outputs run along.
+/// Layout of linear weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Layout {
-    /// `[in, out]`
+    /// [in, out]
     Burn,
-    /// `[out, in]`
+    /// [out, in]
     Pytorch,
 }
 
-/// A file's contents.
+/// Contents of a file.
 pub(crate) enum Contents {
-    /// A packed model, and the bytes it was read from.
+    /// Packed model, and the bytes it was read from.
     Packed(PackedModel, Vec<u8>),
-    /// A checkpoint.
+    /// Checkpoint without packed weights.
     Checkpoint(Checkpoint),
 }
 
-/// Tensors that are not packed.
+/// Checkpoint whose tensors are not packed.
 pub(crate) struct Checkpoint {
     pub(crate) format: Format,
     pub(crate) layout: Layout,
     pub(crate) tensors: BTreeMap<String, DenseTensor>,
-    /// A configuration that the file carries as the metadata `config`.
+    /// Metadata entry `config` of the file.
     pub(crate) config: Option<String>,
-    /// The file's size.
+    /// Size of the file in bytes.
     pub(crate) bytes: usize,
 }
 
-/// Reads a file of any kind; `key` is the entry of a PyTorch checkpoint to take the tensors from.
+/// Reads a file of any supported format. `key` is the entry of a PyTorch checkpoint that holds the tensors.
 pub(crate) fn read(path: &Path, key: Option<&str>) -> Result<Contents> {
-    let here = || path.display().to_string();
+    let file = || path.display().to_string();
     let bytes = fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    let format = sniff(&bytes).with_context(here)?;
+    let format = detect_format(&bytes).with_context(file)?;
     if key.is_some() && format != Format::Pytorch {
-        bail!("{}: --key is for PyTorch checkpoints, this is a {format}: leave it out", path.display());
+        bail!("{}: --key applies to PyTorch checkpoints only, but the file is a {format}: omit --key", path.display());
     }
     let size = bytes.len();
     let (layout, tensors, config) = match format {
         Format::Safetensors | Format::TtqPacked => {
-            let Container { tensors, mut metadata } = Container::read(&bytes).with_context(here)?;
+            let Container { tensors, mut metadata } = Container::read(&bytes).with_context(file)?;
             if metadata.contains_key(file::METADATA_KEY) {
-                return Ok(Contents::Packed(PackedModel::read(&bytes).with_context(here)?, bytes));
+                return Ok(Contents::Packed(PackedModel::read(&bytes).with_context(file)?, bytes));
             }
             let producer = metadata.get("producer").map(String::as_str);
             let layout = if producer == Some("burn") { Layout::Burn } else { Layout::Pytorch };
             (layout, tensors, metadata.remove("config"))
         }
-        Format::Pytorch => (Layout::Pytorch, guarded(|| pytorch(path, key, size)).with_context(here)?, None),
-        Format::Burnpack => (Layout::Burn, guarded(|| burnpack(path, size)).with_context(here)?, None),
+        Format::Pytorch => (Layout::Pytorch, catch_panic(|| read_pytorch(path, key, size)).with_context(file)?, None),
+        Format::Burnpack => (Layout::Burn, catch_panic(|| read_burnpack(path, size)).with_context(file)?, None),
     };
     Ok(Contents::Checkpoint(Checkpoint { format, layout, tensors, config, bytes: size }))
 }
 
-/// What kind of file begins like this?
-fn sniff(bytes: &[u8]) -> Result<Format> {
-    // A safetensors header begins behind its length, of which no real one needs the upper four bytes. Its lower ones may be anything,
-    // so this comes before the other signatures.
+/// Detects the format of a file.
+fn detect_format(bytes: &[u8]) -> Result<Format> {
+    // A safetensors file starts with the length of its header in 8 bytes, of which a real file leaves the upper 4 zero.
+    // The lower 4 may equal another signature, so this check comes first.
     let header = bytes.get(8) == Some(&b'{');
     let tar = bytes.get(257..262) == Some(b"ustar");
     if header && bytes[4..8] == [0; 4] {
@@ -108,51 +108,56 @@ fn sniff(bytes: &[u8]) -> Result<Format> {
         Ok(Format::Pytorch)
     } else if tar || matches!(bytes, [0x80, 2..=5, ..]) {
         bail!(
-            "is a tar file or a pickle, and PyTorch's files since version 0.1.10 are neither: save the tensors again as safetensors"
+            "is a tar file or a plain pickle, which PyTorch has not written since version 0.1.10: \
+             save the tensors as safetensors"
         )
     } else if header {
         Ok(Format::Safetensors)
     } else {
-        bail!("is neither safetensors nor PyTorch nor burnpack: give a file of one of these")
+        bail!("is not a safetensors, PyTorch or burnpack file: pass a file in one of these formats")
     }
 }
 
-fn pytorch(path: &Path, key: Option<&str>, size: usize) -> Result<BTreeMap<String, DenseTensor>> {
+fn read_pytorch(path: &Path, key: Option<&str>, size: usize) -> Result<BTreeMap<String, DenseTensor>> {
     let snapshots = pytorch::tensors(path, key)?;
     snapshots.iter().map(|(name, snapshot)| Ok((name.clone(), tensor(name, snapshot, size)?))).collect()
 }
 
-fn burnpack(path: &Path, size: usize) -> Result<BTreeMap<String, DenseTensor>> {
+fn read_burnpack(path: &Path, size: usize) -> Result<BTreeMap<String, DenseTensor>> {
     let mut store = BurnpackStore::from_file(path).auto_extension(false);
     let snapshots =
         store.get_all_snapshots().map_err(|error| anyhow!("cannot be read as a burnpack checkpoint: {error}"))?;
     snapshots.iter().map(|(name, snapshot)| Ok((name.clone(), tensor(name, snapshot, size)?))).collect()
 }
 
-/// burn-store panics on some damaged files: that is an error like others, and no stack trace.
-fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Turns a panic into an error and suppresses its message: burn-store panics on some damaged files.
+fn catch_panic<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let result = panic::catch_unwind(AssertUnwindSafe(read));
     panic::set_hook(hook);
-    result.unwrap_or_else(|_| bail!("is damaged so that burn-store gave up: fetch or save it again"))
+    result.unwrap_or_else(|_| bail!("is damaged and cannot be parsed: download or save it again"))
 }
 
-/// A tensor of a file of `size` bytes, which is no larger: burn-store allocates whatever a shape takes.
+/// Reads a tensor of a file of `size` bytes. Rejects shapes with more than `size` elements, since burn-store allocates
+/// memory for any shape.
 fn tensor(name: &str, snapshot: &TensorSnapshot, size: usize) -> Result<DenseTensor> {
     let shape = snapshot.shape.to_vec();
     let elements = shape.iter().try_fold(1, |product: usize, &dim| product.checked_mul(dim));
     if elements.is_none_or(|elements| elements > size) {
-        bail!("tensor `{name}` has the shape {shape:?}, more than the file holds: fetch or save it again");
+        bail!("tensor `{name}` has the shape {shape:?}, which is larger than the file: download or save it again");
     }
     let data = snapshot.to_data().map_err(|error| anyhow!("tensor `{name}` cannot be read: {error}"))?;
     let Some(dtype) = dtype(data.dtype) else {
-        bail!("tensor `{name}` has the type {:?}, which safetensors has not: convert it to float32", data.dtype);
+        bail!(
+            "tensor `{name}` has the type {:?}, which safetensors does not support: convert it to float32",
+            data.dtype
+        );
     };
     DenseTensor::new(dtype, data.shape.to_vec(), data.bytes.to_vec()).with_context(|| format!("tensor `{name}`"))
 }
 
-/// Burn's type as safetensors knows it.
+/// Converts Burn's data type to that of safetensors. Returns `None` for quantized types.
 fn dtype(dtype: DType) -> Option<Dtype> {
     Some(match dtype {
         DType::F64 => Dtype::F64,

@@ -1,4 +1,4 @@
-//! `ttq inspect`: what a file consists of.
+//! `ttq inspect`: shows the contents of a file.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,14 +12,14 @@ use crate::checkpoint::{self, Contents, Format};
 use crate::recognition;
 use crate::summary::Summary;
 
-/// What to inspect.
+/// Arguments of `ttq inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// A packed file; or a checkpoint (safetensors, PyTorch, burnpack), shown as `ttq pack` would pack it.
+    /// Packed file, or checkpoint (safetensors, PyTorch or burnpack), which is shown as `ttq pack` would pack it.
     file: PathBuf,
 }
 
-/// The answer.
+/// Output of `ttq inspect`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Inspected {
     file: String,
@@ -49,8 +49,7 @@ impl Inspect {
 impl fmt::Display for Inspected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, format, file_bytes, summary } = self;
-        let conditional =
-            if *format == Format::TtqPacked { "" } else { "; what follows is what `ttq pack` would make of it" };
-        write!(f, "{file}: {format}, {file_bytes} bytes{conditional}\n\n{summary}")
+        let note = if *format == Format::TtqPacked { "" } else { "; shown as `ttq pack` would pack it" };
+        write!(f, "{file}: {format}, {file_bytes} bytes{note}\n\n{summary}")
     }
 }

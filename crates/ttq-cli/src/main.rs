@@ -20,39 +20,39 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
-/// Packed files of ternary networks: made from checkpoints, shown, checked, and turned back.
+/// Pack, inspect, verify and unpack ternary networks, and write reports of training runs.
 #[derive(Debug, Parser)]
 #[command(
     name = "ttq",
     version,
-    after_help = "Exit code: 0, or 1 with one sentence on the standard error, or 2 for wrong arguments."
+    after_help = "Exit code: 0 on success, 1 on an error (one message on standard error), 2 for invalid arguments."
 )]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// Answer in JSON; of an error {"error": "sentence"}.
+    /// Print the result as a JSON object; on an error, {"error": "message"}.
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what a file consists of: zeros, scales, bits and bytes of each weight, totals, warnings.
+    /// Show the contents of a file: sparsity, scales, bits and bytes of each ternary weight, totals and warnings.
     Inspect(inspect::Inspect),
-    /// Pack a checkpoint whose weights take three values already; what is not ternary stays as it is.
+    /// Pack the ternary weights of a checkpoint; all other tensors are stored unchanged.
     Pack(pack::Pack),
-    /// Turn a packed file into float tensors, or into integer codes and scales.
+    /// Convert a packed file to float32 tensors, or to integer codes and scales.
     Unpack(unpack::Unpack),
     /// Check a packed file: structure, checksum, codes and scales.
     Verify(verify::Verify),
-    /// Write the page of a training run, report.html, anew.
+    /// Write the report of a training run to report.html in its directory.
     Report(report::Report),
-    /// Write one page about several training runs.
+    /// Write one page that compares several training runs.
     Compare(report::Compare),
 }
 
 impl Command {
-    fn answer(&self, json: bool) -> Result<String> {
+    fn run(&self, json: bool) -> Result<String> {
         match self {
             Self::Inspect(inspect) => render(&inspect.run()?, json),
             Self::Pack(pack) => render(&pack.run()?, json),
@@ -64,26 +64,26 @@ impl Command {
     }
 }
 
-fn render(answer: &(impl Display + Serialize), json: bool) -> Result<String> {
-    Ok(if json { serde_json::to_string_pretty(answer)? + "\n" } else { answer.to_string() })
+fn render(output: &(impl Display + Serialize), json: bool) -> Result<String> {
+    Ok(if json { serde_json::to_string_pretty(output)? + "\n" } else { output.to_string() })
 }
 
 fn main() -> ExitCode {
     let Arguments { command, json } = Arguments::parse();
-    let (text, code) = match command.answer(json) {
+    let (text, code) = match command.run(json) {
         Ok(text) => (text, ExitCode::SUCCESS),
         Err(error) => {
-            let sentence = format!("{error:#}");
-            eprintln!("error: {sentence}");
-            let text = if json { format!("{}\n", serde_json::json!({ "error": sentence })) } else { String::new() };
+            let message = format!("{error:#}");
+            eprintln!("error: {message}");
+            let text = if json { format!("{}\n", serde_json::json!({ "error": message })) } else { String::new() };
             (text, ExitCode::FAILURE)
         }
     };
     match io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough: `ttq inspect FILE | head`.
+        // The reader closed the pipe, as in `ttq inspect FILE | head`.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => code,
         Err(error) => {
-            eprintln!("error: cannot write to the standard output: {error}");
+            eprintln!("error: cannot write to standard output: {error}");
             ExitCode::FAILURE
         }
         Ok(()) => code,

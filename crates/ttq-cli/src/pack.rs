@@ -1,4 +1,4 @@
-//! `ttq pack`: from a checkpoint to a packed file.
+//! `ttq pack`: packs the ternary weights of a checkpoint.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,28 +13,28 @@ use crate::output::Output;
 use crate::recognition;
 use crate::summary::Summary;
 
-/// What to pack, and how.
+/// Arguments of `ttq pack`.
 #[derive(Debug, Args)]
 pub(crate) struct Pack {
-    /// The checkpoint: safetensors, PyTorch (tensors stored contiguously) or burnpack.
+    /// Checkpoint: safetensors, PyTorch (with contiguous tensors) or burnpack.
     checkpoint: PathBuf,
     #[command(flatten)]
     output: Output,
-    /// Code the ternary weights at about their entropy: smaller, decoded when loaded.
+    /// Compress the ternary codes with an entropy coder: smaller files, decoded on load.
     #[arg(long)]
     archive: bool,
-    /// Store all other float tensors in float16, where it can hold them.
+    /// Store all other float tensors in float16 if their values are in its range.
     #[arg(long)]
     half: bool,
-    /// Take the tensors from this entry of a PyTorch checkpoint, such as `state_dict`.
+    /// Entry of a PyTorch checkpoint that holds the tensors, such as `state_dict`.
     #[arg(long)]
     key: Option<String>,
-    /// Whose linear weights: `[in, out]` or `[out, in]` [default: as the file says].
+    /// Layout of linear weights [default: depends on the file format].
     #[arg(long, value_enum)]
     layout: Option<Layout>,
 }
 
-/// The answer.
+/// Output of `ttq pack`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Packed {
     checkpoint: String,
@@ -50,7 +50,12 @@ impl Pack {
         let path = &self.checkpoint;
         let checkpoint = match checkpoint::read(path, self.key.as_deref())? {
             Contents::Checkpoint(checkpoint) => checkpoint,
-            Contents::Packed(..) => bail!("{}: is packed already: `ttq inspect` shows it", path.display()),
+            Contents::Packed(..) => {
+                bail!(
+                    "{}: is already packed: use `ttq inspect` to show it or `ttq unpack` to unpack it",
+                    path.display()
+                )
+            }
         };
         let output = self.output.path(path, "ttq.safetensors")?;
         let (format, checkpoint_bytes) = (checkpoint.format, checkpoint.bytes);
@@ -58,13 +63,14 @@ impl Pack {
         let mut model = recognition::pack(checkpoint::Checkpoint { layout, ..checkpoint });
         if model.weights.is_empty() {
             bail!(
-                "{}: none of its {} tensors is ternary: pack the ternary weights, not the latent ones (`ttq inspect` says why)",
+                "{}: none of its {} tensors is ternary (`ttq inspect` shows why): \
+                 pass a checkpoint of ternary weights, not of latent weights",
                 path.display(),
                 model.tensors.len()
             );
         }
         if self.half {
-            halve(&mut model);
+            convert_to_f16(&mut model);
         }
         let coding = if self.archive { Coding::Archive } else { Coding::Plain };
         let bytes = model.write(coding).with_context(|| path.display().to_string())?;
@@ -75,8 +81,8 @@ impl Pack {
     }
 }
 
-/// Float32 and bfloat16 tensors to float16; what it cannot hold stays.
-fn halve(model: &mut PackedModel) {
+/// Converts float32 and bfloat16 tensors to float16, except those with values outside of its range.
+fn convert_to_f16(model: &mut PackedModel) {
     let floats = model.tensors.values_mut().filter(|tensor| matches!(tensor.dtype(), Dtype::F32 | Dtype::BF16));
     for tensor in floats {
         if let Ok(half) = DenseTensor::to_f16(tensor) {

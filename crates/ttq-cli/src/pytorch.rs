@@ -1,7 +1,7 @@
-//! PyTorch checkpoints, and that all of their bytes are there.
+//! Reads PyTorch checkpoints and checks that they are complete.
 //!
-//! burn-store 0.21 fills a tensor with zeros where its bytes cannot be read: a file that was cut off would be a network with dead layers. So every
-//! storage is read once before any tensor is believed.
+//! burn-store 0.21 fills a tensor with zeros if its bytes cannot be read, so a truncated file would yield a network
+//! with dead layers. Therefore every storage is read once before the tensors are used.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,26 +15,28 @@ use burn_store::pytorch::lazy_data::LazyDataSource;
 use burn_store::pytorch::pickle_reader::{Object, read_pickle, read_pickle_with_data, skip_pickle};
 use burn_store::pytorch::{PytorchError, PytorchReader};
 
-/// How a zip file begins: PyTorch 1.6 and later.
+/// First bytes of a zip file, as written by PyTorch 1.6 and later.
 pub(crate) const ZIP: &[u8] = b"PK\x03\x04";
-/// How the first pickle of PyTorch 0.1.10 to 1.5 begins: a long integer.
+/// First bytes of a file of PyTorch 0.1.10 to 1.5: a pickle of a long integer.
 pub(crate) const PICKLES: &[u8] = b"\x80\x02\x8a\x0a";
 
-/// The tensors, or those of the dictionary `key` at the top level.
+/// Reads the tensors of a checkpoint, or those of its top-level dictionary `key`.
 pub(crate) fn tensors(path: &Path, key: Option<&str>) -> Result<HashMap<String, TensorSnapshot>> {
-    check_storages(path).context("is damaged: fetch or save it again")?;
+    check_storages(path).context("is damaged: download or save it again")?;
     let reader = match key {
         Some(key) => PytorchReader::with_top_level_key(path, key),
         None => PytorchReader::new(path),
     };
     match (reader, key) {
         (Ok(reader), _) => Ok(reader.into_tensors()),
-        (Err(PytorchError::KeyNotFound(_)), Some(key)) => bail!("has no dictionary `{key}` at its top level"),
+        (Err(PytorchError::KeyNotFound(_)), Some(key)) => {
+            bail!("has no dictionary `{key}` at its top level: pass another --key")
+        }
         (Err(error), _) => bail!("cannot be read as a PyTorch checkpoint: {error}"),
     }
 }
 
-/// Reads every storage of the file.
+/// Reads every storage of the file once.
 fn check_storages(path: &Path) -> Result<()> {
     let mut file = BufReader::new(File::open(path)?);
     let (source, keys) = if file.fill_buf()?.starts_with(ZIP) {
@@ -50,7 +52,10 @@ fn check_storages(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Storages of a file of several pickles: magic number, version, system, tensors, names of the storages; and then the storages.
+/// Returns the storages of a file of pickles and their names.
+///
+/// The file consists of five pickles (magic number, version, system, tensors, names of the storages), followed by the
+/// storages.
 fn pickled_storages(path: &Path, mut file: BufReader<File>) -> Result<(Arc<LazyDataSource>, Vec<String>)> {
     let unreadable = |error| anyhow!("{error}");
     for _ in 0..3 {
@@ -59,7 +64,7 @@ fn pickled_storages(path: &Path, mut file: BufReader<File>) -> Result<(Arc<LazyD
     let tensors = file.stream_position()?;
     skip_pickle(&mut file).map_err(unreadable)?;
     let Object::List(keys) = read_pickle(&mut file).map_err(unreadable)? else {
-        bail!("it does not name its storages")
+        bail!("the list of its storages is missing")
     };
     let names = keys.into_iter().filter_map(|key| if let Object::String(name) = key { Some(name) } else { None });
     let names: Vec<String> = names.collect();
@@ -67,11 +72,12 @@ fn pickled_storages(path: &Path, mut file: BufReader<File>) -> Result<(Arc<LazyD
     let end = file.seek(SeekFrom::End(0))?;
     let source = Arc::new(LazyDataSource::from_legacy_multi_storage(path, start, end - start));
     if let LazyDataSource::LegacyMultiStorage(storages) = &*source {
-        storages.lock().map_err(|_| anyhow!("a reader before this one panicked"))?.set_storage_keys(names.clone());
+        storages.lock().map_err(|_| anyhow!("the lock of its storages is poisoned"))?.set_storage_keys(names.clone());
     }
     file.seek(SeekFrom::Start(tensors))?;
-    // The tensors say how long each storage is, in a damaged file perhaps longer than there is memory. Where the storage is no longer
-    // than the file, one byte at the file's length is none.
+    // The tensors give the length of each storage, which in a damaged file may exceed the memory. Reading one byte at
+    // offset `end` detects this without a large allocation: the result is empty unless the storage is longer than the
+    // file.
     read_pickle_with_data(&mut file, source.clone()).map_err(unreadable)?;
     for name in &names {
         source.read_range(name, end as usize, 1).with_context(|| format!("storage {name} is longer than the file"))?;

@@ -1,4 +1,4 @@
-//! From a checkpoint to a packed model: which tensors are ternary, and why the others are not.
+//! Recognizes the ternary tensors of a checkpoint, and says why other tensors are not ternary.
 
 use std::fmt;
 
@@ -7,46 +7,46 @@ use ttq_packed::{DenseTensor, Dtype, PackedModel, TernaryWeight, recognize};
 
 use crate::checkpoint::{Checkpoint, Layout};
 
-/// Fewer dimensions are those of biases and normalization: never weights.
+/// Minimum number of dimensions of a weight. Biases and normalization parameters have fewer.
 pub(crate) const MIN_RANK: usize = 2;
 
 /// Why a tensor of two dimensions or more is not packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub(crate) enum Rejection {
     MoreThanThreeValues,
     NotFinite,
     Constant,
-    NoSmaller,
+    NotSmaller,
     NotFloat,
     NotFloat32,
     NotPacked,
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::MoreThanThreeValues => "more than three values",
             Self::NotFinite => "NaN or infinite values",
-            Self::Constant => "one value throughout",
-            Self::NoSmaller => "packed it would be no smaller",
-            Self::NotFloat => "no floating-point numbers",
-            Self::NotFloat32 => "values that float32 cannot hold",
-            Self::NotPacked => "ternary, but left as it is",
+            Self::Constant => "all values are equal",
+            Self::NotSmaller => "would not be smaller if packed",
+            Self::NotFloat => "not a floating-point type",
+            Self::NotFloat32 => "values not representable in float32",
+            Self::NotPacked => "ternary, but stored unpacked",
         })
     }
 }
 
-impl Serialize for Reason {
+impl Serialize for Rejection {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// Packs every ternary weight of a checkpoint and takes all other tensors over.
+/// Packs every ternary weight of a checkpoint and keeps all other tensors unchanged.
 pub(crate) fn pack(checkpoint: Checkpoint) -> PackedModel {
     let mut model = PackedModel { config: checkpoint.config, ..PackedModel::default() };
     for (name, tensor) in checkpoint.tensors {
-        match ternary(&tensor, checkpoint.layout) {
+        match recognize_tensor(&tensor, checkpoint.layout) {
             Some(weight) => {
                 model.weights.insert(name, weight);
             }
@@ -58,31 +58,33 @@ pub(crate) fn pack(checkpoint: Checkpoint) -> PackedModel {
     model
 }
 
-/// Why a tensor is not packed; none for one that is no candidate.
-pub(crate) fn reason(tensor: &DenseTensor) -> Option<Reason> {
+/// Returns why a tensor is not packed; `None` if it has fewer than [`MIN_RANK`] dimensions.
+pub(crate) fn rejection(tensor: &DenseTensor) -> Option<Rejection> {
     if tensor.shape().len() < MIN_RANK {
         return None;
     }
     let values = match values(tensor) {
         Ok(values) => values,
-        Err(reason) => return Some(reason),
+        Err(rejection) => return Some(rejection),
     };
     let first = values.first();
     Some(if values.iter().any(|value| !value.is_finite()) {
-        Reason::NotFinite
+        Rejection::NotFinite
     } else if values.len() <= 2 {
-        Reason::NoSmaller
+        Rejection::NotSmaller
     } else if values.iter().all(|value| Some(value) == first && *value != 0.0) {
-        Reason::Constant
-    } else if ternary(tensor, Layout::Pytorch).is_some() {
-        Reason::NotPacked
+        Rejection::Constant
+    } else if recognize_tensor(tensor, Layout::Pytorch).is_some() {
+        Rejection::NotPacked
     } else {
-        Reason::MoreThanThreeValues
+        Rejection::MoreThanThreeValues
     })
 }
 
-/// One pair of scales, or one for each output; those of linear weights are looked for along both axes, the likely one first.
-fn ternary(tensor: &DenseTensor, layout: Layout) -> Option<TernaryWeight> {
+/// Recognizes a tensor with one pair of scales, or one pair per output channel.
+///
+/// The output channels of a linear weight may lie along either axis; the axis of `layout` is tried first.
+fn recognize_tensor(tensor: &DenseTensor, layout: Layout) -> Option<TernaryWeight> {
     let shape = tensor.shape();
     if shape.len() < MIN_RANK {
         return None;
@@ -96,16 +98,16 @@ fn ternary(tensor: &DenseTensor, layout: Layout) -> Option<TernaryWeight> {
     axes.iter().find_map(|&axis| recognize(&values, shape, axis))
 }
 
-/// The values in float32, where that holds them exactly.
-fn values(tensor: &DenseTensor) -> Result<Vec<f32>, Reason> {
+/// Returns the values in float32, if the conversion is exact.
+fn values(tensor: &DenseTensor) -> Result<Vec<f32>, Rejection> {
     match tensor.dtype() {
-        Dtype::F32 | Dtype::F16 | Dtype::BF16 => tensor.to_f32().map_err(|_| Reason::NotFloat),
+        Dtype::F32 | Dtype::F16 | Dtype::BF16 => tensor.to_f32().map_err(|_| Rejection::NotFloat),
         Dtype::F64 => {
             let values = tensor.as_bytes().as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes));
             let exact = |value: f64| f64::from(value as f32) == value || !value.is_finite();
-            values.map(|value| if exact(value) { Ok(value as f32) } else { Err(Reason::NotFloat32) }).collect()
+            values.map(|value| if exact(value) { Ok(value as f32) } else { Err(Rejection::NotFloat32) }).collect()
         }
-        _ => Err(Reason::NotFloat),
+        _ => Err(Rejection::NotFloat),
     }
 }
 
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn linear_outputs_run_along_the_axis_of_the_layout() {
+    fn the_output_axis_of_a_linear_weight_follows_the_layout() {
         let weight = [("fc", tensor(&[2, 3], &[1.0, 0.0, -2.0, 1.0, 0.0, 1.0]))];
         assert_eq!(packed(&weight, Layout::Pytorch).weights["fc"].output_axis(), 0);
         assert_eq!(packed(&weight, Layout::Burn).weights["fc"].output_axis(), 1);
@@ -136,27 +138,27 @@ mod tests {
     }
 
     #[test]
-    fn other_tensors_stay_as_they_are_for_a_reason() {
+    fn other_tensors_are_kept_unchanged_with_a_rejection() {
         let double = |value: f64| {
             let bytes = [0.0, value, value, 0.0].iter().flat_map(|v: &f64| v.to_le_bytes()).collect();
             DenseTensor::new(Dtype::F64, [2, 2], bytes).unwrap()
         };
         let cases = [
             (tensor(&[4], &[0.0, 1.0, 0.0, 1.0]), None),
-            (tensor(&[2, 2], &[0.0, 1.0, 2.0, 0.0]), Some(Reason::MoreThanThreeValues)),
-            (tensor(&[2, 2], &[0.0, 1.0, f32::NAN, 0.0]), Some(Reason::NotFinite)),
-            (tensor(&[2, 2], &[1.0; 4]), Some(Reason::Constant)),
-            (tensor(&[2, 1], &[1.0, 0.0]), Some(Reason::NoSmaller)),
-            (DenseTensor::new(Dtype::I8, [2, 2], vec![0, 1, 1, 0]).unwrap(), Some(Reason::NotFloat)),
-            (double(0.1), Some(Reason::NotFloat32)),
+            (tensor(&[2, 2], &[0.0, 1.0, 2.0, 0.0]), Some(Rejection::MoreThanThreeValues)),
+            (tensor(&[2, 2], &[0.0, 1.0, f32::NAN, 0.0]), Some(Rejection::NotFinite)),
+            (tensor(&[2, 2], &[1.0; 4]), Some(Rejection::Constant)),
+            (tensor(&[2, 1], &[1.0, 0.0]), Some(Rejection::NotSmaller)),
+            (DenseTensor::new(Dtype::I8, [2, 2], vec![0, 1, 1, 0]).unwrap(), Some(Rejection::NotFloat)),
+            (double(0.1), Some(Rejection::NotFloat32)),
         ];
         for (tensor, expected) in cases {
-            assert_eq!(reason(&tensor), expected);
+            assert_eq!(rejection(&tensor), expected);
             let model = packed(&[("t", tensor.clone())], Layout::Pytorch);
             assert!(model.weights.is_empty());
             assert_eq!(model.tensors["t"], tensor);
         }
         assert_eq!(packed(&[("t", double(0.5))], Layout::Pytorch).weights["t"].scales(), [[0.5, 0.0]]);
-        assert_eq!(reason(&double(0.5)), Some(Reason::NotPacked));
+        assert_eq!(rejection(&double(0.5)), Some(Rejection::NotPacked));
     }
 }

@@ -1,4 +1,4 @@
-//! `ttq report` and `ttq compare`: the pages of training runs.
+//! `ttq report` and `ttq compare`: write HTML pages about training runs.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,25 +7,25 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-/// The run whose page to write.
+/// Arguments of `ttq report`.
 #[derive(Debug, Args)]
 pub(crate) struct Report {
     /// Directory of a run.
     run: PathBuf,
 }
 
-/// The runs to compare.
+/// Arguments of `ttq compare`.
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
     /// Directories of runs.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// Where to write the page; one that is there is replaced.
+    /// File to write; an existing file is replaced.
     #[arg(short, long, value_name = "FILE", default_value = "comparison.html")]
     output: PathBuf,
 }
 
-/// The page that was written.
+/// Output of both commands: the path of the page.
 #[derive(Debug, Serialize)]
 pub(crate) struct Page {
     page: PathBuf,

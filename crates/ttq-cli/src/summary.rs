@@ -1,4 +1,4 @@
-//! What a packed file consists of: numbers for each weight, totals, and what deserves a look.
+//! Statistics of a packed file: numbers for each weight, totals and warnings.
 
 use std::fmt;
 
@@ -6,14 +6,16 @@ use anyhow::Result;
 use serde::Serialize;
 use ttq_packed::{Coding, DenseTensor, Dtype, PackedModel, TernaryWeight, file};
 
-use crate::recognition::{self, MIN_RANK, Reason};
+use crate::recognition::{self, MIN_RANK, Rejection};
 use crate::table::{Table, shape, significant};
 
-/// Scales that agree to this share of themselves are equal. Scales that the published sign ties drift apart by rounding alone: 2e-6 is
-/// the most in the PyTorch port's DenseNet. Those that learned differ by a hundredth and more in its SqueezeNet.
+/// Relative tolerance for equal scales.
+///
+/// With the published sign of the W_n gradient, equal scales differ only by rounding, by at most 2e-6 in the PyTorch
+/// port's DenseNet. Scales that are learned independently differ by 1 % and more in its SqueezeNet.
 const EQUAL: f32 = 1e-5;
 
-/// A packed file.
+/// Statistics of a packed file.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
     weights: Vec<Weight>,
@@ -23,7 +25,7 @@ pub(crate) struct Summary {
     warnings: Vec<Warning>,
 }
 
-/// A ternary weight.
+/// Statistics of a ternary weight.
 #[derive(Debug, Serialize)]
 struct Weight {
     name: String,
@@ -44,16 +46,16 @@ struct Weight {
     warnings: Vec<Warning>,
 }
 
-/// A tensor that could be a weight and is not ternary.
+/// Tensor of two dimensions or more that is not ternary.
 #[derive(Debug, Serialize)]
 struct NotTernary {
     name: String,
     shape: Vec<usize>,
     dtype: String,
-    reason: Reason,
+    reason: Rejection,
 }
 
-/// All tensors but the ternary weights.
+/// Statistics of all tensors that are not packed.
 #[derive(Debug, Serialize)]
 struct Other {
     tensors: usize,
@@ -62,7 +64,7 @@ struct Other {
     float32_bytes: usize,
 }
 
-/// The whole file.
+/// Statistics of the whole file.
 #[derive(Debug, Serialize)]
 struct Total {
     weights: usize,
@@ -79,34 +81,34 @@ struct Total {
     ratio: f64,
 }
 
-/// What deserves a look.
+/// Properties that are usually unintended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Warning {
-    /// Of a weight: every value is zero.
+    /// Every value of a weight is zero.
     AllZero,
-    /// Of a weight: no value is positive, or none is negative.
+    /// A weight has no positive or no negative values.
     OneSided,
-    /// Of the file: both scales are the same in every weight.
+    /// W_p and W_n are equal in every weight of the file.
     EqualScales,
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::AllZero => "all zero: it passes nothing on",
-            Self::OneSided => "one-sided: no value of the other sign",
+            Self::AllZero => "all zero: its output is constant",
+            Self::OneSided => "one-sided: all nonzero values have the same sign",
             Self::EqualScales => {
-                "W_p = W_n in every layer: the published sign of the W_n gradient ties them, and TTQ learns no more than one scale; \
-                 train with the exact sign (ttq-core's default, see NegativeScaleGradient), unless the method has one \
-                 scale by design (TWN, BitNet b1.58)"
+                "W_p = W_n in every layer: with the published sign of the W_n gradient, TTQ learns only one scale per \
+                 layer; train with the exact sign (NegativeScaleGradient::Exact, the default of ttq-core), unless the \
+                 method has one scale by design (TWN, BitNet b1.58)"
             }
         })
     }
 }
 
 impl Summary {
-    /// Of a model, and of the file that it is written to or was read from.
+    /// Computes the statistics of `model`, where `file` holds the bytes of its packed file.
     pub(crate) fn new(model: &PackedModel, file: &[u8]) -> Result<Self> {
         let stored = file::stored_codes(file)?;
         let weights: Vec<Weight> = model
@@ -120,18 +122,18 @@ impl Summary {
         let other = Other::new(model);
         let total = Total::new(model, &weights, &other, file.len());
         let candidates = model.tensors.iter().filter_map(|(name, tensor)| {
-            let reason = recognition::reason(tensor)?;
+            let reason = recognition::rejection(tensor)?;
             let dtype = tensor.dtype().to_string();
             Some(NotTernary { name: name.clone(), shape: tensor.shape().to_vec(), dtype, reason })
         });
         let not_ternary = candidates.collect();
         let two_sided = weights.iter().filter(|weight| weight.scales_are_equal().is_some()).count();
-        let tied = two_sided > 0 && total.equal_scales == two_sided;
-        let warnings = if tied { vec![Warning::EqualScales] } else { Vec::new() };
+        let all_equal = two_sided > 0 && total.equal_scales == two_sided;
+        let warnings = if all_equal { vec![Warning::EqualScales] } else { Vec::new() };
         Ok(Self { weights, not_ternary, other, total, warnings })
     }
 
-    /// Ternary weights there are.
+    /// Returns the number of ternary weights.
     pub(crate) fn weights(&self) -> usize {
         self.weights.len()
     }
@@ -169,7 +171,7 @@ impl Weight {
         }
     }
 
-    /// Is W_p = W_n in every group? None where no group has both.
+    /// Returns whether W_p = W_n in every group with two nonzero scales; `None` if there is no such group.
     fn scales_are_equal(&self) -> Option<bool> {
         let equal = |[w_pos, w_neg]: &[f32; 2]| (w_pos - w_neg).abs() <= EQUAL * w_pos.max(*w_neg);
         let mut both = self.scales.iter().filter(|pair| pair.iter().all(|&scale| scale > 0.0)).peekable();
@@ -177,7 +179,7 @@ impl Weight {
         Some(both.all(equal))
     }
 
-    /// W_p or W_n; the smallest and the largest where there are several.
+    /// Formats W_p (`side` 0) or W_n (`side` 1); with several groups, the range of its values.
     fn scale(&self, side: usize) -> String {
         let values = self.scales.iter().map(|pair| pair[side]);
         let least = values.clone().fold(f32::INFINITY, f32::min);
@@ -237,7 +239,7 @@ impl Total {
     }
 }
 
-/// A part of a whole that may be nothing.
+/// Returns `part / whole`, or 0 if `whole` is 0.
 fn share(part: f64, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part / whole as f64 }
 }
@@ -249,7 +251,7 @@ impl fmt::Display for Summary {
             writeln!(f, "{}", weight_table(weights))?;
         }
         if !not_ternary.is_empty() {
-            let mut table = Table::new(4, ["not ternary", "shape", "type", "why"]);
+            let mut table = Table::new(4, ["not ternary", "shape", "type", "reason"]);
             for NotTernary { name, shape: dims, dtype, reason } in not_ternary {
                 table.row([name.clone(), shape(dims), dtype.clone(), reason.to_string()]);
             }
@@ -259,13 +261,13 @@ impl fmt::Display for Summary {
         writeln!(f, "ternary      {} weights of {} values, {zeros:.1} % zeros", total.weights, total.elements)?;
         writeln!(
             f,
-            "bits a value {:.3} in this file; plain {:.3}, archive {:.3}; entropy {:.3} (scales count, the header does not)",
+            "bits/value   {:.3} in this file; plain {:.3}, archive {:.3} (with scales, without header); entropy {:.3}",
             total.bits, total.plain_bits, total.archive_bits, total.entropy_bits
         )?;
         writeln!(f, "scales       W_p = W_n in {} of {} weights", total.equal_scales, total.weights)?;
         writeln!(
             f,
-            "other        {} tensors of {} values, {} bytes; {} of fewer than {MIN_RANK} dimensions",
+            "other        {} tensors of {} values, {} bytes; {} with fewer than {MIN_RANK} dimensions",
             other.tensors,
             other.elements,
             other.bytes,
@@ -273,7 +275,7 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "bytes        {} packed, {} of them the header; {} in float32: {:.2} times smaller",
+            "bytes        {} packed (header {}), {} in float32: {:.2} times smaller",
             total.packed_bytes, total.header_bytes, total.float32_bytes, total.ratio
         )?;
         let of_weights = weights.iter().flat_map(|weight| weight.warnings.iter().map(|w| (Some(&weight.name), w)));

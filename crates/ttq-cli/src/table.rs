@@ -1,8 +1,8 @@
-//! Aligned columns.
+//! Text tables with aligned columns.
 
 use std::fmt;
 
-/// Rows of cells; the first row is the heading. The first `left` columns are aligned to the left, the others to the right.
+/// Table with a heading as its first row. The first `left` columns are left-aligned, the others right-aligned.
 pub(crate) struct Table {
     left: usize,
     rows: Vec<Vec<String>>,
@@ -35,7 +35,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// A number with five significant digits.
+/// Formats a number with five significant digits.
 pub(crate) fn significant(value: f32) -> String {
     if value == 0.0 {
         return "0".into();
@@ -44,7 +44,7 @@ pub(crate) fn significant(value: f32) -> String {
     format!("{value:.decimals$}")
 }
 
-/// A shape as people write it; a scalar's has no dimensions.
+/// Formats a shape: 48×3×3×3, or `scalar` for no dimensions.
 pub(crate) fn shape(shape: &[usize]) -> String {
     match shape {
         [] => "scalar".into(),
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_lines_have_no_trailing_blanks() {
+    fn columns_are_aligned_and_lines_have_no_trailing_spaces() {
         let mut table = Table::new(1, ["name", "n", ""]);
         table.row(["a".into(), "100".into(), String::new()]);
         table.row(["longer".into(), "2".into(), "x".into()]);
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_five_digits() {
+    fn numbers_have_five_significant_digits() {
         for (value, text) in [(1.0, "1.0000"), (0.0123456, "0.012346"), (123.456, "123.46"), (1e9, "1000000000")] {
             assert_eq!(significant(value), text);
         }

@@ -1,4 +1,4 @@
-//! `ttq unpack`: from a packed file to float tensors or to integers.
+//! `ttq unpack`: converts a packed file to float tensors, or to integer codes and scales.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -13,20 +13,20 @@ use ttq_packed::{DenseTensor, Dtype, PackedModel};
 use crate::checkpoint::{self, Contents};
 use crate::output::Output;
 
-/// What to unpack, and to what.
+/// Arguments of `ttq unpack`.
 #[derive(Debug, Args)]
 pub(crate) struct Unpack {
-    /// The packed file.
+    /// Packed file.
     file: PathBuf,
     #[command(flatten)]
     output: Output,
-    /// Integers instead of floats: of each weight NAME, `NAME.codes` (I8: -1, 0, +1, in the weight's shape) and
-    /// `NAME.scales` (F32 `[1 or outputs, 2]`: W_p, W_n).
+    /// Write integers instead of floats: for each weight NAME, `NAME.codes` (I8: -1, 0, +1, in the shape of the weight)
+    /// and `NAME.scales` (F32 [1, 2] or [output channels, 2]: W_p, W_n).
     #[arg(long)]
     integers: bool,
 }
 
-/// The answer.
+/// Output of `ttq unpack`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Unpacked {
     file: String,
@@ -43,23 +43,23 @@ impl Unpack {
         let model = match checkpoint::read(path, None)? {
             Contents::Packed(model, _) => model,
             Contents::Checkpoint(checkpoint) => {
-                bail!("{}: is a {}, not packed: `ttq pack` it first", path.display(), checkpoint.format)
+                bail!("{}: is a {}, not a packed file: pack it with `ttq pack`", path.display(), checkpoint.format)
             }
         };
         let weights = model.weights.len();
-        let here = || path.display().to_string();
-        let (ending, metadata, tensors) = if self.integers {
+        let file = || path.display().to_string();
+        let (extension, metadata, tensors) = if self.integers {
             ("integers.safetensors", integer_metadata(&model)?, integers(model))
         } else {
             let config = model.config.clone().map(|config| ("config".to_owned(), config));
             ("float.safetensors", config, floats(model))
         };
-        let output = self.output.path(path, ending)?;
-        let tensors = tensors.with_context(here)?;
-        let bytes = serialize(&tensors, metadata).with_context(here)?;
+        let output = self.output.path(path, extension)?;
+        let tensors = tensors.with_context(file)?;
+        let bytes = serialize(&tensors, metadata).with_context(file)?;
         self.output.write(&output, &bytes)?;
         Ok(Unpacked {
-            file: here(),
+            file: file(),
             output: output.display().to_string(),
             integers: self.integers,
             weights,
@@ -71,7 +71,7 @@ impl Unpack {
 
 type Tensors = BTreeMap<String, DenseTensor>;
 
-/// Every weight in float32 under its own name.
+/// Returns all tensors, with every weight dequantized to float32 under its name.
 fn floats(model: PackedModel) -> Result<Tensors> {
     let mut tensors = model.tensors;
     for (name, weight) in model.weights {
@@ -80,7 +80,7 @@ fn floats(model: PackedModel) -> Result<Tensors> {
     Ok(tensors)
 }
 
-/// Every weight as codes and scales.
+/// Returns all tensors, with every weight as codes and scales.
 fn integers(model: PackedModel) -> Result<Tensors> {
     let mut tensors = model.tensors;
     for (name, weight) in model.weights {
@@ -92,7 +92,7 @@ fn integers(model: PackedModel) -> Result<Tensors> {
     Ok(tensors)
 }
 
-/// What codes and scales leave open: the axis that rows of scales belong to, and the configuration.
+/// Returns the metadata of an integer file: the output axis of each weight, and the configuration.
 fn integer_metadata(model: &PackedModel) -> Result<Option<(String, String)>> {
     #[derive(Serialize)]
     struct Description<'a> {
@@ -106,7 +106,7 @@ fn integer_metadata(model: &PackedModel) -> Result<Option<(String, String)>> {
     Ok(Some(("ttq-integers".to_owned(), serde_json::to_string(&description)?)))
 }
 
-/// One entry of metadata at most: safetensors would write several in another order each time.
+/// Serializes tensors with at most one metadata entry: safetensors writes several in random order.
 fn serialize(tensors: &Tensors, metadata: Option<(String, String)>) -> Result<Vec<u8>> {
     let mut views = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {

@@ -1,4 +1,4 @@
-//! `ttq verify`: is a packed file whole and lawful?
+//! `ttq verify`: checks that a packed file is valid and undamaged.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use ttq_packed::file;
 
 use crate::checkpoint::{self, Contents};
 
-/// What to verify.
+/// Arguments of `ttq verify`.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// The packed file.
+    /// Packed file.
     file: PathBuf,
 }
 
-/// The answer, where it is yes.
+/// Output of `ttq verify` for a valid file.
 #[derive(Debug, Serialize)]
 pub(crate) struct Verified {
     file: String,
@@ -33,7 +33,7 @@ impl Verify {
         let file = self.file.display().to_string();
         match checkpoint::read(&self.file, None)? {
             Contents::Packed(model, bytes) => Ok(Verified {
-                // The reader has compared it with the one in the file.
+                // Reading the file has already compared this checksum with the stored one.
                 crc32: file::checksum(&bytes).with_context(|| file.clone())?,
                 file,
                 version: file::FORMAT_VERSION,
@@ -42,7 +42,7 @@ impl Verify {
                 file_bytes: bytes.len(),
             }),
             Contents::Checkpoint(checkpoint) => {
-                bail!("{file}: is a {}, not packed: `ttq pack` packs it", checkpoint.format)
+                bail!("{file}: is a {}, not a packed file: pack it with `ttq pack`", checkpoint.format)
             }
         }
     }
@@ -53,8 +53,8 @@ impl fmt::Display for Verified {
         let Self { file, version, crc32, weights, tensors, file_bytes } = self;
         writeln!(
             f,
-            "{file}: sound; format version {version}, checksum {crc32}, {weights} ternary weights, {tensors} other tensors, \
-             {file_bytes} bytes"
+            "{file}: valid; format version {version}, checksum {crc32}, {weights} ternary weights, \
+             {tensors} other tensors, {file_bytes} bytes"
         )
     }
 }

@@ -1,8 +1,10 @@
-//! What probabilities and predictions say about a classifier.
+//! Statistics of a classifier: softmax, entropy, confusion matrix, agreement of two networks.
 
 use crate::record::Prediction;
 
-/// Probabilities of logits: `p_i = exp(z_i) / Σ_j exp(z_j)`, computed from the differences to the largest.
+/// Computes class probabilities from logits: `p_i = exp(z_i) / Σ_j exp(z_j)`.
+///
+/// The largest logit is subtracted first, so large logits do not overflow. The result has as many entries as `logits`.
 pub fn softmax(logits: &[f32]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f64> = logits.iter().map(|logit| f64::from(logit - largest).exp()).collect();
@@ -10,85 +12,99 @@ pub fn softmax(logits: &[f32]) -> Vec<f64> {
     powers.into_iter().map(|power| power / sum).collect()
 }
 
-/// Entropy of a distribution in nats: `-Σ p ln p`, at most the logarithm of the number of classes.
+/// Computes the entropy of a distribution in nats: `-Σ p ln p`.
+///
+/// The result lies between 0 and the natural logarithm of the number of classes.
 pub fn entropy(probabilities: &[f64]) -> f64 {
     let terms = probabilities.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln());
     terms.sum::<f64>().max(0.0)
 }
 
-/// Predictions counted by true class (row) and predicted class (column).
+/// Confusion matrix: predictions counted by true class (row) and predicted class (column).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Confusion {
+pub struct ConfusionMatrix {
     classes: usize,
     counts: Vec<usize>,
 }
 
-/// How one class fares.
+/// Recall and precision of one class.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClassScore {
-    /// The class.
+    /// Index of the class.
     pub class: usize,
-    /// Items of this class.
+    /// Number of items whose true class this is.
     pub items: usize,
-    /// Share of its items that are recognized: right / items.
+    /// Correct predictions of the class / items of the class, 0 to 1.
     pub recall: f64,
-    /// Share of its predictions that are right: right / predicted; 0 where it is never predicted.
+    /// Correct predictions of the class / all predictions of the class, 0 to 1; 0 if the class is never predicted.
     pub precision: f64,
 }
 
-/// Items that two networks get right: `[both, the first alone, the second alone, neither]`, item by item.
+/// Counts the items that two networks classify correctly: `[both, only the first, only the second, neither]`.
+///
+/// Item `i` of `first` is compared with item `i` of `second`; surplus items of the longer sequence are ignored.
 pub fn agreement(
     first: impl IntoIterator<Item = Prediction>,
     second: impl IntoIterator<Item = Prediction>,
 ) -> [usize; 4] {
     first.into_iter().zip(second).fold([0; 4], |mut counts, (first, second)| {
-        counts[2 * usize::from(!first.is_right()) + usize::from(!second.is_right())] += 1;
+        counts[2 * usize::from(!first.is_correct()) + usize::from(!second.is_correct())] += 1;
         counts
     })
 }
 
-/// A kind of mistake.
+/// Number of items of one class that were predicted as another class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConfusedPair {
-    /// The true class.
+    /// Index of the true class.
     pub label: usize,
-    /// What it was taken for.
+    /// Index of the predicted class.
     pub predicted: usize,
-    /// How often.
+    /// Number of items.
     pub count: usize,
 }
 
-/// Counts predictions of `classes` classes.
+/// Computes the confusion matrix of a classifier with `classes` classes.
 ///
 /// # Panics
-/// Where a class is not below `classes`.
-pub fn confusion(predictions: impl IntoIterator<Item = Prediction>, classes: usize) -> Confusion {
+/// If a true or predicted class is `classes` or greater.
+pub fn confusion_matrix(predictions: impl IntoIterator<Item = Prediction>, classes: usize) -> ConfusionMatrix {
     let mut counts = vec![0; classes * classes];
     for prediction in predictions {
         let (label, predicted) = (prediction.label, prediction.predicted);
-        assert!(label < classes && predicted < classes, "class {} of {classes}", label.max(predicted));
+        assert!(
+            label < classes && predicted < classes,
+            "confusion_matrix: class {} is out of range, the number of classes is {classes}",
+            label.max(predicted)
+        );
         counts[label * classes + predicted] += 1;
     }
-    Confusion { classes, counts }
+    ConfusionMatrix { classes, counts }
 }
 
-impl Confusion {
-    /// Number of classes.
+impl ConfusionMatrix {
+    /// Returns the number of classes.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// How often `label` was taken for `predicted`.
+    /// Returns the number of items of class `label` that were predicted as `predicted`.
+    ///
+    /// # Panics
+    /// If the pair is outside the matrix.
     pub fn count(&self, label: usize, predicted: usize) -> usize {
         self.counts[label * self.classes + predicted]
     }
 
-    /// Items of a class.
+    /// Returns the number of items whose true class is `label`.
+    ///
+    /// # Panics
+    /// If `label` is not a class of the matrix.
     pub fn items(&self, label: usize) -> usize {
         (0..self.classes).map(|predicted| self.count(label, predicted)).sum()
     }
 
-    /// Classes that have items, the worst recognized first.
+    /// Returns the scores of all classes that have items, in ascending order of recall.
     pub fn worst_classes(&self) -> Vec<ClassScore> {
         let mut scores: Vec<ClassScore> =
             (0..self.classes).filter(|class| self.items(*class) > 0).map(|class| self.score(class)).collect();
@@ -96,7 +112,7 @@ impl Confusion {
         scores
     }
 
-    /// Kinds of mistakes that occur, the most frequent first.
+    /// Returns all pairs of different classes that were confused, in descending order of their count.
     pub fn confused_pairs(&self) -> Vec<ConfusedPair> {
         let cells = (0..self.classes).flat_map(|label| (0..self.classes).map(move |predicted| (label, predicted)));
         let mut pairs: Vec<ConfusedPair> = cells
@@ -108,9 +124,9 @@ impl Confusion {
     }
 
     fn score(&self, class: usize) -> ClassScore {
-        let (right, items) = (self.count(class, class), self.items(class));
+        let (correct, items) = (self.count(class, class), self.items(class));
         let predicted: usize = (0..self.classes).map(|label| self.count(label, class)).sum();
-        let share = |whole: usize| if whole == 0 { 0.0 } else { right as f64 / whole as f64 };
+        let share = |whole: usize| if whole == 0 { 0.0 } else { correct as f64 / whole as f64 };
         ClassScore { class, items, recall: share(items), precision: share(predicted) }
     }
 }
@@ -128,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn softmax_of_logarithms_is_the_numbers_over_their_sum() {
+    fn softmax_of_logarithms_normalizes_the_numbers() {
         let p = softmax(&[1f32.ln(), 2f32.ln(), 5f32.ln()]);
         for (p, expected) in p.iter().zip([0.125, 0.25, 0.625]) {
             assert!((p - expected).abs() < 1e-6);
@@ -138,16 +154,16 @@ mod tests {
     }
 
     #[test]
-    fn entropy_is_zero_for_certainty_and_greatest_for_equal_chances() {
+    fn entropy_is_zero_for_one_certain_class_and_largest_for_equal_probabilities() {
         assert_eq!(entropy(&[1.0, 0.0]), 0.0);
         assert!((entropy(&[0.25; 4]) - 4f64.ln()).abs() < 1e-12);
-        // 0.5 ln 2 + 0.5 ln 4 with two quarters.
+        // 0.5 ln 2 + 2 · 0.25 ln 4
         assert!((entropy(&[0.5, 0.25, 0.25]) - 1.0397207708399179).abs() < 1e-12);
     }
 
     #[test]
-    fn a_confusion_matrix_counts_by_hand() {
-        let matrix = confusion(predictions(&[(0, 0), (0, 1), (0, 1), (1, 1), (2, 2), (2, 2), (2, 0)]), 3);
+    fn a_confusion_matrix_equals_a_manual_count() {
+        let matrix = confusion_matrix(predictions(&[(0, 0), (0, 1), (0, 1), (1, 1), (2, 2), (2, 2), (2, 0)]), 3);
         assert_eq!([matrix.count(0, 1), matrix.count(1, 0), matrix.count(2, 2)], [2, 0, 2]);
         assert_eq!([0, 1, 2].map(|class| matrix.items(class)), [3, 1, 3]);
         let pairs = matrix.confused_pairs();
@@ -161,14 +177,14 @@ mod tests {
     }
 
     #[test]
-    fn agreement_counts_item_by_item() {
+    fn agreement_compares_predictions_of_the_same_item() {
         let first = predictions(&[(0, 0), (0, 0), (0, 1), (0, 1), (0, 1)]);
         let second = predictions(&[(0, 0), (0, 1), (0, 0), (0, 1), (0, 2)]);
         assert_eq!(agreement(first, second), [1, 1, 1, 2]);
     }
 
     #[test]
-    fn a_class_without_items_is_not_among_the_worst() {
-        assert_eq!(confusion(predictions(&[(0, 0)]), 3).worst_classes().len(), 1);
+    fn a_class_without_items_has_no_score() {
+        assert_eq!(confusion_matrix(predictions(&[(0, 0)]), 3).worst_classes().len(), 1);
     }
 }

@@ -1,75 +1,84 @@
-//! How numbers are distributed.
+//! Histograms and quartiles.
 
 use serde::{Deserialize, Serialize};
 
-/// Counts of numbers in bins of equal width.
+/// Histogram with bins of equal width.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
-    /// Where the first bin begins.
+    /// Lower edge of the first bin.
     pub low: f64,
-    /// Where the last bin ends.
+    /// Upper edge of the last bin.
     pub high: f64,
-    /// Numbers in each bin.
+    /// Number of values in each bin.
     pub counts: Vec<usize>,
 }
 
 impl Histogram {
-    /// Counts `values` in `bins` bins from `low` to `high`. Bin `i` of `n` holds `[low + i w, low + (i + 1) w)`,
-    /// `w = (high - low) / n`, the last one its end as well. Numbers outside and NaN are not counted.
-    pub fn of(values: impl IntoIterator<Item = f64>, low: f64, high: f64, bins: usize) -> Self {
+    /// Counts `values` in `bins` bins from `low` to `high`.
+    ///
+    /// With `w = (high - low) / bins`, bin `i` holds `[low + i w, low + (i + 1) w)`; the last bin also holds `high`.
+    /// Values outside of `[low, high]` and NaN are not counted. If `low` equals `high`, the middle bin holds all
+    /// values.
+    ///
+    /// # Panics
+    /// If `bins` is 0 and a value lies in the range.
+    pub fn new(values: impl IntoIterator<Item = f64>, low: f64, high: f64, bins: usize) -> Self {
         let mut counts = vec![0; bins];
         let per_unit = bins as f64 / (high - low);
         for value in values.into_iter().filter(|value| (low..=high).contains(value)) {
-            // All numbers equal: no width, one bin.
+            // If all values are equal, the bins have no width.
             let bin = if high > low { ((value - low) * per_unit) as usize } else { bins / 2 };
             counts[bin.min(bins - 1)] += 1;
         }
         Self { low, high, counts }
     }
 
-    /// Numbers counted.
+    /// Returns the number of counted values.
     pub fn total(&self) -> usize {
         self.counts.iter().sum()
     }
 
-    /// Width of a bin.
+    /// Returns the width of a bin.
     pub fn width(&self) -> f64 {
         (self.high - self.low) / self.counts.len().max(1) as f64
     }
 
-    /// Share of the numbers in each bin.
+    /// Returns the share of the counted values in each bin, 0 to 1.
     pub fn shares(&self) -> Vec<f64> {
         let total = self.total().max(1) as f64;
         self.counts.iter().map(|count| *count as f64 / total).collect()
     }
 }
 
-/// Five numbers that describe a distribution.
+/// Five-number summary of a distribution.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Quartiles {
-    /// The smallest.
+    /// Smallest value.
     pub min: f64,
-    /// A quarter lies below.
+    /// First quartile (25 %).
     pub lower: f64,
-    /// Half lie below.
+    /// Median (50 %).
     pub median: f64,
-    /// Three quarters lie below.
+    /// Third quartile (75 %).
     pub upper: f64,
-    /// The largest.
+    /// Largest value.
     pub max: f64,
 }
 
-/// Quartiles of `values` with linear interpolation between neighbours; `None` where there is no finite one.
+/// Computes the quartiles of the finite values, with linear interpolation between neighbours.
+///
+/// Returns `None` if no value is finite.
 pub fn quartiles(values: impl IntoIterator<Item = f64>) -> Option<Quartiles> {
     let mut sorted: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;
-    let at = |share: f64| {
-        let place = share * last as f64;
-        let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-        below + (above - below) * place.fract()
+    let quantile = |share: f64| {
+        let rank = share * last as f64;
+        let (below, above) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);
+        below + (above - below) * rank.fract()
     };
-    Some(Quartiles { min: at(0.0), lower: at(0.25), median: at(0.5), upper: at(0.75), max: at(1.0) })
+    let [min, lower, median, upper, max] = [0.0, 0.25, 0.5, 0.75, 1.0].map(quantile);
+    Some(Quartiles { min, lower, median, upper, max })
 }
 
 #[cfg(test)]
@@ -77,20 +86,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_histogram_counts_by_hand() {
-        let histogram = Histogram::of([-1.0, -0.5, 0.0, 0.4, 1.0, 1.5, f64::NAN], -1.0, 1.0, 4);
+    fn a_histogram_equals_a_manual_count() {
+        let histogram = Histogram::new([-1.0, -0.5, 0.0, 0.4, 1.0, 1.5, f64::NAN], -1.0, 1.0, 4);
         assert_eq!(histogram.counts, [1, 1, 2, 1]);
         assert_eq!((histogram.total(), histogram.width()), (5, 0.5));
         assert_eq!(histogram.shares(), [0.2, 0.2, 0.4, 0.2]);
     }
 
     #[test]
-    fn equal_numbers_fall_into_one_bin() {
-        assert_eq!(Histogram::of([0.0; 3], 0.0, 0.0, 4).counts, [0, 0, 3, 0]);
+    fn equal_values_fall_into_one_bin() {
+        assert_eq!(Histogram::new([0.0; 3], 0.0, 0.0, 4).counts, [0, 0, 3, 0]);
     }
 
     #[test]
-    fn quartiles_interpolate() {
+    fn quartiles_interpolate_and_ignore_nan() {
         let found = quartiles([4.0, 1.0, 2.0, 3.0, f64::NAN]).unwrap();
         assert_eq!(found, Quartiles { min: 1.0, lower: 1.75, median: 2.5, upper: 3.25, max: 4.0 });
         assert_eq!(quartiles([f64::NAN]), None);

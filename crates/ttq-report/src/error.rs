@@ -1,45 +1,45 @@
-//! What can go wrong between a run's files and its page.
+//! The error type of the crate.
 
 use std::path::PathBuf;
 
-/// A report that cannot be made.
+/// Error of reading a run or writing its report. The message contains the cause.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// The directory holds none of a run's files.
+    /// The directory contains none of the files of a run.
     #[error(
-        "{} holds no run (neither config.json nor summary.json, evidence.json or a history): give the directory of a run",
+        "{} contains no run (no config.json, summary.json, evidence.json or history.json): pass the directory of a run",
         directory.display()
     )]
     NoRun {
         /// The directory.
         directory: PathBuf,
     },
-    /// Nothing to compare.
-    #[error("no run was given to compare: name at least one directory")]
+    /// The list of runs to compare is empty.
+    #[error("there are no runs to compare: pass at least one directory of a run")]
     NothingToCompare,
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// The cause.
+        cause: std::io::Error,
     },
-    /// A file is not what its name says.
-    #[error("{} is damaged or not of a run: restore it or move it away ({source})", path.display())]
+    /// A file is not valid JSON or does not have the expected fields.
+    #[error("{} is damaged or is not a file of a run: restore or remove it ({cause})", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: serde_json::Error,
+        /// The cause, with line and column.
+        cause: serde_json::Error,
     },
     /// A file cannot be written.
-    #[error("cannot write {}: is the directory writable? ({source})", path.display())]
+    #[error("cannot write {}: check that the directory exists and is writable ({cause})", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// The cause.
+        cause: std::io::Error,
     },
 }

@@ -1,11 +1,12 @@
-//! A run's record and its page.
+//! Reports of training runs: one self-contained HTML page per run.
 //!
-//! - [`record`] reads what a training run left in its directory: `config.json`, `summary.json`, the histories of its two
-//!   phases, and `evidence.json` (predictions, latent weights' histograms, ternary codes, machine and versions). Every file
-//!   may be missing.
-//! - [`page`] turns a record into one HTML string without any reference to the outside: no scripts, no fonts, no network.
-//!   What the record lacks, the page says.
-//! - The arithmetic between them is free functions: [`classification`], [`calibration`], [`distribution`], [`operations`].
+//! - [`record`] reads the files that a training run writes into its directory: `config.json`, `summary.json`, the
+//!   `history.json` of both phases, and `evidence.json` (predictions, histograms of latent weights, ternary codes,
+//!   machine and versions). Every file is optional.
+//! - [`page`] renders a record as one HTML string without scripts, fonts or other external resources. Where a file is
+//!   missing, the page says which one.
+//! - [`classification`], [`calibration`], [`distribution`] and [`operations`] compute the statistics on the page, as
+//!   free functions.
 //!
 //! ```no_run
 //! let page = ttq_report::write("runs/mnist-1")?; // runs/mnist-1/report.html
@@ -21,45 +22,66 @@ pub mod page;
 pub mod record;
 
 mod chart;
+mod environment;
 mod error;
 
-use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+pub use environment::{environment, instruction_sets};
 pub use error::ReportError;
 pub use record::Record;
 
-/// Name of the page in a run's directory.
+/// File name of the report in a run's directory.
 pub const REPORT: &str = "report.html";
 
-/// Reads the run in `directory` and writes its page, [`REPORT`], there. Gives the page's path.
+/// Writes the report of the run in `directory` to [`REPORT`] in the same directory and returns its path.
+///
+/// An existing report is replaced. The file is complete when it appears under its name.
 ///
 /// # Errors
-/// [`ReportError`] where the directory holds no run, a file is damaged, or the page cannot be written.
+/// [`ReportError`] if the directory contains no run, a file of the run is damaged, or the report cannot be written.
 pub fn write(directory: impl AsRef<Path>) -> Result<PathBuf, ReportError> {
     let record = Record::read(directory.as_ref())?;
     let path = directory.as_ref().join(REPORT);
-    publish(&path, &page::render(&record))?;
+    write_atomically(&path, &page::render(&record))?;
     Ok(path)
 }
 
-/// Reads the runs in `directories` and writes one page about all of them to `out`.
+/// Writes one page that compares the runs in `directories` to the file `out`.
+///
+/// An existing file is replaced. The file is complete when it appears under its name.
 ///
 /// # Errors
-/// [`ReportError`] where there is no directory, one holds no run, a file is damaged, or the page cannot be written.
+/// [`ReportError`] if `directories` is empty, a directory contains no run, a file of a run is damaged, or the page
+/// cannot be written.
 pub fn compare<P: AsRef<Path>>(directories: &[P], out: impl AsRef<Path>) -> Result<(), ReportError> {
     if directories.is_empty() {
         return Err(ReportError::NothingToCompare);
     }
     let records =
         directories.iter().map(|directory| Record::read(directory.as_ref())).collect::<Result<Vec<_>, _>>()?;
-    publish(out.as_ref(), &page::render_comparison(&records))
+    write_atomically(out.as_ref(), &page::render_comparison(&records))
 }
 
-/// Writes under a temporary name, then renames: a reader never sees half a page.
-fn publish(path: &Path, text: &str) -> Result<(), ReportError> {
-    let temporary = path.with_extension("html.part");
-    fs::write(&temporary, text)
-        .and_then(|()| fs::rename(&temporary, path))
-        .map_err(|source| ReportError::Write { path: path.into(), source })
+/// Writes a file so that it is complete and synced when it appears under its name.
+///
+/// An existing file is replaced. On failure it is unchanged, and no temporary file is left.
+fn write_atomically(path: &Path, text: &str) -> Result<(), ReportError> {
+    let mut builder = tempfile::Builder::new();
+    // By default, only the user can read temporary files. The umask applies to this mode, as to that of every new file.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let written = builder.tempfile_in(path.parent().unwrap_or(Path::new(""))).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    });
+    written.map_err(|cause| ReportError::Write { path: path.into(), cause })
 }
+
+/// Compiles the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

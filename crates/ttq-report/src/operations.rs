@@ -1,29 +1,30 @@
-//! The arithmetic of a network: what a ternary weight saves.
+//! Numbers of multiplications and additions of a network, dense and ternary.
 //!
-//! A layer with `n` weights of which each output channel uses `n / outputs`, computed at `P` positions, takes
+//! A layer has `n` weights, of which each of its `c` output channels uses `n / c`. At `P` output positions it takes
 //!
-//! | | multiplications | additions |
-//! |---|---|---|
-//! | dense | `P n` | `P n` |
-//! | ternary | `2 P outputs` | `P (n_p + n_n) + P outputs` |
+//! | | multiplications | additions | skipped |
+//! |---|---|---|---|
+//! | dense | `P n` | `P n` | 0 |
+//! | ternary | `2 P c` | `P (n_p + n_n) + P c` | `P n_0` |
 //!
-//! because a ternary output is `W_p Σ_{I_p} x - W_n Σ_{I_n} x`: one addition for each weight that is not zero, then two
-//! products and their difference. The `P n_0` terms of the zeros are skipped. Bias, normalization, activation and pooling
-//! are the same on both sides and not counted.
+//! where `n_p`, `n_n` and `n_0` are the numbers of positive, negative and zero weights. A ternary output is
+//! `W_p Σ_{I_p} x - W_n Σ_{I_n} x`: one addition per nonzero weight, then two multiplications and one subtraction. Terms
+//! with zero weights are skipped. Bias, normalization, activation and pooling are the same in both networks and are not
+//! counted.
 
 use std::iter::Sum;
 use std::ops::Add;
 
 use crate::record::{DenseLayer, Layer};
 
-/// Operations for one item.
+/// Numbers of operations for one input.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Operations {
-    /// Products.
+    /// Number of multiplications.
     pub multiplications: u64,
-    /// Sums and differences.
+    /// Number of additions and subtractions.
     pub additions: u64,
-    /// Terms left out because their weight is zero.
+    /// Number of terms skipped because their weight is zero.
     pub skipped: u64,
 }
 
@@ -45,37 +46,46 @@ impl Sum for Operations {
     }
 }
 
-/// Of a dense layer with `weights` weights at `positions` positions.
+/// Counts the operations of a dense layer with `weights` weights at `positions` output positions.
 pub fn dense(weights: usize, positions: usize) -> Operations {
     let products = (weights * positions) as u64;
     Operations { multiplications: products, additions: products, skipped: 0 }
 }
 
-/// Of a ternary layer with so many weights in all, that are not zero, and output channels.
-pub fn ternary(weights: usize, nonzero: usize, outputs: usize, positions: usize) -> Operations {
-    let times = |count: usize| (count * positions) as u64;
+/// Counts the operations of a ternary layer with `weights` weights, of which `nonzero` are not zero, and
+/// `output_channels` output channels at `positions` output positions. `nonzero` is at most `weights`.
+pub fn ternary(weights: usize, nonzero: usize, output_channels: usize, positions: usize) -> Operations {
+    let per_position = |count: usize| (count * positions) as u64;
     Operations {
-        multiplications: 2 * times(outputs),
-        additions: times(nonzero) + times(outputs),
-        skipped: times(weights - nonzero),
+        multiplications: 2 * per_position(output_channels),
+        additions: per_position(nonzero) + per_position(output_channels),
+        skipped: per_position(weights - nonzero),
     }
 }
 
-/// Of a recorded ternary layer; `None` where its positions or codes are not known.
+/// Counts the operations of a recorded ternary layer.
+///
+/// Returns `None` if the number of output positions is not recorded or the codes are damaged.
 pub fn of_layer(layer: &Layer) -> Option<Operations> {
-    let codes = layer.unpacked();
+    let codes = layer.unpack_codes();
     let nonzero = codes.iter().filter(|code| **code != 0).count();
     let known = codes.len() == layer.weights() && !codes.is_empty();
-    known.then_some(layer.positions).flatten().map(|p| ternary(layer.weights(), nonzero, layer.outputs(), p))
+    known.then_some(layer.positions).flatten().map(|p| ternary(layer.weights(), nonzero, layer.output_channels(), p))
 }
 
-/// Of a whole network, in full precision and with its ternary layers; `None` where a layer's positions are not known.
-pub fn of_network(layers: &[Layer], rest: &[DenseLayer]) -> Option<(Operations, Operations)> {
-    let kept = rest.iter().map(|layer| Some(dense(layer.weights(), layer.positions?))).sum::<Option<Operations>>()?;
-    let before =
-        layers.iter().map(|layer| Some(dense(layer.weights(), layer.positions?))).sum::<Option<Operations>>()?;
-    let after = layers.iter().map(of_layer).sum::<Option<Operations>>()?;
-    (!layers.is_empty()).then_some((kept + before, kept + after))
+/// Counts the operations of a network, first with all layers dense, then with its ternary layers.
+///
+/// `dense_layers` are the layers that stay in full precision. Returns `None` if there is no ternary layer or the output
+/// positions of a layer are not recorded.
+pub fn of_network(ternary_layers: &[Layer], dense_layers: &[DenseLayer]) -> Option<(Operations, Operations)> {
+    let kept =
+        dense_layers.iter().map(|layer| Some(dense(layer.weights(), layer.positions?))).sum::<Option<Operations>>()?;
+    let before = ternary_layers
+        .iter()
+        .map(|layer| Some(dense(layer.weights(), layer.positions?)))
+        .sum::<Option<Operations>>()?;
+    let after = ternary_layers.iter().map(of_layer).sum::<Option<Operations>>()?;
+    (!ternary_layers.is_empty()).then_some((kept + before, kept + after))
 }
 
 #[cfg(test)]
@@ -83,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_small_convolution_counts_by_hand() {
+    fn the_operations_of_a_small_convolution_equal_a_manual_count() {
         // 2 output channels, 9 weights each, 16 positions; 5 of 18 weights are zero.
         assert_eq!(dense(18, 16), Operations { multiplications: 288, additions: 288, skipped: 0 });
         let expected = Operations { multiplications: 2 * 2 * 16, additions: 13 * 16 + 2 * 16, skipped: 5 * 16 };
@@ -91,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_the_sum_of_its_layers() {
+    fn the_operations_of_a_network_are_the_sum_over_its_layers() {
         let layer = Layer::new("a", &[2, 2], 0, &[1.0, 0.0, -1.0, 1.0], &[0.5], &[1, 0, -1, 1]);
         let layer = Layer { positions: Some(4), ..layer };
         let rest = DenseLayer { path: "b".into(), shape: vec![2, 5], positions: Some(1) };

@@ -1,4 +1,4 @@
-//! Whole pages: every section has its data, what is missing is said, nothing is loaded.
+//! Tests of whole pages: contents of the sections, missing files, no external resources.
 
 mod synthetic;
 
@@ -19,19 +19,20 @@ fn page(directory: &Path) -> String {
     fs::read_to_string(ttq_report::write(directory).unwrap()).unwrap()
 }
 
-/// A section's HTML.
+/// Returns the HTML of a section.
 fn section<'a>(page: &'a str, id: &str) -> &'a str {
     let start = page.find(&format!("<section id=\"{id}\"")).unwrap_or_else(|| panic!("no section {id}"));
     &page[start..start + page[start..].find("</section>").unwrap()]
 }
 
-/// The chart with a title.
+/// Returns the HTML of the chart with a title.
 fn chart<'a>(html: &'a str, title: &str) -> &'a str {
     let title = format!("<figcaption><b>{title}</b>");
     let start = html.find(&title).unwrap_or_else(|| panic!("no chart {title}"));
     &html[start..start + html[start..].find("</figure>").unwrap()]
 }
 
+/// Returns the number of points of the line with a colour class.
 fn points(svg: &str, color: &str) -> usize {
     let path = svg.split(&format!("class=\"line {color}")).nth(1);
     let path = path.or_else(|| svg.split(&format!("class=\"line dashed {color}")).nth(1)).unwrap();
@@ -40,7 +41,7 @@ fn points(svg: &str, color: &str) -> usize {
 }
 
 #[test]
-fn a_complete_run_lacks_nothing() {
+fn the_page_of_a_complete_run_has_no_gaps() {
     let page = page(run(1).path());
     assert!(!page.contains("Not recorded"), "{:?}", page.find("Not recorded").map(|at| &page[at..at + 200]));
     assert!(!page.contains("NaN") && !page.contains("inf"));
@@ -48,7 +49,7 @@ fn a_complete_run_lacks_nothing() {
 }
 
 #[test]
-fn the_page_is_one_file_that_loads_nothing() {
+fn the_page_has_no_external_resources() {
     let page = page(run(1).path());
     assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>"));
     for forbidden in ["<script", "http://", "https://", "@import", "url("] {
@@ -61,7 +62,7 @@ fn the_page_is_one_file_that_loads_nothing() {
 }
 
 #[test]
-fn curves_hold_every_epoch_of_both_phases() {
+fn curves_contain_every_epoch_of_both_phases() {
     let page = page(run(1).path());
     let training = section(&page, "training");
     for title in ["Loss", "Top-1 accuracy", "Top-5 accuracy"] {
@@ -69,7 +70,7 @@ fn curves_hold_every_epoch_of_both_phases() {
         assert!(chart(training, title).contains("class=\"switch\""), "{title}");
     }
     assert_eq!(points(chart(training, "Top-1 accuracy"), "c-valid"), 2 * EPOCHS);
-    // One validation loss diverged: it is `null` in the history and a gap in the line.
+    // One validation loss is `null` in the history, which is a gap in the line.
     assert_eq!(points(chart(training, "Loss"), "c-valid"), 2 * EPOCHS - 1);
     assert_eq!(points(chart(training, "Learning rate"), "c-train"), 2 * EPOCHS);
     assert_eq!(points(chart(training, "Flip ratio"), "c-flip"), EPOCHS);
@@ -81,7 +82,7 @@ fn curves_hold_every_epoch_of_both_phases() {
 }
 
 #[test]
-fn layers_show_latents_thresholds_kernels_shares_and_warnings() {
+fn the_layers_section_shows_latent_weights_thresholds_kernels_shares_and_warnings() {
     let page = page(run(1).path());
     let layers = section(&page, "layers");
     assert!(layers.contains("blocks.1.conv1</b>: scale at floor"));
@@ -97,27 +98,27 @@ fn layers_show_latents_thresholds_kernels_shares_and_warnings() {
 }
 
 #[test]
-fn errors_are_those_of_the_predictions() {
+fn the_errors_section_shows_the_statistics_of_the_predictions() {
     let directory = run(1);
     let page = page(directory.path());
     let errors = section(&page, "errors");
     let evidence = Record::read(directory.path()).unwrap().evidence.unwrap();
     let ternary = evidence.ternary.unwrap();
-    let right = ternary.iter().filter(|prediction| prediction.is_right()).count();
-    assert!(0 < right && right < ternary.len());
-    assert!(errors.contains(&format!("{:.2} %", 100.0 * right as f64 / ternary.len() as f64)));
-    assert!(errors.contains(&format!("right ({right})")));
-    assert!(errors.contains(&format!("wrong ({})", ternary.len() - right)));
+    let correct = ternary.iter().filter(|prediction| prediction.is_correct()).count();
+    assert!(0 < correct && correct < ternary.len());
+    assert!(errors.contains(&format!("{:.2} %", 100.0 * correct as f64 / ternary.len() as f64)));
+    assert!(errors.contains(&format!("correct ({correct})")));
+    assert!(errors.contains(&format!("wrong ({})", ternary.len() - correct)));
     let pair = ternary.iter().filter(|p| (p.label, p.predicted) == (0, 1)).count();
-    assert!(errors.contains(&format!("cat taken for dog\">{pair}<")));
+    assert!(errors.contains(&format!("cat predicted as dog\">{pair}<")));
     assert_eq!(chart(errors, "Calibration").matches("ECE").count(), 2);
     assert_eq!(errors.matches("alt=\"test item ").count(), 6);
-    // Names are escaped.
+    // Names of classes are escaped.
     assert!(errors.contains("&lt;bird&gt;") && errors.contains("fish &amp; chips") && !page.contains(CLASSES[2]));
 }
 
 #[test]
-fn size_and_setup_are_told() {
+fn the_size_and_setup_sections_show_bytes_operations_machine_and_configuration() {
     let page = page(run(1).path());
     let size = section(&page, "size");
     for text in ["Ternary at its entropy", "Multiplications", "Skipped", "(full precision)"] {
@@ -130,7 +131,7 @@ fn size_and_setup_are_told() {
 }
 
 #[test]
-fn a_partial_run_says_what_is_missing() {
+fn the_page_of_an_incomplete_run_names_the_missing_files() {
     let directory = run(1);
     for (file, sections) in [
         ("evidence.json", &["layers", "errors", "size", "setup"][..]),
@@ -140,7 +141,7 @@ fn a_partial_run_says_what_is_missing() {
         ("ternary/history.json", &["training"]),
     ] {
         if file == "ternary/history.json" {
-            // Nothing but the configuration is left.
+            // Only an empty configuration is left beside this file.
             fs::write(directory.path().join("config.json"), "{}").unwrap();
         }
         fs::remove_file(directory.path().join(file)).unwrap();
@@ -153,7 +154,7 @@ fn a_partial_run_says_what_is_missing() {
 }
 
 #[test]
-fn a_run_of_an_older_version_still_has_a_page() {
+fn a_run_of_an_older_version_is_rendered() {
     let directory = run(1);
     let path = directory.path().join("ternary/history.json");
     let mut history: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
@@ -164,11 +165,11 @@ fn a_run_of_an_older_version_still_has_a_page() {
     fs::write(directory.path().join("evidence.json"), "{}").unwrap();
     let page = page(directory.path());
     let training = section(&page, "training");
-    assert!(training.contains("the scales of each layer") && training.contains("mean over layers"));
+    assert!(training.contains("scales of each layer") && training.contains("mean over layers"));
 }
 
 #[test]
-fn a_comparison_has_a_row_a_curve_and_a_column_for_each_run() {
+fn a_comparison_has_a_row_a_curve_and_a_column_per_run() {
     let runs = [run(1), run(2)];
     let out = runs[0].path().join("comparison.html");
     ttq_report::compare(&[runs[0].path(), runs[1].path()], &out).unwrap();
@@ -179,7 +180,7 @@ fn a_comparison_has_a_row_a_curve_and_a_column_for_each_run() {
     }
     let curves = chart(section(&page, "curves"), "Validation top-1");
     assert_eq!((points(curves, "c-0"), points(curves, "c-1")), (2 * EPOCHS, 2 * EPOCHS));
-    // They differ in their seed alone: their mean is given.
+    // The runs differ only in the seed, so the page shows their mean and standard deviation.
     assert!(section(&page, "results").contains(" ± "));
     let settings = section(&page, "settings");
     assert!(settings.find("<td>seed</td><td>1</td><td>2</td>").is_some());
@@ -187,11 +188,47 @@ fn a_comparison_has_a_row_a_curve_and_a_column_for_each_run() {
 }
 
 #[test]
-fn what_is_no_run_is_refused() {
+fn a_directory_without_a_run_and_damaged_files_are_errors() {
     let directory = tempdir().unwrap();
     assert!(matches!(ttq_report::write(directory.path()), Err(ReportError::NoRun { .. })));
     assert!(matches!(ttq_report::compare::<&Path>(&[], "x"), Err(ReportError::NothingToCompare)));
     fs::write(directory.path().join("summary.json"), "{\"seconds\": \"long\"}").unwrap();
     let error = ttq_report::write(directory.path()).unwrap_err().to_string();
     assert!(error.contains("summary.json") && error.contains("line 1"), "{error}");
+}
+
+#[test]
+fn a_failed_write_leaves_no_files_and_names_the_file() {
+    let directory = run(1);
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    // A directory cannot be replaced by a file.
+    fs::create_dir(directory.path().join("report.html")).unwrap();
+    let before = names();
+    let error = ttq_report::write(directory.path()).unwrap_err();
+    assert!(matches!(&error, ReportError::Write { path, .. } if path.ends_with("report.html")), "{error}");
+    let missing = directory.path().join("missing/comparison.html");
+    let error = ttq_report::compare(&[directory.path()], &missing).unwrap_err();
+    assert!(matches!(error, ReportError::Write { path, .. } if path == missing));
+    assert_eq!(names(), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn permissions_follow_the_umask_and_reports_are_replaced() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = run(1);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+    let reference = directory.path().join("reference");
+    fs::write(&reference, "").unwrap();
+    for _ in 0..2 {
+        let report = ttq_report::write(directory.path()).unwrap();
+        assert_eq!(mode(&report), mode(&reference));
+    }
+    assert_eq!(mode(&directory.path().join("evidence.json")), mode(&reference));
 }

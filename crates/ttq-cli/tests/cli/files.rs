@@ -1,4 +1,4 @@
-//! Small checkpoints of every format, written without the frameworks they come from.
+//! Writes small checkpoints in every format, without the original frameworks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -17,10 +17,11 @@ pub(crate) type Tensors = BTreeMap<String, DenseTensor>;
 
 /// Scales of `conv.weight`.
 pub(crate) const CONV: [f32; 2] = [0.1, 0.3];
-/// Scales of `fc.weight`, along axis 0.
+/// Scales of `fc.weight`, one pair per output channel along axis 0.
 pub(crate) const FC: [[f32; 2]; 2] = [[1.5, 0.25], [2.5, 0.0]];
 
-/// A network: a ternary convolution with 36 zeros of 72, a linear weight of two outputs with scales of their own, and tensors of other kinds.
+/// Returns the tensors of a network: a ternary convolution with 36 zeros among 72 weights, a ternary linear weight with
+/// scales per output channel, and tensors that are not ternary.
 pub(crate) fn network() -> Tensors {
     let conv: Vec<f32> = (0..72).map(|i| [0.0, CONV[0], 0.0, -CONV[1]][i % 4]).collect();
     let fc = [1.5, 1.5, 0.0, -0.25, 0.0, 1.5, 2.5, 0.0, 2.5, 0.0, 0.0, 2.5];
@@ -38,12 +39,12 @@ pub(crate) fn network() -> Tensors {
     .into()
 }
 
-/// The network without its integers.
+/// Returns the float32 tensors of the network.
 pub(crate) fn floats() -> Tensors {
     network().into_iter().filter(|(_, tensor)| tensor.dtype() == Dtype::F32).collect()
 }
 
-/// Writes a safetensors file with one entry of metadata.
+/// Writes a safetensors file with at most one metadata entry.
 pub(crate) fn write_safetensors(path: &Path, tensors: &Tensors, metadata: Option<(&str, &str)>) {
     let view = |tensor| {
         let tensor: &DenseTensor = tensor;
@@ -56,14 +57,15 @@ pub(crate) fn write_safetensors(path: &Path, tensors: &Tensors, metadata: Option
 
 /// Writes a burnpack file, with Burn's writer.
 pub(crate) fn write_burnpack(path: &Path, tensors: &Tensors) {
-    let between = path.with_extension("between");
-    write_safetensors(&between, tensors, None);
-    let snapshots = SafetensorsStore::from_file(&between).get_all_snapshots().unwrap().values().cloned().collect();
+    let intermediate = path.with_extension("intermediate");
+    write_safetensors(&intermediate, tensors, None);
+    let snapshots = SafetensorsStore::from_file(&intermediate).get_all_snapshots().unwrap().values().cloned().collect();
     BurnpackWriter::new(snapshots).write_to_file(path).unwrap();
-    fs::remove_file(between).unwrap();
+    fs::remove_file(intermediate).unwrap();
 }
 
-/// Writes a PyTorch file of float tensors as versions before 1.6 did; a `prefix` nests them in a dictionary of that name.
+/// Writes float tensors as a PyTorch file in the format before version 1.6. With a `prefix`, they are in a dictionary
+/// of that name.
 pub(crate) fn write_pytorch(path: &Path, tensors: &Tensors, prefix: Option<&str>) {
     let mut keys = b"\x80\x02](".to_vec();
     let mut storages = Vec::new();
@@ -80,7 +82,7 @@ pub(crate) fn write_pytorch(path: &Path, tensors: &Tensors, prefix: Option<&str>
     fs::write(path, [&magic[..], version, system, &main, &keys, &storages].concat()).unwrap();
 }
 
-/// The same as versions since 1.6 do.
+/// Writes float tensors as a PyTorch file in the zip format of version 1.6 and later.
 pub(crate) fn write_pytorch_zip(path: &Path, tensors: &Tensors) {
     let mut archive = ZipWriter::new(File::create(path).unwrap());
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
@@ -93,7 +95,8 @@ pub(crate) fn write_pytorch_zip(path: &Path, tensors: &Tensors) {
     archive.finish().unwrap();
 }
 
-/// A dictionary of tensors, each in a storage of its own, numbered; `view` is what old versions say of a storage that is part of another.
+/// Returns a pickled dictionary of tensors with one numbered storage per tensor. `view` is the pickled view metadata of
+/// a storage, which only the format before version 1.6 has.
 fn pickle_tensors(tensors: &Tensors, prefix: Option<&str>, view: &[u8]) -> Vec<u8> {
     let mut main = b"\x80\x02}".to_vec();
     if let Some(prefix) = prefix {
@@ -133,12 +136,12 @@ fn pickle_integer(bytes: &mut Vec<u8>, number: usize) {
     bytes.extend((number as i32).to_le_bytes());
 }
 
-/// The model in a packed file.
+/// Loads a packed file.
 pub(crate) fn packed(path: &Path) -> PackedModel {
     PackedModel::load(path).unwrap()
 }
 
-/// Tensors and metadata of a safetensors file.
+/// Reads tensors and metadata of a safetensors file.
 pub(crate) fn read_safetensors(path: &Path) -> Container {
     Container::read(&fs::read(path).unwrap()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Every format of a checkpoint gives the same packed weights.
+//! Tests that every checkpoint format gives the same packed weights.
 
 use serde_json::json;
 
@@ -6,39 +6,39 @@ use crate::files::{self, CONV, FC};
 use crate::{json, text};
 
 #[test]
-fn burnpack_files_are_packed_with_burns_axes() {
-    let folder = tempfile::tempdir().unwrap();
-    // The ending says nothing: contents do.
-    files::write_burnpack(&folder.path().join("net.weights"), &files::network());
-    let answer = json(folder.path(), &["pack", "net.weights"]);
+fn burnpack_files_are_packed_with_the_layout_of_burn() {
+    let directory = tempfile::tempdir().unwrap();
+    // The format is detected from the contents, not from the extension.
+    files::write_burnpack(&directory.path().join("net.weights"), &files::network());
+    let answer = json(directory.path(), &["pack", "net.weights"]);
     assert_eq!((&answer["format"], &answer["total"]["weights"]), (&json!("burnpack"), &json!(2)));
-    let model = files::packed(&folder.path().join("net.ttq.safetensors"));
+    let model = files::packed(&directory.path().join("net.ttq.safetensors"));
     assert_eq!((model.weights["conv.weight"].scales(), model.weights["conv.weight"].output_axis()), (&[CONV][..], 0));
-    // Axis 1 is tried first and does not fit this one.
+    // Axis 1 is tried first, but this weight is ternary along axis 0 only.
     assert_eq!((model.weights["fc.weight"].scales(), model.weights["fc.weight"].output_axis()), (&FC[..], 0));
     assert_eq!(model.tensors["norm.count"], files::network()["norm.count"]);
 }
 
 #[test]
-fn pytorch_files_of_old_and_new_versions_are_packed() {
-    let folder = tempfile::tempdir().unwrap();
-    files::write_pytorch(&folder.path().join("old.pt"), &files::floats(), None);
-    files::write_pytorch_zip(&folder.path().join("new.pt"), &files::floats());
+fn pytorch_files_of_both_formats_are_packed() {
+    let directory = tempfile::tempdir().unwrap();
+    files::write_pytorch(&directory.path().join("old.pt"), &files::floats(), None);
+    files::write_pytorch_zip(&directory.path().join("new.pt"), &files::floats());
     for version in ["old", "new"] {
-        let answer = json(folder.path(), &["pack", &format!("{version}.pt")]);
+        let answer = json(directory.path(), &["pack", &format!("{version}.pt")]);
         assert_eq!((&answer["format"], &answer["other"]["tensors"]), (&json!("pytorch"), &json!(3)));
-        text(folder.path(), &["unpack", &format!("{version}.ttq.safetensors")]);
-        let output = folder.path().join(format!("{version}.float.safetensors"));
+        text(directory.path(), &["unpack", &format!("{version}.ttq.safetensors")]);
+        let output = directory.path().join(format!("{version}.float.safetensors"));
         assert_eq!(files::read_safetensors(&output).tensors, files::floats());
     }
 }
 
 #[test]
-fn an_entry_of_a_pytorch_checkpoint_is_taken_by_its_key() {
-    let folder = tempfile::tempdir().unwrap();
-    files::write_pytorch(&folder.path().join("run.pt"), &files::floats(), Some("state_dict"));
+fn a_key_selects_an_entry_of_a_pytorch_checkpoint() {
+    let directory = tempfile::tempdir().unwrap();
+    files::write_pytorch(&directory.path().join("run.pt"), &files::floats(), Some("state_dict"));
     let names = |arguments: &[&str]| {
-        let answer = json(folder.path(), &[&["pack", "run.pt", "--force"], arguments].concat());
+        let answer = json(directory.path(), &[&["pack", "run.pt", "--force"], arguments].concat());
         answer["weights"].as_array().unwrap().iter().map(|weight| weight["name"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(names(&[]), ["state_dict.conv.weight", "state_dict.fc.weight"]);
@@ -46,16 +46,16 @@ fn an_entry_of_a_pytorch_checkpoint_is_taken_by_its_key() {
 }
 
 #[test]
-fn outputs_of_linear_weights_run_along_the_axis_of_whoever_wrote_the_file() {
-    let folder = tempfile::tempdir().unwrap();
+fn the_output_axis_of_linear_weights_depends_on_the_producer_and_the_layout_option() {
+    let directory = tempfile::tempdir().unwrap();
     let tensor = ttq_packed::DenseTensor::from_f32([2, 3], &[1.0, 0.0, -2.0, 1.0, 0.0, 1.0]).unwrap();
     let axis = |metadata, arguments: &[&str]| {
         files::write_safetensors(
-            &folder.path().join("a.safetensors"),
+            &directory.path().join("a.safetensors"),
             &[("w".into(), tensor.clone())].into(),
             metadata,
         );
-        json(folder.path(), &[&["pack", "a.safetensors", "--force"], arguments].concat())["weights"][0]["output_axis"]
+        json(directory.path(), &[&["pack", "a.safetensors", "--force"], arguments].concat())["weights"][0]["output_axis"]
             .clone()
     };
     assert_eq!(axis(None, &[]), 0);

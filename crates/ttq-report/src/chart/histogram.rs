@@ -1,54 +1,53 @@
-//! Histograms, one over the other.
+//! Histograms of one or more overlaid groups.
 
 use std::fmt::Write;
 
 use maud::{Markup, html};
 
-use super::axis::{Axis, frame};
-use super::{Size, at, figure};
+use super::axis::{Axis, axes};
+use super::{Size, coordinate, figure};
 
-/// Heights of bins of equal width.
-pub(crate) struct Steps {
+/// One group of a histogram: the heights of bins of equal width.
+pub(crate) struct HistogramGroup {
     pub(crate) name: String,
-    /// CSS class of its colour.
+    /// CSS class of the colour.
     pub(crate) color: &'static str,
     pub(crate) heights: Vec<f64>,
 }
 
-/// A histogram of one or more groups.
+/// Histogram of one or more groups.
 pub(crate) struct HistogramChart<'a> {
     pub(crate) title: &'a str,
     pub(crate) unit: &'a str,
     pub(crate) size: Size,
     pub(crate) low: f64,
     pub(crate) high: f64,
-    pub(crate) groups: Vec<Steps>,
-    /// Numbers marked by a line, with their names.
+    pub(crate) groups: Vec<HistogramGroup>,
+    /// Values marked by a vertical line, with their labels.
     pub(crate) marks: Vec<(f64, String)>,
     pub(crate) legend: bool,
-    /// Whether heights are counts.
-    pub(crate) whole: bool,
+    /// Whether heights are counts, so that the labels of the y axis are integers.
+    pub(crate) counts: bool,
 }
 
 impl HistogramChart<'_> {
-    /// The chart.
     pub(crate) fn render(&self) -> Markup {
         let highest = self.groups.iter().flat_map(|group| &group.heights).copied().fold(0.0, f64::max);
         let x = Axis::x(self.size, self.low, self.high);
         let y = Axis::y(self.size, 0.0, if highest > 0.0 { 1.08 * highest } else { 1.0 }, false, false);
         let svg = html! {
             svg viewBox={ "0 0 " (self.size.width) " " (self.size.height) } role="img" aria-label=(self.title) {
-                (frame(self.size, &x, &y, "", [false, self.whole]))
+                (axes(self.size, &x, &y, "", [false, self.counts]))
                 @for group in &self.groups {
                     path.area.(group.color) d=(self.outline(group, &x, &y)) {}
                 }
                 @for (value, name) in &self.marks {
-                    @let place = x.place(*value);
-                    line.mark x1=(at(place)) x2=(at(place)) y1=(at(y.end())) y2=(at(y.start())) {}
+                    @let position = x.position(*value);
+                    line.mark x1=(coordinate(position)) x2=(coordinate(position)) y1=(coordinate(y.end())) y2=(coordinate(y.start())) {}
                     @if *value < 0.0 {
-                        text.tick.end x=(at(place - 3.0)) y=(at(y.end() + 9.0)) { (name) }
+                        text.tick.end x=(coordinate(position - 3.0)) y=(coordinate(y.end() + 9.0)) { (name) }
                     } @else {
-                        text.tick x=(at(place + 3.0)) y=(at(y.end() + 9.0)) { (name) }
+                        text.tick x=(coordinate(position + 3.0)) y=(coordinate(y.end() + 9.0)) { (name) }
                     }
                 }
             }
@@ -57,24 +56,24 @@ impl HistogramChart<'_> {
         figure(self.title, self.unit, if self.legend { &legend } else { &[] }, svg)
     }
 
-    /// Each run of bins that are not empty as a closed path.
-    fn outline(&self, group: &Steps, x: &Axis, y: &Axis) -> String {
+    /// Returns an SVG path with one closed outline per run of nonempty bins.
+    fn outline(&self, group: &HistogramGroup, x: &Axis, y: &Axis) -> String {
         let width = (self.high - self.low) / group.heights.len().max(1) as f64;
-        let edge = |bin: usize| at(x.place(self.low + bin as f64 * width));
+        let edge = |bin: usize| coordinate(x.position(self.low + bin as f64 * width));
         let (mut path, mut open) = (String::new(), false);
         for (bin, height) in group.heights.iter().enumerate() {
             if *height > 0.0 {
                 if !open {
-                    let _ = write!(path, "M{} {}", edge(bin), at(y.start()));
+                    let _ = write!(path, "M{} {}", edge(bin), coordinate(y.start()));
                 }
-                let _ = write!(path, "V{}H{}", at(y.place(*height)), edge(bin + 1));
+                let _ = write!(path, "V{}H{}", coordinate(y.position(*height)), edge(bin + 1));
             } else if open {
-                let _ = write!(path, "V{}Z", at(y.start()));
+                let _ = write!(path, "V{}Z", coordinate(y.start()));
             }
             open = *height > 0.0;
         }
         if open {
-            let _ = write!(path, "V{}Z", at(y.start()));
+            let _ = write!(path, "V{}Z", coordinate(y.start()));
         }
         path
     }
@@ -85,8 +84,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_run_of_bins_is_a_closed_outline() {
-        let group = Steps { name: "a".into(), color: "c-pos", heights: vec![0.0, 1.0, 2.0, 0.0, 1.0] };
+    fn every_run_of_nonempty_bins_is_a_closed_outline() {
+        let group = HistogramGroup { name: "a".into(), color: "c-pos", heights: vec![0.0, 1.0, 2.0, 0.0, 1.0] };
         let chart = HistogramChart {
             title: "",
             unit: "",
@@ -96,7 +95,7 @@ mod tests {
             groups: vec![group],
             marks: vec![(0.5, "Δ".into())],
             legend: false,
-            whole: false,
+            counts: false,
         };
         let svg = chart.render().into_string();
         let path = svg.split(" d=\"").nth(1).unwrap().split('"').next().unwrap();

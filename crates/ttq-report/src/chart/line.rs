@@ -1,24 +1,24 @@
-//! Lines over a common axis.
+//! Line charts.
 
 use std::fmt::Write;
 
 use maud::{Markup, html};
 
-use super::axis::{Axis, frame};
-use super::{Size, at, figure};
+use super::axis::{Axis, axes};
+use super::{Size, coordinate, figure};
 
-/// Points are drawn, with their values to read, where a line has no more than this.
-const READABLE: usize = 40;
+/// Lines with at most this many points have a marker with a tooltip at each point.
+const MAX_MARKERS: usize = 40;
 
-/// One line.
+/// One line of a chart.
 pub(crate) struct Series {
     pub(crate) name: String,
-    /// CSS class of its colour.
+    /// CSS class of the colour.
     pub(crate) color: &'static str,
     pub(crate) dashed: bool,
-    /// `[x, y]`; a number that is not finite breaks the line.
+    /// Points `[x, y]`. A value that is not finite interrupts the line.
     pub(crate) points: Vec<[f64; 2]>,
-    /// What the legend says beside the name.
+    /// Text after the name in the legend.
     pub(crate) value: String,
 }
 
@@ -31,32 +31,34 @@ impl Series {
         Self { dashed: true, ..self }
     }
 
-    /// Says something beside the name in the legend.
-    pub(crate) fn saying(self, value: String) -> Self {
+    /// Sets the text after the name in the legend.
+    pub(crate) fn with_value(self, value: String) -> Self {
         Self { value, ..self }
     }
 
-    /// The last number of the line.
+    /// Returns the last finite y value.
     pub(crate) fn last(&self) -> Option<f64> {
         self.points.iter().rev().map(|point| point[1]).find(|y| y.is_finite())
     }
 }
 
-/// A line chart.
+/// Line chart.
 pub(crate) struct LineChart<'a> {
     pub(crate) title: &'a str,
     pub(crate) unit: &'a str,
     pub(crate) x_name: &'a str,
     pub(crate) size: Size,
     pub(crate) series: Vec<Series>,
-    /// Where the ternary phase begins.
-    pub(crate) switch: Option<f64>,
-    /// Fixed ends of the axes instead of those of the points.
+    /// Epoch at which the ternary phase starts.
+    pub(crate) ternary_start: Option<f64>,
+    /// Fixed range of the x axis instead of the range of the points.
     pub(crate) x_range: Option<[f64; 2]>,
+    /// Fixed range of the y axis instead of the range of the points.
     pub(crate) y_range: Option<[f64; 2]>,
+    /// Whether the y axis is logarithmic. It is linear if a value is not positive.
     pub(crate) log: bool,
-    /// Whether the horizontal axis counts.
-    pub(crate) whole: bool,
+    /// Whether the labels of the x axis are integers only.
+    pub(crate) integer_x: bool,
     pub(crate) legend: bool,
 }
 
@@ -68,18 +70,18 @@ impl Default for LineChart<'_> {
             x_name: "",
             size: Size::FULL,
             series: Vec::new(),
-            switch: None,
+            ternary_start: None,
             x_range: None,
             y_range: None,
             log: false,
-            whole: true,
+            integer_x: true,
             legend: true,
         }
     }
 }
 
 impl LineChart<'_> {
-    /// The chart; nothing where no line has a finite point.
+    /// Renders the chart. Returns `None` if no line has a finite point.
     pub(crate) fn render(&self) -> Option<Markup> {
         let finite = || self.series.iter().flat_map(|s| &s.points).filter(|p| p.iter().all(|value| value.is_finite()));
         let log = self.log && finite().all(|point| point[1] > 0.0);
@@ -92,8 +94,8 @@ impl LineChart<'_> {
         let y = Axis::y(self.size, y_range[0], y_range[1], log, !self.x_name.is_empty());
         let svg = html! {
             svg viewBox={ "0 0 " (self.size.width) " " (self.size.height) } role="img" aria-label=(self.title) {
-                (self.band(&x, &y))
-                (frame(self.size, &x, &y, self.x_name, [self.whole, false]))
+                (self.ternary_phase(&x, &y))
+                (axes(self.size, &x, &y, self.x_name, [self.integer_x, false]))
                 @for series in &self.series { (line(series, &x, &y)) }
             }
         };
@@ -101,14 +103,14 @@ impl LineChart<'_> {
         Some(figure(self.title, self.unit, if self.legend { &legend } else { &[] }, svg))
     }
 
-    /// The ternary phase as a tinted band.
-    fn band(&self, x: &Axis, y: &Axis) -> Markup {
-        let Some(switch) = self.switch else { return Markup::default() };
-        let (left, top, bottom) = (x.place(switch).max(x.start()), y.end(), y.start());
+    /// Draws the ternary phase as a tinted band.
+    fn ternary_phase(&self, x: &Axis, y: &Axis) -> Markup {
+        let Some(start) = self.ternary_start else { return Markup::default() };
+        let (left, top, bottom) = (x.position(start).max(x.start()), y.end(), y.start());
         html! {
-            rect.band x=(at(left)) y=(at(top)) width=(at((x.end() - left).max(0.0))) height=(at(bottom - top)) {}
-            line.switch x1=(at(left)) x2=(at(left)) y1=(at(top)) y2=(at(bottom)) {}
-            @if self.size == Size::FULL { text.tick x=(at(left + 4.0)) y=(at(top + 10.0)) { "ternary" } }
+            rect.band x=(coordinate(left)) y=(coordinate(top)) width=(coordinate((x.end() - left).max(0.0))) height=(coordinate(bottom - top)) {}
+            line.switch x1=(coordinate(left)) x2=(coordinate(left)) y1=(coordinate(top)) y2=(coordinate(bottom)) {}
+            @if self.size == Size::FULL { text.tick x=(coordinate(left + 4.0)) y=(coordinate(top + 10.0)) { "ternary" } }
         }
     }
 }
@@ -119,13 +121,13 @@ fn range(values: impl Iterator<Item = f64>) -> Option<[f64; 2]> {
     })
 }
 
-/// A little more than the points take.
+/// Extends a range so that the points do not touch the edges of the chart.
 fn padded([low, high]: [f64; 2], log: bool) -> [f64; 2] {
     if log {
         return [low / 1.3, high * 1.3];
     }
     let pad = 0.05 * (high - low).max(1e-3 * high.abs());
-    // Nothing below zero where nothing is negative.
+    // The axis does not extend below zero if no value is negative.
     [if low >= 0.0 { (low - pad).max(0.0) } else { low - pad }, high + pad]
 }
 
@@ -137,16 +139,16 @@ fn line(series: &Series, x: &Axis, y: &Axis) -> Markup {
             pen = 'M';
             continue;
         }
-        let _ = write!(path, "{pen}{} {}", at(x.place(*px)), at(y.place(*py)));
+        let _ = write!(path, "{pen}{} {}", coordinate(x.position(*px)), coordinate(y.position(*py)));
         pen = 'L';
     }
-    let readable = series.points.len() <= READABLE;
+    let markers = series.points.len() <= MAX_MARKERS;
     html! {
         path.line.dashed[series.dashed].(series.color) d=(path) {}
-        @if readable {
+        @if markers {
             @for [px, py] in series.points.iter().filter(|point| point.iter().all(|value| value.is_finite())) {
-                circle.dot.(series.color) cx=(at(x.place(*px))) cy=(at(y.place(*py))) r="2" {
-                    title { (series.name) ", " (at(*px)) ": " (crate::page::number::significant(*py)) }
+                circle.dot.(series.color) cx=(coordinate(x.position(*px))) cy=(coordinate(y.position(*py))) r="2" {
+                    title { (series.name) ", " (coordinate(*px)) ": " (crate::page::number::significant(*py)) }
                 }
             }
         }
@@ -158,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_breaks_where_a_number_is_missing() {
+    fn a_value_that_is_not_finite_interrupts_the_line() {
         let points = vec![[1.0, 1.0], [2.0, f64::NAN], [3.0, 2.0], [4.0, 3.0]];
         let chart =
             LineChart { title: "loss", series: vec![Series::new("a", "c-train", points)], ..Default::default() };
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn no_points_make_no_chart() {
+    fn a_chart_without_finite_points_is_not_rendered() {
         let series = vec![Series::new("a", "c-train", vec![[1.0, f64::NAN]])];
         assert!(LineChart { series, ..Default::default() }.render().is_none());
     }

@@ -1,36 +1,38 @@
-//! Charts as inline SVG. Colours are CSS classes (`c-train`, `c-pos`, …), so that a page's light and dark style applies to
-//! them; ready-made SVG plotters write fixed colours.
+//! Charts as inline SVG.
+//!
+//! Colours are CSS classes (`c-train`, `c-pos`, …), so that the light and the dark style of the page apply to them. SVG
+//! plotting crates write fixed colours.
 
 mod axis;
 mod histogram;
 mod line;
 mod picture;
 
-pub(crate) use histogram::{HistogramChart, Steps};
+pub(crate) use histogram::{HistogramChart, HistogramGroup};
 pub(crate) use line::{LineChart, Series};
-pub(crate) use picture::{heat, kernels, photo};
+pub(crate) use picture::{heat_map, image_uri, kernel_picture};
 
 use maud::{Markup, html};
 
-/// Width and height of a chart in its own units, one of which is about a CSS pixel.
+/// Width and height of a chart in SVG units; one unit is about one CSS pixel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Size {
     width: f64,
     height: f64,
-    /// Aim at so many ticks on the axes.
+    /// Target number of ticks on the x and the y axis.
     ticks: [usize; 2],
 }
 
 impl Size {
-    /// A chart of a row of two or three.
+    /// Chart in a row of two or three.
     pub(crate) const FULL: Self = Self { width: 400.0, height: 220.0, ticks: [6, 5] };
-    /// A lower one of a row.
+    /// Chart in a row with less height.
     pub(crate) const LOW: Self = Self { height: 160.0, ticks: [6, 3], ..Self::FULL };
-    /// One of many.
+    /// Chart of a grid of small multiples.
     pub(crate) const SMALL: Self = Self { width: 210.0, height: 120.0, ticks: [3, 3] };
 }
 
-/// A chart with its title above and its legend below.
+/// Wraps a chart in a figure with a title above and a legend (name, colour class, value) below.
 fn figure(title: &str, unit: &str, legend: &[(&str, &str, String)], svg: Markup) -> Markup {
     html! {
         figure.chart {
@@ -47,8 +49,8 @@ fn figure(title: &str, unit: &str, legend: &[(&str, &str, String)], svg: Markup)
     }
 }
 
-/// A number for an SVG attribute: two decimals at most.
-fn at(value: f64) -> String {
+/// Formats an SVG coordinate with at most two decimals.
+fn coordinate(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

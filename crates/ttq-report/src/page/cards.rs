@@ -1,4 +1,4 @@
-//! The figures at the top.
+//! Cards with the main results at the top of the page.
 
 use maud::{Markup, html};
 
@@ -6,47 +6,47 @@ use super::number;
 use crate::Record;
 use crate::operations;
 
-/// One figure: its name, itself, and what to compare it with.
+/// One result: its name, its value, and a detail such as the value to compare it with.
 struct Card {
     name: &'static str,
-    figure: String,
-    beside: String,
+    value: String,
+    detail: String,
 }
 
 pub(super) fn render(record: &Record) -> Markup {
     let Some(summary) = &record.summary else {
-        return super::missing("the figures at the end of the run", "summary.json");
+        return super::missing("the final results", "summary.json");
     };
     let mut cards = Vec::new();
     cards.extend(accuracy("Top-1, test", summary.full_precision_accuracy, summary.ternary_accuracy));
     cards.extend(accuracy("Top-5, test", summary.full_precision_top5, summary.ternary_top5));
     if let Some(sparsity) = summary.sparsity {
         let weights = summary.layers.as_ref().map(|l| l.layers.iter().map(|layer| layer.weights as u64).sum::<u64>());
-        let beside = weights.map_or_else(String::new, |n| format!("of {} ternary weights are zero", number::count(n)));
-        cards.push(Card { name: "Sparsity", figure: format!("{:.1} %", 100.0 * sparsity), beside });
+        let detail = weights.map_or_else(String::new, |n| format!("of {} ternary weights are zero", number::count(n)));
+        cards.push(Card { name: "Sparsity", value: format!("{:.1} %", 100.0 * sparsity), detail });
     }
     if let (Some(float), Some(packed)) = (summary.float_bytes, summary.packed_bytes) {
         let (float, packed) = (float as f64, packed as f64);
-        let beside = format!("{} → {} at 2 bits", number::bytes(float), number::bytes(packed));
-        cards.push(Card { name: "Smaller by", figure: number::times(float / packed), beside });
+        let detail = format!("{} → {} at 2 bits", number::bytes(float), number::bytes(packed));
+        cards.push(Card { name: "Compression", value: number::ratio(float / packed), detail });
     }
     let counted = record.evidence.as_ref().and_then(|e| operations::of_network(&e.layers, &e.dense));
     if let Some((dense, ternary)) = counted {
         let ratio = dense.multiplications as f64 / ternary.multiplications.max(1) as f64;
-        let [before, after] = [dense, ternary].map(|o| number::short(o.multiplications as f64));
-        let beside = format!("{before} → {after} an item");
-        cards.push(Card { name: "Multiplications", figure: format!("÷ {ratio:.1}"), beside });
+        let [before, after] = [dense, ternary].map(|o| number::short_count(o.multiplications as f64));
+        let detail = format!("{before} → {after} per input");
+        cards.push(Card { name: "Multiplications", value: format!("÷ {ratio:.1}"), detail });
     }
     if let Some(seconds) = summary.seconds {
         let epochs = record.full_precision.len() + record.ternary.len();
-        let beside =
+        let detail =
             if epochs > 0 { format!("{epochs} epochs on {}", summary.backend) } else { summary.backend.clone() };
-        cards.push(Card { name: "Time", figure: number::duration(seconds), beside });
+        cards.push(Card { name: "Time", value: number::duration(seconds), detail });
     }
     html! {
         div.cards {
             @for card in &cards {
-                div.card { span.name { (card.name) } span.figure { (card.figure) } span.beside { (card.beside) } }
+                div.card { span.name { (card.name) } span.value { (card.value) } span.detail { (card.detail) } }
             }
         }
     }
@@ -57,12 +57,12 @@ fn accuracy(name: &'static str, full_precision: Option<f64>, ternary: Option<f64
     Some(match (full_precision, ternary) {
         (Some(full), Some(ternary)) => {
             let difference = format!("{:+.2}", ternary - full).replace('-', "−");
-            let beside = format!("{} in full precision, {difference} points", text(full));
-            Card { name, figure: text(ternary), beside }
+            let detail = format!("{} in full precision, {difference} points", text(full));
+            Card { name, value: text(ternary), detail }
         }
-        (Some(full), None) => Card { name, figure: text(full), beside: "in full precision".into() },
+        (Some(full), None) => Card { name, value: text(full), detail: "in full precision".into() },
         (None, Some(ternary)) => {
-            Card { name, figure: text(ternary), beside: "ternary; full precision not tested".into() }
+            Card { name, value: text(ternary), detail: "ternary; full precision not evaluated".into() }
         }
         (None, None) => return None,
     })

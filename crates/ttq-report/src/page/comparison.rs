@@ -1,16 +1,16 @@
-//! Several runs beside each other.
+//! Comparison of several runs.
 
 use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
 use super::training::{Metric, points};
-use super::{errors, missing, note, number, row, setup};
+use super::{chart_row, errors, missing, note, number, setup};
 use crate::Record;
 use crate::chart::{LineChart, Series};
 use crate::operations;
 
-/// Colours of runs; more runs begin again.
+/// Colour classes of the runs. With more runs, the colours repeat.
 const COLORS: [&str; 8] = ["c-0", "c-1", "c-2", "c-3", "c-4", "c-5", "c-6", "c-7"];
 
 fn color(index: usize) -> &'static str {
@@ -19,26 +19,26 @@ fn color(index: usize) -> &'static str {
 
 pub(super) fn results(records: &[Record]) -> Markup {
     html! {
-        (note("Accuracies are of the test set, in percent; the best ternary accuracy is bold. Difference: ternary minus \
-               full precision. ECE: expected calibration error of the ternary network. Multiplications are those of the \
-               ternary network for one item."))
+        (note("Accuracies are measured on the test set, in percent; the best ternary accuracy is bold. Difference: ternary \
+               minus full precision, in percentage points. Compression: float32 size divided by packed size. Multiplications: \
+               of the ternary network for one input. ECE: expected calibration error of the ternary network."))
         div.scroll { table {
             thead { tr {
                 th { "Run" } th { "Method" } th.n { "Seed" } th.n { "Epochs" } th.n { "Full precision" } th.n { "Ternary" }
-                th.n { "Difference" } th.n { "Top-5" } th.n { "Zeros" } th.n { "Bytes" } th.n { "Smaller by" }
+                th.n { "Difference" } th.n { "Top-5" } th.n { "Zeros" } th.n { "Bytes" } th.n { "Compression" }
                 th.n { "Multiplications" } th.n { "ECE" } th.n { "Time" }
             } }
-            tbody { @for (index, record) in records.iter().enumerate() { (result(index, record, best(records))) } }
+            tbody { @for (index, record) in records.iter().enumerate() { (result_row(index, record, best_ternary_accuracy(records))) } }
         } }
-        (spread(records))
+        (repeated_runs(records))
     }
 }
 
-fn best(records: &[Record]) -> Option<f64> {
+fn best_ternary_accuracy(records: &[Record]) -> Option<f64> {
     records.iter().filter_map(|record| record.summary.as_ref()?.ternary_accuracy).reduce(f64::max)
 }
 
-fn result(index: usize, record: &Record, best: Option<f64>) -> Markup {
+fn result_row(index: usize, record: &Record, best: Option<f64>) -> Markup {
     let summary = record.summary.clone().unwrap_or_default();
     let evidence = record.evidence.as_ref();
     let dash = |text: Option<String>| text.unwrap_or_else(|| "–".into());
@@ -60,16 +60,16 @@ fn result(index: usize, record: &Record, best: Option<f64>) -> Markup {
             td.n { (dash(summary.ternary_top5.or(summary.full_precision_top5).map(percent))) }
             td.n { (dash(summary.sparsity.map(|share| format!("{:.1} %", 100.0 * share)))) }
             td.n { (dash(sizes.map(|(_, packed)| number::bytes(packed)))) }
-            td.n { (dash(sizes.map(|(float, packed)| number::times(float / packed)))) }
-            td.n { (dash(counted.map(|(_, ternary)| number::short(ternary.multiplications as f64)))) }
+            td.n { (dash(sizes.map(|(float, packed)| number::ratio(float / packed)))) }
+            td.n { (dash(counted.map(|(_, ternary)| number::short_count(ternary.multiplications as f64)))) }
             td.n { (dash(ece.map(number::percent))) }
             td.n { (dash(summary.seconds.map(number::duration))) }
         }
     }
 }
 
-/// Mean and standard deviation of runs that differ in nothing, or in nothing but their seed.
-fn spread(records: &[Record]) -> Markup {
+/// Mean and standard deviation over runs whose configurations differ at most in the seed.
+fn repeated_runs(records: &[Record]) -> Markup {
     let mut groups: BTreeMap<Vec<(String, String)>, Vec<&Record>> = BTreeMap::new();
     for record in records {
         let Some(config) = &record.config else { continue };
@@ -84,9 +84,9 @@ fn spread(records: &[Record]) -> Markup {
     html! {
         @if !repeated.is_empty() {
             h3 { "Repeated runs" }
-            (note("Mean ± standard deviation (of a sample) of runs whose configurations differ in their seed at most."))
+            (note("Mean ± sample standard deviation over runs whose configurations differ at most in the seed."))
             div.scroll { table {
-                thead { tr { th { "Runs" } th.n { "Number" } th.n { "Full precision" } th.n { "Ternary" } } }
+                thead { tr { th { "Runs" } th.n { "Count" } th.n { "Full precision" } th.n { "Ternary" } } }
                 tbody { @for runs in &repeated {
                     tr {
                         td { (runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(", ")) }
@@ -100,7 +100,8 @@ fn spread(records: &[Record]) -> Markup {
     }
 }
 
-/// Mean and standard deviation of a sample: `sqrt(Σ (x - mean)² / (n - 1))`; `None` for fewer than two.
+/// Computes the mean and the sample standard deviation `sqrt(Σ (x - mean)² / (n - 1))`. Returns `None` for fewer than
+/// two values.
 fn mean_and_deviation(values: &[f64]) -> Option<(f64, f64)> {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
@@ -113,18 +114,18 @@ pub(super) fn curves(records: &[Record]) -> Markup {
         let series = records.iter().enumerate().map(|(i, record)| {
             let series = Series::new(record.name.clone(), color(i), points(record, value));
             match series.last() {
-                Some(last) => series.saying(number::significant(last)),
+                Some(last) => series.with_value(number::significant(last)),
                 None => series,
             }
         });
         LineChart { title, unit, x_name: "epoch", series: series.collect(), ..Default::default() }.render()
     };
     if records.iter().all(|record| record.full_precision.is_empty() && record.ternary.is_empty()) {
-        return missing("the metrics of the epochs", "history.json of each phase");
+        return missing("metrics of the epochs", "history.json of each phase");
     }
     html! {
-        (note("Both phases one after the other: the ternary phase of a run follows its last epoch in full precision."))
-        (row([
+        (note("The epochs of the ternary phase follow the last epoch in full precision."))
+        (chart_row([
             chart("Validation loss", "cross-entropy, nats", |epoch| Metric::Named("Loss").valid(epoch)),
             chart("Validation top-1", "%", |epoch| Metric::Named("Accuracy").valid(epoch)),
             chart("Sparsity, all layers", "% zeros", |epoch| epoch.train.get("Sparsity").copied().unwrap_or(f64::NAN)),
@@ -132,14 +133,14 @@ pub(super) fn curves(records: &[Record]) -> Markup {
     }
 }
 
-/// What differs between the runs first, then what is the same.
+/// Settings that differ between the runs, then the settings that all runs share.
 pub(super) fn settings(records: &[Record]) -> Markup {
     let configs: Vec<BTreeMap<String, String>> = records
         .iter()
         .map(|r| r.config.as_ref().map(setup::flatten).unwrap_or_default().into_iter().collect())
         .collect();
     if configs.iter().all(BTreeMap::is_empty) {
-        return missing("the configurations", "config.json of each run");
+        return missing("configurations", "config.json of each run");
     }
     let mut names: Vec<&String> = configs.iter().flat_map(BTreeMap::keys).collect();
     names.sort();
@@ -147,8 +148,8 @@ pub(super) fn settings(records: &[Record]) -> Markup {
     let (same, different): (Vec<&String>, Vec<&String>) =
         names.into_iter().partition(|name| configs.iter().all(|config| config.get(*name) == configs[0].get(*name)));
     html! {
-        h3 { "What differs" }
-        @if different.is_empty() { p.note { "Nothing." } } @else {
+        h3 { "Different settings" }
+        @if different.is_empty() { p.note { "None." } } @else {
             div.scroll { table {
                 thead { tr { th { "Setting" } @for record in records { th { (record.name) } } } }
                 tbody { @for name in different {
@@ -160,7 +161,7 @@ pub(super) fn settings(records: &[Record]) -> Markup {
             } }
         }
         details {
-            summary { b { "What is the same" } }
+            summary { b { "Common settings" } }
             dl { @for name in same { div { dt { (name) } dd { (configs[0][name]) } } } }
         }
     }
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deviation_is_that_of_a_sample() {
+    fn the_standard_deviation_is_the_sample_standard_deviation() {
         let (mean, deviation) = mean_and_deviation(&[1.0, 2.0, 3.0, 4.0]).unwrap();
         assert_eq!(mean, 2.5);
         assert!((deviation - (5.0f64 / 3.0).sqrt()).abs() < 1e-12);

@@ -1,19 +1,19 @@
-//! What the network gets wrong, and whether it knows.
+//! Classification errors, confidence and calibration.
 
 use maud::{Markup, html};
 
-use super::{missing, note, number, row};
+use super::{chart_row, missing, note, number};
 use crate::Record;
-use crate::calibration::{self, expected_calibration_error, reliability};
-use crate::chart::{HistogramChart, LineChart, Series, Size, Steps, heat, photo};
-use crate::classification::{Confusion, agreement, confusion};
+use crate::calibration::{self, expected_calibration_error, reliability_bins};
+use crate::chart::{HistogramChart, HistogramGroup, LineChart, Series, Size, heat_map, image_uri};
+use crate::classification::{ConfusionMatrix, agreement, confusion_matrix};
 use crate::distribution::Histogram;
 use crate::record::{Evidence, Prediction, Predictions};
 
-/// A matrix of more classes is drawn as a picture.
-const READABLE: usize = 20;
-/// So many rows of a list of classes or pairs.
-const ROWS: usize = 8;
+/// A confusion matrix with more classes is drawn as an image instead of a table.
+const MAX_TABLE_CLASSES: usize = 20;
+/// Rows of the tables of classes and of confused pairs.
+const MAX_ROWS: usize = 8;
 
 pub(super) fn render(record: &Record) -> Markup {
     let Some((evidence, (network, predictions))) =
@@ -21,53 +21,53 @@ pub(super) fn render(record: &Record) -> Markup {
     else {
         return missing("predictions of the test set", "evidence.json");
     };
-    let matrix = confusion(predictions.iter(), predictions.classes());
+    let matrix = confusion_matrix(predictions.iter(), predictions.classes());
     let other = evidence.ternary.as_ref().and(evidence.full_precision.as_ref());
-    let other_matrix = other.map(|other| confusion(other.iter(), other.classes()));
+    let other_matrix = other.map(|other| confusion_matrix(other.iter(), other.classes()));
     html! {
-        p.note { "The " b { (network) " network" } " on the test set." }
-        (scores(evidence))
+        p.note { "Predictions of the " b { (network) " network" } " on the test set." }
+        (score_table(evidence))
         @if let Some(other) = other {
             @let [both, full, ternary, neither] = agreement(other.iter(), predictions.iter()).map(|n| number::count(n as u64));
             p.note {
-                "Right in both: " b { (both) } "; only in full precision: " b { (full) } "; only with ternary weights: "
-                b { (ternary) } "; in neither: " b { (neither) } "."
+                "Items classified correctly by both networks: " b { (both) } "; only by the full-precision network: " b { (full) }
+                "; only by the ternary network: " b { (ternary) } "; by neither: " b { (neither) } "."
             }
         }
-        h3 { "Confusion" }
-        (note("Rows: the true class; columns: the prediction. Mistakes are shaded by their number."))
-        (matrix_of(evidence, &matrix))
+        h3 { "Confusion matrix" }
+        (note("Rows are true classes, columns are predicted classes. The shading shows the number of mistakes."))
+        (confusion_table(evidence, &matrix))
         div.lists {
-            (worst(evidence, &matrix, other_matrix.as_ref()))
-            (pairs(evidence, &matrix, other_matrix.as_ref()))
+            (worst_classes(evidence, &matrix, other_matrix.as_ref()))
+            (confused_pairs(evidence, &matrix, other_matrix.as_ref()))
         }
         h3 { "Confidence" }
-        (note("Right and wrong predictions, each group scaled to 100 %. Confidence: the highest probability; margin: the \
-               highest minus the second; entropy: of all probabilities, in nats. A network that knows when it errs keeps the \
-               two colours apart."))
-        (row([
-            Some(split("Confidence", predictions, 1.0, |p| p.confidence)),
-            Some(split("Margin", predictions, 1.0, |p| p.margin())),
-            Some(split("Entropy", predictions, (predictions.classes().max(2) as f64).ln(), |p| p.entropy)),
+        (note("Histograms of correct and of wrong predictions, each normalized to 100 %. Confidence: the highest class \
+               probability. Margin: the highest minus the second highest probability. Entropy: of all class probabilities, in \
+               nats. The less the two histograms overlap, the better the confidence separates correct from wrong predictions."))
+        (chart_row([
+            Some(split_histogram("Confidence", predictions, 1.0, |p| p.confidence)),
+            Some(split_histogram("Margin", predictions, 1.0, |p| p.margin())),
+            Some(split_histogram("Entropy", predictions, (predictions.classes().max(2) as f64).ln(), |p| p.entropy)),
         ]))
         h3 { "Calibration" }
-        (note("Accuracy of the predictions within each of 15 intervals of confidence, against their mean confidence: below \
-               the diagonal the network is overconfident. Expected calibration error (ECE): the mean distance from the \
-               diagonal, weighted by the number of predictions."))
-        (row([calibration_chart(evidence), counts(predictions)]))
+        (note("Accuracy against mean confidence of the predictions in 15 intervals of confidence. Below the diagonal the network \
+               is overconfident. Expected calibration error (ECE): the mean distance from the diagonal, weighted by the number \
+               of predictions in the interval."))
+        (chart_row([calibration_chart(evidence), interval_shares(predictions)]))
         h3 { "Most confident mistakes" }
         (mistakes(evidence))
     }
 }
 
-/// Both networks in figures.
-fn scores(evidence: &Evidence) -> Markup {
+/// Table of the main scores of both networks.
+fn score_table(evidence: &Evidence) -> Markup {
     let networks = [("Full precision", &evidence.full_precision), ("Ternary", &evidence.ternary)];
     html! {
         div.scroll { table {
             thead { tr {
                 th { "Network" } th.n { "Items" } th.n { "Wrong" } th.n { "Top-1" } th.n { "Cross-entropy" } th.n { "ECE" }
-                th.n { "Confidence when right" } th.n { "when wrong" }
+                th.n { "Confidence when correct" } th.n { "when wrong" }
             } }
             tbody {
                 @for (name, predictions) in networks {
@@ -75,11 +75,11 @@ fn scores(evidence: &Evidence) -> Markup {
                         tr {
                             td { (name) }
                             td.n { (number::count(predictions.len() as u64)) }
-                            td.n { (number::count(predictions.iter().filter(|p| !p.is_right()).count() as u64)) }
+                            td.n { (number::count(predictions.iter().filter(|p| !p.is_correct()).count() as u64)) }
                             td.n { (number::percent(predictions.accuracy())) }
                             td.n { (format!("{:.4}", predictions.cross_entropy())) }
                             td.n { (number::percent(ece(predictions))) }
-                            @for right in [true, false] { td.n { (mean_confidence(predictions, right)) } }
+                            @for correct in [true, false] { td.n { (mean_confidence(predictions, correct)) } }
                         }
                     }
                 }
@@ -89,20 +89,24 @@ fn scores(evidence: &Evidence) -> Markup {
 }
 
 pub(super) fn ece(predictions: &Predictions) -> f64 {
-    expected_calibration_error(&reliability(predictions.iter(), calibration::BINS))
+    expected_calibration_error(&reliability_bins(predictions.iter(), calibration::BINS))
 }
 
-fn mean_confidence(predictions: &Predictions, right: bool) -> String {
-    let chosen: Vec<f64> = predictions.iter().filter(|p| p.is_right() == right).map(|p| p.confidence).collect();
-    if chosen.is_empty() { "–".into() } else { format!("{:.3}", chosen.iter().sum::<f64>() / chosen.len() as f64) }
+fn mean_confidence(predictions: &Predictions, correct: bool) -> String {
+    let selected: Vec<f64> = predictions.iter().filter(|p| p.is_correct() == correct).map(|p| p.confidence).collect();
+    if selected.is_empty() {
+        "–".into()
+    } else {
+        format!("{:.3}", selected.iter().sum::<f64>() / selected.len() as f64)
+    }
 }
 
-fn matrix_of(evidence: &Evidence, matrix: &Confusion) -> Markup {
+fn confusion_table(evidence: &Evidence, matrix: &ConfusionMatrix) -> Markup {
     let classes = matrix.classes();
     let cells = || (0..classes).flat_map(|label| (0..classes).map(move |predicted| (label, predicted)));
     let wrong = cells().filter(|(label, predicted)| label != predicted);
     let most = wrong.map(|(label, predicted)| matrix.count(label, predicted)).max().unwrap_or(0).max(1) as f64;
-    if classes > READABLE {
+    if classes > MAX_TABLE_CLASSES {
         let shares: Vec<f64> = cells()
             .map(|(label, predicted)| match matrix.count(label, predicted) {
                 count if label == predicted => 0.6 * count as f64 / matrix.items(label).max(1) as f64,
@@ -110,7 +114,7 @@ fn matrix_of(evidence: &Evidence, matrix: &Confusion) -> Markup {
             })
             .collect();
         return html! {
-            @if let Some(uri) = heat(classes, &shares) { img.heat src=(uri) alt="confusion matrix"; }
+            @if let Some(uri) = heat_map(classes, &shares) { img.heat src=(uri) alt="confusion matrix"; }
         };
     }
     let shade = |label: usize, predicted: usize| {
@@ -120,13 +124,13 @@ fn matrix_of(evidence: &Evidence, matrix: &Confusion) -> Markup {
     };
     html! {
         div.scroll { table.matrix {
-            thead { tr { th { "" } @for class in 0..classes { th { (evidence.class(class)) } } th.n { "Recall" } } }
+            thead { tr { th { "" } @for class in 0..classes { th { (evidence.class_name(class)) } } th.n { "Recall" } } }
             tbody { @for label in 0..classes {
                 tr {
-                    th { (evidence.class(label)) }
+                    th { (evidence.class_name(label)) }
                     @for predicted in 0..classes {
                         td.diagonal[label == predicted] style=(shade(label, predicted))
-                            title={ (evidence.class(label)) " taken for " (evidence.class(predicted)) } {
+                            title={ (evidence.class_name(label)) " predicted as " (evidence.class_name(predicted)) } {
                             @if matrix.count(label, predicted) > 0 { (matrix.count(label, predicted)) }
                         }
                     }
@@ -141,13 +145,13 @@ fn share_text(part: usize, whole: usize) -> String {
     if whole == 0 { "–".into() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
 }
 
-fn worst(evidence: &Evidence, matrix: &Confusion, other: Option<&Confusion>) -> Markup {
+fn worst_classes(evidence: &Evidence, matrix: &ConfusionMatrix, other: Option<&ConfusionMatrix>) -> Markup {
     html! {
-        div { h4 { "Worst classes" } div.scroll { table {
+        div { h4 { "Classes with the lowest recall" } div.scroll { table {
             thead { tr { th { "Class" } th.n { "Recall" } th.n { "Precision" } @if other.is_some() { th.n { "Recall, full precision" } } } }
-            tbody { @for score in matrix.worst_classes().into_iter().take(ROWS) {
+            tbody { @for score in matrix.worst_classes().into_iter().take(MAX_ROWS) {
                 tr {
-                    td { (evidence.class(score.class)) }
+                    td { (evidence.class_name(score.class)) }
                     td.n { (format!("{:.1} %", 100.0 * score.recall)) }
                     td.n { (format!("{:.1} %", 100.0 * score.precision)) }
                     @if let Some(other) = other {
@@ -159,17 +163,17 @@ fn worst(evidence: &Evidence, matrix: &Confusion, other: Option<&Confusion>) -> 
     }
 }
 
-fn pairs(evidence: &Evidence, matrix: &Confusion, other: Option<&Confusion>) -> Markup {
+fn confused_pairs(evidence: &Evidence, matrix: &ConfusionMatrix, other: Option<&ConfusionMatrix>) -> Markup {
     let pairs = matrix.confused_pairs();
     html! {
         div { h4 { "Most confused pairs" } div.scroll { table {
-            thead { tr { th { "Class" } th { "taken for" } th.n { "Times" } @if other.is_some() { th.n { "Full precision" } } } }
+            thead { tr { th { "True class" } th { "Predicted class" } th.n { "Count" } @if other.is_some() { th.n { "Full precision" } } } }
             tbody {
                 @if pairs.is_empty() { tr { td colspan="4" { "No mistakes." } } }
-                @for pair in pairs.into_iter().take(ROWS) {
+                @for pair in pairs.into_iter().take(MAX_ROWS) {
                     tr {
-                        td { (evidence.class(pair.label)) }
-                        td { (evidence.class(pair.predicted)) }
+                        td { (evidence.class_name(pair.label)) }
+                        td { (evidence.class_name(pair.predicted)) }
                         td.n { (pair.count) }
                         @if let Some(other) = other { td.n.muted { (other.count(pair.label, pair.predicted)) } }
                     }
@@ -179,14 +183,14 @@ fn pairs(evidence: &Evidence, matrix: &Confusion, other: Option<&Confusion>) -> 
     }
 }
 
-/// A quantity's histogram among right and among wrong predictions.
-fn split(title: &str, predictions: &Predictions, high: f64, value: fn(&Prediction) -> f64) -> Markup {
-    let group = |name: &str, color, right: bool| {
-        let chosen = predictions.iter().filter(|p| p.is_right() == right);
-        // Rounding may put a number a hair outside.
-        let histogram = Histogram::of(chosen.map(|p| value(&p).clamp(0.0, high)), 0.0, high, 25);
+/// Histograms of a quantity over the correct and over the wrong predictions.
+fn split_histogram(title: &str, predictions: &Predictions, high: f64, value: fn(&Prediction) -> f64) -> Markup {
+    let group = |name: &str, color, correct: bool| {
+        let selected = predictions.iter().filter(|p| p.is_correct() == correct);
+        // Rounding errors may put a value slightly outside of the range.
+        let histogram = Histogram::new(selected.map(|p| value(&p).clamp(0.0, high)), 0.0, high, 25);
         let heights = histogram.shares().iter().map(|share| 100.0 * share).collect();
-        Steps { name: format!("{name} ({})", histogram.total()), color, heights }
+        HistogramGroup { name: format!("{name} ({})", histogram.total()), color, heights }
     };
     HistogramChart {
         title,
@@ -194,69 +198,70 @@ fn split(title: &str, predictions: &Predictions, high: f64, value: fn(&Predictio
         size: Size::FULL,
         low: 0.0,
         high,
-        groups: vec![group("right", "c-right", true), group("wrong", "c-wrong", false)],
+        groups: vec![group("correct", "c-correct", true), group("wrong", "c-wrong", false)],
         marks: Vec::new(),
         legend: true,
-        whole: false,
+        counts: false,
     }
     .render()
 }
 
 fn calibration_chart(evidence: &Evidence) -> Option<Markup> {
     let curve = |name: &str, color, predictions: &Predictions| {
-        let bins = reliability(predictions.iter(), calibration::BINS);
+        let bins = reliability_bins(predictions.iter(), calibration::BINS);
         let points = bins.iter().filter(|bin| bin.count > 0).map(|bin| [bin.confidence, bin.accuracy]).collect();
-        Series::new(name, color, points).saying(format!("ECE {}", number::percent(expected_calibration_error(&bins))))
+        Series::new(name, color, points)
+            .with_value(format!("ECE {}", number::percent(expected_calibration_error(&bins))))
     };
     let mut series = vec![Series::new("perfect", "c-reference", vec![[0.0, 0.0], [1.0, 1.0]]).dashed()];
     series.extend(evidence.full_precision.as_ref().map(|p| curve("full precision", "c-train", p)));
     series.extend(evidence.ternary.as_ref().map(|p| curve("ternary", "c-valid", p)));
     LineChart {
         title: "Calibration",
-        unit: "accuracy against confidence",
+        unit: "accuracy by confidence",
         x_name: "confidence",
         series,
         x_range: Some([0.0, 1.0]),
         y_range: Some([0.0, 1.0]),
-        whole: false,
+        integer_x: false,
         ..Default::default()
     }
     .render()
 }
 
-/// How many predictions stand behind each point of the calibration.
-fn counts(predictions: &Predictions) -> Option<Markup> {
-    let bins = reliability(predictions.iter(), calibration::BINS);
+/// Chart of the share of predictions in each interval of the calibration chart.
+fn interval_shares(predictions: &Predictions) -> Option<Markup> {
+    let bins = reliability_bins(predictions.iter(), calibration::BINS);
     let total = predictions.len().max(1) as f64;
     let heights = bins.iter().map(|bin| 100.0 * bin.count as f64 / total).collect();
     let chart = HistogramChart {
-        title: "Predictions in each interval",
+        title: "Predictions by confidence",
         unit: "% of all",
         size: Size::FULL,
         low: 0.0,
         high: 1.0,
-        groups: vec![Steps { name: "predictions".into(), color: "c-valid", heights }],
+        groups: vec![HistogramGroup { name: "predictions".into(), color: "c-valid", heights }],
         marks: Vec::new(),
         legend: false,
-        whole: false,
+        counts: false,
     };
     Some(chart.render())
 }
 
 fn mistakes(evidence: &Evidence) -> Markup {
     if evidence.mistakes.is_empty() {
-        return html! { p.note { "No mistake is recorded." } };
+        return html! { p.note { "No mistakes are recorded." } };
     }
     html! {
         div.mistakes { @for mistake in &evidence.mistakes {
             figure {
-                @match photo(&mistake.picture) {
+                @match image_uri(&mistake.picture) {
                     Some(uri) => { img src=(uri) alt={ "test item " (mistake.index) }; }
                     None => { div.nothing {} }
                 }
                 figcaption {
-                    b { (evidence.class(mistake.predicted)) } " " (format!("{:.1}\u{a0}%", 100.0 * mistake.confidence)) br;
-                    span.muted { "is " (evidence.class(mistake.label)) " " (format!("{:.1}\u{a0}%", 100.0 * mistake.label_probability)) }
+                    b { (evidence.class_name(mistake.predicted)) } " " (format!("{:.1}\u{a0}%", 100.0 * mistake.confidence)) br;
+                    span.muted { "true: " (evidence.class_name(mistake.label)) " " (format!("{:.1}\u{a0}%", 100.0 * mistake.label_probability)) }
                     br; span.muted.small { "test item " (mistake.index) }
                 }
             }

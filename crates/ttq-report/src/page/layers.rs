@@ -1,17 +1,17 @@
-//! The ternary layers at the end of training.
+//! Ternary layers at the end of training.
 
 use maud::{Markup, html};
 
-use super::{missing, note, number, row};
+use super::{chart_row, missing, note, number};
 use crate::Record;
-use crate::chart::{HistogramChart, Size, Steps, kernels};
+use crate::chart::{HistogramChart, HistogramGroup, Size, kernel_picture};
 use crate::distribution::{Histogram, quartiles};
 use crate::record::{Layer, LayerSummary};
 
-/// So many layers lie open; of more, only the first.
-const OPEN: usize = 4;
-/// Small pictures are enlarged to about this width.
-const CANVAS: usize = 480;
+/// Up to this many layers are expanded; with more, only the first one is.
+const MAX_EXPANDED: usize = 4;
+/// Small pictures are enlarged to at most this width, in CSS pixels.
+const PICTURE_WIDTH: usize = 480;
 
 pub(super) fn render(record: &Record) -> Markup {
     let summaries = record.summary.as_ref().and_then(|summary| summary.layers.as_ref()).map(|layers| &layers.layers);
@@ -28,9 +28,11 @@ pub(super) fn render(record: &Record) -> Markup {
         @match weights {
             Some(layers) => {
                 h3 { "Latent weights and ternary kernels" }
-                (note("Left: the full-precision weights behind a layer; those between −Δ and +Δ are zero in the ternary \
-                       layer. Right: the ternary weights themselves, one pixel each."))
-                @for (index, layer) in layers.iter().enumerate() { (card(layer, layers.len() <= OPEN || index == 0)) }
+                (note("Left: histogram of the latent (full-precision) weights. Latent weights between −Δ and +Δ become zero. \
+                       Right: the ternary weights, one pixel each."))
+                @for (index, layer) in layers.iter().enumerate() {
+                    (layer_details(layer, layers.len() <= MAX_EXPANDED || index == 0))
+                }
             }
             None => { (missing("latent weights and ternary codes", "evidence.json")) }
         }
@@ -40,11 +42,11 @@ pub(super) fn render(record: &Record) -> Markup {
 fn warnings(layers: &[LayerSummary]) -> Markup {
     let warnings: Vec<(&str, String)> = layers
         .iter()
-        .flat_map(|layer| layer.warnings.iter().map(|w| (number::layer(&layer.path), w.replace('_', " "))))
+        .flat_map(|layer| layer.warnings.iter().map(|w| (number::layer_name(&layer.path), w.replace('_', " "))))
         .collect();
     html! {
         @if warnings.is_empty() {
-            p.fine { "No warnings: no layer is all zero or one-sided, no scale lies at its floor." }
+            p.fine { "No warnings: no layer is all zero or one-sided, and no scale is at its floor." }
         } @else {
             ul.warnings { @for (layer, warning) in &warnings { li { b { (layer) } ": " (warning) } } }
         }
@@ -68,27 +70,27 @@ fn table(layers: &[LayerSummary], weights: &[Layer]) -> Markup {
                 tbody {
                     @for layer in layers {
                         tr {
-                            td { (number::layer(&layer.path)) }
+                            td { (number::layer_name(&layer.path)) }
                             td.muted { (number::shape(&layer.shape)) }
                             td.n { (number::count(layer.weights as u64)) }
-                            td { (shares(layer)) }
+                            td { (code_shares(layer)) }
                             td.n { (format!("{:.1} %", 100.0 * layer.sparsity)) }
                             td.n { (threshold(&layer.path)) }
                             td.n { (number::significant(layer.w_pos)) }
                             td.n { (number::significant(layer.w_neg)) }
-                            td { (dumbbell(layer, largest)) }
+                            td { (scale_plot(layer, largest)) }
                             td.n { (format!("{:.3}", layer.entropy_bits)) }
                         }
                     }
                 }
             }
         }
-        p.note { "Δ: threshold; Wₚ, Wₙ: learned scales (with a pair for each channel, their means), \
-            drawn on one axis from zero; bits: entropy of the codes." }
+        p.note { "Δ: threshold. Wₚ, Wₙ: scales; if each output channel has its own pair, their means. The plot shows both on an \
+            axis from zero that all layers share. Bits: entropy of the codes, in bits per weight." }
     }
 }
 
-/// One threshold, or the range of many.
+/// Formats one threshold, or the range of several.
 fn thresholds(values: &[f32]) -> String {
     match quartiles(values.iter().map(|value| f64::from(*value))) {
         None => "–".into(),
@@ -97,8 +99,8 @@ fn thresholds(values: &[f32]) -> String {
     }
 }
 
-/// The shares of -1, 0 and +1 as a bar.
-fn shares(layer: &LayerSummary) -> Markup {
+/// Bar of the shares of -1, 0 and +1.
+fn code_shares(layer: &LayerSummary) -> Markup {
     let parts = [("c-neg", "−1", layer.negative), ("c-zero", "0", layer.sparsity), ("c-pos", "+1", layer.positive)];
     let title = parts.map(|(_, name, share)| format!("{name}: {}", number::percent(share))).join(", ");
     html! {
@@ -108,10 +110,10 @@ fn shares(layer: &LayerSummary) -> Markup {
     }
 }
 
-/// Both scales on an axis that all layers share.
-fn dumbbell(layer: &LayerSummary, largest: f64) -> Markup {
-    let place = |value: f64| format!("{:.1}", 4.0 + 92.0 * (value / largest.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0));
-    let [pos, neg] = [layer.w_pos, layer.w_neg].map(place);
+/// Both scales as points on an axis from 0 to `largest`, which all layers share.
+fn scale_plot(layer: &LayerSummary, largest: f64) -> Markup {
+    let position = |value: f64| format!("{:.1}", 4.0 + 92.0 * (value / largest.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0));
+    let [pos, neg] = [layer.w_pos, layer.w_neg].map(position);
     html! {
         svg.dumbbell viewBox="0 0 100 12" aria-hidden="true" {
             line.grid x1="4" x2="96" y1="6" y2="6" {}
@@ -122,12 +124,12 @@ fn dumbbell(layer: &LayerSummary, largest: f64) -> Markup {
     }
 }
 
-/// Sparsity and scales over the layers.
+/// Histograms of sparsity and scales over the layers.
 fn distributions(layers: &[LayerSummary]) -> Markup {
-    let over = |title: &'static str, color: &'static str, values: Vec<f64>| {
+    let histogram_chart = |title: &'static str, color: &'static str, values: Vec<f64>| {
         let range = quartiles(values.iter().copied())?;
         let (low, high) = (0.0, 1.05 * range.max);
-        let histogram = Histogram::of(values, low, high, 20);
+        let histogram = Histogram::new(values, low, high, 20);
         let text = [range.min, range.median, range.max].map(number::significant);
         let unit = format!("min {}, median {}, max {}", text[0], text[1], text[2]);
         let heights = histogram.counts.iter().map(|count| *count as f64).collect();
@@ -137,38 +139,38 @@ fn distributions(layers: &[LayerSummary]) -> Markup {
             size: Size::LOW,
             low,
             high,
-            groups: vec![Steps { name: title.into(), color, heights }],
+            groups: vec![HistogramGroup { name: title.into(), color, heights }],
             marks: Vec::new(),
             legend: false,
-            whole: true,
+            counts: true,
         };
         Some(chart.render())
     };
     html! {
         h3 { "Distribution over the layers" }
-        (note("How many layers have which value."))
-        (row([
-            over("Sparsity, %", "c-zero", layers.iter().map(|layer| 100.0 * layer.sparsity).collect()),
-            over("Wₚ", "c-pos", layers.iter().map(|layer| layer.w_pos).collect()),
-            over("Wₙ", "c-neg", layers.iter().map(|layer| layer.w_neg).collect()),
+        (note("Number of layers by value."))
+        (chart_row([
+            histogram_chart("Sparsity, %", "c-zero", layers.iter().map(|layer| 100.0 * layer.sparsity).collect()),
+            histogram_chart("Wₚ", "c-pos", layers.iter().map(|layer| layer.w_pos).collect()),
+            histogram_chart("Wₙ", "c-neg", layers.iter().map(|layer| layer.w_neg).collect()),
         ]))
     }
 }
 
-fn card(layer: &Layer, open: bool) -> Markup {
+fn layer_details(layer: &Layer, expanded: bool) -> Markup {
     html! {
-        details.layer open[open] {
+        details.layer open[expanded] {
             summary {
-                b { (number::layer(&layer.path)) } " " span.muted { (number::shape(&layer.shape)) ", "
+                b { (number::layer_name(&layer.path)) } " " span.muted { (number::shape(&layer.shape)) ", "
                 (number::count(layer.weights() as u64)) " weights" }
             }
             div.pair {
-                (latents(layer))
-                @if let Some(picture) = kernels(layer) {
+                (latent_histogram(layer))
+                @if let Some(picture) = kernel_picture(layer) {
                     figure.chart.kernels {
                         figcaption { b { "Ternary weights" } " " span.muted { (picture.caption) } }
-                        @let scale = (CANVAS / picture.width).clamp(1, 6);
-                        img src=(picture.uri) width=(scale * picture.width) height=(scale * picture.height) alt={ "ternary weights of " (number::layer(&layer.path)) };
+                        @let scale = (PICTURE_WIDTH / picture.width).clamp(1, 6);
+                        img src=(picture.uri) width=(scale * picture.width) height=(scale * picture.height) alt={ "ternary weights of " (number::layer_name(&layer.path)) };
                         p.legend { span { i.c-neg {} "−1" } span { i.c-faint {} "0" } span { i.c-pos {} "+1" } }
                     }
                 }
@@ -177,17 +179,17 @@ fn card(layer: &Layer, open: bool) -> Markup {
     }
 }
 
-/// The latent weights' histogram in three colours, split at the thresholds.
-fn latents(layer: &Layer) -> Markup {
+/// Histogram of the latent weights, coloured by the codes that they become.
+fn latent_histogram(layer: &Layer) -> Markup {
     let histogram = &layer.histogram;
     let range = quartiles(layer.thresholds.iter().map(|value| f64::from(*value)));
     let threshold = range.map_or(0.0, |range| range.median);
-    let side = |name: &str, color: &'static str, belongs: fn(f64, f64) -> bool| {
+    let group = |name: &str, color: &'static str, belongs: fn(f64, f64) -> bool| {
         let heights = histogram.shares().into_iter().enumerate().map(|(bin, share)| {
-            let middle = histogram.low + (bin as f64 + 0.5) * histogram.width();
-            if belongs(middle, threshold) { 100.0 * share } else { 0.0 }
+            let center = histogram.low + (bin as f64 + 0.5) * histogram.width();
+            if belongs(center, threshold) { 100.0 * share } else { 0.0 }
         });
-        Steps { name: name.into(), color, heights: heights.collect() }
+        HistogramGroup { name: name.into(), color, heights: heights.collect() }
     };
     let mut marks = Vec::new();
     if let Some(range) = range {
@@ -196,18 +198,18 @@ fn latents(layer: &Layer) -> Markup {
     }
     HistogramChart {
         title: "Latent weights",
-        unit: "% in each bin",
+        unit: "% per bin",
         size: Size::FULL,
         low: histogram.low,
         high: histogram.high,
         groups: vec![
-            side("becomes −1", "c-neg", |w, t| w < -t),
-            side("becomes 0", "c-zero", |w, t| w.abs() <= t),
-            side("becomes +1", "c-pos", |w, t| w > t),
+            group("becomes −1", "c-neg", |w, t| w < -t),
+            group("becomes 0", "c-zero", |w, t| w.abs() <= t),
+            group("becomes +1", "c-pos", |w, t| w > t),
         ],
         marks,
         legend: true,
-        whole: false,
+        counts: false,
     }
     .render()
 }

@@ -1,11 +1,11 @@
-//! Numbers as people read them.
+//! Formatting of numbers, shapes and layer names.
 
-/// Percent of a share between 0 and 1.
+/// Formats a share between 0 and 1 in percent: 97.01 %.
 pub(crate) fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
 }
 
-/// Four significant digits.
+/// Formats a value with four significant digits; `–` if it is not finite.
 pub(crate) fn significant(value: f64) -> String {
     if !value.is_finite() {
         return "–".into();
@@ -19,7 +19,7 @@ pub(crate) fn significant(value: f64) -> String {
     format!("{value:.decimals$}").replace('-', "−")
 }
 
-/// A count with thin spaces between thousands.
+/// Formats a count with thin spaces between groups of three digits.
 pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
@@ -32,17 +32,17 @@ pub(crate) fn count(value: u64) -> String {
     text
 }
 
-/// A large count with its decimal prefix: 40.55 M.
-pub(crate) fn short(value: f64) -> String {
-    scaled(value, &["", " k", " M", " G", " T"])
+/// Formats a count with a decimal prefix: 40.6 M.
+pub(crate) fn short_count(value: f64) -> String {
+    with_prefix(value, &["", " k", " M", " G", " T"])
 }
 
-/// Bytes with their decimal prefix: 1.07 MB.
+/// Formats a number of bytes with a decimal prefix: 1.07 MB.
 pub(crate) fn bytes(value: f64) -> String {
-    scaled(value, &[" B", " kB", " MB", " GB", " TB"])
+    with_prefix(value, &[" B", " kB", " MB", " GB", " TB"])
 }
 
-fn scaled(mut value: f64, units: &[&str]) -> String {
+fn with_prefix(mut value: f64, units: &[&str]) -> String {
     let mut unit = 0;
     while value >= 999.5 && unit + 1 < units.len() {
         value /= 1000.0;
@@ -57,7 +57,7 @@ fn scaled(mut value: f64, units: &[&str]) -> String {
     format!("{value:.decimals$}{}", units[unit])
 }
 
-/// Seconds as people say them.
+/// Formats a duration in seconds: 12 s, 3 min 5 s, 2 h 40 min.
 pub(crate) fn duration(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -67,18 +67,18 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// How many times smaller.
-pub(crate) fn times(ratio: f64) -> String {
-    format!("{ratio:.1}×")
+/// Formats a ratio: 11.3×.
+pub(crate) fn ratio(value: f64) -> String {
+    format!("{value:.1}×")
 }
 
-/// A shape: 64 × 32 × 3 × 3.
+/// Formats a shape: 64×32×3×3.
 pub(crate) fn shape(dimensions: &[usize]) -> String {
     dimensions.iter().map(usize::to_string).collect::<Vec<_>>().join("×")
 }
 
-/// A weight's path without what every path has.
-pub(crate) fn layer(path: &str) -> &str {
+/// Returns the path of a weight without the prefix `network.` and the suffix `.weight`.
+pub(crate) fn layer_name(path: &str) -> &str {
     let path = path.strip_prefix("network.").unwrap_or(path);
     path.strip_suffix(".weight").unwrap_or(path)
 }
@@ -88,14 +88,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_as_people_write_them() {
+    fn numbers_are_formatted_with_units_and_a_fixed_precision() {
         assert_eq!([0.0, 999.0, 1_072_744.0, 40_551_168.0].map(bytes), ["0 B", "999 B", "1.07 MB", "40.6 MB"]);
-        assert_eq!([40.0, 999_600.0].map(short), ["40", "1.00 M"]);
+        assert_eq!([40.0, 999_600.0].map(short_count), ["40", "1.00 M"]);
         assert_eq!([7, 1234, 1_234_567].map(count), ["7", "1\u{202f}234", "1\u{202f}234\u{202f}567"]);
         assert_eq!([0.0, 0.0634, 1.5, 97.01, -0.5].map(significant), ["0.000", "0.06340", "1.500", "97.01", "−0.5000"]);
         assert_eq!([1e-7, f64::NAN].map(significant), ["1.00e−7", "–"]);
         assert_eq!([59.6, 3725.0].map(duration), ["1 min 0 s", "1 h 2 min"]);
-        assert_eq!((percent(0.9701), times(11.27)), ("97.01 %".into(), "11.3×".into()));
-        assert_eq!((layer("network.blocks.0.conv1.weight"), layer("bias")), ("blocks.0.conv1", "bias"));
+        assert_eq!((percent(0.9701), ratio(11.27)), ("97.01 %".into(), "11.3×".into()));
+        assert_eq!((layer_name("network.blocks.0.conv1.weight"), layer_name("bias")), ("blocks.0.conv1", "bias"));
     }
 }

@@ -1,4 +1,4 @@
-//! What is needed to make the run again.
+//! Machine, versions and configuration of a run.
 
 use maud::{Markup, html};
 use serde_json::Value;
@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::{missing, number};
 use crate::Record;
 
-/// The line above the title.
-pub(super) fn kicker(record: &Record) -> String {
+/// Returns the line above the title: example, depth, method, seed and date.
+pub(super) fn run_description(record: &Record) -> String {
     let mut parts = Vec::new();
     parts.extend(record.summary.as_ref().map(|summary| summary.example.clone()).or_else(|| record.setting("example")));
     parts.extend(record.setting("depth").map(|depth| format!("depth {depth}")));
@@ -24,20 +24,20 @@ pub(super) fn render(record: &Record) -> Markup {
             Some(environment) if environment != &Default::default() => {
                 h3 { "Machine and versions" }
                 @if !environment.command.is_empty() { pre { code { (environment.command) } } }
-                (facts(&machine(record)))
+                (list(&machine_and_versions(record)))
             }
             _ => { (missing("command line, machine and versions", "evidence.json")) }
         }
         h3 { "Configuration" }
         @match &record.config {
-            Some(config) => { (facts(&flatten(config))) }
-            None => { (missing("the configuration", "config.json")) }
+            Some(config) => { (list(&flatten(config))) }
+            None => { (missing("configuration", "config.json")) }
         }
     }
 }
 
-/// Names and values, those that are known.
-fn machine(record: &Record) -> Vec<(String, String)> {
+/// Returns names and values of all known facts about the machine, the versions and the run.
+fn machine_and_versions(record: &Record) -> Vec<(String, String)> {
     let mut facts: Vec<(&str, String)> = Vec::new();
     if let Some(environment) = record.evidence.as_ref().map(|evidence| &evidence.environment) {
         facts.push(("Finished", environment.finished.clone()));
@@ -57,33 +57,33 @@ fn machine(record: &Record) -> Vec<(String, String)> {
     facts.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn facts(facts: &[(String, String)]) -> Markup {
-    html! { dl { @for (name, value) in facts { div { dt { (name) } dd { (value) } } } } }
+fn list(entries: &[(String, String)]) -> Markup {
+    html! { dl { @for (name, value) in entries { div { dt { (name) } dd { (value) } } } } }
 }
 
-/// Every number and text of a configuration with its path; what is not set is left out.
+/// Returns path and value of every setting of a configuration. Null and empty arrays are left out.
 pub(super) fn flatten(config: &Value) -> Vec<(String, String)> {
-    let mut facts = Vec::new();
-    collect(config, "", &mut facts);
-    facts
+    let mut settings = Vec::new();
+    collect_settings(config, "", &mut settings);
+    settings
 }
 
-fn collect(value: &Value, path: &str, facts: &mut Vec<(String, String)>) {
+fn collect_settings(value: &Value, path: &str, settings: &mut Vec<(String, String)>) {
     match value {
         Value::Null => {}
         Value::Object(fields) => {
             for (name, value) in fields {
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                collect(value, &path, facts);
+                collect_settings(value, &path, settings);
             }
         }
         Value::Array(items) if items.is_empty() => {}
         Value::Array(items) => {
             let texts = items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned));
-            facts.push((path.into(), texts.collect::<Vec<_>>().join(", ")));
+            settings.push((path.into(), texts.collect::<Vec<_>>().join(", ")));
         }
-        Value::String(text) => facts.push((path.into(), text.clone())),
-        other => facts.push((path.into(), other.to_string())),
+        Value::String(text) => settings.push((path.into(), text.clone())),
+        other => settings.push((path.into(), other.to_string())),
     }
 }
 
@@ -92,9 +92,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_configuration_becomes_paths_and_values() {
+    fn a_configuration_is_flattened_to_paths_and_values() {
         let config = serde_json::json!({"a": {"b": 1, "c": null}, "d": ["x", 2], "e": []});
-        let facts = flatten(&config);
-        assert_eq!(facts, [("a.b".into(), "1".into()), ("d".into(), "x, 2".into())]);
+        let settings = flatten(&config);
+        assert_eq!(settings, [("a.b".into(), "1".into()), ("d".into(), "x, 2".into())]);
     }
 }

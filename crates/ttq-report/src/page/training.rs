@@ -1,21 +1,22 @@
-//! Learning curves, and the ternary weights while they are trained.
+//! Learning curves, and scales and sparsity of the ternary layers during training.
 
 use maud::{Markup, html};
 
-use super::{missing, multiples, note, number, row};
+use super::{chart_row, missing, note, number, small_multiples};
 use crate::Record;
 use crate::chart::{LineChart, Series, Size};
 use crate::record::Epoch;
 
 pub(super) fn render(record: &Record) -> Markup {
     if record.full_precision.is_empty() && record.ternary.is_empty() {
-        return missing("the metrics of the epochs", "full-precision/history.json and ternary/history.json");
+        return missing("metrics of the epochs", "full-precision/history.json and ternary/history.json");
     }
     let layers = layer_names(record);
     html! {
-        (note("Means over each epoch; training accuracy is measured while weights still move. Validation images are held \
-               out of the training set; the test set is looked at once, at the end, with the weights of the epoch that validates best."))
-        (row([
+        (note("Each point is the mean over one epoch. Training metrics are measured during the epoch, while the weights change. \
+               The validation set is held out of the training set. The test set is evaluated once, at the end, with the weights \
+               of the epoch with the best validation result."))
+        (chart_row([
             curve(record, "Loss", "cross-entropy, nats", Metric::Named("Loss")),
             curve(record, "Top-1 accuracy", "%", Metric::Named("Accuracy")),
             curve(record, "Top-5 accuracy", "%", Metric::Prefix("Top-K")),
@@ -26,27 +27,28 @@ pub(super) fn render(record: &Record) -> Markup {
         @if !record.ternary.is_empty() {
             h3 { "Wₚ" " and Wₙ over the epochs" }
             @if layers.is_empty() {
-                (missing("the scales of each layer, only their means over layers are", "ternary/history.json"))
-                (row([mean_scales(record)]))
+                (missing("scales of each layer (means over the layers are shown instead)", "ternary/history.json"))
+                (chart_row([mean_scales(record)]))
             } @else {
-                (note("One small chart a layer, from the input to the output, each with its own scale. The ternary values \
-                       of a layer are +Wₚ, 0 and −Wₙ."))
-                (multiples(layers.iter().map(|path| scales(record, path))))
+                (note("One chart per layer, from input to output, each with its own vertical axis. The values of a ternary weight \
+                       are +Wₚ, 0 and −Wₙ."))
+                (small_multiples(layers.iter().map(|path| scales(record, path))))
                 p.legend { span { i.c-pos {} "Wₚ" } span { i.c-neg {} "Wₙ" } }
                 h3 { "Sparsity over the epochs" }
-                (note("Share of zeros in each layer, in percent; all charts share one axis."))
+                (note("Share of zeros in each layer, in percent. All charts have the same vertical axis."))
                 @let highest = record.ternary.iter().flat_map(|e| &e.layers).map(|l| l.sparsity).fold(0.0, f64::max);
-                (multiples(layers.iter().map(|path| sparsity(record, path, 110.0 * highest))))
+                (small_multiples(layers.iter().map(|path| sparsity(record, path, 110.0 * highest))))
             }
         }
     }
 }
 
-/// Which metric of an epoch.
+/// Metric of an epoch.
 #[derive(Clone, Copy)]
 pub(super) enum Metric {
+    /// The metric with this name.
     Named(&'static str),
-    /// The first whose name begins so.
+    /// The first metric whose name starts with this prefix.
     Prefix(&'static str),
 }
 
@@ -68,7 +70,7 @@ impl Metric {
     }
 }
 
-/// Both phases, one after the other; ternary epochs count on.
+/// Points of both phases; the epochs of the ternary phase follow the last epoch in full precision.
 pub(super) fn points(record: &Record, value: impl Fn(&Epoch) -> f64) -> Vec<[f64; 2]> {
     let offset = record.full_precision.last().map_or(0, |epoch| epoch.epoch);
     let first = record.full_precision.iter().map(|epoch| (epoch.epoch, epoch));
@@ -76,21 +78,22 @@ pub(super) fn points(record: &Record, value: impl Fn(&Epoch) -> f64) -> Vec<[f64
     first.chain(second).map(|(number, epoch)| [number as f64, value(epoch)]).collect()
 }
 
-/// Where the ternary phase begins, between two epochs.
-pub(super) fn switch(record: &Record) -> Option<f64> {
+/// Returns the start of the ternary phase on the epoch axis, midway between two epochs.
+fn ternary_start(record: &Record) -> Option<f64> {
     let last = record.full_precision.last()?.epoch;
     (!record.ternary.is_empty()).then_some(last as f64 + 0.5)
 }
 
 fn curve(record: &Record, title: &'static str, unit: &'static str, metric: Metric) -> Option<Markup> {
     let with_last = |series: Series| match series.last() {
-        Some(last) => series.saying(number::significant(last)),
+        Some(last) => series.with_value(number::significant(last)),
         None => series,
     };
     let train = Series::new("training", "c-train", points(record, |epoch| metric.train(epoch)));
     let valid = Series::new("validation", "c-valid", points(record, |epoch| metric.valid(epoch)));
     let series = vec![with_last(train.dashed()), with_last(valid)];
-    LineChart { title, unit, x_name: "epoch", series, switch: switch(record), ..Default::default() }.render()
+    LineChart { title, unit, x_name: "epoch", series, ternary_start: ternary_start(record), ..Default::default() }
+        .render()
 }
 
 fn learning_rate(record: &Record) -> Option<Markup> {
@@ -101,19 +104,19 @@ fn learning_rate(record: &Record) -> Option<Markup> {
         unit: "mean over the epoch, logarithmic",
         x_name: "epoch",
         series,
-        switch: switch(record),
+        ternary_start: ternary_start(record),
         log: true,
         legend: false,
         ..Default::default()
     };
-    Some(chart.render().unwrap_or_else(|| missing("the learning rate", "history.json, metric “Learning Rate”")))
+    Some(chart.render().unwrap_or_else(|| missing("learning rate", "history.json, metric “Learning Rate”")))
 }
 
 fn flip_ratio(record: &Record) -> Option<Markup> {
     let points = ternary(record, |epoch| Metric::Named("Flip ratio").train(epoch));
     LineChart {
         title: "Flip ratio",
-        unit: "% of codes changed by an update",
+        unit: "% of codes changed per update",
         x_name: "ternary epoch",
         series: vec![Series::new("flip ratio", "c-flip", points)],
         log: true,
@@ -150,10 +153,10 @@ fn ternary(record: &Record, value: impl Fn(&Epoch) -> f64) -> Vec<[f64; 2]> {
     record.ternary.iter().map(|epoch| [epoch.epoch as f64, value(epoch)]).collect()
 }
 
-/// Paths of the ternary layers that the history knows.
+/// Returns the paths of the ternary layers in the history.
 fn layer_names(record: &Record) -> Vec<String> {
-    let known = record.ternary.iter().find(|epoch| !epoch.layers.is_empty());
-    known.map_or_else(Vec::new, |epoch| epoch.layers.iter().map(|layer| layer.path.clone()).collect())
+    let first = record.ternary.iter().find(|epoch| !epoch.layers.is_empty());
+    first.map_or_else(Vec::new, |epoch| epoch.layers.iter().map(|layer| layer.path.clone()).collect())
 }
 
 fn of_layer(record: &Record, path: &str, value: impl Fn(&crate::record::LayerEpoch) -> f64) -> Vec<[f64; 2]> {
@@ -162,7 +165,7 @@ fn of_layer(record: &Record, path: &str, value: impl Fn(&crate::record::LayerEpo
 
 fn scales(record: &Record, path: &str) -> Option<Markup> {
     LineChart {
-        title: number::layer(path),
+        title: number::layer_name(path),
         size: Size::SMALL,
         series: vec![
             Series::new("Wₚ", "c-pos", of_layer(record, path, |layer| layer.w_pos)),
@@ -178,7 +181,7 @@ fn sparsity(record: &Record, path: &str, highest: f64) -> Option<Markup> {
     let points = of_layer(record, path, |layer| 100.0 * layer.sparsity);
     let last = points.last().map_or_else(String::new, |point| format!("{:.1} %", point[1]));
     LineChart {
-        title: number::layer(path),
+        title: number::layer_name(path),
         unit: &last,
         size: Size::SMALL,
         series: vec![Series::new("zeros", "c-zero", points)],

@@ -1,4 +1,4 @@
-//! Bytes as base64 text in JSON.
+//! Serde functions that store bytes as base64 text.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

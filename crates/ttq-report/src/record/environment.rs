@@ -1,27 +1,27 @@
-//! Where, when and with what a run was made.
+//! Machine, date and versions of a run.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Where, when and with what a run was made. What is not known is empty.
+/// Machine, date and versions of a run. Unknown fields are empty or 0.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Environment {
-    /// The command line of the last sitting.
+    /// Command line of the run, or of its last continuation.
     pub command: String,
-    /// When the run ended, in RFC 3339.
+    /// Time at which the run ended, in RFC 3339.
     pub finished: String,
     /// Operating system and architecture.
     pub system: String,
-    /// Model of the processor.
+    /// Model name of the processor.
     pub processor: String,
-    /// Processors that the program may use.
+    /// Number of processors available to the program.
     pub threads: usize,
-    /// Main memory.
+    /// Size of the main memory in bytes.
     pub memory_bytes: u64,
-    /// Names of accelerators that the machine has, whether used or not.
+    /// Names of the machine's accelerators, used or not.
     pub accelerators: Vec<String>,
-    /// Versions by name: the program, Burn, the compiler, the commit.
+    /// Versions by name, such as the program, Burn, the compiler and the commit.
     pub versions: BTreeMap<String, String>,
 }

@@ -1,13 +1,13 @@
-//! The metrics of every epoch, as `ttq-train`'s history writes them.
+//! Metrics of every epoch, in the format of `ttq-train`'s `history.json`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The metrics of one epoch by name, means over the epoch. A metric that diverged is NaN.
+/// Metrics of one epoch by name. Each value is the mean over the epoch; a diverged metric is NaN.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// The epoch, from 1.
+    /// Number of the epoch, from 1.
     pub epoch: usize,
     /// Metrics of the training split.
     #[serde(default, deserialize_with = "null_is_nan")]
@@ -15,28 +15,28 @@ pub struct Epoch {
     /// Metrics of the validation split.
     #[serde(default, deserialize_with = "null_is_nan")]
     pub valid: BTreeMap<String, f64>,
-    /// Each ternary layer at the end of the epoch.
+    /// State of each ternary layer at the end of the epoch.
     #[serde(default)]
     pub layers: Vec<LayerEpoch>,
 }
 
-/// A ternary layer at the end of an epoch.
+/// State of a ternary layer at the end of an epoch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerEpoch {
-    /// Path of the weight.
+    /// Path of the weight in the module.
     pub path: String,
     /// Share of zeros, 0 to 1.
     #[serde(deserialize_with = "nan")]
     pub sparsity: f64,
-    /// W_p, the mean over groups.
+    /// Scale W_p, as the mean over groups.
     #[serde(deserialize_with = "nan")]
     pub w_pos: f64,
-    /// W_n, the mean over groups.
+    /// Scale W_n, as the mean over groups.
     #[serde(deserialize_with = "nan")]
     pub w_neg: f64,
 }
 
-/// JSON has no NaN; `serde_json` writes `null`.
+/// Reads `null` as NaN: JSON has no NaN, and `serde_json` writes `null` for it.
 fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
     let values = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
     Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())

@@ -1,4 +1,4 @@
-//! The layers of a trained network.
+//! Layers of a trained network.
 
 use serde::{Deserialize, Serialize};
 use ttq_packed::Codes;
@@ -6,45 +6,48 @@ use ttq_packed::Codes;
 use super::bytes;
 use crate::distribution::Histogram;
 
-/// Bins of a latent weight's histogram: with the paper's Δ = 0.05 max|w| a threshold falls on the edge of a bin.
+/// Bins of the histogram of latent weights. With 80 bins, the paper's threshold Δ = 0.05 max|w| is a bin edge.
 const BINS: usize = 80;
 
-/// A layer whose weight is ternary.
+/// Layer with a ternary weight.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Layer {
-    /// Path of the weight.
+    /// Path of the weight in the module.
     pub path: String,
-    /// Shape of the weight.
+    /// Shape of the weight, such as `[out, in / groups, kh, kw]` or `[in, out]`.
     pub shape: Vec<usize>,
-    /// The dimension along which output channels lie.
+    /// Index of the dimension of the output channels in `shape`.
     pub channel_axis: usize,
-    /// Δ of each group of weights.
+    /// Threshold Δ of each group of weights.
     pub thresholds: Vec<f32>,
-    /// The latent weights between `-max|w|` and `max|w|`.
+    /// Histogram of the latent weights from `-max|w|` to `max|w|`.
     pub histogram: Histogram,
-    /// The ternary codes in the layout of `ttq-packed`.
+    /// Ternary codes in row-major order, packed as by [`ttq_packed::Codes`].
     #[serde(with = "bytes")]
     pub codes: Vec<u8>,
-    /// Output positions for one item: height times width for a convolution of images, one for a linear layer.
+    /// Output positions per input: height times width for a 2-D convolution, 1 for a linear layer. `None` if unknown.
     pub positions: Option<usize>,
 }
 
-/// A convolution or linear layer in full precision.
+/// Convolution or linear layer that stays in full precision.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DenseLayer {
-    /// Path of the weight.
+    /// Path of the weight in the module.
     pub path: String,
     /// Shape of the weight.
     pub shape: Vec<usize>,
-    /// Output positions for one item.
+    /// Output positions per input. `None` if unknown.
     pub positions: Option<usize>,
 }
 
 impl Layer {
-    /// Summarizes a layer: the latent weights become a histogram, the codes (-1, 0, +1, in row-major order) are packed.
+    /// Creates a layer from its latent weights, thresholds and codes.
+    ///
+    /// `latent` and `codes` (-1, 0, +1) have one entry per weight, in row-major order of `shape`; `thresholds` has one
+    /// entry per group. The latent weights are kept as a histogram only, the codes are packed. `positions` is `None`.
     ///
     /// # Panics
-    /// Where a code is none of the three.
+    /// If a code is not -1, 0 or +1.
     pub fn new(
         path: &str,
         shape: &[usize],
@@ -60,30 +63,32 @@ impl Layer {
             shape: shape.to_vec(),
             channel_axis,
             thresholds: thresholds.to_vec(),
-            histogram: Histogram::of(latent.iter().map(|w| f64::from(*w)), -f64::from(largest), largest.into(), BINS),
+            histogram: Histogram::new(latent.iter().map(|w| f64::from(*w)), -f64::from(largest), largest.into(), BINS),
             codes: packed.as_bytes().to_vec(),
             positions: None,
         }
     }
 
-    /// Number of weights.
+    /// Returns the number of weights.
     pub fn weights(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Output channels.
-    pub fn outputs(&self) -> usize {
+    /// Returns the number of output channels.
+    pub fn output_channels(&self) -> usize {
         self.shape.get(self.channel_axis).copied().unwrap_or(0)
     }
 
-    /// The codes, -1, 0 and +1; empty where the record's are damaged.
-    pub fn unpacked(&self) -> Vec<i8> {
+    /// Returns the codes (-1, 0, +1) in row-major order.
+    ///
+    /// Returns an empty vector if the packed codes are damaged.
+    pub fn unpack_codes(&self) -> Vec<i8> {
         Codes::from_bytes(self.codes.clone(), self.weights()).map(|codes| codes.unpack()).unwrap_or_default()
     }
 }
 
 impl DenseLayer {
-    /// Number of weights.
+    /// Returns the number of weights.
     pub fn weights(&self) -> usize {
         self.shape.iter().product()
     }
@@ -94,10 +99,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_layer_keeps_its_codes_and_counts_its_latents() {
+    fn a_layer_keeps_its_codes_and_counts_its_latent_weights() {
         let layer = Layer::new("a", &[2, 3], 1, &[-1.0, -0.5, 0.0, 0.1, 0.6, 1.0], &[0.2], &[-1, -1, 0, 0, 1, 1]);
-        assert_eq!(layer.unpacked(), [-1, -1, 0, 0, 1, 1]);
-        assert_eq!(layer.outputs(), 3);
+        assert_eq!(layer.unpack_codes(), [-1, -1, 0, 0, 1, 1]);
+        assert_eq!(layer.output_channels(), 3);
         assert_eq!(layer.histogram.counts.iter().sum::<usize>(), 6);
         assert_eq!((layer.histogram.low, layer.histogram.high), (-1.0, 1.0));
         let json = serde_json::to_string(&layer).unwrap();

@@ -1,4 +1,4 @@
-//! What a run left behind: files in, plain data out.
+//! Reads the files of a training run.
 
 mod bytes;
 mod environment;
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ReportError;
+use crate::{ReportError, write_atomically};
 
 pub use environment::Environment;
 pub use history::{Epoch, LayerEpoch};
@@ -23,69 +23,69 @@ pub use layer::{DenseLayer, Layer};
 pub use predictions::{Mistake, Picture, Prediction, Predictions};
 pub use summary::{LayerSummaries, LayerSummary, Summary};
 
-/// Name of the file that holds a run's [`Evidence`].
+/// File name of a run's [`Evidence`].
 pub const EVIDENCE: &str = "evidence.json";
 
-/// Everything that is known of a run. Whatever its directory lacks is `None` or empty.
+/// Contents of a run's directory. Missing files are `None` or empty.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Record {
     /// Name of the directory.
     pub name: String,
-    /// `config.json`: what decided the outcome, as the program that trained wrote it.
+    /// `config.json`: the configuration, as the training program wrote it.
     pub config: Option<Value>,
-    /// `summary.json`: the figures at the end.
+    /// `summary.json`: the final results.
     pub summary: Option<Summary>,
-    /// `full-precision/history.json`: epochs in full precision.
+    /// `full-precision/history.json`: the epochs in full precision.
     pub full_precision: Vec<Epoch>,
-    /// `ternary/history.json`: epochs with ternary weights.
+    /// `ternary/history.json`: the epochs with ternary weights.
     pub ternary: Vec<Epoch>,
-    /// `evidence.json`: what the figures rest on.
+    /// `evidence.json`: predictions, layers and environment.
     pub evidence: Option<Evidence>,
 }
 
-/// What the figures of a run rest on. `evidence.json`, written when training is over.
+/// Data behind the final results of a run, written to `evidence.json` at the end of training.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evidence {
-    /// Where, when and with what the run was made.
+    /// Machine, date and versions of the run.
     pub environment: Environment,
-    /// Names of the classes.
+    /// Names of the classes, by class index.
     pub classes: Vec<String>,
-    /// The full-precision network's predictions of the test set.
+    /// Predictions of the full-precision network on the test set.
     pub full_precision: Option<Predictions>,
-    /// The ternary network's predictions of the test set.
+    /// Predictions of the ternary network on the test set.
     pub ternary: Option<Predictions>,
-    /// Wrong predictions of which the ternary network (without one: the full-precision network) was most confident.
+    /// Most confident mistakes of the ternary network, or of the full-precision network if there is no ternary one.
     pub mistakes: Vec<Mistake>,
-    /// The ternary layers.
+    /// Ternary layers.
     pub layers: Vec<Layer>,
     /// Convolutions and linear layers that stay in full precision.
     pub dense: Vec<DenseLayer>,
 }
 
 impl Evidence {
-    /// Writes `evidence.json` into a run's directory.
+    /// Writes [`EVIDENCE`] into `directory`, atomically as in [`write`](crate::write()).
     ///
     /// # Errors
-    /// [`ReportError::Write`]
+    /// [`ReportError::Write`] if the file cannot be written.
     pub fn write(&self, directory: &Path) -> Result<(), ReportError> {
         let path = directory.join(EVIDENCE);
-        let temporary = path.with_extension("json.part");
-        serde_json::to_string(self)
-            .map_err(std::io::Error::from)
-            .and_then(|text| fs::write(&temporary, text + "\n"))
-            .and_then(|()| fs::rename(&temporary, &path))
-            .map_err(|source| ReportError::Write { path, source })
+        match serde_json::to_string(self) {
+            Ok(text) => write_atomically(&path, &(text + "\n")),
+            Err(error) => Err(ReportError::Write { path, cause: error.into() }),
+        }
     }
 
-    /// The network that the page looks at, with its name: the ternary one, without it the one in full precision.
+    /// Returns the name and the predictions of the network that the report analyzes.
+    ///
+    /// That is the ternary network, or the full-precision network if there are no ternary predictions.
     pub fn predictions(&self) -> Option<(&'static str, &Predictions)> {
         let ternary = self.ternary.as_ref().map(|predictions| ("ternary", predictions));
         ternary.or_else(|| self.full_precision.as_ref().map(|predictions| ("full precision", predictions)))
     }
 
-    /// Name of a class, its number where it has none.
-    pub fn class(&self, class: usize) -> String {
+    /// Returns the name of a class, or its index as text if it has no name.
+    pub fn class_name(&self, class: usize) -> String {
         self.classes.get(class).cloned().unwrap_or_else(|| class.to_string())
     }
 }
@@ -94,25 +94,29 @@ impl Record {
     /// Reads the run in `directory`.
     ///
     /// # Errors
-    /// [`ReportError`] where none of a run's files is there, or one cannot be read.
+    /// - [`ReportError::NoRun`] if the directory contains no file of a run.
+    /// - [`ReportError::Read`] if a file cannot be read.
+    /// - [`ReportError::Format`] if a file is not valid JSON or lacks a field.
     pub fn read(directory: &Path) -> Result<Self, ReportError> {
-        let full = fs::canonicalize(directory).unwrap_or_else(|_| directory.into());
+        let absolute = fs::canonicalize(directory).unwrap_or_else(|_| directory.into());
         let record = Self {
             name: String::new(),
-            config: json(&directory.join("config.json"))?,
-            summary: json(&directory.join("summary.json"))?,
-            full_precision: json(&directory.join("full-precision/history.json"))?.unwrap_or_default(),
-            ternary: json(&directory.join("ternary/history.json"))?.unwrap_or_default(),
-            evidence: json(&directory.join(EVIDENCE))?,
+            config: read_json(&directory.join("config.json"))?,
+            summary: read_json(&directory.join("summary.json"))?,
+            full_precision: read_json(&directory.join("full-precision/history.json"))?.unwrap_or_default(),
+            ternary: read_json(&directory.join("ternary/history.json"))?.unwrap_or_default(),
+            evidence: read_json(&directory.join(EVIDENCE))?,
         };
         if record == Self::default() {
             return Err(ReportError::NoRun { directory: directory.into() });
         }
-        let name = full.file_name().unwrap_or(directory.as_os_str()).to_string_lossy().into_owned();
+        let name = absolute.file_name().unwrap_or(directory.as_os_str()).to_string_lossy().into_owned();
         Ok(Self { name, ..record })
     }
 
-    /// A number, text or truth value of the configuration by its path, `ternary.quantizer.granularity`.
+    /// Returns a number, string or boolean of the configuration by its path, such as `ternary.quantizer.granularity`.
+    ///
+    /// Returns `None` if there is no configuration, no such path, or the value is null, an array or an object.
     pub fn setting(&self, path: &str) -> Option<String> {
         let value = path.split('.').try_fold(self.config.as_ref()?, |value, key| value.get(key))?;
         match value {
@@ -123,13 +127,13 @@ impl Record {
     }
 }
 
-/// The content of a JSON file; `None` where there is none.
-fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ReportError> {
+/// Reads a JSON file. Returns `None` if there is no such file.
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ReportError> {
     match fs::read_to_string(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ReportError::Read { path: path.into(), source }),
+        Err(cause) => Err(ReportError::Read { path: path.into(), cause }),
         Ok(text) => {
-            serde_json::from_str(&text).map(Some).map_err(|source| ReportError::Format { path: path.into(), source })
+            serde_json::from_str(&text).map(Some).map_err(|cause| ReportError::Format { path: path.into(), cause })
         }
     }
 }

@@ -1,32 +1,32 @@
-//! What a classifier said of each item of a test set, as far as the page needs it.
+//! Predictions of a classifier on a test set, reduced to the values that the report uses.
 
 use serde::{Deserialize, Serialize};
 
 use super::bytes;
 use crate::classification::entropy;
 
-/// What a classifier said of one item.
+/// Prediction of a classifier for one item.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prediction {
-    /// The true class.
+    /// Index of the true class.
     pub label: usize,
-    /// The class with the highest probability; the first of equals.
+    /// Index of the class with the highest probability; the lowest index if several are equal.
     pub predicted: usize,
-    /// Its probability.
+    /// Probability of the predicted class.
     pub confidence: f64,
-    /// The second highest probability.
+    /// Second highest probability.
     pub runner_up: f64,
-    /// The probability of the true class.
+    /// Probability of the true class.
     pub label_probability: f64,
-    /// Entropy of all probabilities in nats.
+    /// Entropy of the class probabilities in nats.
     pub entropy: f64,
 }
 
 impl Prediction {
-    /// From the probabilities of all classes.
+    /// Creates a prediction from the probabilities of all classes.
     ///
     /// # Panics
-    /// Where `label` is no index of `probabilities`.
+    /// If `label` is not an index of `probabilities`.
     pub fn new(label: usize, probabilities: &[f64]) -> Self {
         let first = |best: usize, class: usize| if probabilities[class] > probabilities[best] { class } else { best };
         let predicted = (0..probabilities.len()).reduce(first).unwrap_or(label);
@@ -41,18 +41,21 @@ impl Prediction {
         }
     }
 
-    /// Whether the predicted class is the true one.
-    pub fn is_right(&self) -> bool {
+    /// Returns `true` if the predicted class is the true class.
+    pub fn is_correct(&self) -> bool {
         self.predicted == self.label
     }
 
-    /// The highest probability minus the second.
+    /// Returns the highest probability minus the second highest.
     pub fn margin(&self) -> f64 {
         self.confidence - self.runner_up
     }
 }
 
-/// Predictions of a whole test set, column by column: compact in JSON for any number of classes.
+/// Predictions on a whole test set.
+///
+/// They are stored as one array per field, so that the JSON stays compact for any number of classes. Probabilities and
+/// entropies are rounded to float32.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
     classes: usize,
@@ -65,12 +68,14 @@ pub struct Predictions {
 }
 
 impl Predictions {
-    /// No prediction yet, of so many classes.
+    /// Creates an empty list of predictions of a classifier with `classes` classes.
     pub fn new(classes: usize) -> Self {
         Self { classes, ..Self::default() }
     }
 
-    /// Adds a prediction.
+    /// Appends a prediction.
+    ///
+    /// Class indices are stored in 16 bits.
     pub fn push(&mut self, prediction: &Prediction) {
         self.labels.push(prediction.label as u16);
         self.predicted.push(prediction.predicted as u16);
@@ -80,22 +85,22 @@ impl Predictions {
         self.entropy.push(prediction.entropy as f32);
     }
 
-    /// Number of classes.
+    /// Returns the number of classes.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// Number of predictions.
+    /// Returns the number of predictions.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there is none.
+    /// Returns `true` if there are no predictions.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// The predictions in the order of the test set.
+    /// Iterates over the predictions in the order of the test set.
     pub fn iter(&self) -> impl Iterator<Item = Prediction> + '_ {
         let classes = self.labels.iter().zip(&self.predicted);
         let tops = self.confidence.iter().zip(&self.runner_up);
@@ -111,7 +116,7 @@ impl Predictions {
         )
     }
 
-    /// Indices of the wrong predictions, the most confident first, `count` at most.
+    /// Returns the indices of at most `count` incorrect predictions, in descending order of confidence.
     pub fn most_confident_mistakes(&self, count: usize) -> Vec<usize> {
         let mut wrong: Vec<usize> = (0..self.len()).filter(|i| self.labels[*i] != self.predicted[*i]).collect();
         wrong.sort_by(|a, b| self.confidence[*b].total_cmp(&self.confidence[*a]));
@@ -119,14 +124,15 @@ impl Predictions {
         wrong
     }
 
-    /// Share of right predictions, 0 to 1.
+    /// Returns the share of correct predictions, 0 to 1; 0 without predictions.
     pub fn accuracy(&self) -> f64 {
-        self.mean(|prediction| f64::from(u8::from(prediction.is_right())))
+        self.mean(|prediction| f64::from(u8::from(prediction.is_correct())))
     }
 
-    /// Mean of `-ln p(label)`: the cross-entropy in nats.
+    /// Computes the cross-entropy in nats: the mean of `-ln p(label)`; 0 without predictions.
+    ///
+    /// Probabilities below the smallest positive normal float32 are replaced by it.
     pub fn cross_entropy(&self) -> f64 {
-        // A float32 probability of zero counts as the smallest one above it.
         self.mean(|prediction| -prediction.label_probability.max(f32::MIN_POSITIVE.into()).ln())
     }
 
@@ -135,30 +141,30 @@ impl Predictions {
     }
 }
 
-/// An image as bytes, channel by channel.
+/// Image with 8 bits per channel.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Picture {
-    /// `[channels, height, width]`; one channel is grey, three are red, green and blue.
+    /// `[channels, height, width]`, with 1 channel (grey) or 3 channels (red, green, blue).
     pub shape: [usize; 3],
-    /// The pixels, channel by channel.
+    /// Pixels in row-major order of `shape`.
     #[serde(with = "bytes")]
     pub pixels: Vec<u8>,
 }
 
-/// A wrong prediction and what it was made of.
+/// Incorrect prediction with its image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mistake {
-    /// Its place in the test set.
+    /// Index of the item in the test set.
     pub index: usize,
-    /// The true class.
+    /// Index of the true class.
     pub label: usize,
-    /// The predicted class.
+    /// Index of the predicted class.
     pub predicted: usize,
     /// Probability of the predicted class.
     pub confidence: f64,
     /// Probability of the true class.
     pub label_probability: f64,
-    /// The item.
+    /// Image of the item.
     pub picture: Picture,
 }
 
@@ -181,12 +187,12 @@ mod tests {
         assert_eq!((prediction.margin(), prediction.label_probability), (0.25, 0.25));
         // 0.5 ln 2 + 2 · 0.25 ln 4 = 1.5 ln 2
         assert!((prediction.entropy - 1.5 * 2f64.ln()).abs() < 1e-12);
-        // The first of equals.
+        // The lowest index of equal probabilities.
         assert_eq!(Prediction::new(1, &[0.5, 0.5]).predicted, 0);
     }
 
     #[test]
-    fn columns_give_back_what_was_pushed() {
+    fn predictions_round_trip_and_mistakes_are_sorted_by_confidence() {
         let predictions = three();
         assert_eq!(predictions.iter().nth(1), Some(rounded(Prediction::new(1, &[0.75, 0.25, 0.0]))));
         assert_eq!(predictions.most_confident_mistakes(5), [2, 1]);
@@ -195,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn cross_entropy_is_the_mean_surprise_at_the_label() {
+    fn cross_entropy_is_the_mean_negative_log_probability_of_the_label() {
         let floor = -f64::from(f32::MIN_POSITIVE).ln();
         assert!((three().cross_entropy() - (2f64.ln() + 4f64.ln() + floor) / 3.0).abs() < 1e-9);
     }

@@ -1,32 +1,32 @@
-//! The figures at the end of a run, as the examples write them.
+//! Final results of a run, in the format of the examples' `summary.json`.
 
 use serde::{Deserialize, Serialize};
 
-/// What a run came to. Accuracies are of the test set, in percent.
+/// Final results of a run. Accuracies are measured on the test set, in percent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Summary {
-    /// Name of the task.
+    /// Name of the example that trained the network.
     pub example: String,
-    /// Where the data came from.
+    /// Source of the data.
     pub data: String,
-    /// The backend.
+    /// Name of the Burn backend.
     pub backend: String,
-    /// Top-1 accuracy in full precision.
+    /// Top-1 accuracy of the full-precision network.
     pub full_precision_accuracy: Option<f64>,
-    /// Top-5 accuracy in full precision.
+    /// Top-5 accuracy of the full-precision network.
     pub full_precision_top5: Option<f64>,
-    /// Top-1 accuracy with ternary weights.
+    /// Top-1 accuracy of the ternary network.
     pub ternary_accuracy: Option<f64>,
-    /// Top-5 accuracy with ternary weights.
+    /// Top-5 accuracy of the ternary network.
     pub ternary_top5: Option<f64>,
     /// Share of zeros among the ternary weights, 0 to 1.
     pub sparsity: Option<f64>,
-    /// Bytes of the network's parameters in float32.
+    /// Size of all parameters in float32, in bytes.
     pub float_bytes: Option<usize>,
-    /// Bytes with ternary weights at 2 bits and the rest in float32.
+    /// Size with ternary weights at 2 bits and all other parameters in float32, in bytes.
     pub packed_bytes: Option<usize>,
-    /// Seconds of training and evaluation.
+    /// Duration of training and evaluation in seconds.
     pub seconds: Option<f64>,
     /// Statistics of each ternary weight.
     pub layers: Option<LayerSummaries>,
@@ -35,43 +35,45 @@ pub struct Summary {
 /// Statistics of every ternary weight.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerSummaries {
-    /// One entry for each ternary weight, in the order of the network.
+    /// One entry per ternary weight, in the order of the module's parameters.
     pub layers: Vec<LayerSummary>,
-    /// Number of parameters that stay in full precision.
+    /// Number of parameters (elements) that stay in full precision.
     pub full_precision_parameters: usize,
 }
 
 /// Statistics of one ternary weight.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerSummary {
-    /// Path of the weight.
+    /// Path of the weight in the module.
     pub path: String,
-    /// Its shape.
+    /// Shape of the weight.
     pub shape: Vec<usize>,
     /// Number of weights.
     pub weights: usize,
     /// Share of zeros, 0 to 1.
     pub sparsity: f64,
-    /// Share of +W_p.
+    /// Share of weights equal to +W_p, 0 to 1.
     pub positive: f64,
-    /// Share of -W_n.
+    /// Share of weights equal to -W_n, 0 to 1.
     pub negative: f64,
-    /// W_p, the mean over groups.
+    /// Scale W_p, as the mean over groups.
     pub w_pos: f64,
-    /// W_n, the mean over groups.
+    /// Scale W_n, as the mean over groups.
     pub w_neg: f64,
-    /// Entropy of the codes, bits a weight.
+    /// Entropy of the codes in bits per weight.
     pub entropy_bits: f64,
-    /// Bytes at 2 bits a weight, with the scales in float32.
+    /// Size at 2 bits per weight, with the scales in float32, in bytes.
     pub packed_bytes: usize,
-    /// Bytes in float32.
+    /// Size in float32, in bytes.
     pub float_bytes: usize,
-    /// What deserves a look.
+    /// Names of warnings, such as `scale_at_floor`.
     pub warnings: Vec<String>,
 }
 
 impl LayerSummary {
-    /// Bytes if the codes were coded at their entropy (what an ideal order-0 coder reaches), with the scales in float32.
+    /// Computes the size in bytes with the codes at their entropy and the scales in float32.
+    ///
+    /// An ideal order-0 entropy coder reaches this size.
     pub fn entropy_bytes(&self) -> f64 {
         let scales = self.packed_bytes.saturating_sub(self.weights.div_ceil(4));
         self.weights as f64 * self.entropy_bits / 8.0 + scales as f64
@@ -79,7 +81,7 @@ impl LayerSummary {
 }
 
 impl LayerSummaries {
-    /// Bytes of the whole network with ternary weights at their entropy and the rest in float32.
+    /// Computes the size of the network in bytes, with the codes at their entropy and everything else in float32.
     pub fn entropy_bytes(&self) -> f64 {
         self.layers.iter().map(LayerSummary::entropy_bytes).sum::<f64>() + 4.0 * self.full_precision_parameters as f64
     }
@@ -90,8 +92,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entropy_bytes_are_bits_over_eight_and_the_scales() {
-        // 8 weights at 1.5 bits: 1.5 bytes; 2 packed bytes of codes and one pair of scales: 10.
+    fn entropy_bytes_count_the_codes_at_their_entropy_and_the_scales_in_float32() {
+        // 8 weights at 1.5 bits are 1.5 bytes. Packed they are 2 bytes of codes and 8 bytes of scales.
         let layer = LayerSummary { weights: 8, entropy_bits: 1.5, packed_bytes: 10, ..Default::default() };
         assert_eq!(layer.entropy_bytes(), 9.5);
         let network = LayerSummaries { layers: vec![layer.clone(), layer], full_precision_parameters: 3 };

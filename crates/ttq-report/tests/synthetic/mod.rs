@@ -1,4 +1,4 @@
-//! The directory of a run that never was: every file, made of closed-form numbers.
+//! Directory of a synthetic run with every file, computed from closed-form numbers.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use ttq_report::record::{DenseLayer, Environment, Evidence, Layer, Mistake, Pict
 
 /// Epochs of each phase.
 pub(crate) const EPOCHS: usize = 12;
-/// Classes; names need escaping.
+/// Names of the classes. Two of them contain HTML special characters.
 pub(crate) const CLASSES: [&str; 4] = ["cat", "dog", "<bird>", "fish & chips"];
 
 const LAYERS: [(&str, [usize; 4]); 3] = [
@@ -18,13 +18,13 @@ const LAYERS: [(&str, [usize; 4]); 3] = [
     ("network.blocks.1.conv1.weight", [24, 16, 3, 3]),
 ];
 
-/// Between 0 and 1, as if at random.
+/// Returns a pseudo-random number between 0 and 1.
 fn noise(number: usize) -> f64 {
     let value = (number as f64 * 12.9898).sin() * 43758.5453;
     value - value.floor()
 }
 
-/// Writes all files of a run with `seed` into `directory`.
+/// Writes all files of a run with the seed `seed` into `directory`.
 pub(crate) fn write_run(directory: &Path, seed: usize) {
     let put = |name: &str, value: &Value| {
         let path = directory.join(name);
@@ -82,7 +82,7 @@ fn history(ternary: bool, seed: usize) -> Value {
 fn evidence(seed: usize) -> Evidence {
     let layers = LAYERS.iter().enumerate().map(|(index, (path, shape))| {
         let n: usize = shape.iter().product();
-        // The sum of three is bell-shaped.
+        // The sum of three uniform numbers has a bell-shaped distribution.
         let bell = |i: usize| (0..3).map(|k| noise(3 * i + k + 97 * index)).sum::<f64>() - 1.5;
         let latent: Vec<f32> = (0..n).map(|i| 0.2 * bell(i) as f32).collect();
         let threshold = 0.05 + 0.02 * index as f32;
@@ -146,7 +146,7 @@ fn summary(evidence: &Evidence) -> Value {
         .iter()
         .enumerate()
         .map(|(index, layer)| {
-            let (n, codes) = (layer.weights(), layer.unpacked());
+            let (n, codes) = (layer.weights(), layer.unpack_codes());
             let share = |code: i8| codes.iter().filter(|c| **c == code).count() as f64 / n as f64;
             let shares = [share(-1), share(0), share(1)];
             let bits: f64 = shares.iter().filter(|p| **p > 0.0).map(|p| -p * p.log2()).sum();
