@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: runs benchmark suites, which are the bench targets of the package of examples.
+//! `cargo xtask bench`: runs benchmark suites, which are the bench targets of the package `ttq-benchmarks`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -47,7 +47,7 @@ pub(crate) struct Bench {
     /// Use small sizes, to test whether the suite runs.
     #[arg(long)]
     quick: bool,
-    /// Build the examples with these features instead of the defaults, e.g. `cpu,flex,tui` to leave out CUDA.
+    /// Build the suites with these features instead of the default `cuda`; an empty list leaves out CUDA.
     #[arg(long, value_name = "LIST")]
     features: Option<String>,
     /// Leave candle, whose first build takes minutes, out of the suite `packed`. `--quick` implies it.
@@ -101,9 +101,9 @@ impl Bench {
 
     fn run_suite(&self, suite: Suite, json: Option<&Path>, candle: Option<&Path>) -> Result<()> {
         let mut command = Command::new("cargo");
-        command.current_dir(crate::root()).args(["bench", "--bench", suite.name()]);
+        command.current_dir(crate::root()).args(["bench", "--package", "ttq-benchmarks", "--bench", suite.name()]);
         if let Some(features) = &self.features {
-            command.args(["--package", "ttq-examples", "--no-default-features", "--features", features]);
+            command.args(["--no-default-features", "--features", features]);
         }
         command.arg("--");
         for (option, path) in [("--json", json), ("--candle", candle)] {

@@ -26,7 +26,7 @@ struct Options {
 #[derive(Subcommand)]
 enum Command {
     /// Checks everything, cheapest first: house rules, generated files, format, clippy, tests, documentation, and the
-    /// tests for AArch64 where there is what they need.
+    /// tests for AArch64 if their tools are installed.
     Ci,
     /// Runs the tests of ttq-packed for AArch64 under QEMU.
     Arm,
@@ -43,7 +43,7 @@ enum Command {
     Reproduce(reproduce::Reproduce),
     /// Trains single layers of the MNIST network with both signs of the gradient of W_n and draws their scales.
     Sign(sign::Sign),
-    /// Writes the README's tables from the newest results under benchmarks/.
+    /// Writes the tables of README.md and benchmarks/README.md from the newest results under benchmarks/.
     Tables(tables::Tables),
 }
 
