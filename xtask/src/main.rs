@@ -9,6 +9,7 @@ mod reproduce;
 mod results;
 mod rules;
 mod sign;
+mod snippets;
 mod tables;
 
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ enum Command {
     Reproduce(reproduce::Reproduce),
     /// Trains single layers of the MNIST network with both signs of the gradient of W_n and draws their scales.
     Sign(sign::Sign),
+    /// Writes the code blocks of the READMEs from regions of the examples.
+    Snippets,
     /// Writes the tables of README.md and benchmarks/README.md from the newest results under benchmarks/.
     Tables(tables::Tables),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Gpu(gpu) => gpu.run(),
         Command::Reproduce(reproduce) => reproduce.run(),
         Command::Sign(sign) => sign.run(),
+        Command::Snippets => snippets::run(),
         Command::Tables(tables) => tables.run(),
     };
     match result {

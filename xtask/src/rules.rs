@@ -28,6 +28,7 @@ pub(crate) fn run() -> Result<()> {
             violations.extend(text_rules(path, &text));
         }
     }
+    violations.extend(crate::snippets::violations(&root)?);
     if !violations.is_empty() {
         bail!("{} violations of the house rules:\n{}", violations.len(), violations.join("\n"));
     }
