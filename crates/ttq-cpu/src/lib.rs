@@ -1,7 +1,7 @@
 //! A CPU backend for [Burn](https://burn.dev) 0.21 on which convolutional networks train several times faster than on
 //! Flex.
 //!
-//! [`Cpu`] has the tensor primitives and the device of [`Flex`](burn_flex::Flex), so tensors, models and records of
+//! [`Cpu`] has the tensor primitives and the device of [`Flex`], so tensors, models and records of
 //! either backend can be used on the other without a conversion. This crate implements two-dimensional convolution and
 //! both of its gradients, arithmetic with broadcasting, scalar arithmetic, ReLU, sums and means, copies of strided
 //! views, and the allocation of results. Every other operation is delegated to Flex.
