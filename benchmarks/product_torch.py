@@ -1,7 +1,7 @@
-"""A linear layer's product in half precision, in PyTorch: cuBLAS, on a GPU. What `gpu packed` has beside its own.
+"""Products of a linear layer in float16 in PyTorch (on a GPU: cuBLAS), for the comparison in `gpu packed`.
 
-First prints a line of JSON, {"torch": ..., "device": ...}. Then reads lines of four numbers, size, batch, queue and turns, and answers each
-with the seconds of a call, one number for each turn: a turn queues so many calls and waits for the device once.
+First prints a line of JSON, {"torch": ..., "device": ...}. Then reads lines of four numbers: size, batch, queue and count. The answer to
+each is a line with `count` numbers, each the mean seconds per call of `queue` calls in a row with one synchronization at their end.
 
     echo 4096 1 64 5 | python benchmarks/product_torch.py cuda
 """
@@ -13,7 +13,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-COLD = 256 << 20  # Bytes of weights that calls take in turn: what they read is not in a cache.
+COLD_BYTES = 256 << 20  # Total bytes of the copies of a weight, larger than the caches.
 
 
 def main():
@@ -25,16 +25,16 @@ def main():
     print(json.dumps({"torch": torch.__version__, "device": name}), flush=True)
     shape, weights, x, call = None, [], None, 0
     for line in sys.stdin:
-        size, batch, queue, turns = map(int, line.split())
+        size, batch, queue, count = map(int, line.split())
         if shape != (size, batch):
             weights.clear()
             shape, bytes_of_one = (size, batch), 2 * size * size
-            copies = min(64, max(1, COLD // bytes_of_one))
+            copies = min(64, max(1, COLD_BYTES // bytes_of_one))
             half = dict(device=device, dtype=torch.float16)
             weights, x = [torch.randn(size, size, **half) for _ in range(copies)], torch.randn(batch, size, **half)
         seconds = []
         with torch.inference_mode():
-            for _ in range(turns):
+            for _ in range(count):
                 finish()
                 start = time.perf_counter()
                 for _ in range(queue):

@@ -1,8 +1,9 @@
 """Seconds per training step in PyTorch: the same ResNet, batch, loss and optimizer as `cargo xtask bench train`.
 
-Full precision and ternary steps (one autograd.Function per layer, exact gradients) alternate. With --loop the ternary network is trained as
-the PyTorch port of the paper trains it: its weights are ternary, latent ones and scales lie beside them, and after the backward pass a loop
-over the layers takes the gradients apart, reads the scales, steps three optimizers and ternarizes again. Prints one line of JSON:
+Steps in full precision and ternary steps (one autograd.Function per layer, exact gradients) alternate. With --loop, the ternary network is
+trained as in the PyTorch port of the paper: its weights are ternary, and latent weights and scales are stored outside of the model. After the
+backward pass, a loop over the layers splits the gradients, reads the scales, steps three optimizers and ternarizes again. Prints one line of
+JSON:
     {"torch": ..., "threads": ..., "full_precision": [seconds, ...], "ternary": [seconds, ...]}
 
     python benchmarks/train_torch.py --depth 20 --batch 128 --steps 11 --threads 2
@@ -19,7 +20,7 @@ from torch import nn
 
 
 class Ternarize(torch.autograd.Function):
-    """{-W_n, 0, +W_p} beyond a threshold of 0.05 times the largest magnitude."""
+    """Ternarizes to {-W_n, 0, +W_p} with a threshold of 0.05 times the largest magnitude."""
 
     @staticmethod
     def forward(ctx, latent, scales):
@@ -76,7 +77,7 @@ class ResNet(nn.Module):
 
 
 class Loop:
-    """Ternary training as the port does it, with the exact sign of the W_n gradient. Latent weights and scales lie beside the model."""
+    """Ternary training as in the port, with the exact sign of the gradient of W_n. Latent weights and scales are outside of the model."""
 
     def __init__(self, model):
         convolutions = [conv.weight for block in model.blocks for conv in block.modules() if isinstance(conv, Conv)]
@@ -124,9 +125,9 @@ def main():
     parser.add_argument("--steps", type=int, default=11)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--amp", action="store_true", help="bfloat16 in the forward pass where autocast takes it")
+    parser.add_argument("--amp", action="store_true", help="bfloat16 in the forward pass, by autocast")
     parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--loop", action="store_true", help="ternary weights as the port trains them")
+    parser.add_argument("--loop", action="store_true", help="train ternary weights as in the port")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
@@ -160,7 +161,7 @@ def main():
     for index in range(options.steps + 2):
         for name, step in steppers.items():
             elapsed = step()
-            if index >= 2:  # The first two warm up.
+            if index >= 2:  # The first two steps are for warm-up.
                 seconds[name].append(elapsed)
     print(json.dumps({"torch": torch.__version__, "threads": options.threads, **seconds}))
 

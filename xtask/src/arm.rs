@@ -1,4 +1,4 @@
-//! `cargo xtask arm`: the tests of ttq-packed, whose kernels know NEON, compiled for AArch64 and run under QEMU.
+//! `cargo xtask arm`: runs the tests of ttq-packed, which has NEON kernels, for AArch64 under QEMU.
 
 use std::env;
 use std::ffi::OsString;
@@ -12,6 +12,9 @@ const LINKER: &str = "aarch64-linux-gnu-gcc";
 const EMULATOR: &str = "qemu-aarch64";
 
 /// Runs the tests.
+///
+/// # Errors
+/// Returns an error if a required program is missing, see [`missing`], or if a test fails.
 pub(crate) fn run() -> Result<()> {
     if let Some(missing) = missing() {
         bail!("{missing}");
@@ -22,17 +25,18 @@ pub(crate) fn run() -> Result<()> {
         .env("RUSTC", compiler())
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", EMULATOR)
-        // QEMU's user mode does not start threads with every dynamic loader.
+        // Static linking, because QEMU's user mode cannot start threads with some dynamic loaders.
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")
         .status()
         .context("cannot start cargo")?;
     if !status.success() {
-        bail!("tests for AArch64 failed: mend what is above, then run `cargo xtask arm` again");
+        bail!("tests for AArch64 failed: see the messages above; to repeat them, run `cargo xtask arm`");
     }
     Ok(())
 }
 
-/// What keeps this machine from running them, in a sentence.
+/// Returns a sentence about the first program or library that the tests require and that this machine does not have;
+/// `None` if there is none.
 pub(crate) fn missing() -> Option<String> {
     for program in [LINKER, EMULATOR] {
         if !starts(Command::new(program).arg("--version")) {
@@ -42,15 +46,19 @@ pub(crate) fn missing() -> Option<String> {
     let output = Command::new(compiler()).args(["--print", "target-libdir", "--target", TARGET]).output();
     let library = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     (!Path::new(&library).is_dir()).then(|| {
-        format!("there is no standard library for {TARGET}: `rustup target add {TARGET}`, or name a compiler that has it in ARM_RUSTC")
+        format!(
+            "the standard library for {TARGET} is missing: run `rustup target add {TARGET}`, or set ARM_RUSTC to a \
+             compiler that has it"
+        )
     })
 }
 
-/// `$ARM_RUSTC`, else `$RUSTC`, else `rustc`.
+/// Returns the compiler: `$ARM_RUSTC`, else `$RUSTC`, else `rustc`.
 fn compiler() -> OsString {
     env::var_os("ARM_RUSTC").or_else(|| env::var_os("RUSTC")).unwrap_or_else(|| "rustc".into())
 }
 
+/// Returns whether a command can be started and succeeds.
 fn starts(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }

@@ -47,7 +47,7 @@ pub(crate) struct Bench {
     /// Use small sizes, to test whether the suite runs.
     #[arg(long)]
     quick: bool,
-    /// Build the suites with these features instead of the default `cuda`; an empty list leaves out CUDA.
+    /// Build the suites with these features instead of the default `cuda`. `--features ""` builds for CPUs only.
     #[arg(long, value_name = "LIST")]
     features: Option<String>,
     /// Leave candle, whose first build takes minutes, out of the suite `packed`. `--quick` implies it.

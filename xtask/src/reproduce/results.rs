@@ -36,10 +36,10 @@ const COLUMNS: [Column; 5] = [
 ];
 
 const COLUMNS_EXPLAINED: &str = "\
-Mean ± sample standard deviation over the seeds. **test**: accuracy on the test images, evaluated once at the end of the run, of the
-network with the best validation accuracy. **validation**: accuracy on images held out of the training set, after the last epoch and
-after the best one. **zeros**: share of zeros among the ternary weights. **seconds**: time of training and evaluation of this row's
-phase; other programs may have run on the machine at the same time.
+Mean ± sample standard deviation over the seeds. **test**: accuracy on the test images, evaluated once at the end of
+the run, of the network with the best validation accuracy. **validation**: accuracy on images held out of the training
+set, after the last epoch and after the best one. **zeros**: share of zeros among the ternary weights. **seconds**:
+time of training and evaluation of this row's phase; other programs may have run on the machine at the same time.
 ";
 
 impl Results {

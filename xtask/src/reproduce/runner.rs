@@ -19,10 +19,10 @@ pub(crate) struct Program {
     /// Directory of the data [default: $TTQ_DATA, else the user's cache, else a download].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Backend: auto, cpu, flex, cuda or wgpu.
+    /// Backend: auto, cpu or cuda; with the features of these names also flex or wgpu.
     #[arg(long)]
     pub(super) backend: Option<String>,
-    /// Build the example with these features instead of the defaults, e.g. cpu,flex.
+    /// Build the example with these features instead of the defaults, e.g. `cpu`.
     #[arg(long, value_name = "FEATURES", conflicts_with = "example_binary")]
     features: Option<String>,
     /// Use this program instead of building the example.

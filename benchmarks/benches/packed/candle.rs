@@ -1,4 +1,5 @@
-//! candle's quantized product, in a process of its own: the workspace would be compiled with other features if it depended on candle.
+//! Quantized products of candle, computed by another process: as a dependency, candle would change the features of
+//! crates that the workspace compiles.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// A running `benchmarks/candle`.
+/// A running process of `benchmarks/candle`.
 pub(crate) struct Candle {
     child: Child,
     requests: Option<ChildStdin>,
@@ -14,7 +15,8 @@ pub(crate) struct Candle {
 }
 
 impl Candle {
-    /// Starts it for a product of `[m, inputs]` with a weight of the given kind, `q4_0` or `q2k`.
+    /// Starts the process for products of `[m, inputs]` and a weight `[outputs, inputs]` of the given kind, `q4_0` or
+    /// `q2k`.
     pub(crate) fn start(program: &Path, kind: &str, [m, outputs, inputs]: [usize; 3]) -> Result<Self> {
         let mut child = Command::new(program)
             .arg(kind)
@@ -25,19 +27,19 @@ impl Candle {
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         let requests = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().context("candle's process has no output")?);
+        let answers = BufReader::new(child.stdout.take().context("the output of candle is not piped")?);
         Ok(Self { child, requests, answers })
     }
 
-    /// Seconds of each of some calls.
-    pub(crate) fn turn(&mut self, calls: usize) -> Result<Vec<f64>> {
-        let requests = self.requests.as_mut().context("candle's process has no input")?;
-        writeln!(requests, "{calls}").context("candle's process has ended: its message is above")?;
+    /// Measures the seconds of each of `calls` calls.
+    pub(crate) fn measure(&mut self, calls: usize) -> Result<Vec<f64>> {
+        let requests = self.requests.as_mut().context("the input of candle is closed")?;
+        writeln!(requests, "{calls}").context("the candle process has ended: see its message above")?;
         let mut answer = String::new();
         self.answers.read_line(&mut answer)?;
         let times: Vec<f64> = answer.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
         if times.len() != calls {
-            bail!("candle's process answered `{}` to {calls} calls", answer.trim());
+            bail!("the candle process answered `{}` instead of {calls} numbers", answer.trim());
         }
         Ok(times)
     }
@@ -45,7 +47,7 @@ impl Candle {
 
 impl Drop for Candle {
     fn drop(&mut self) {
-        // It ends at the end of its input.
+        // The process ends at the end of its input.
         self.requests = None;
         let _ = self.child.wait();
     }

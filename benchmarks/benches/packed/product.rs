@@ -1,4 +1,4 @@
-//! A matrix of activations times a linear layer's weight.
+//! Products of activations and the weight of a linear layer.
 
 use std::hint::black_box;
 
@@ -7,14 +7,14 @@ use burn::backend::Flex;
 use burn::prelude::*;
 use burn::tensor::quantization::{QuantScheme, QuantValue};
 use fastrand::Rng;
-use ttq_examples::measure::{self, Candidate, Row};
+use ttq_benchmarks::measure::{self, Candidate, Row};
 use ttq_packed::kernels::{Activations, Level, PackedMatrix, Scales, Scratch};
 
 use crate::candle::Candle;
 use crate::limits::Limits;
 use crate::{SCALES, Suite};
 
-/// `[m, inputs]` times a weight with half of it zeros, to `[m, outputs]`, by all candidates.
+/// Compares all candidates for the product of `[m, inputs]` and a weight with 50 % zeros, to `[m, outputs]`.
 pub(crate) fn compare(suite: &Suite, limits: &Limits, [m, outputs, inputs]: [usize; 3]) -> Result<Vec<Row>> {
     let title = format!("linear {inputs} × {outputs}, batch {m}");
     if !title.contains(&suite.filter) {
@@ -23,16 +23,16 @@ pub(crate) fn compare(suite: &Suite, limits: &Limits, [m, outputs, inputs]: [usi
     let mut rng = Rng::with_seed(1);
     let codes = crate::ternary(&mut rng, outputs * inputs, 0.5);
     let x = crate::floats(&mut rng, m * inputs);
-    // As Burn's linear layer has it: `[in, out]`.
+    // `[in, out]`, as in Burn's linear layer.
     let dense: Vec<f32> =
         (0..inputs * outputs).map(|i| crate::weight(codes[i % outputs * inputs + i / outputs])).collect();
     let mut expected = vec![0.0; m * outputs];
     gemm_product([m, outputs, inputs], &x, &dense, &mut expected);
 
     let activation_bytes = 4 * m * (inputs + outputs);
-    let moving = |candidate: Candidate<'static>, weight_bytes: usize| {
+    let with_bytes = |candidate: Candidate<'static>, weight_bytes: usize| {
         let bytes = weight_bytes + activation_bytes;
-        candidate.moving(bytes, limits.bandwidth(bytes))
+        candidate.with_bytes(bytes, limits.bandwidth(bytes))
     };
     let operations = m * outputs * inputs;
     let (weight, input, mut y) = (dense.clone(), x.clone(), expected.clone());
@@ -40,7 +40,8 @@ pub(crate) fn compare(suite: &Suite, limits: &Limits, [m, outputs, inputs]: [usi
         gemm_product([m, outputs, inputs], &input, &weight, &mut y);
         black_box(&y);
     });
-    let mut candidates = vec![moving(gemm, 4 * outputs * inputs).doing(operations, limits.peak(Level::Avx2, false))];
+    let mut candidates =
+        vec![with_bytes(gemm, 4 * outputs * inputs).with_operations(operations, limits.peak(Level::Avx2, false))];
     for level in suite.levels.iter().copied() {
         for activations in [Activations::Float32, Activations::Int8] {
             let [w_pos, w_neg] = SCALES;
@@ -50,39 +51,43 @@ pub(crate) fn compare(suite: &Suite, limits: &Limits, [m, outputs, inputs]: [usi
             candidates.push(packed(matrix, limits, &x, &expected)?);
         }
     }
-    candidates.push(moving(flex_q2s(&x, dense, [m, outputs, inputs]), outputs * inputs).doing(operations, None));
+    candidates.push(
+        with_bytes(flex_q2s(&x, dense, [m, outputs, inputs]), outputs * inputs).with_operations(operations, None),
+    );
     if let Some(program) = &suite.candle {
-        // Bytes of a block over weights in it.
+        // Bytes of a block, and number of weights in it.
         for (name, kind, bytes, weights) in [("candle Q4_0", "q4_0", 18, 32), ("candle Q2K", "q2k", 84, 256)] {
             let mut candle = Candle::start(program, kind, [m, outputs, inputs])?;
-            let candidate = Candidate::timed(name, move |calls| candle.turn(calls).context("candle"));
-            candidates.push(moving(candidate, outputs * inputs / weights * bytes).doing(operations, None));
+            let candidate = Candidate::self_timed(name, move |calls| candle.measure(calls).context("candle"));
+            candidates
+                .push(with_bytes(candidate, outputs * inputs / weights * bytes).with_operations(operations, None));
         }
     }
     measure::compare(&title, 4 * suite.budget, candidates)
 }
 
+/// Creates the candidate of a packed matrix, after a check of its result.
 fn packed(matrix: PackedMatrix, limits: &Limits, x: &[f32], expected: &[f32]) -> Result<Candidate<'static>> {
     let (x, mut y, mut scratch) = (x.to_vec(), vec![0.0; expected.len()], Scratch::new());
-    let (name, tolerance, times) = match matrix.activations() {
-        // One product for each scale.
+    let (name, tolerance, products) = match matrix.activations() {
+        // One product per scale.
         Activations::Int8 => ("int8", 2e-2, 2),
         _ => ("float32", 1e-5, 1),
     };
     let name = format!("packed {name}, {:?}", matrix.level());
     matrix.forward(&x, &mut y, &mut scratch)?;
-    crate::check(&name, &y, expected, tolerance)?;
+    crate::check_result(&name, &y, expected, tolerance)?;
     let cost = matrix.cost(x.len() / matrix.columns());
     let bytes = cost.weight_bytes + cost.input_bytes + cost.output_bytes;
     let peak = limits.peak(matrix.level(), matrix.activations() == Activations::Int8);
     let candidate = Candidate::new(name, move || {
-        matrix.forward(&x, &mut y, &mut scratch).expect("the lengths were right a moment ago");
+        matrix.forward(&x, &mut y, &mut scratch).expect("the first call had the same shapes");
         black_box(&y);
     });
-    Ok(candidate.moving(bytes, limits.bandwidth(bytes)).doing(times * cost.multiply_accumulates, peak))
+    Ok(candidate.with_bytes(bytes, limits.bandwidth(bytes)).with_operations(products * cost.multiply_accumulates, peak))
 }
 
-/// Burn's own two bits, one scale; Flex keeps a byte for each weight.
+/// Creates the candidate of Burn's Q2S on Flex, with two bits and one scale; Flex stores one byte per weight.
 fn flex_q2s(x: &[f32], dense: Vec<f32>, [m, outputs, inputs]: [usize; 3]) -> Candidate<'static> {
     let device = Default::default();
     let scheme = QuantScheme::default().with_value(QuantValue::Q2S);
@@ -94,7 +99,7 @@ fn flex_q2s(x: &[f32], dense: Vec<f32>, [m, outputs, inputs]: [usize; 3]) -> Can
     })
 }
 
-/// `y[m, n] = x[m, k] w[k, n]`, all row-major, on the current threads: what Flex calls.
+/// Computes `y[m, n] = x[m, k] w[k, n]` on the current threads, all matrices row-major. Flex calls the same function.
 fn gemm_product([m, n, k]: [usize; 3], x: &[f32], w: &[f32], y: &mut [f32]) {
     assert!(x.len() == m * k && w.len() == k * n && y.len() == m * n);
     let threads = match rayon::current_num_threads() {

@@ -1,5 +1,5 @@
-//! What the machine can do: memory bandwidth by the size of the working set, and multiply-accumulates a second of its instructions.
-//! Best of several runs on all current threads at once: the limit that a time is a share of.
+//! Limits of the machine: memory bandwidth by the size of the working set, and multiply-accumulates per second of its
+//! instruction sets. All current threads measure at the same time, and the best of several runs counts.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -7,38 +7,38 @@ use std::time::Instant;
 use serde::Serialize;
 use ttq_packed::kernels::Level;
 
-/// Working sets, in bytes: first cache, second cache, and so on to main memory.
+/// Sizes of working sets in bytes, from the first-level cache to main memory.
 const SIZES: [usize; 6] = [32 << 10, 512 << 10, 4 << 20, 16 << 20, 64 << 20, 256 << 20];
-/// Bytes read in a run, at least.
-const READ: usize = 64 << 20;
+/// Minimum number of bytes that a run reads.
+const MIN_READ: usize = 64 << 20;
 const RUNS: usize = 7;
 
-/// The limits of some threads.
+/// Limits for a number of threads.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Limits {
     threads: usize,
-    /// Bytes a second that can be read, by bytes of the working set.
+    /// Size of the working set in bytes, and bytes read per second.
     bandwidth: Vec<(usize, f64)>,
-    /// For each instruction set.
+    /// Maximum rate of each instruction set.
     peaks: Vec<Peak>,
 }
 
-/// Multiply-accumulates in a second.
+/// Multiply-accumulates per second of an instruction set.
 #[derive(Debug, Clone, Serialize)]
 struct Peak {
     level: String,
     float32: f64,
-    /// Of an unsigned with a signed byte, added in 32 bits, or without VNNI in 16.
+    /// Products of an unsigned and a signed byte, accumulated in 32 bits, or in 16 bits without VNNI.
     int8: f64,
 }
 
 impl Limits {
-    /// Measures the current threads.
+    /// Measures the limits for the current threads.
     pub(crate) fn measure(levels: &[Level], quick: bool) -> Self {
         let sizes = if quick { &SIZES[..4] } else { &SIZES };
         let threads = rayon::current_num_threads();
         let buffer = vec![1; sizes[sizes.len() - 1] / size_of::<u64>()];
-        let bandwidth = sizes.iter().map(|size| (*size, read(&buffer[..size / size_of::<u64>()]))).collect();
+        let bandwidth = sizes.iter().map(|size| (*size, read_rate(&buffer[..size / size_of::<u64>()]))).collect();
         let peaks = levels.iter().filter_map(|level| {
             let (float32, int8) = (peak(*level, false)?, peak(*level, true)?);
             Some(Peak { level: format!("{level:?}"), float32, int8 })
@@ -57,20 +57,22 @@ impl Limits {
         }
     }
 
-    /// Bytes a second for a working set of this size: those of the smallest measured one that is not smaller.
+    /// Returns the bytes per second for a working set of this size: those of the next larger measured one, or of the
+    /// largest.
     pub(crate) fn bandwidth(&self, bytes: usize) -> Option<f64> {
         let fitting = self.bandwidth.iter().find(|(size, _)| *size >= bytes);
         fitting.or(self.bandwidth.last()).map(|(_, rate)| *rate)
     }
 
-    /// Multiply-accumulates a second.
+    /// Returns the multiply-accumulates per second of an instruction set, in int8 or float32.
     pub(crate) fn peak(&self, level: Level, int8: bool) -> Option<f64> {
         let peak = self.peaks.iter().find(|peak| peak.level == format!("{level:?}"));
         peak.map(|peak| if int8 { peak.int8 } else { peak.float32 })
     }
 }
 
-/// The sum over all threads of `work` per second, where a call of `run` on one thread does `work(thread)`; best of several runs.
+/// Returns the work per second, summed over all threads: a call of `run` on a thread does `work(thread)`. Best of
+/// several runs.
 fn best_rate(work: impl Fn(usize) -> f64 + Sync, run: impl Fn(usize) + Sync) -> f64 {
     let rate = || {
         let rates = rayon::broadcast(|context| {
@@ -83,9 +85,9 @@ fn best_rate(work: impl Fn(usize) -> f64 + Sync, run: impl Fn(usize) + Sync) -> 
     (0..RUNS).map(|_| rate()).fold(0.0, f64::max)
 }
 
-/// Bytes a second when each thread reads its part of a buffer again and again.
-fn read(buffer: &[u64]) -> f64 {
-    let passes = READ.div_ceil(size_of_val(buffer));
+/// Measures the bytes per second when each thread reads its part of a buffer repeatedly.
+fn read_rate(buffer: &[u64]) -> f64 {
+    let passes = MIN_READ.div_ceil(size_of_val(buffer));
     let threads = rayon::current_num_threads();
     let part = |thread: usize| buffer.chunks(buffer.len().div_ceil(threads)).nth(thread).unwrap_or_default();
     best_rate(
@@ -98,7 +100,7 @@ fn read(buffer: &[u64]) -> f64 {
     )
 }
 
-/// Reads all, by the widest vectors there are.
+/// Sums all words with the widest vectors of the processor.
 fn sum(words: &[u64]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
@@ -111,12 +113,12 @@ fn sum(words: &[u64]) -> u64 {
             return unsafe { x86::sum_avx2(words) };
         }
     }
-    add(words)
+    sum_words(words)
 }
 
-/// Sixty-four sums at a time: enough to have many loads under way.
+/// Sums all words in 64 partial sums, so that many loads are in flight.
 #[inline(always)]
-fn add(words: &[u64]) -> u64 {
+fn sum_words(words: &[u64]) -> u64 {
     let (blocks, rest) = words.as_chunks::<64>();
     let mut sums = [0_u64; 64];
     for block in blocks {
@@ -127,6 +129,7 @@ fn add(words: &[u64]) -> u64 {
     sums.iter().chain(rest).fold(0, |sum, word| sum.wrapping_add(*word))
 }
 
+/// Measures the multiply-accumulates per second of an instruction set; `None` if there is no measurement for it.
 #[cfg(target_arch = "x86_64")]
 fn peak(level: Level, int8: bool) -> Option<f64> {
     const ITERATIONS: usize = 400_000;
@@ -139,7 +142,7 @@ fn peak(level: Level, int8: bool) -> Option<f64> {
         (Level::Avx2, true) => (32, x86::dot_avx2),
         _ => return None,
     };
-    // SAFETY: the levels are those that the machine has.
+    // SAFETY: callers pass levels that the processor supports.
     Some(best_rate(|_| (ITERATIONS * x86::CHAINS * lanes) as f64, |_| unsafe { run(ITERATIONS) }))
 }
 
@@ -153,20 +156,20 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
-    /// Independent sums: more than latency times throughput of the instructions, fewer than registers.
+    /// Number of independent sums: more than latency times throughput of the instructions, fewer than registers.
     pub(super) const CHAINS: usize = 12;
 
     #[target_feature(enable = "avx512f")]
     pub(super) fn sum_avx512(words: &[u64]) -> u64 {
-        super::add(words)
+        super::sum_words(words)
     }
 
     #[target_feature(enable = "avx2")]
     pub(super) fn sum_avx2(words: &[u64]) -> u64 {
-        super::add(words)
+        super::sum_words(words)
     }
 
-    /// Adds to each of the sums in turn, `iterations` times.
+    /// Defines a function that adds to each of the sums in turn, `iterations` times.
     macro_rules! chains {
         ($name:ident, $features:literal, $zero:ident, $x:expr, |$sum:ident, $operand:ident| $next:expr) => {
             #[target_feature(enable = $features)]
@@ -192,7 +195,7 @@ mod x86 {
     chains!(dot_avx_vnni, "avx2,avxvnni", _mm256_setzero_si256, _mm256_set1_epi8(1), |sum, x| {
         _mm256_dpbusd_avx_epi32(sum, x, x)
     });
-    // The sum is an operand of the product as well, or the product would be computed once for all.
+    // The sum is also an operand of the product. Otherwise the compiler would move the product out of the loop.
     chains!(dot_avx2, "avx2", _mm256_setzero_si256, _mm256_set1_epi8(1), |sum, x| {
         _mm256_add_epi16(sum, _mm256_maddubs_epi16(sum, x))
     });

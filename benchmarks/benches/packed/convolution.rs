@@ -8,8 +8,8 @@ use burn::prelude::*;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use fastrand::Rng;
+use ttq_benchmarks::measure::{self, Candidate, Row};
 use ttq_cpu::Cpu;
-use ttq_examples::measure::{self, Candidate, Row};
 use ttq_packed::kernels::{
     Activations, ConvolutionOptions, ConvolutionPath, Level, PackedConvolution, Scales, Scratch,
 };
@@ -17,9 +17,10 @@ use ttq_packed::kernels::{
 use crate::limits::Limits;
 use crate::{SCALES, Suite};
 
-/// A square kernel over square images, with half of the kernel as padding.
+/// A convolution with a square kernel on square images. The padding is half of the kernel, rounded down.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layer {
+    /// Batch size.
     images: usize,
     channels: usize,
     out: usize,
@@ -30,7 +31,7 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    /// Every shape that the network has behind its stem.
+    /// Returns every shape of the convolutions of ResNet-20 after the first one.
     pub(crate) fn of_resnet20(images: usize) -> Vec<Self> {
         let layer = |(channels, out, size, kernel, stride)| Self { images, channels, out, size, kernel, stride };
         [
@@ -46,7 +47,7 @@ impl Layer {
         .to_vec()
     }
 
-    /// The one in the middle of the network.
+    /// Returns a convolution from the middle of ResNet-20.
     pub(crate) fn middle(images: usize) -> Self {
         Self { images, channels: 32, out: 32, size: 16, kernel: 3, stride: 1 }
     }
@@ -69,7 +70,7 @@ impl Layer {
     }
 }
 
-/// The layer by all candidates.
+/// Compares all candidates for a layer.
 pub(crate) fn compare(suite: &Suite, limits: &Limits, layer: Layer, zeros: f32) -> Result<Vec<Row>> {
     let title = layer.title(zeros);
     if !title.contains(&suite.filter) {
@@ -85,8 +86,8 @@ pub(crate) fn compare(suite: &Suite, limits: &Limits, layer: Layer, zeros: f32) 
     let bytes = 4 * (x.len() + dense.len() + expected.len());
     let operations = expected.len() * layer.channels * layer.kernel * layer.kernel;
     let mut candidates = vec![
-        flex.moving(bytes, limits.bandwidth(bytes)).doing(operations, limits.peak(Level::Avx2, false)),
-        cpu.moving(bytes, limits.bandwidth(bytes)).doing(operations, limits.peak(Level::best(), false)),
+        flex.with_bytes(bytes, limits.bandwidth(bytes)).with_operations(operations, limits.peak(Level::Avx2, false)),
+        cpu.with_bytes(bytes, limits.bandwidth(bytes)).with_operations(operations, limits.peak(Level::best(), false)),
     ];
     for level in suite.levels.iter().copied() {
         for activations in [Activations::Float32, Activations::Int8] {
@@ -103,6 +104,7 @@ pub(crate) fn compare(suite: &Suite, limits: &Limits, layer: Layer, zeros: f32) 
     measure::compare(&title, suite.budget, candidates)
 }
 
+/// Creates the candidate of a packed convolution, after a check of its result.
 fn packed(
     convolution: PackedConvolution,
     limits: &Limits,
@@ -113,9 +115,9 @@ fn packed(
     let cost = convolution.cost(input)?;
     let dense = cost.multiply_accumulates;
     let (name, tolerance, operations, note) = match (convolution.activations(), convolution.path()) {
-        // One product for each scale.
+        // One product per scale.
         (Activations::Int8, _) => ("int8", 2e-2, 2 * dense, ""),
-        // One addition for each nonzero weight, at the rate of multiply-accumulates.
+        // One addition per nonzero weight, counted as a multiply-accumulate.
         (_, ConvolutionPath::Sparse) => {
             ("float32", 1e-5, ((1.0 - convolution.sparsity()) * dense as f64) as usize, "sparse path")
         }
@@ -125,18 +127,18 @@ fn packed(
     let (x, len, mut scratch) = (x.to_vec(), expected.len(), Scratch::new());
     let mut y = vec![0.0; len];
     convolution.forward(&x, input, &mut y, &mut scratch)?;
-    crate::check(&name, &y, expected, tolerance)?;
+    crate::check_result(&name, &y, expected, tolerance)?;
     let bytes = cost.weight_bytes + cost.input_bytes + cost.output_bytes;
     let peak = limits.peak(convolution.level(), convolution.activations() == Activations::Int8);
     let candidate = Candidate::new(name, move || {
         let mut y = vec![0.0; len];
-        convolution.forward(&x, input, &mut y, &mut scratch).expect("the lengths were right a moment ago");
+        convolution.forward(&x, input, &mut y, &mut scratch).expect("the first call had the same shapes");
         black_box(&y);
     });
-    Ok(candidate.moving(bytes, limits.bandwidth(bytes)).doing(operations, peak).noting(note))
+    Ok(candidate.with_bytes(bytes, limits.bandwidth(bytes)).with_operations(operations, peak).with_note(note))
 }
 
-/// Burn's operation on a backend, and what it comes to.
+/// Creates the candidate of Burn's operation on a backend, and returns its result as well.
 fn on_tensors<B: Backend>(
     name: &str,
     layer: Layer,

@@ -1,8 +1,9 @@
-//! From a file to a module: packed files, plain and archive-coded, against safetensors of floats of the same network:
-//! `cargo xtask bench load --json FILE`.
+//! Loading of packed files, plain and archive-coded, into modules, compared with safetensors files of the same network
+//! as floats: `cargo xtask bench load --json FILE`.
 //!
-//! Files are in the system's cache, a module is made anew each time. Packed layers arrange their weights for the kernels when they are
-//! first used, so that the time to the first output is taken as well. Rates are bytes of the file in a second.
+//! The files are in the cache of the operating system, and every call creates a module. Packed layers arrange their
+//! weights for the kernels on first use, so the time to the first output is measured as well. Rates are bytes of the
+//! file per second.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -15,20 +16,20 @@ use burn_store::{ModuleSnapshot, SafetensorsStore};
 use clap::Parser;
 use serde::Serialize;
 use tempfile::TempDir;
+use ttq_benchmarks::measure::{self, Candidate, Report, Row};
 use ttq_core::packed::{self, PackedConv2d, PackedLinear};
 use ttq_core::{SelectionConfig, Ternary, TernaryConfig};
 use ttq_cpu::Cpu;
-use ttq_examples::measure::{self, Candidate, Report, Row};
 use ttq_examples::model::{Network, ResNet};
 use ttq_packed::{Coding, PackedModel};
 
 #[derive(Parser)]
-#[command(about = "Packed files against safetensors of floats")]
+#[command(about = "Loading of packed files, compared with safetensors files of floats")]
 struct Options {
-    /// Write the figures to this file as JSON.
+    /// Write the results to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// A small size and little time: does it run?
+    /// Use small sizes, to test whether the suite runs.
     #[arg(long)]
     quick: bool,
     /// Set by `cargo bench`.
@@ -79,7 +80,7 @@ fn main() -> Result<()> {
     Report::new("load", options.quick, settings, rows).write(options.json.as_deref())
 }
 
-/// The same network three times.
+/// A network in three files, in a temporary directory.
 struct Files {
     directory: TempDir,
 }
@@ -89,7 +90,8 @@ impl Files {
     const PLAIN: &str = "plain.safetensors";
     const ARCHIVE: &str = "archive.safetensors";
 
-    /// Makes `module` ternary and writes it; `dense` is a module of the same type, to find out that the files say the same.
+    /// Makes `module` ternary and writes the files. `dense` creates a module of the same type, to verify that the files
+    /// contain the same weights.
     fn write<M: Module<Cpu>>(module: M, config: TernaryConfig, dense: impl Fn() -> M) -> Result<Self> {
         let files = Self { directory: tempfile::tempdir()? };
         let ternary = Ternary::new(module, &config)?;
@@ -101,7 +103,11 @@ impl Files {
         let float = values(&float_module(dense(), &files.path(Self::FLOAT)));
         ensure!(!float.is_empty(), "the network has no parameters");
         for name in [Self::PLAIN, Self::ARCHIVE] {
-            ensure!(values(&packed_module(dense(), &files.path(name))) == float, "{name} holds other weights");
+            ensure!(
+                values(&packed_module(dense(), &files.path(name))) == float,
+                "{name} contains other weights than {}",
+                Self::FLOAT
+            );
         }
         Ok(files)
     }
@@ -110,15 +116,15 @@ impl Files {
         self.directory.path().join(name)
     }
 
-    /// A candidate that reads one of the files.
+    /// Creates a candidate that reads one of the files.
     fn reading<'a>(&self, name: &str, candidate: &str, call: impl Fn(&Path) + 'a) -> Result<Candidate<'a>> {
         let path = self.path(name);
         let bytes = std::fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len();
-        Ok(Candidate::new(candidate, move || call(&path)).moving(bytes as usize, None))
+        Ok(Candidate::new(candidate, move || call(&path)).with_bytes(bytes as usize, None))
     }
 }
 
-/// All parameters, in the order of the module.
+/// Returns the values of all parameters, in the order of the module.
 fn values<M: Module<Cpu>>(module: &M) -> Vec<TensorData> {
     module.collect(None, None, false).iter().filter_map(|snapshot| snapshot.to_data().ok()).collect()
 }
@@ -129,11 +135,11 @@ fn float_module<M: Module<Cpu>>(mut module: M, path: &Path) -> M {
 }
 
 fn packed_module<M: Module<Cpu>>(module: M, path: &Path) -> M {
-    let model = PackedModel::load(path).expect("the file was written a moment ago");
+    let model = PackedModel::load(path).expect("the file was written by this program");
     packed::load(module, &model).expect("the file was written for this module")
 }
 
-/// Loads alone, then loads and uses once.
+/// Compares the time to load the files, then the time to load them and compute an output.
 fn compare<D: Module<Cpu>, P: Module<Cpu>, const N: usize>(
     network: &str,
     budget: Duration,

@@ -1,7 +1,7 @@
-//! What is carried to a GPU machine as one program: data, benchmarks and training. `cargo xtask gpu bundle` makes it.
+//! Data, benchmarks and training in one program, for a machine with a GPU. `cargo xtask gpu bundle` builds it.
 //!
-//! It needs a driver there, and NVRTC and CUDA's headers, which a Python with PyTorch has too (docs/gpu.md); with that Python it compares itself
-//! with PyTorch.
+//! The machine needs a CUDA driver, NVRTC and the CUDA headers. A Python installation with PyTorch contains the last
+//! two (docs/gpu.md), and the benchmarks then include PyTorch.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,76 +10,75 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use ttq_examples::model::ResNet;
-use ttq_examples::{
-    Job, Options, ProductOptions, Recipe, StepOptions, data, exit, measure_products, measure_steps, on_backend,
-};
+use ttq_benchmarks::{ProductOptions, StepOptions, measure_products, measure_steps, mosaic};
+use ttq_examples::{Job, Options, Recipe, data, exit};
 
 #[derive(Parser)]
-#[command(name = "gpu", about = "Data, benchmarks and training on a GPU machine")]
+#[command(name = "gpu", about = "Data, benchmarks and training on a machine with a GPU")]
 enum Command {
-    /// Writes CIFAR-10 smaller, without loss, a file of 20 MB for each of its six.
+    /// Compresses the six files of CIFAR-10 without loss, to about 20 MB each.
     Mosaics {
         /// Directory of the data [default: $TTQ_DATA, else the user's cache].
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
-        /// Where to write.
+        /// Directory of the compressed files.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
-    /// Restores CIFAR-10 from those files.
+    /// Restores CIFAR-10 from the compressed files.
     Restore {
-        /// Directory of the six files.
+        /// Directory of the six compressed files.
         #[arg(long, value_name = "DIR")]
         mosaics: PathBuf,
-        /// Directory of the data, as --data takes it.
+        /// Directory of the restored data, to be used with --data.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
-    /// Products with packed weights, as the task `packed` measures them, by other sizes or on another backend.
+    /// Measures products with packed weights like the task `packed`, with other sizes or on another backend.
     Packed(ProductOptions),
-    /// Does tasks until they are done or the minutes are over; the same command goes on.
+    /// Executes tasks until they are done or the time is over. Repeat the command to continue.
     Run(Run),
 }
 
 #[derive(clap::Args)]
 struct Run {
-    /// What to do, in this order.
+    /// Tasks, in this order.
     #[arg(value_enum, required = true)]
     tasks: Vec<Task>,
-    /// Directory of the results. What is there already is not done again.
+    /// Directory of the results. Finished tasks are skipped.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Minutes of one call.
+    /// Time limit in minutes.
     #[arg(long, value_name = "N", default_value_t = 9.0)]
     minutes: f64,
     /// Directory of the data [default: $TTQ_DATA, else the user's cache, else a download].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The Python to look for PyTorch in.
+    /// Python interpreter for PyTorch.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
-    /// More arguments of the example `cifar`, such as `-- --fp-epochs 160 --epochs 120`. They count when training starts.
+    /// Further arguments of the example `cifar`, such as `-- --fp-epochs 160 --epochs 120`. They apply to a new run,
+    /// not to a resumed one.
     #[arg(last = true)]
-    more: Vec<OsString>,
+    cifar_arguments: Vec<OsString>,
 }
 
-/// Each is a file or a directory of results.
+/// A task, which writes a file or a directory of results.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Task {
-    /// Products with packed weights beside cuBLAS's and Burn's: packed.json.
+    /// Products with packed weights, compared with cuBLAS and Burn: packed.json.
     Packed,
-    /// Seconds per training step beside PyTorch's: train.json.
+    /// Seconds per training step, compared with PyTorch: train.json.
     Steps,
-    /// ResNet-20 on CIFAR-10: cifar/.
+    /// Training of ResNet-20 on CIFAR-10: cifar/.
     Cifar,
 }
 
 impl Task {
-    /// What it takes at least to begin.
-    fn shortest(self) -> Duration {
+    /// Returns the minimum time in which the task is started, unless it is the first one.
+    fn min_time(self) -> Duration {
         let minutes = match self {
-            // Once begun they go to their end.
+            // These tasks run to completion.
             Self::Packed | Self::Steps => 5,
             Self::Cifar => 0,
         };
@@ -90,8 +89,8 @@ impl Task {
 fn main() -> ExitCode {
     let command = Command::parse();
     exit(|| match command {
-        Command::Mosaics { data, out } => Ok(data::cifar10_to_mosaics(data.as_deref(), &out)?),
-        Command::Restore { mosaics, out } => Ok(data::cifar10_from_mosaics(&mosaics, &out)?),
+        Command::Mosaics { data, out } => Ok(mosaic::cifar10_to_mosaics(data.as_deref(), &out)?),
+        Command::Restore { mosaics, out } => Ok(mosaic::cifar10_from_mosaics(&mosaics, &out)?),
         Command::Packed(options) => measure_products(&options),
         Command::Run(run) => run.run(),
     })
@@ -100,11 +99,12 @@ fn main() -> ExitCode {
 impl Run {
     fn run(&self) -> Result<()> {
         let end = Instant::now() + Duration::from_secs_f64(60.0 * self.minutes);
-        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make {}", self.out.display()))?;
+        std::fs::create_dir_all(&self.out)
+            .with_context(|| format!("cannot create directory {}", self.out.display()))?;
         for (index, task) in self.tasks.iter().enumerate() {
             let left = end.saturating_duration_since(Instant::now());
-            if left < task.shortest() && index > 0 {
-                println!("the minutes are over: the same command goes on");
+            if left < task.min_time() && index > 0 {
+                println!("the time is over: repeat the command to continue");
                 return Ok(());
             }
             match task {
@@ -122,20 +122,20 @@ impl Run {
         }
         let arguments =
             "steps --threads 1 --batch 128,1024 --steps 51 --peers cuda,cuda-bf16,pytorch,pytorch-loop,pytorch-amp";
-        measure_steps(Steps::try_parse_from(self.measuring(arguments, json))?.options)
+        measure_steps(Steps::try_parse_from(self.arguments(arguments, json))?.options)
     }
 
     fn packed(&self, json: &Path) -> Result<()> {
         if json.is_file() {
             return Ok(());
         }
-        measure_products(&Products::try_parse_from(self.measuring("packed", json))?.options)
+        measure_products(&Products::try_parse_from(self.arguments("packed", json))?.options)
     }
 
-    /// Arguments of a benchmark that writes this file.
-    fn measuring<'a>(&'a self, arguments: &'a str, json: &'a Path) -> impl Iterator<Item = OsString> + 'a {
-        let more = ["--python".into(), self.python.clone().into(), "--json".into(), json.into()];
-        arguments.split(' ').map(OsString::from).chain(more)
+    /// Returns the arguments of a benchmark, with the Python interpreter and the file of the results.
+    fn arguments<'a>(&'a self, arguments: &'a str, json: &'a Path) -> impl Iterator<Item = OsString> + 'a {
+        let paths = ["--python".into(), self.python.clone().into(), "--json".into(), json.into()];
+        arguments.split(' ').map(OsString::from).chain(paths)
     }
 
     fn cifar(&self, run: &Path, left: Duration) -> Result<()> {
@@ -153,11 +153,10 @@ impl Run {
         if let Some(data) = &self.data {
             arguments.extend(["--data".into(), data.into()]);
         }
-        arguments.extend(self.more.iter().cloned());
+        arguments.extend(self.cifar_arguments.iter().cloned());
         let (mut options, _) = Options::parse_from(&recipe, |command| command, arguments);
         options.depth = Some(20);
-        let job = Job::prepare(&recipe, &options, data::cifar10)?;
-        on_backend!(job, |B, classes, device| ResNet::<B>::new(20, classes, device))
+        ttq_examples_gpu::run(Job::prepare(&recipe, &options, data::cifar10)?)
     }
 }
 

@@ -1,7 +1,9 @@
-//! The quantizer, forward and backward, against a plain copy of the same weight: `cargo xtask bench quantize --json FILE`.
+//! Forward and backward pass of the quantizer, compared with a copy of the weight: `cargo xtask bench quantize --json
+//! FILE`.
 //!
-//! A copy reads and writes each float once, into memory that is there, and so does an ideal `ternarize` whose threshold is known; a maximum or a mean in the
-//! threshold reads once more. `gradients` reads gradient and latent weight and writes one gradient.
+//! The copy reads and writes each float once, into allocated memory. So would an ideal `ternarize` with a known
+//! threshold; the maximum or mean in the threshold takes another read. `gradients` reads the gradient and the latent
+//! weight and writes one gradient.
 
 use std::hint::black_box;
 use std::path::PathBuf;
@@ -12,21 +14,21 @@ use burn::prelude::*;
 use burn::tensor::Distribution;
 use clap::Parser;
 use serde::Serialize;
+use ttq_benchmarks::measure::{self, Candidate, Report, Row};
 use ttq_core::{QuantizerConfig, TernaryQuantizer};
 use ttq_cpu::Cpu;
-use ttq_examples::measure::{self, Candidate, Report, Row};
 
 #[derive(Parser)]
-#[command(about = "The quantizer, forward and backward, against a plain copy")]
+#[command(about = "Forward and backward pass of the quantizer, compared with a copy of the weight")]
 struct Options {
-    /// Write the figures to this file as JSON.
+    /// Write the results to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Small sizes and little time: does it run?
+    /// Use small sizes, to test whether the suite runs.
     #[arg(long)]
     quick: bool,
     /// Numbers of threads.
-    #[arg(long, value_delimiter = ',', default_values_t = measure::one_and_all())]
+    #[arg(long, value_delimiter = ',', default_values_t = measure::one_and_all_threads())]
     threads: Vec<usize>,
     /// Set by `cargo bench`.
     #[arg(long, hide = true)]
@@ -45,15 +47,15 @@ fn main() -> Result<()> {
     let quantizer: TernaryQuantizer<Cpu> = config.init()?;
     let budget = Duration::from_millis(if options.quick { 20 } else { 500 });
     let mut rows = Vec::new();
-    for pool in measure::pools(&options.threads)? {
-        rows.extend(pool.install(|| weights(&quantizer, budget, options.quick))?);
+    for pool in measure::thread_pools(&options.threads)? {
+        rows.extend(pool.install(|| compare_all(&quantizer, budget, options.quick))?);
     }
     let settings = Settings { backend: Cpu::name(&Default::default()), quantizer: config };
     Report::new("quantize", options.quick, settings, rows).write(options.json.as_deref())
 }
 
-/// The layers of ResNet-20 by size, and a large linear layer.
-fn weights(quantizer: &TernaryQuantizer<Cpu>, budget: Duration, quick: bool) -> Result<Vec<Row>> {
+/// Measures the sizes of the layers of ResNet-20, and a large linear layer.
+fn compare_all(quantizer: &TernaryQuantizer<Cpu>, budget: Duration, quick: bool) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for shape in [[16, 16, 3, 3], [64, 32, 1, 1], [32, 32, 3, 3], [64, 64, 3, 3]] {
         rows.extend(compare(quantizer, "convolution", shape, 0, budget)?);
@@ -75,11 +77,11 @@ fn compare<const D: usize>(
     let (latent, gradient) = (random(), random());
     let scales = quantizer.initial_scales(latent.clone(), channel_axis);
     let values: Vec<f32> = latent.to_data().iter().collect();
-    let float = size_of::<f32>() * values.len();
-    let mut to = values.clone();
+    let bytes = size_of::<f32>() * values.len();
+    let mut target = values.clone();
     let copy = Candidate::new("copy", || {
-        to.copy_from_slice(black_box(&values));
-        black_box(&to);
+        target.copy_from_slice(black_box(&values));
+        black_box(&target);
     });
     let ternarize = Candidate::new("ternarize", || {
         black_box(quantizer.ternarize(latent.clone(), scales.clone(), channel_axis));
@@ -87,8 +89,11 @@ fn compare<const D: usize>(
     let gradients = Candidate::new("gradients", || {
         black_box(quantizer.gradients(gradient.clone(), latent.clone(), scales.clone(), channel_axis));
     });
-    let candidates =
-        vec![copy.moving(2 * float, None), ternarize.moving(2 * float, None), gradients.moving(3 * float, None)];
+    let candidates = vec![
+        copy.with_bytes(2 * bytes, None),
+        ternarize.with_bytes(2 * bytes, None),
+        gradients.with_bytes(3 * bytes, None),
+    ];
     let dimensions = shape.map(|size| size.to_string()).join(" × ");
     measure::compare(&format!("{kind} {dimensions}"), budget, candidates)
 }

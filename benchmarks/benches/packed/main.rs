@@ -1,7 +1,9 @@
-//! Products with packed weights against dense and other quantized ones, all in one run: `cargo xtask bench packed --json FILE`.
+//! Products with packed weights, compared with dense and other quantized products, all in one run:
+//! `cargo xtask bench packed --json FILE`.
 //!
-//! Everything that a call does is timed: building tables, rounding activations, filling windows, and for convolutions, whose peers are
-//! operations on tensors, the memory of the result. Kernels are held against the reference's result before they are timed.
+//! The times include everything that a call does: building tables, quantizing activations, gathering windows. For
+//! convolutions they include the allocation of the result, as for the tensor operations that they are compared with.
+//! The result of each kernel is compared with that of the reference before it is timed.
 
 mod candle;
 mod convolution;
@@ -15,35 +17,35 @@ use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use fastrand::Rng;
 use serde::Serialize;
-use ttq_examples::measure::{self, Report, Row};
+use ttq_benchmarks::measure::{self, Report, Row};
 use ttq_packed::kernels::Level;
 
 use crate::convolution::Layer;
 use crate::limits::Limits;
 
-/// W_p and W_n: different, so that no kernel can take the shortcut for equal ones.
+/// W_p and W_n. They differ, so that no kernel uses its special case for equal scales.
 const SCALES: [f32; 2] = [0.7, 0.4];
 
 #[derive(Parser)]
-#[command(about = "Products with packed weights against dense and other quantized ones")]
+#[command(about = "Products with packed weights, compared with dense and other quantized products")]
 struct Options {
-    /// Write the figures to this file as JSON.
+    /// Write the results to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Small sizes and little time: does it run?
+    /// Use small sizes, to test whether the suite runs.
     #[arg(long)]
     quick: bool,
-    /// Instruction sets: `best`, `all`, or names such as `avx512`, `avxvnni`, `avx2`, `portable`; those that the machine lacks are left
-    /// out.
+    /// Instruction sets: `best`, `all`, or names such as `avx512`, `avxvnni`, `avx2`, `portable`. Those that the
+    /// machine does not have are skipped.
     #[arg(long, value_delimiter = ',', default_values = ["best", "avx2"])]
     levels: Vec<String>,
     /// Numbers of threads.
-    #[arg(long, value_delimiter = ',', default_values_t = measure::one_and_all())]
+    #[arg(long, value_delimiter = ',', default_values_t = measure::one_and_all_threads())]
     threads: Vec<usize>,
-    /// The program of `benchmarks/candle`, built; without it candle is left out.
+    /// Path of the built program of `benchmarks/candle`. Without it, candle is skipped.
     #[arg(long, value_name = "PROGRAM")]
     candle: Option<PathBuf>,
-    /// Only comparisons with this in their title, such as `linear`, `3×3` or `batch 32`.
+    /// Run only comparisons whose title contains this text, such as `linear`, `3×3` or `batch 32`.
     #[arg(long, default_value = "")]
     filter: String,
     /// Set by `cargo bench`.
@@ -51,9 +53,9 @@ struct Options {
     bench: bool,
 }
 
-/// What all comparisons share.
+/// Settings of all comparisons.
 struct Suite {
-    /// Time for each candidate.
+    /// Time per candidate.
     budget: Duration,
     levels: Vec<Level>,
     candle: Option<PathBuf>,
@@ -77,7 +79,7 @@ fn main() -> Result<()> {
     };
     let available: Vec<Level> = Level::available().collect();
     let (mut limits, mut rows) = (Vec::new(), Vec::new());
-    for (index, pool) in measure::pools(&options.threads)?.into_iter().enumerate() {
+    for (index, pool) in measure::thread_pools(&options.threads)?.into_iter().enumerate() {
         let (own, measured) = pool.install(|| {
             let limits = Limits::measure(&available, options.quick);
             limits.print();
@@ -91,23 +93,24 @@ fn main() -> Result<()> {
     Report::new("packed", options.quick, settings, rows).write(options.json.as_deref())
 }
 
-/// The instruction sets that are asked for and that the machine has, best first.
+/// Returns the requested instruction sets that the machine has, best first.
 fn levels(names: &[String]) -> Result<Vec<Level>> {
     let named = |level: Level| format!("{level:?}").to_lowercase();
     for name in names {
         let known = [Level::Avx512, Level::AvxVnni, Level::Avx2, Level::Portable].map(named);
         if !known.contains(name) && !["best", "all"].contains(&name.as_str()) {
-            bail!("there is no instruction set `{name}`: choose among best, all, {}", known.join(", "));
+            bail!("unknown instruction set `{name}`: use best, all, {}", known.join(", "));
         }
     }
-    let asked = |level: &Level| {
+    let is_requested = |level: &Level| {
         let best = *level == Level::best();
         names.iter().any(|name| name == "all" || name == "best" && best || *name == named(*level))
     };
-    Ok(Level::available().filter(asked).collect())
+    Ok(Level::available().filter(is_requested).collect())
 }
 
-/// All comparisons on the current threads; those of other shares of zeros for the first number of threads alone.
+/// Runs all comparisons on the current threads. Other shares of zeros are measured for the first number of threads
+/// only.
 fn run(suite: &Suite, limits: &Limits, quick: bool, first: bool) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let (size, batches) = if quick { (1024, vec![1, 64]) } else { (4096, vec![1, 8, 64]) };
@@ -127,16 +130,17 @@ fn run(suite: &Suite, limits: &Limits, quick: bool, first: bool) -> Result<Vec<R
     Ok(rows)
 }
 
+/// Returns `n` random values in [-1, 1).
 fn floats(rng: &mut Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| 2.0 * rng.f32() - 1.0).collect()
 }
 
-/// Ternary values with a share of zeros.
+/// Returns `n` random ternary values with a share of zeros.
 fn ternary(rng: &mut Rng, n: usize, zeros: f32) -> Vec<i8> {
     (0..n).map(|_| if rng.f32() < zeros { 0 } else { 2 * rng.i8(0..2) - 1 }).collect()
 }
 
-/// The weight that a ternary value stands for.
+/// Returns the weight of a ternary value.
 fn weight(value: i8) -> f32 {
     match value {
         1 => SCALES[0],
@@ -145,12 +149,15 @@ fn weight(value: i8) -> f32 {
     }
 }
 
-/// Refuses a result that is off by more than a share of the largest magnitude.
-fn check(candidate: &str, found: &[f32], expected: &[f32], tolerance: f32) -> Result<()> {
+/// Returns an error if the largest deviation from `expected` exceeds `tolerance` times the largest expected magnitude.
+fn check_result(candidate: &str, found: &[f32], expected: &[f32], tolerance: f32) -> Result<()> {
     let largest =
         |values: &mut dyn Iterator<Item = f32>| values.fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let off = largest(&mut found.iter().zip(expected).map(|(found, expected)| found - expected));
     let limit = tolerance * largest(&mut expected.iter().copied());
-    ensure!(found.len() == expected.len() && off <= limit, "{candidate} is off by {off}, more than {limit}");
+    ensure!(
+        found.len() == expected.len() && off <= limit,
+        "the result of {candidate} deviates by {off}, more than {limit}"
+    );
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! Training steps in full precision and with ternary weights: `cargo xtask bench train --json FILE`.
+//! Time of a training step in full precision and with ternary weights: `cargo xtask bench train --json FILE`.
 
 use anyhow::Result;
 use clap::Parser;
-use ttq_examples::{StepOptions, measure_steps};
+use ttq_benchmarks::{StepOptions, measure_steps};
 
 #[derive(Parser)]
-#[command(about = "Training steps in full precision and with ternary weights")]
+#[command(about = "Time of a training step in full precision and with ternary weights")]
 struct Options {
     #[command(flatten)]
     steps: StepOptions,

@@ -1,0 +1,15 @@
+//! Benchmarks of ttq: timing of candidates in alternating rounds, training steps, products with packed weights on a
+//! GPU, and lossless compression of CIFAR-10 for transfer to another machine.
+
+pub mod measure;
+pub mod mosaic;
+mod steps;
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod products;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod torch;
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub use products::{ProductOptions, measure_products};
+pub use steps::{StepOptions, measure_steps};

@@ -1,0 +1,47 @@
+//! The training recipe of the PyTorch port.
+
+use ttq_core::Threshold;
+use ttq_examples::data::Augmentation;
+use ttq_examples::{OptimizerChoice, Recipe, ScheduleChoice};
+
+use crate::architecture::Architecture;
+use crate::distort::distort;
+
+/// Returns the recipe of the PyTorch port for Tiny ImageNet. Training starts from a trained network and has no phase in
+/// full precision.
+///
+/// Differences from the port:
+///
+/// - The sign of the gradient of W_n is exact.
+/// - W_p and W_n start at the mean magnitude of the positive and negative weights instead of 1.
+/// - Validation images are held out from the training images.
+/// - The learning rate is lowered on a plateau for all networks. The port trains SqueezeNet at a constant rate, which
+///   its plateau rule would not have lowered, and lowers the rate of DenseNet-121 manually after 15 epochs.
+pub(crate) fn recipe(network: Architecture) -> Recipe {
+    let small = Recipe {
+        name: "tiny_imagenet",
+        about: "Makes a trained network for Tiny ImageNet ternary as in the PyTorch port of TTQ, or evaluates one",
+        fp_epochs: 0,
+        epochs: 20,
+        batch_size: 512,
+        learning_rate: 1e-3,
+        schedule: ScheduleChoice::Plateau,
+        optimizer: OptimizerChoice::Adam,
+        latent_weight_decay: 0.0,
+        weight_decay: 1e-4,
+        threshold: Threshold::MaxFraction(0.05),
+        exclude: &[],
+        freeze_first_convolution: true,
+        scale_lr_factor: 1.0,
+        validation: 5000,
+        augmentation: Augmentation::Distort,
+        distort: Some(distort),
+    };
+    let others = Recipe { learning_rate: 1e-4, threshold: Threshold::MaxFraction(0.15), ..small };
+    match network {
+        Architecture::DenseNetSmall => small,
+        // The last layer is a convolution, which the default selection does not exclude.
+        Architecture::SqueezeNet => Recipe { epochs: 10, exclude: &[r"classes\.weight$"], ..others },
+        Architecture::DenseNet121 => Recipe { batch_size: 64, ..others },
+    }
+}
