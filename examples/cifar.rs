@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Arg;
-use ttq_examples::{Job, Options, Recipe, data, exit, run_network};
+use ttq_examples::{Job, Options, Recipe, data, exit};
 
 fn main() -> ExitCode {
     let recipe = Recipe::cifar();
@@ -14,5 +14,8 @@ fn main() -> ExitCode {
         .default_value("20");
     let (mut options, matches) = Options::parse(&recipe, |command| command.arg(depth));
     options.depth = matches.get_one::<String>("depth").and_then(|depth| depth.parse().ok());
-    exit(|| run_network(Job::prepare(&recipe, &options, data::cifar10)?))
+    exit(|| {
+        let job = Job::prepare(&recipe, &options, data::cifar10)?;
+        if job.backend().is_gpu() { ttq_examples_gpu::run(job) } else { ttq_examples_cpu::run(job) }
+    })
 }

@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
-use ttq_examples::{Job, Options, Recipe, data, exit, run_network};
+use ttq_examples::{Job, Options, Recipe, data, exit};
 
 fn main() -> ExitCode {
     let recipe = Recipe::mnist();
     let (options, _) = Options::parse(&recipe, |command| command);
-    exit(|| run_network(Job::prepare(&recipe, &options, data::mnist)?))
+    exit(|| {
+        let job = Job::prepare(&recipe, &options, data::mnist)?;
+        if job.backend().is_gpu() { ttq_examples_gpu::run(job) } else { ttq_examples_cpu::run(job) }
+    })
 }

@@ -4,39 +4,27 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-#[cfg(all(feature = "autocast", any(feature = "cuda", feature = "wgpu")))]
-use burn::prelude::*;
-#[cfg(all(feature = "autocast", any(feature = "cuda", feature = "wgpu")))]
-use ttq_autocast::{Autocast, Half};
 
 use crate::{BackendChoice, Precision};
 
-/// A backend that is compiled in and has a device.
+/// A backend, with the type of its products. [`select`] returns only those that are compiled in and have a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunBackend {
     /// The CPU, by ttq-cpu.
-    #[cfg(feature = "cpu")]
     Cpu,
     /// The CPU, by Burn's Flex.
-    #[cfg(feature = "flex")]
     Flex,
     /// Flex with products in bfloat16: not faster, but it shows the effect on a training without a GPU.
-    #[cfg(all(feature = "autocast", feature = "flex"))]
     FlexBf16,
     /// NVIDIA GPUs.
-    #[cfg(feature = "cuda")]
     Cuda,
     /// NVIDIA GPUs with products in bfloat16.
-    #[cfg(all(feature = "autocast", feature = "cuda"))]
     CudaBf16,
     /// NVIDIA GPUs with products in float16.
-    #[cfg(all(feature = "autocast", feature = "cuda"))]
     CudaF16,
     /// Other GPUs.
-    #[cfg(feature = "wgpu")]
     Wgpu,
     /// Other GPUs with products in float16.
-    #[cfg(all(feature = "autocast", feature = "wgpu"))]
     WgpuF16,
 }
 
@@ -44,23 +32,20 @@ impl RunBackend {
     /// Returns the name on the command line, with the precision if it is not float32.
     pub fn name(self) -> &'static str {
         match self {
-            #[cfg(feature = "cpu")]
             Self::Cpu => "cpu",
-            #[cfg(feature = "flex")]
             Self::Flex => "flex",
-            #[cfg(all(feature = "autocast", feature = "flex"))]
             Self::FlexBf16 => "flex-bf16",
-            #[cfg(feature = "cuda")]
             Self::Cuda => "cuda",
-            #[cfg(all(feature = "autocast", feature = "cuda"))]
             Self::CudaBf16 => "cuda-bf16",
-            #[cfg(all(feature = "autocast", feature = "cuda"))]
             Self::CudaF16 => "cuda-f16",
-            #[cfg(feature = "wgpu")]
             Self::Wgpu => "wgpu",
-            #[cfg(all(feature = "autocast", feature = "wgpu"))]
             Self::WgpuF16 => "wgpu-f16",
         }
+    }
+
+    /// Returns whether it computes on a GPU.
+    pub fn is_gpu(self) -> bool {
+        !matches!(self, Self::Cpu | Self::Flex | Self::FlexBf16)
     }
 
     /// Returns the same backend with products in the type `precision`.
@@ -70,32 +55,19 @@ impl RunBackend {
     pub(crate) fn in_precision(self, precision: Precision) -> Result<Self> {
         match (self, precision) {
             (_, Precision::F32) => Ok(self),
-            #[cfg(all(feature = "autocast", feature = "flex"))]
-            (Self::Flex, Precision::Bf16) => Ok(Self::FlexBf16),
-            #[cfg(all(feature = "autocast", feature = "cuda"))]
-            (Self::Cuda, Precision::Bf16) => on_device::<burn::backend::Cuda, ttq_autocast::Bf16>(Self::CudaBf16),
-            #[cfg(all(feature = "autocast", feature = "cuda"))]
-            (Self::Cuda, Precision::F16) => on_device::<burn::backend::Cuda, ttq_autocast::F16>(Self::CudaF16),
-            #[cfg(all(feature = "autocast", feature = "wgpu"))]
-            (Self::Wgpu, Precision::F16) => on_device::<burn::backend::Wgpu, ttq_autocast::F16>(Self::WgpuF16),
             _ if cfg!(not(feature = "autocast")) => {
                 bail!("this program was built without mixed precision: build it with `--features autocast`")
             }
+            (Self::Flex, Precision::Bf16) => Ok(Self::FlexBf16),
+            (Self::Cuda, Precision::Bf16) => Ok(Self::CudaBf16),
+            (Self::Cuda, Precision::F16) => Ok(Self::CudaF16),
+            (Self::Wgpu, Precision::F16) => Ok(Self::WgpuF16),
             _ => bail!(
                 "the backend {} does not have this precision: cuda has bf16 and f16, wgpu f16, flex bf16",
                 self.name()
             ),
         }
     }
-}
-
-/// Returns the backend if its device computes in the type `P`.
-#[cfg(all(feature = "autocast", any(feature = "cuda", feature = "wgpu")))]
-fn on_device<B: Backend, P: Half>(backend: RunBackend) -> Result<RunBackend> {
-    if !Autocast::<B, P>::is_supported(&Default::default()) {
-        bail!("the device does not compute in {}: leave out `--precision`, or choose another one", P::NAME);
-    }
-    Ok(backend)
 }
 
 /// Returns the backend of a choice, with the reason for it.
@@ -181,54 +153,6 @@ fn cuda_compiler() -> Result<()> {
         bail!("CUDA's headers (cuda_runtime.h), which kernels are compiled with, were not found: {REMEDY}");
     }
     Ok(())
-}
-
-/// Runs a job on its backend: `on_backend!(job, |B, config, classes, device| MnistNet::<B>::new(classes, device))`.
-#[macro_export]
-macro_rules! on_backend {
-    ($job:expr, |$backend:ident, $config:pat_param, $classes:pat_param, $device:ident| $network:expr) => {{
-        let job: $crate::Job = $job;
-        let count = job.config().devices;
-        macro_rules! start {
-            ($inner:ty, $devices:expr) => {{
-                type $backend = burn::backend::Autodiff<$inner>;
-                job.start::<$backend, _>($devices, |$config, $classes, $device| $network)
-            }};
-        }
-        #[allow(unreachable_patterns, reason = "the list of backends depends on the features")]
-        match job.backend() {
-            #[cfg(feature = "cpu")]
-            $crate::RunBackend::Cpu => start!($crate::Cpu, vec![Default::default(); count]),
-            #[cfg(feature = "flex")]
-            $crate::RunBackend::Flex => start!(burn::backend::Flex, vec![Default::default(); count]),
-            #[cfg(all(feature = "autocast", feature = "flex"))]
-            $crate::RunBackend::FlexBf16 => {
-                start!($crate::Autocast<burn::backend::Flex, $crate::Bf16>, vec![Default::default(); count])
-            }
-            #[cfg(feature = "cuda")]
-            $crate::RunBackend::Cuda => {
-                start!(burn::backend::Cuda, (0..count).map(burn::backend::cuda::CudaDevice::new).collect())
-            }
-            #[cfg(all(feature = "autocast", feature = "cuda"))]
-            $crate::RunBackend::CudaBf16 => start!(
-                $crate::Autocast<burn::backend::Cuda, $crate::Bf16>,
-                (0..count).map(burn::backend::cuda::CudaDevice::new).collect()
-            ),
-            #[cfg(all(feature = "autocast", feature = "cuda"))]
-            $crate::RunBackend::CudaF16 => start!(
-                $crate::Autocast<burn::backend::Cuda, $crate::F16>,
-                (0..count).map(burn::backend::cuda::CudaDevice::new).collect()
-            ),
-            #[cfg(feature = "wgpu")]
-            $crate::RunBackend::Wgpu => start!(burn::backend::Wgpu, vec![Default::default(); count]),
-            #[cfg(all(feature = "autocast", feature = "wgpu"))]
-            $crate::RunBackend::WgpuF16 => {
-                start!($crate::Autocast<burn::backend::Wgpu, $crate::F16>, vec![Default::default(); count])
-            }
-            #[allow(clippy::unreachable, reason = "a program is built with the features of its library")]
-            other => unreachable!("the backend {} is not compiled into this program", other.name()),
-        }
-    }};
 }
 
 #[cfg(all(test, feature = "autocast", feature = "cpu", feature = "flex"))]

@@ -1,5 +1,5 @@
 //! The programs behind the examples `mnist`, `cifar`, `deploy` and `tiny_imagenet`: data, networks, the command line and a
-//! run from start to end.
+//! run from start to end, generic over the backend. The packages in `cpu/` and `gpu/` compile it for theirs.
 //!
 //! To learn how to use ttq in a program of your own, read the examples of the crates `ttq-core` and `ttq-train` instead: each
 //! is one page.
@@ -29,7 +29,6 @@ mod summary;
 mod training;
 mod weights;
 
-use anyhow::Result;
 pub use backend::{RunBackend, select};
 pub use evaluate::{Evaluation, batch, evaluate, rank};
 pub use job::{CheckpointTest, Job};
@@ -42,19 +41,9 @@ pub use recipe::{Distort, Recipe, RunConfig};
 pub use run::{Run, exit};
 pub use strategy::{Strategy, Trains};
 pub use summary::Summary;
-#[cfg(feature = "autocast")]
-pub use ttq_autocast::{Autocast, Bf16, F16};
 #[cfg(feature = "cpu")]
 pub use ttq_cpu::Cpu;
 pub use weights::{is_packed, load, names as tensor_names, save};
-
-/// Runs a job with the network of `mnist` or `cifar`. It is compiled here, once, not in each example.
-///
-/// # Errors
-/// Those of [`Job::start`].
-pub fn run_network(job: Job) -> Result<()> {
-    on_backend!(job, |B, config, classes, device| model::AnyNetwork::<B>::new(config, classes, device))
-}
 
 /// Describes this process: machine, command line and versions.
 pub fn environment() -> ttq_report::record::Environment {
