@@ -1,12 +1,12 @@
 //! The directory of a run.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ttq_report::write_atomically;
 
 use crate::{Options, RunConfig};
 
@@ -119,27 +119,13 @@ fn fresh(example: &str) -> PathBuf {
     }
 }
 
-/// Writes a file atomically: it is complete and synced before it appears under its name, and nothing is left on failure.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut builder = tempfile::Builder::new();
-    // Temporary files are private by default; the umask applies to this mode, as to that of other new files.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
 /// Writes a value as JSON, atomically.
 ///
 /// # Errors
 /// A file that cannot be written.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)? + "\n";
-    write_file(path, text.as_bytes())
+    write_atomically(path, text.as_bytes())
         .with_context(|| format!("cannot write {}: is the directory writable?", path.display()))
 }
 

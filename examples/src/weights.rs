@@ -16,7 +16,6 @@ use ttq_packed::{Coding, FileError, PackedModel};
 use crate::RunConfig;
 use crate::data::Images;
 use crate::model::{Classifier, Network};
-use crate::out::write_file;
 
 /// The configuration of a packed network: what a program needs to classify an image with it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,7 +66,7 @@ pub fn save<B: Backend, M: Module<B>>(network: &M, path: &Path) -> Result<()> {
     let mut store = SafetensorsStore::from_bytes(None);
     let bytes = network.save_into(&mut store).and_then(|()| store.get_bytes());
     let bytes = bytes.map_err(|error| anyhow!("cannot write the network to {}: {error}", path.display()))?;
-    write_file(path, &bytes).with_context(|| format!("cannot write the network to {}", path.display()))
+    ttq_report::write_atomically(path, &bytes).with_context(|| format!("cannot write the network to {}", path.display()))
 }
 
 /// Loads a network from a file: safetensors, packed or not, burnpack or PyTorch, by the extension of its name.

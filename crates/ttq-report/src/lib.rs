@@ -25,7 +25,7 @@ mod chart;
 mod environment;
 mod error;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub use environment::{environment, instruction_sets};
@@ -44,7 +44,7 @@ pub const REPORT: &str = "report.html";
 pub fn write(directory: impl AsRef<Path>) -> Result<PathBuf, ReportError> {
     let record = Record::read(directory.as_ref())?;
     let path = directory.as_ref().join(REPORT);
-    write_atomically(&path, &page::render(&record))?;
+    write_text(&path, &page::render(&record))?;
     Ok(path)
 }
 
@@ -61,24 +61,30 @@ pub fn compare<P: AsRef<Path>>(directories: &[P], out: impl AsRef<Path>) -> Resu
     }
     let records =
         directories.iter().map(|directory| Record::read(directory.as_ref())).collect::<Result<Vec<_>, _>>()?;
-    write_atomically(out.as_ref(), &page::render_comparison(&records))
+    write_text(out.as_ref(), &page::render_comparison(&records))
 }
 
-/// Writes a file so that it is complete and synced when it appears under its name.
+/// Writes a file so that it is complete and synced when it appears under its name. Its permissions follow the umask.
 ///
 /// An existing file is replaced. On failure it is unchanged, and no temporary file is left.
-fn write_atomically(path: &Path, text: &str) -> Result<(), ReportError> {
+///
+/// # Errors
+/// The system's error if the file cannot be written, for instance on a full disk.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut builder = tempfile::Builder::new();
     // By default, only the user can read temporary files. The umask applies to this mode, as to that of every new file.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let written = builder.tempfile_in(path.parent().unwrap_or(Path::new(""))).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    });
-    written.map_err(|cause| ReportError::Write { path: path.into(), cause })
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn write_text(path: &Path, text: &str) -> Result<(), ReportError> {
+    write_atomically(path, text.as_bytes()).map_err(|cause| ReportError::Write { path: path.into(), cause })
 }
 
 /// Compiles the example in the README.

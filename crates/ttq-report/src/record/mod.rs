@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ReportError, write_atomically};
+use crate::{ReportError, write_text};
 
 pub use environment::Environment;
 pub use history::{Epoch, LayerEpoch};
@@ -71,7 +71,7 @@ impl Evidence {
     pub fn write(&self, directory: &Path) -> Result<(), ReportError> {
         let path = directory.join(EVIDENCE);
         match serde_json::to_string(self) {
-            Ok(text) => write_atomically(&path, &(text + "\n")),
+            Ok(text) => write_text(&path, &(text + "\n")),
             Err(error) => Err(ReportError::Write { path, cause: error.into() }),
         }
     }
