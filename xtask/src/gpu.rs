@@ -22,7 +22,7 @@ pub(crate) enum Gpu {
 #[derive(Debug, Args)]
 pub(crate) struct Bundle {
     /// Directory of the bundle.
-    #[arg(long, value_name = "DIR", default_value = "target/gpu")]
+    #[arg(long, value_name = "DIR", default_value = "target/gpu-bundle")]
     out: PathBuf,
     /// CUDA version of the other machine in the notation of cudarc, e.g. 12080 or 13000 [default: the newest one that
     /// cudarc supports].
@@ -83,7 +83,7 @@ impl Bundle {
     fn build(&self, arguments: &[&str], target: &str) -> Result<PathBuf> {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(crate::root()).args(arguments);
-        cargo.args(["--release", "--message-format=json-render-diagnostics"]).stdout(Stdio::piped());
+        cargo.args(["--profile", "gpu", "--message-format=json-render-diagnostics"]).stdout(Stdio::piped());
         if let Some(version) = &self.cuda {
             cargo.env("CUDARC_CUDA_VERSION", version);
         }
