@@ -1,0 +1,112 @@
+//! Loads a packed file into dense and into packed layers, and compares their results.
+//!
+//! FILE is the packed file that the example `checkpoint` writes. Without FILE the program trains the same model first, with
+//! ternary weights, and packs it. The data are images of stripes in noise; their direction is the class.
+//!
+//! ```sh
+//! cargo run --release -p ttq-core --example deploy -- [FILE]
+//! ```
+
+use std::error::Error;
+use std::f32::consts::{FRAC_PI_4, TAU};
+use std::path::{Path, PathBuf};
+
+use burn::backend::{Autodiff, Flex};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Linear, LinearConfig, PaddingConfig2d, loss::CrossEntropyLossConfig};
+use burn::optim::{AdamConfig, GradientsParams, Optimizer};
+use burn::prelude::*;
+use burn::tensor::activation::relu;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use ttq_core::packed::{load, pack};
+use ttq_core::prelude::*;
+use ttq_packed::{Coding, PackedModel};
+
+// [packed-net]
+/// A model whose ternary layers are Burn's for training and packed ones for inference.
+#[derive(Module, Debug)]
+struct Net<B: Backend, C: Module<B> = Conv2d<B>, L: Module<B> = Linear<B>> {
+    stem: Conv2d<B>,
+    conv: C,
+    hidden: L,
+    classes: Linear<B>,
+}
+// [/packed-net]
+
+impl<B: Backend, C: Convolution<B>, L: LinearLayer<B>> Net<B, C, L> {
+    fn new(device: &B::Device) -> Self {
+        let conv = |channels| Conv2dConfig::new(channels, [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1));
+        Self {
+            stem: conv([1, 16]).init(device),
+            conv: C::init(&conv([16, 32]).with_stride([2, 2]), device),
+            hidden: L::init(&LinearConfig::new(32 * 4 * 4, 64), device),
+            classes: LinearConfig::new(64, 4).init(device),
+        }
+    }
+
+    /// Returns the logits `[n, 4]` of images `[n, 1, 8, 8]`.
+    fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+        let x = relu(self.conv.forward(relu(self.stem.forward(images))));
+        self.classes.forward(relu(self.hidden.forward(x.flatten::<2>(1, 3))))
+    }
+}
+
+/// Draws `n` images `[n, 1, 8, 8]` of 8 × 8 pixels and their classes `[n]`.
+fn batch<B: Backend>(n: usize, seed: u64) -> (Tensor<B, 4>, Tensor<B, 1, Int>) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (mut images, mut classes) = (Vec::new(), Vec::new());
+    for _ in 0..n {
+        let (class, phase) = (rng.random_range(0..4), rng.random_range(0.0..TAU));
+        let (sin, cos) = (class as f32 * FRAC_PI_4).sin_cos();
+        let pixel = |i| ((i % 8) as f32 * cos + (i / 8) as f32 * sin + phase).sin() + rng.random_range(-2.0..2.0);
+        images.extend((0..64).map(pixel));
+        classes.push(class);
+    }
+    let device = Default::default();
+    (Tensor::from_data(TensorData::new(images, [n, 1, 8, 8]), &device), Tensor::from_ints(classes.as_slice(), &device))
+}
+
+/// Trains `Net` with ternary weights and writes a packed file.
+fn train(path: PathBuf, steps: u64) -> Result<PathBuf, Box<dyn Error>> {
+    let device = Default::default();
+    Autodiff::<Flex>::seed(&device, 1);
+    let mut ternary = Ternary::new(Net::<Autodiff<Flex>>::new(&device), &TernaryConfig::new())?;
+    // With Adam, weights and scales can share a learning rate. With SGD, scales need a smaller one: see `own_model`.
+    let mut optimizer = AdamConfig::new().init();
+    for step in 0..steps {
+        let (images, classes) = batch(64, step);
+        let loss = CrossEntropyLossConfig::new().init(&device).forward(ternary.view().forward(images), classes);
+        let grads = GradientsParams::from_grads(loss.backward(), &ternary);
+        ternary = optimizer.step(1e-3, ternary, grads).clamp_scales();
+    }
+    // [pack]
+    pack(&ternary)?.save(&path, Coding::Plain)?; // 2 bits per ternary weight, all other parameters unchanged
+    // [/pack]
+    Ok(path)
+}
+
+/// Returns the largest difference between the logits of dense and packed layers, and the accuracy in percent.
+pub fn run(file: Option<PathBuf>, directory: &Path, steps: u64) -> Result<(f32, f64), Box<dyn Error>> {
+    let path = file.map_or_else(|| train(directory.join("ttq-packed.safetensors"), steps), Ok)?;
+    let device = Default::default();
+    let (images, classes) = batch::<Flex>(1000, u64::MAX); // not in the training data
+    // [deploy]
+    let file = PackedModel::load(&path)?;
+    // With float32 weights:
+    let dense: Net<Flex> = load(Net::new(&device), &file)?;
+    // With 2 bits per ternary weight:
+    let packed: Net<Flex, PackedConv2d<Flex>, PackedLinear<Flex>> = load(Net::new(&device), &file)?;
+    let logits = packed.forward(images.clone());
+    // [/deploy]
+    let difference = (logits.clone() - dense.forward(images)).abs().max().into_scalar();
+    let accuracy = 100.0 * logits.argmax(1).squeeze_dim::<1>(1).equal(classes).float().mean().into_scalar();
+    println!(
+        "accuracy: {accuracy:.1} %, largest difference of the logits of packed and dense layers: {difference:.1e}"
+    );
+    println!("{}: {} bytes, float32 {}", path.display(), path.metadata()?.len(), 4 * dense.num_params());
+    Ok((difference, f64::from(accuracy)))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    run(std::env::args().nth(1).map(PathBuf::from), &std::env::temp_dir(), 200).map(drop)
+}

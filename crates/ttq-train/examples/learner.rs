@@ -1,0 +1,120 @@
+//! Trains a user's own model with burn-train and `ttq-train`: in full precision, then with ternary weights.
+//!
+//! The data are images of stripes in noise; their direction is the class. The program writes logs and checkpoints to
+//! DIRECTORY, where an interrupted run continues, or to a temporary directory.
+//!
+//! ```sh
+//! cargo run --release -p ttq-train --example learner -- [DIRECTORY]
+//! ```
+
+use std::error::Error;
+use std::f32::consts::{FRAC_PI_4, TAU};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::backend::{Autodiff, Flex};
+use burn::data::dataloader::batcher::Batcher;
+use burn::data::dataset::InMemDataset;
+use burn::nn::{Linear, LinearConfig, loss::CrossEntropyLossConfig};
+use burn::optim::{SgdConfig, momentum::MomentumConfig};
+use burn::prelude::*;
+use burn::tensor::{activation::relu, backend::AutodiffBackend};
+use burn::train::metric::{AccuracyMetric, LossMetric};
+use burn::train::{ClassificationOutput, ExecutionStrategy, InferenceStep, TrainOutput, TrainStep};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use ttq_core::prelude::*;
+use ttq_train::{History, prelude::*};
+
+type A = Autodiff<Flex>;
+type Item = ([f32; 64], i32);
+type Batch<B> = (Tensor<B, 2>, Tensor<B, 1, Int>);
+
+/// An ordinary Burn model with the two steps that burn-train calls.
+#[derive(Module, Debug)]
+struct Net<B: Backend> {
+    first: Linear<B>,
+    hidden: Linear<B>,
+    classes: Linear<B>,
+}
+
+impl<B: Backend> InferenceStep for Net<B> {
+    type Input = Batch<B>;
+    type Output = ClassificationOutput<B>;
+
+    fn step(&self, (images, classes): Batch<B>) -> ClassificationOutput<B> {
+        let x = relu(self.first.forward(images));
+        let logits = self.classes.forward(relu(self.hidden.forward(x)));
+        let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), classes.clone());
+        ClassificationOutput::new(loss, logits, classes)
+    }
+}
+
+impl<B: AutodiffBackend> TrainStep for Net<B> {
+    type Input = Batch<B>;
+    type Output = ClassificationOutput<B>;
+
+    fn step(&self, batch: Batch<B>) -> TrainOutput<ClassificationOutput<B>> {
+        let output = InferenceStep::step(self, batch);
+        TrainOutput::new(self, output.loss.backward(), output)
+    }
+}
+
+/// Draws an image of 8 × 8 pixels and its class. The index is the seed.
+fn stripes(index: u64) -> Item {
+    let mut rng = StdRng::seed_from_u64(index);
+    let (class, phase) = (rng.random_range(0..4), rng.random_range(0.0..TAU));
+    let (sin, cos) = (class as f32 * FRAC_PI_4).sin_cos();
+    let pixel = |i| ((i % 8) as f32 * cos + (i / 8) as f32 * sin + phase).sin() + rng.random_range(-2.0..2.0);
+    (std::array::from_fn(pixel), class)
+}
+
+struct Stripes;
+
+impl<B: Backend> Batcher<B, Item, Batch<B>> for Stripes {
+    fn batch(&self, items: Vec<Item>, device: &B::Device) -> Batch<B> {
+        let (images, classes): (Vec<_>, Vec<_>) = items.into_iter().unzip();
+        let images = TensorData::new(images.concat(), [classes.len(), 64]);
+        (Tensor::from_data(images, device), Tensor::from_ints(classes.as_slice(), device))
+    }
+}
+
+/// Creates a loader of a Burn dataset. Its batches are a function of seed and epoch, so that training resumes exactly.
+fn loader<B: Backend>(indices: Range<u64>) -> ReproducibleLoader<B, Item, Batch<B>> {
+    let dataset = InMemDataset::new(indices.map(stripes).collect());
+    ReproducibleLoader::from_dataset(Arc::new(dataset), Arc::new(Stripes), 64, Default::default())
+}
+
+/// Trains `epochs` epochs in full precision and as many with ternary weights. Returns both accuracies in percent.
+pub fn run(directory: &Path, epochs: usize) -> Result<[f64; 2], Box<dyn Error>> {
+    let device = Default::default();
+    A::seed(&device, 1);
+    let linear = |inputs, outputs| LinearConfig::new(inputs, outputs).init(&device);
+    let model = Net { first: linear(64, 128), hidden: linear(128, 128), classes: linear(128, 4) };
+    let train = |phase: Phase, model: Net<A>| -> Result<_, Box<dyn Error>> {
+        // [learner]
+        let step = TernaryStep::new(Ternary::new(model, &TernaryConfig::new())?);
+        let sgd = ParamGroup::new(SgdConfig::new().with_momentum(Some(MomentumConfig::new())).init());
+        // Scales need a smaller learning rate than weights: their gradients are sums over a layer.
+        let optimizer = TernaryOptimizer::new(sgd.clone(), sgd.clone().with_lr_factor(0.01), sgd);
+        let data = |epoch| PhaseData::new(loader(0..8000).shuffle(1).first_epoch(epoch), loader(8000..9000));
+        let config = PhaseConfig::new(phase, epochs, 0.05, MetricGoal::maximize("Accuracy"));
+        let directory = directory.join(phase.to_string()); // logs and checkpoints
+        let training = PhaseTraining::new(&directory, config, ExecutionStrategy::SingleDevice(device));
+        let outcome = training
+            .run(step, optimizer, data, |training| training.metrics((AccuracyMetric::new(), LossMetric::new())))?;
+        let PhaseOutcome::Completed { model, best_epoch } = outcome else { return Err("interrupted".into()) };
+        // [/learner]
+        let accuracy = History::resume(&directory, best_epoch)?.epochs()[best_epoch - 1].valid["Accuracy"];
+        Ok((model.into_ternary(), accuracy))
+    };
+    let (float, float_accuracy) = train(Phase::FullPrecision, model)?;
+    let (ternary, accuracy) = train(Phase::Ternary, float.into_latent())?; // the scales start from the trained weights
+    println!("{}\naccuracy: {float_accuracy:.1} % in full precision, {accuracy:.1} % ternary", ternary.stats());
+    Ok([float_accuracy, accuracy])
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let (directory, argument) = (tempfile::tempdir()?, std::env::args().nth(1));
+    run(argument.as_deref().map_or(directory.path(), Path::new), 4).map(drop)
+}
