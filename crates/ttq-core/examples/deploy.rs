@@ -1,7 +1,7 @@
 //! Loads a packed file into dense and into packed layers, and compares their results.
 //!
-//! FILE is the packed file that the example `checkpoint` writes. Without FILE the program trains the same model first, with
-//! ternary weights, and packs it. The data are images of stripes in noise; their direction is the class.
+//! FILE is the packed file that the example `checkpoint` writes. Without FILE the program trains the same model with
+//! ternary weights first and packs it. The data are images of stripes in noise; their direction is the class.
 //!
 //! ```sh
 //! cargo run --release -p ttq-core --example deploy -- [FILE]

@@ -1,8 +1,8 @@
 //! Trains an ordinary Burn model with ternary weights in a hand-written training loop, on `ttq-core` alone.
 //!
-//! The data are images of stripes in noise; their direction is the class. The model trains in full precision first, then
-//! with ternary weights that start from the trained ones. The program prints which layers are ternary, their table, and
-//! both accuracies.
+//! The data are images of stripes in noise; their direction is the class. The model trains in full precision first,
+//! then with ternary weights that start from the trained ones. The program prints which layers are ternary, their
+//! statistics, and both accuracies.
 //!
 //! ```sh
 //! cargo run --release -p ttq-core --example own_model
