@@ -67,15 +67,11 @@ impl Job {
         }
     }
 
-    /// Runs the job on the devices with the network that `network` creates from the configuration and a number of classes.
+    /// Runs the job on the devices with the network that `network` creates for a number of classes.
     ///
     /// # Errors
     /// A checkpoint of another network, and the errors of [`Run::train`].
-    pub fn start<B, N>(
-        self,
-        devices: Vec<B::Device>,
-        network: impl Fn(&RunConfig, usize, &B::Device) -> N,
-    ) -> Result<()>
+    pub fn start<B, N>(self, devices: Vec<B::Device>, network: impl Fn(usize, &B::Device) -> N) -> Result<()>
     where
         B: Trains,
         N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
@@ -84,7 +80,7 @@ impl Job {
         match self {
             Self::Train(run) => run.train(devices, network),
             Self::Evaluate(test) => {
-                let mut network = network(&test.config, test.images.classes, &devices[0]);
+                let mut network = network(test.images.classes, &devices[0]);
                 weights::load(&mut network, &test.checkpoint)?;
                 let (evaluation, _) = evaluate::evaluate(&Classifier::new(network.valid()), &test.images, &devices[0]);
                 println!("{} images: {evaluation}", test.images.test.len());

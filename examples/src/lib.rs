@@ -33,9 +33,7 @@ pub use backend::{RunBackend, select};
 pub use evaluate::{Evaluation, batch, evaluate, rank};
 pub use job::{CheckpointTest, Job};
 pub use optimizer::OptimizerChoice;
-pub use options::{
-    BackendChoice, GranularityChoice, InitialScalesChoice, Method, Options, Precision, ScheduleChoice, SignChoice,
-};
+pub use options::{BackendChoice, Method, Options, Precision, ScheduleChoice};
 pub use out::{Out, write_json};
 pub use recipe::{Distort, Recipe, RunConfig};
 pub use run::{Run, exit};

@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ttq_core::{Granularity, InitialScales, NegativeScaleGradient, Threshold};
 
@@ -66,61 +68,6 @@ pub enum ScheduleChoice {
     Plateau,
 }
 
-/// The weights that share a threshold and scales.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum GranularityChoice {
-    /// One pair of scales per layer.
-    Tensor,
-    /// One pair of scales per output channel.
-    Channel,
-}
-
-impl From<GranularityChoice> for Granularity {
-    fn from(choice: GranularityChoice) -> Self {
-        match choice {
-            GranularityChoice::Tensor => Self::Tensor,
-            GranularityChoice::Channel => Self::Channel,
-        }
-    }
-}
-
-/// Sign of the gradient of W_n.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SignChoice {
-    /// The derivative of -W_n: minus the sum of the gradients on the negative side.
-    Exact,
-    /// Without the minus, as printed in the paper and computed by its PyTorch port: wrong, to reproduce the port and to
-    /// measure the cost of the error.
-    Published,
-}
-
-impl From<SignChoice> for NegativeScaleGradient {
-    fn from(choice: SignChoice) -> Self {
-        match choice {
-            SignChoice::Exact => Self::Exact,
-            SignChoice::Published => Self::Published,
-        }
-    }
-}
-
-/// Start of learned scales.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum InitialScalesChoice {
-    /// The mean magnitude of each side of the trained weights.
-    LeastSquares,
-    /// 1 and 1, as in the paper and its PyTorch port.
-    Ones,
-}
-
-impl From<InitialScalesChoice> for InitialScales {
-    fn from(choice: InitialScalesChoice) -> Self {
-        match choice {
-            InitialScalesChoice::LeastSquares => Self::LeastSquares,
-            InitialScalesChoice::Ones => Self::Ones,
-        }
-    }
-}
-
 /// The options of all examples.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
@@ -138,15 +85,16 @@ pub struct Options {
     /// mean:0.5].
     #[arg(long)]
     pub threshold: Option<Threshold>,
-    /// Weights that share a threshold and scales.
-    #[arg(long, value_enum, default_value = "tensor")]
-    pub granularity: GranularityChoice,
-    /// Sign of the gradient of W_n (ttq).
-    #[arg(long, value_enum, default_value = "exact")]
-    pub sign: SignChoice,
-    /// Start of learned scales (ttq).
-    #[arg(long, value_enum, default_value = "least-squares")]
-    pub initial_scales: InitialScalesChoice,
+    /// Weights that share a threshold and scales: all of a layer, or those of an output channel.
+    #[arg(long, value_parser = named::<Granularity>(["tensor", "channel"]), default_value = "tensor")]
+    pub granularity: Granularity,
+    /// Sign of the gradient of W_n (ttq): exact, or as printed in the paper and computed by its PyTorch port, which is wrong
+    /// (to reproduce the port and to measure the cost of the error).
+    #[arg(long, value_parser = named::<NegativeScaleGradient>(["exact", "published"]), default_value = "exact")]
+    pub sign: NegativeScaleGradient,
+    /// Start of learned scales (ttq): the mean magnitude of each side, or 1 as in the paper and its PyTorch port.
+    #[arg(long, value_parser = named::<InitialScales>(["least-squares", "ones"]), default_value = "least-squares")]
+    pub initial_scales: InitialScales,
     /// Make only those weights ternary whose path matches this regular expression (can be repeated).
     #[arg(long, value_name = "REGEX")]
     pub include: Vec<String>,
@@ -283,6 +231,14 @@ impl ScheduleChoice {
             Self::Plateau => "plateau",
         }
     }
+}
+
+/// Parses a value by the name that configuration files have for it, with hyphens.
+fn named<T>(names: [&'static str; 2]) -> impl TypedValueParser<Value = T>
+where
+    T: DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|name| serde_json::from_value::<T>(name.replace('-', "_").into()))
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -173,9 +173,9 @@ impl RunConfig {
         if let Some(threshold) = options.threshold {
             quantizer.threshold = threshold;
         }
-        quantizer.granularity = options.granularity.into();
-        quantizer.negative_scale_gradient = options.sign.into();
-        quantizer.initial_scales = options.initial_scales.into();
+        quantizer.granularity = options.granularity;
+        quantizer.negative_scale_gradient = options.sign;
+        quantizer.initial_scales = options.initial_scales;
         let selection = SelectionConfig {
             include: options.include.clone(),
             exclude: recipe.exclude.iter().map(|path| (*path).into()).chain(options.exclude.clone()).collect(),

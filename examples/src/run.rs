@@ -122,11 +122,7 @@ impl Run {
     ///
     /// # Errors
     /// A checkpoint of another network, a selection without weights, files that cannot be written.
-    pub fn train<B, N>(
-        self,
-        devices: Vec<B::Device>,
-        network: impl Fn(&RunConfig, usize, &B::Device) -> N,
-    ) -> Result<()>
+    pub fn train<B, N>(self, devices: Vec<B::Device>, network: impl Fn(usize, &B::Device) -> N) -> Result<()>
     where
         B: Trains,
         N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
@@ -138,13 +134,13 @@ impl Run {
         let before = if time.is_file() { read_json::<Time>(&time)?.seconds } else { 0.0 };
         B::seed(&device, self.config.seed);
         let load = |path: &Path| -> Result<N> {
-            let mut network = network(&self.config, self.images.classes, &device);
+            let mut network = network(self.images.classes, &device);
             weights::load(&mut network, path)?;
             Ok(network)
         };
         let start_from = match &self.config.init {
             Some(init) => load(init)?,
-            None => network(&self.config, self.images.classes, &device),
+            None => network(self.images.classes, &device),
         };
         let float_bytes = 4 * Module::num_params(&start_from);
         let trained = self.phases(Classifier::new(start_from), &devices)?;

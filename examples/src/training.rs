@@ -75,7 +75,7 @@ impl<B: Trains> Training<'_, B> {
                 .metric_train_numeric(LearningRateMetric::new())
         };
         match training.run(model, optimizer(config), |first_epoch| self.data(first_epoch), metrics)? {
-            PhaseOutcome::Completed { model, best_epoch } => {
+            PhaseOutcome::Completed { model, best_epoch, .. } => {
                 println!("{phase}: epoch {best_epoch} validates best");
                 Ok(Some(model))
             }

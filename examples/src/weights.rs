@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use burn::module::Module;
 use burn::prelude::Backend;
-use burn_store::{
-    ApplyResult, BurnpackStore, KeyRemapper, ModuleSnapshot, ModuleStore, PytorchStore, SafetensorsStore,
-};
+use burn_store::{ApplyResult, BurnpackStore, ModuleSnapshot, ModuleStore, SafetensorsStore};
+#[cfg(feature = "pytorch")]
+use burn_store::{KeyRemapper, PytorchStore};
 use serde::{Deserialize, Serialize};
 use ttq_core::Ternary;
 use ttq_core::packed::{self, pytorch};
@@ -66,7 +66,8 @@ pub fn save<B: Backend, M: Module<B>>(network: &M, path: &Path) -> Result<()> {
     let mut store = SafetensorsStore::from_bytes(None);
     let bytes = network.save_into(&mut store).and_then(|()| store.get_bytes());
     let bytes = bytes.map_err(|error| anyhow!("cannot write the network to {}: {error}", path.display()))?;
-    ttq_report::write_atomically(path, &bytes).with_context(|| format!("cannot write the network to {}", path.display()))
+    ttq_report::write_atomically(path, &bytes)
+        .with_context(|| format!("cannot write the network to {}", path.display()))
 }
 
 /// Loads a network from a file: safetensors, packed or not, burnpack or PyTorch, by the extension of its name.
@@ -90,9 +91,12 @@ pub fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path) -> Result<(
         "bpk" => network
             .load_from(&mut BurnpackStore::from_file(path).validate(false).allow_partial(true))
             .map_err(|e| e.to_string()),
+        #[cfg(feature = "pytorch")]
         "pt" | "pth" => network
             .load_from(&mut pytorch_store(path).remap(remapper::<B, N>()?).validate(false).allow_partial(true))
             .map_err(|e| e.to_string()),
+        #[cfg(not(feature = "pytorch"))]
+        "pt" | "pth" => bail!("this program was built without PyTorch files: build it with `--features pytorch`"),
         _ => {
             bail!(
                 "the checkpoint {} has an unknown extension: .safetensors, .bpk, .pt and .pth are read",
@@ -111,6 +115,7 @@ pub fn names(path: &Path) -> Vec<String> {
     let keys = match extension(path) {
         "safetensors" => SafetensorsStore::from_file(path).keys().ok(),
         "bpk" => BurnpackStore::from_file(path).keys().ok(),
+        #[cfg(feature = "pytorch")]
         "pt" | "pth" => pytorch_store(path).keys().ok(),
         _ => None,
     };
@@ -129,10 +134,12 @@ fn extension(path: &Path) -> &str {
 }
 
 /// Opens a PyTorch file. Indices in names are kept: a gap in them is not a missing layer.
+#[cfg(feature = "pytorch")]
 fn pytorch_store(path: &Path) -> PytorchStore {
     PytorchStore::from_file(path).map_indices_contiguous(false)
 }
 
+#[cfg(feature = "pytorch")]
 fn remapper<B: Backend, N: Network<B>>() -> Result<KeyRemapper> {
     KeyRemapper::from_patterns(N::pytorch_names()).context("a PyTorch name of this network is no regular expression")
 }

@@ -94,12 +94,10 @@ fn train<B: Trains>(job: Job, network: Architecture, device: fn(usize) -> B::Dev
     let devices = (0..job.config().devices).map(device).collect();
     let saved = job.config().network.as_deref().and_then(Architecture::from_name);
     match saved.unwrap_or(network) {
-        Architecture::SqueezeNet => {
-            job.start::<B, _>(devices, |_, classes, device| SqueezeNet::<B>::new(classes, device))
-        }
+        Architecture::SqueezeNet => job.start::<B, _>(devices, |classes, device| SqueezeNet::<B>::new(classes, device)),
         densenet => {
             let config = densenet_config(densenet);
-            job.start::<B, _>(devices, move |_, classes, device| DenseNet::<B>::new(&config, classes, device))
+            job.start::<B, _>(devices, move |classes, device| DenseNet::<B>::new(&config, classes, device))
         }
     }
 }

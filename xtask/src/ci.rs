@@ -20,8 +20,20 @@ const STEPS: [Step; 6] = [
     Step { name: "format", arguments: &["fmt", "--all", "--check"], rustdocflags: None },
     Step {
         name: "packages",
-        // Metadata and contents of the published crates. Building them from the package takes too long here.
-        arguments: &["package", "--workspace", "--no-verify", "--allow-dirty", "--quiet"],
+        // Metadata and contents of the published crates. (To build them from the packages takes too long here.)
+        arguments: &[
+            "package",
+            "--workspace",
+            "--exclude=ttq-benchmarks",
+            "--exclude=ttq-examples",
+            "--exclude=ttq-examples-cpu",
+            "--exclude=ttq-examples-gpu",
+            "--exclude=ttq-testing",
+            "--exclude=xtask",
+            "--no-verify",
+            "--allow-dirty",
+            "--quiet",
+        ],
         rustdocflags: None,
     },
     Step {

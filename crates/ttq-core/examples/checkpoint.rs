@@ -20,7 +20,6 @@ use burn::tensor::activation::relu;
 use burn_store::{ModuleSnapshot, PytorchStore, SafetensorsStore};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use ttq_core::{packed::pack, prelude::*};
-use ttq_packed::Coding;
 
 /// An ordinary Burn model.
 #[derive(Module, Debug)]

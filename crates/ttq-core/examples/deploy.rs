@@ -18,9 +18,8 @@ use burn::optim::{AdamConfig, GradientsParams, Optimizer};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use ttq_core::packed::{load, pack};
+use ttq_core::packed::{Coding, PackedModel, load, pack};
 use ttq_core::prelude::*;
-use ttq_packed::{Coding, PackedModel};
 
 // [packed-net]
 /// A model whose ternary layers are Burn's for training and packed ones for inference.

@@ -24,7 +24,7 @@ use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{ClassificationOutput, ExecutionStrategy, InferenceStep, TrainOutput, TrainStep};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use ttq_core::prelude::*;
-use ttq_train::{History, prelude::*};
+use ttq_train::prelude::*;
 
 type A = Autodiff<Flex>;
 type Item = ([f32; 64], i32);
@@ -103,10 +103,9 @@ pub fn run(directory: &Path, epochs: usize) -> Result<[f64; 2], Box<dyn Error>> 
         let training = PhaseTraining::new(&directory, config, ExecutionStrategy::SingleDevice(device));
         let outcome = training
             .run(step, optimizer, data, |training| training.metrics((AccuracyMetric::new(), LossMetric::new())))?;
-        let PhaseOutcome::Completed { model, best_epoch } = outcome else { return Err("interrupted".into()) };
+        let PhaseOutcome::Completed { model, metrics, .. } = outcome else { return Err("interrupted".into()) };
         // [/learner]
-        let accuracy = History::resume(&directory, best_epoch)?.epochs()[best_epoch - 1].valid["Accuracy"];
-        Ok((model.into_ternary(), accuracy))
+        Ok((model.into_ternary(), metrics.valid["Accuracy"]))
     };
     let (float, float_accuracy) = train(Phase::FullPrecision, model)?;
     let (ternary, accuracy) = train(Phase::Ternary, float.into_latent())?; // the scales start from the trained weights

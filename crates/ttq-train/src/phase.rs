@@ -18,9 +18,10 @@ use burn::train::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AtomicRecorder, EarlyStoppingConfig, EpochLines, FlipRatioMetric, History, HistoryError, KeepLastAndBest,
-    LayersMetric, MetricGoal, NegativeScaleMetric, PositiveScaleMetric, ProgressLines, ReproducibleLoader, Schedule,
-    ScheduleConfig, ScheduleError, SparsityMetric, TernaryStep, TrainingLength, latest_checkpoint,
+    AtomicRecorder, EarlyStoppingConfig, EpochLines, EpochMetrics, FlipRatioMetric, History, HistoryError,
+    KeepLastAndBest, LayersMetric, MetricGoal, NegativeScaleMetric, PositiveScaleMetric, ProgressLines,
+    ReproducibleLoader, Schedule, ScheduleConfig, ScheduleError, SparsityMetric, TernaryStep, TrainingLength,
+    latest_checkpoint,
 };
 
 /// The weights that a [`TernaryStep`] trains.
@@ -142,6 +143,8 @@ pub enum PhaseOutcome<M> {
         model: M,
         /// That epoch, from 1.
         best_epoch: usize,
+        /// Its metrics.
+        metrics: EpochMetrics,
     },
     /// The interrupter stopped the training. Run the phase again in the same directory to continue.
     Stopped {
@@ -291,7 +294,8 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             found: history.valid_metrics(),
         })?;
         let model = step.load_record(load_checkpoint::<B, _>(&directory, best_epoch, &device)?);
-        Ok(PhaseOutcome::Completed { model, best_epoch })
+        let metrics = history.epoch(best_epoch).unwrap_or_default();
+        Ok(PhaseOutcome::Completed { model, best_epoch, metrics })
     }
 
     fn launch<M, O>(

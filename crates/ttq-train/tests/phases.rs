@@ -58,7 +58,10 @@ fn run_with(
 
 fn completed(outcome: PhaseOutcome<Step>) -> (Step, usize) {
     match outcome {
-        PhaseOutcome::Completed { model, best_epoch } => (model, best_epoch),
+        PhaseOutcome::Completed { model, best_epoch, metrics } => {
+            assert_eq!(metrics.epoch, best_epoch);
+            (model, best_epoch)
+        }
         other => panic!("the phase did not complete: {other:?}"),
     }
 }

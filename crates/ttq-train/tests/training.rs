@@ -169,7 +169,7 @@ fn train_split(strategy: ExecutionStrategy<A>, batch_size: usize, accumulate: us
     let mut training =
         SupervisedTraining::new(directory.path(), Arc::new(loader(64, batch_size).shuffle(5)), Arc::new(loader(9, 9)))
             .metrics((AccuracyMetric::new(), LossMetric::new()))
-            .with_metric_logger(history.clone())
+            .with_metric_logger(history)
             .with_training_strategy(TrainingStrategy::Default(strategy))
             .num_epochs(2);
     if accumulate > 1 {

@@ -5,7 +5,7 @@
 
 use anyhow::{Result, bail};
 use burn::backend::Autodiff;
-use ttq_examples::model::AnyNetwork;
+use ttq_examples::model::{MnistNet, ResNet};
 use ttq_examples::{Job, RunBackend, Trains};
 
 /// Runs a job on the CPU.
@@ -25,5 +25,8 @@ pub fn run(job: Job) -> Result<()> {
 
 fn start<B: Trains>(job: Job) -> Result<()> {
     let devices = vec![Default::default(); job.config().devices];
-    job.start::<B, _>(devices, |run, classes, device| AnyNetwork::new(run, classes, device))
+    match job.config().depth {
+        Some(depth) => job.start::<B, _>(devices, |classes, device| ResNet::<B>::new(depth, classes, device)),
+        None => job.start::<B, _>(devices, |classes, device| MnistNet::<B>::new(classes, device)),
+    }
 }

@@ -8,7 +8,9 @@ use anyhow::{Result, bail};
 use burn::backend::Autodiff;
 use ttq_examples::Job;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-use ttq_examples::{RunBackend, Trains, model::AnyNetwork};
+use ttq_examples::model::{MnistNet, ResNet};
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use ttq_examples::{RunBackend, Trains};
 
 /// Runs a job on a GPU.
 ///
@@ -55,5 +57,8 @@ where
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 fn start<B: Trains>(job: Job, device: fn(usize) -> B::Device) -> Result<()> {
     let devices = (0..job.config().devices).map(device).collect();
-    job.start::<B, _>(devices, |run, classes, device| AnyNetwork::new(run, classes, device))
+    match job.config().depth {
+        Some(depth) => job.start::<B, _>(devices, |classes, device| ResNet::<B>::new(depth, classes, device)),
+        None => job.start::<B, _>(devices, |classes, device| MnistNet::<B>::new(classes, device)),
+    }
 }

@@ -36,4 +36,6 @@ pub use layer::{Convolution, LinearLayer};
 pub use linear::PackedLinear;
 pub use load::{LoadError, Mismatch, load};
 pub use pack::{PackError, pack};
+/// The coding of packed weights in a file, and a packed model: those of [`ttq_packed`].
+pub use ttq_packed::{Coding, PackedModel};
 pub use weight::PackedWeight;
