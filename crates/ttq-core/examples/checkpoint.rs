@@ -19,7 +19,8 @@ use burn::prelude::*;
 use burn::tensor::activation::relu;
 use burn_store::{ModuleSnapshot, PytorchStore, SafetensorsStore};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use ttq_core::{packed::pack, prelude::*};
+use ttq_core::packed::{Coding, pack};
+use ttq_core::prelude::*;
 
 /// An ordinary Burn model.
 #[derive(Module, Debug)]
