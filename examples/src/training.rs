@@ -149,7 +149,8 @@ struct ImageBatcher([usize; 3]);
 impl<B: Backend> Batcher<B, Item, Batch<B>> for ImageBatcher {
     fn batch(&self, items: Vec<Item>, device: &B::Device) -> Batch<B> {
         let labels: Vec<u8> = items.iter().map(|item| item.label).collect();
-        let pixels = items.into_iter().flat_map(|item| item.pixels).collect();
+        let mut pixels = Vec::with_capacity(items.len() * self.0.iter().product::<usize>());
+        items.iter().for_each(|item| pixels.extend_from_slice(&item.pixels));
         to_batch(pixels, &labels, self.0, device)
     }
 }
