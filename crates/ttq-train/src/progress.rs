@@ -163,9 +163,8 @@ mod tests {
     fn a_line_names_every_metric_with_its_unit() {
         let directory = tempfile::tempdir().unwrap();
         let mut lines = EpochLines::new(History::new(directory.path()), "ternary", 3);
-        for metric in [crate::SparsityMetric::new()] {
-            lines.log_metric_definition(MetricDefinition::new(MetricId::new(metric.name()), &metric));
-        }
+        let sparsity = crate::SparsityMetric::new();
+        lines.log_metric_definition(MetricDefinition::new(MetricId::new(sparsity.name()), &sparsity));
         let loss = LossMetric::<burn::backend::Flex>::new();
         lines.log_metric_definition(MetricDefinition::new(MetricId::new(loss.name()), &loss));
         lines.counted = 1;
