@@ -84,6 +84,8 @@ pub fn select(choice: BackendChoice, devices: usize) -> Result<(RunBackend, &'st
         #[cfg(feature = "flex")]
         BackendChoice::Flex => Ok((RunBackend::Flex, CHOSEN)),
         #[cfg(feature = "wgpu")]
+        BackendChoice::Wgpu if devices > 1 => bail!("wgpu trains on one device: leave out `--devices`"),
+        #[cfg(feature = "wgpu")]
         BackendChoice::Wgpu => Ok((RunBackend::Wgpu, CHOSEN)),
         #[allow(unreachable_patterns, reason = "with all features there is nothing left")]
         missing => {

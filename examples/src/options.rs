@@ -134,7 +134,7 @@ pub struct Options {
     /// Evaluate this checkpoint of the network on the test images, without training.
     #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["init", "resume"])]
     pub eval: Option<PathBuf>,
-    /// Start from this checkpoint of the network: .safetensors, .bpk, .pt or .pth.
+    /// Start from this checkpoint of the network: .safetensors, .bpk or, with the feature `pytorch`, .pt and .pth.
     #[arg(long, value_name = "CHECKPOINT")]
     pub init: Option<PathBuf>,
     /// Continue the run in --out.

@@ -66,7 +66,7 @@ impl<B: Trains> Training<'_, B> {
         if self.dashboard && std::io::stdout().is_terminal() && cfg!(feature = "tui") {
             training = training.with_dashboard();
         }
-        if let Some(epoch) = training.resumes_after() {
+        if let Some(epoch) = training.resumes_after().filter(|epoch| *epoch < epochs) {
             println!("{phase}: continues after epoch {epoch}");
         }
         let metrics = |training: ttq_train::TernaryTraining<B, Classifier<B, N>, _>| {
@@ -74,7 +74,7 @@ impl<B: Trains> Training<'_, B> {
                 .metrics((AccuracyMetric::new(), TopKAccuracyMetric::new(5), LossMetric::new()))
                 .metric_train_numeric(LearningRateMetric::new())
         };
-        match training.run(model, optimizer(config), |first_epoch| self.data(first_epoch), metrics)? {
+        match training.run(model, optimizer(config), self.data(), metrics)? {
             PhaseOutcome::Completed { model, best_epoch, .. } => {
                 println!("{phase}: epoch {best_epoch} validates best");
                 Ok(Some(model))
@@ -87,7 +87,7 @@ impl<B: Trains> Training<'_, B> {
         }
     }
 
-    fn data<N>(&self, first_epoch: usize) -> PhaseData<B, Classifier<B, N>>
+    fn data<N>(&self) -> PhaseData<B, Classifier<B, N>>
     where
         N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
         N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
@@ -112,7 +112,6 @@ impl<B: Trains> Training<'_, B> {
         let device = self.devices[0].clone();
         let train = ReproducibleLoader::new(items, Arc::new(train_item), batcher.clone(), batch_size, device)
             .shuffle(config.seed)
-            .first_epoch(first_epoch)
             .workers(std::thread::available_parallelism().map_or(1, usize::from).clamp(2, 8))
             .without_partial_batch();
         let (items, device) = (self.valid.len(), Default::default());

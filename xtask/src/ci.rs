@@ -13,7 +13,8 @@ struct Step {
 }
 
 /// Features that clippy and rustdoc add to the defaults: the same, so that both use the same dependencies.
-const FEATURES: &str = "ttq-examples/autocast,ttq-benchmarks/cuda,ttq-benchmarks/autocast";
+const FEATURES: &str =
+    "ttq-examples/autocast,ttq-examples/flex,ttq-examples/tiny-imagenet,ttq-benchmarks/cuda,ttq-benchmarks/autocast";
 
 /// The steps, quickest first.
 const STEPS: [Step; 6] = [
@@ -46,7 +47,11 @@ const STEPS: [Step; 6] = [
         arguments: &["doc", "--workspace", "--no-deps", "--features", FEATURES],
         rustdocflags: Some("-D warnings"),
     },
-    Step { name: "tests", arguments: &["test", "--workspace"], rustdocflags: None },
+    Step {
+        name: "tests",
+        arguments: &["test", "--workspace", "--features", "ttq-examples/tiny-imagenet"],
+        rustdocflags: None,
+    },
     Step {
         name: "several devices",
         // Burn's distributed strategy excludes Flex, which is compiled only as a dependency of ttq-cpu.

@@ -26,8 +26,8 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Checks everything, cheapest first: house rules, generated files, format, clippy, tests, documentation, and the
-    /// tests for AArch64 if their tools are installed.
+    /// Checks everything: house rules, generated files and tables, format, packages, clippy, documentation, tests, tests on
+    /// several devices, and the tests for AArch64 if their tools are installed.
     Ci,
     /// Runs the tests of ttq-packed for AArch64 under QEMU.
     Arm,

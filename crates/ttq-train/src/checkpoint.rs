@@ -31,7 +31,7 @@ impl<B: Backend, R: FileRecorder<B>> Recorder<B> for AtomicRecorder<R> {
         let temporary = path.with_file_name(format!("{TEMPORARY}{name}"));
         self.inner.save_item(item, temporary.clone())?;
         let [temporary, path] = [temporary, path].map(|path| path.with_extension(R::file_extension()));
-        publish(&temporary, &path).map_err(|error| {
+        sync_and_rename(&temporary, &path).map_err(|error| {
             let (temporary, path) = (temporary.display(), path.display());
             RecorderError::Unknown(format!("cannot move {temporary} to {path}, free space or fix permissions: {error}"))
         })
@@ -52,14 +52,14 @@ impl<B: Backend, R: FileRecorder<B>> FileRecorder<B> for AtomicRecorder<R> {
 const TEMPORARY: &str = "part-";
 
 /// Syncs a file, then renames it, so that no truncated file appears.
-pub(crate) fn publish(temporary: &Path, path: &Path) -> std::io::Result<()> {
+pub(crate) fn sync_and_rename(temporary: &Path, path: &Path) -> std::io::Result<()> {
     File::options().write(true).open(temporary)?.sync_all()?;
     fs::rename(temporary, path)
 }
 
 /// Saves every epoch; keeps the last checkpoint, to resume from, and the one with the best validation metric (the earliest
 /// of equal ones), to use. It deletes an older checkpoint after all files of the new one are written. If the metric is not
-/// logged, it deletes nothing and logs an error that lists the metrics.
+/// logged, it deletes nothing, logs an error that lists the metrics, and stops the training by its interrupter.
 #[derive(Clone)]
 pub struct KeepLastAndBest {
     history: History,
@@ -99,6 +99,7 @@ impl KeepLastAndBest {
                 self.goal.metric(),
                 self.history.valid_metrics().join(", ")
             );
+            self.interrupter.stop(Some("the metric of the goal is not logged"));
             return vec![CheckpointingAction::Save];
         }
         let best = self.history.best_epoch(&self.goal);

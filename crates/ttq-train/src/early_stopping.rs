@@ -11,9 +11,10 @@ use crate::{History, MetricGoal};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EarlyStoppingConfig {
-    /// Number of epochs within which the metric must improve. Defaults to 10.
+    /// Age in epochs of the newest of the five epochs that the latest one is compared with. Defaults to 10.
     pub patience: usize,
-    /// Improvement that they must bring, in the metric's own unit. Defaults to 1: one percentage point of Burn's accuracy.
+    /// Required improvement over the mean of those five, in the metric's own unit. Defaults to 1: one percentage point of
+    /// Burn's accuracy.
     pub threshold: f64,
 }
 
@@ -26,6 +27,25 @@ impl Default for EarlyStoppingConfig {
 impl Config for EarlyStoppingConfig {}
 
 impl EarlyStoppingConfig {
+    /// Creates the configuration with the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the patience, in epochs.
+    #[must_use]
+    pub fn with_patience(mut self, patience: usize) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Sets the required improvement, in the metric's own unit.
+    #[must_use]
+    pub fn with_threshold(mut self, threshold: f64) -> Self {
+        self.threshold = threshold;
+        self
+    }
+
     /// Creates the strategy: it watches the validation metric of `goal` as logged in `history`.
     pub fn init(self, history: History, goal: MetricGoal) -> EarlyStopping {
         EarlyStopping { config: self, history, goal }
@@ -50,7 +70,7 @@ impl EarlyStoppingConfig {
 /// threshold + mean of the five values that are patience to patience + 4 epochs old
 /// ```
 ///
-/// that is, when `patience` epochs have not raised the metric by `threshold` above the mean of the five epochs before them.
+/// that is, when the latest value does not exceed that mean by `threshold`. A NaN among the values does not stop.
 /// A minimized metric is compared with its sign changed.
 #[derive(Clone)]
 pub struct EarlyStopping {

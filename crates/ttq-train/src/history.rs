@@ -11,11 +11,11 @@ use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn::train::metric::{MetricDefinition, MetricEntry, MetricId, NumericEntry};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::checkpoint::publish;
+use crate::checkpoint::sync_and_rename;
 use crate::{LayerState, LayersMetric, MetricGoal};
 
 /// Time limit for metrics that are still being computed on their thread.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An error of a history's file.
 #[derive(Debug, thiserror::Error)]
@@ -77,8 +77,7 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<St
 /// The metrics of every epoch. It is a handle: clones share one history.
 ///
 /// It implements [`MetricLogger`], writes the same files as Burn's own logger, and corrects two faults: Burn's event store
-/// answers before the metrics' thread has finished, so that the last batches of an epoch can be missing from its answer; and
-/// it numbers the first epoch after a resume 1. Register it with `SupervisedTraining::with_metric_logger(history.clone())`.
+/// can be read before all batches of the epoch are aggregated; and after a resume it numbers the first epoch 1. Register it with `SupervisedTraining::with_metric_logger(history.clone())`.
 /// The schedules, the early stopping and the checkpoint strategy of this crate read from it.
 ///
 /// The value of an epoch is Burn's running value after the last batch: for a mean, the mean over the epoch's items.
@@ -161,10 +160,10 @@ impl History {
     /// Waits until the validation metrics of an epoch are complete and returns one of them. Call it after the last batch of
     /// the epoch was validated. Returns `None` if no metric of that name is logged or after one minute.
     pub fn wait_valid(&self, epoch: usize, metric: &str) -> Option<f64> {
-        let waited = self.shared.validated.wait_timeout_while(self.lock(), PATIENCE, |state| state.complete < epoch);
+        let waited = self.shared.validated.wait_timeout_while(self.lock(), TIMEOUT, |state| state.complete < epoch);
         let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
-            log::warn!("the metrics of epoch {epoch} are not complete after {} s", PATIENCE.as_secs());
+            log::warn!("the metrics of epoch {epoch} are not complete after {} s", TIMEOUT.as_secs());
         }
         state.epochs.get(&epoch)?.valid.get(metric).copied()
     }
@@ -196,7 +195,7 @@ impl History {
             .map_err(std::io::Error::from)
             .and_then(|text| path.parent().map_or(Ok(()), fs::create_dir_all).map(|()| text))
             .and_then(|text| fs::write(&temporary, text))
-            .and_then(|()| publish(&temporary, path));
+            .and_then(|()| sync_and_rename(&temporary, path));
         if let Err(error) = written {
             log::error!("cannot write the history {}: {error}", path.display());
         }

@@ -49,9 +49,9 @@ impl fmt::Display for Phase {
 pub struct PhaseConfig {
     /// The weights that train.
     pub phase: Phase,
-    /// Number of epochs.
+    /// Number of epochs, at least 1.
     pub epochs: usize,
-    /// Learning rate at the start, above 0 and at most 1.
+    /// Base learning rate of the schedule, above 0 and at most 1.
     pub learning_rate: LearningRate,
     /// Course of the learning rate. Constant by default.
     #[serde(default)]
@@ -61,7 +61,8 @@ pub struct PhaseConfig {
     /// Early stopping. None by default.
     #[serde(default)]
     pub early_stopping: Option<EarlyStoppingConfig>,
-    /// Number of batches whose gradients make one update. 1 by default.
+    /// Number of batches whose gradients make one update, from 1 to the batches of an epoch. burn-train discards the gradients
+    /// of the batches left over at the end of an epoch. 1 by default.
     #[serde(default = "one")]
     pub accumulated_batches: usize,
 }
@@ -104,12 +105,15 @@ impl PhaseConfig {
 /// burn-train's builder for a [`TernaryStep`] around the model `M`.
 pub type TernaryTraining<B, M, O> = SupervisedTraining<LearningComponentsMarker<B, Schedule, TernaryStep<B, M>, O>>;
 
+/// Returns the training loader whose first epoch is the argument.
+type TrainLoaderFrom<B, I> = Box<dyn FnOnce(usize) -> Arc<dyn DataLoader<B, I>>>;
+
 /// The data of a phase for the model `M`.
 pub struct PhaseData<B: AutodiffBackend, M: TrainStep + AutodiffModule<B>>
 where
     M::InnerModule: InferenceStep,
 {
-    train: Arc<dyn DataLoader<B, M::Input>>,
+    train: TrainLoaderFrom<B, M::Input>,
     valid: Arc<dyn DataLoader<B::InnerBackend, <M::InnerModule as InferenceStep>::Input>>,
     batches_per_epoch: usize,
 }
@@ -120,7 +124,8 @@ where
     M: TrainStep + AutodiffModule<B>,
     M::InnerModule: InferenceStep,
 {
-    /// Creates the data of a phase: a loader of training batches, and one of validation batches.
+    /// Creates the data of a phase: a loader of training batches on the autodiff backend, and one of validation batches on the
+    /// inner backend. Their batch sizes may differ.
     pub fn new<I: 'static>(
         train: ReproducibleLoader<B, I, M::Input>,
         valid: impl DataLoader<B::InnerBackend, <M::InnerModule as InferenceStep>::Input> + 'static,
@@ -129,7 +134,8 @@ where
         M::Input: Send + 'static,
     {
         let batches_per_epoch = train.batches_per_epoch();
-        Self { train: Arc::new(train), valid: Arc::new(valid), batches_per_epoch }
+        let train = Box::new(|first_epoch| Arc::new(train.first_epoch(first_epoch)) as Arc<dyn DataLoader<_, _>>);
+        Self { train, valid: Arc::new(valid), batches_per_epoch }
     }
 }
 
@@ -139,7 +145,7 @@ where
 pub enum PhaseOutcome<M> {
     /// All epochs are trained, or early stopping ended the training.
     Completed {
-        /// The model of the epoch with the best validation metric.
+        /// The model of the epoch with the best validation metric, in the phase that was trained.
         model: M,
         /// That epoch, from 1.
         best_epoch: usize,
@@ -159,10 +165,10 @@ pub enum PhaseOutcome<M> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PhaseError {
-    /// The history of the run to resume.
+    /// The history of the run to resume cannot be read.
     #[error(transparent)]
     History(#[from] HistoryError),
-    /// The schedule.
+    /// The schedule is invalid.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
     /// A loader yields no batch.
@@ -175,9 +181,18 @@ pub enum PhaseError {
         /// Validation items.
         valid: usize,
     },
+    /// The number of accumulated batches does not fit an epoch.
+    #[error("{found} batches cannot be accumulated: an epoch has {batches}, choose 1 to {batches}")]
+    AccumulatedBatches {
+        /// The number in the configuration.
+        found: usize,
+        /// Batches per epoch.
+        batches: usize,
+    },
     /// No epoch has the metric that chooses the best one.
     #[error(
-        "no epoch in {} has a finite validation metric `{metric}`; the metrics are: {}", directory.display(), found.join(", ")
+        "no epoch in {} has a finite validation metric `{metric}`: register it in `metrics`, correct the name of the goal, or lower the \
+         learning rate; the metrics are: {}", directory.display(), found.join(", ")
     )]
     NoMetric {
         /// Directory of the phase.
@@ -188,7 +203,7 @@ pub enum PhaseError {
         found: Vec<String>,
     },
     /// A checkpoint cannot be read.
-    #[error("cannot read the checkpoint {}: {reason}", path.display())]
+    #[error("cannot read the checkpoint {}: {reason}; restore the file or start a new run", path.display())]
     Checkpoint {
         /// Path of the file without its extension.
         path: PathBuf,
@@ -200,12 +215,11 @@ pub enum PhaseError {
 /// The recorder of checkpoints.
 type Checkpoints = AtomicRecorder<NamedMpkFileRecorder<FullPrecisionSettings>>;
 
-/// One phase of training with burn-train: checkpoints, resume, schedule, history, early stopping, metrics of the ternary
-/// weights and progress lines, put together.
+/// One phase of training with burn-train. It combines checkpoints, resume, schedule, history, early stopping, metrics of the
+/// ternary weights and progress lines.
 ///
-/// A run of the same phase in the same directory continues after its newest checkpoint; on a CPU the result is bit for bit
-/// that of an uninterrupted run, if the training loader is a [`ReproducibleLoader`] whose first epoch is the one that the
-/// closure `data` is given.
+/// A run of the same phase in the same directory continues after its newest checkpoint. On a CPU the result equals that of an
+/// uninterrupted run bit for bit, provided that items depend on their [`ItemKey`](crate::ItemKey) alone.
 ///
 /// TTQ trains in two phases (paper, section 4): in full precision, then, wrapped anew so that the scales start from the
 /// trained weights, with ternary ones:
@@ -231,7 +245,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         Self { directory: directory.into(), config, execution, interrupter: Interrupter::new(), lines: true }
     }
 
-    /// Stops when `interrupter` is stopped.
+    /// Stops when `interrupter` is stopped. Stop it with a reason, and use a new one for each run: its reason is not cleared.
     #[must_use]
     pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
         self.interrupter = interrupter;
@@ -252,9 +266,9 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
 
     /// Trains, from the newest checkpoint in the directory if there is one.
     ///
-    /// `data` makes the loaders; its argument is the first epoch to train, from 1. `metrics` registers the metrics of the
-    /// model's own output, the one of [`PhaseConfig::goal`] among them; those of the ternary weights are added in
-    /// [`Phase::Ternary`].
+    /// `metrics` registers the metrics of the model's own output, the one of [`PhaseConfig::goal`] among them; those of the
+    /// ternary weights are added in [`Phase::Ternary`]. The phase and the gradient factor of `step` and the first epoch of the
+    /// training loader are set from the configuration, the devices and the checkpoint.
     ///
     /// # Errors
     /// [`PhaseError`] if there is no data, the schedule is invalid, no epoch has the metric of the goal, or the history or a
@@ -263,7 +277,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         self,
         step: TernaryStep<B, M>,
         optimizer: O,
-        data: impl FnOnce(usize) -> PhaseData<B, M>,
+        data: PhaseData<B, M>,
         metrics: impl FnOnce(TernaryTraining<B, M, O>) -> TernaryTraining<B, M, O>,
     ) -> Result<PhaseOutcome<TernaryStep<B, M>>, PhaseError>
     where
@@ -272,6 +286,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         M::InnerModule: InferenceStep + ModuleDisplay,
         O: Optimizer<TernaryStep<B, M>, B> + 'static,
     {
+        let step = step.with_phase(self.config.phase);
         let (directory, goal) = (self.directory.clone(), self.config.goal.clone());
         let (interrupter, device) = (self.interrupter.clone(), self.execution.main_device().clone());
         let checkpoint = self.resumes_after();
@@ -282,9 +297,14 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         let met = |config: EarlyStoppingConfig| config.init(history.clone(), goal.clone()).is_met();
         let is_over = checkpoint.is_some_and(|epoch| epoch >= self.config.epochs);
         if !is_over && !self.config.early_stopping.is_some_and(met) {
-            self.launch(step.clone(), optimizer, data(checkpoint.unwrap_or(0) + 1), metrics, checkpoint, &history)?;
+            self.launch(step.clone(), optimizer, data, metrics, checkpoint, &history)?;
+            let metrics = history.valid_metrics();
+            if !metrics.is_empty() && !metrics.iter().any(|name| name == goal.metric()) {
+                return Err(PhaseError::NoMetric { directory, metric: goal.metric().into(), found: metrics });
+            }
             // Burn's dashboard resets the state of the interrupter at the end, but not its message.
-            if let Some(reason) = interrupter.get_message() {
+            let unnamed = || interrupter.should_stop().then(|| "interrupted, without a reason".to_owned());
+            if let Some(reason) = interrupter.get_message().or_else(unnamed) {
                 return Ok(PhaseOutcome::Stopped { saved_epochs: latest_checkpoint(&directory).unwrap_or(0), reason });
             }
         }
@@ -318,6 +338,9 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         if train == 0 || valid == 0 {
             return Err(PhaseError::NoData { train, valid });
         }
+        if !(1..=train).contains(&config.accumulated_batches) {
+            return Err(PhaseError::AccumulatedBatches { found: config.accumulated_batches, batches: train });
+        }
         let length = TrainingLength {
             epochs: config.epochs,
             steps_per_epoch: steps_per_epoch(data.batches_per_epoch, &execution),
@@ -327,12 +350,13 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             .with_phase(config.phase)
             .with_gradient_factor(1.0 / (devices(&execution) * config.accumulated_batches) as f64);
         let strategy = KeepLastAndBest::new(history.clone(), config.goal.clone()).with_interrupter(interrupter.clone());
-        let mut training = metrics(SupervisedTraining::new(&directory, data.train, data.valid))
-            .num_epochs(config.epochs)
-            .with_interrupter(interrupter)
-            .with_file_checkpointer(Checkpoints::default())
-            .with_checkpointing_strategy(strategy)
-            .with_training_strategy(TrainingStrategy::Default(execution));
+        let mut training =
+            metrics(SupervisedTraining::new(&directory, (data.train)(checkpoint.unwrap_or(0) + 1), data.valid))
+                .num_epochs(config.epochs)
+                .with_interrupter(interrupter)
+                .with_file_checkpointer(Checkpoints::default())
+                .with_checkpointing_strategy(strategy)
+                .with_training_strategy(TrainingStrategy::Default(execution));
         if config.phase == Phase::Ternary {
             training = training
                 .metric_train_numeric(SparsityMetric::new())

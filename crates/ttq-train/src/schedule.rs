@@ -94,6 +94,41 @@ impl Default for PlateauConfig {
 
 impl Config for PlateauConfig {}
 
+impl PlateauConfig {
+    /// Creates the configuration with the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the factor on the learning rate, 0 to 1.
+    #[must_use]
+    pub fn with_factor(mut self, factor: f64) -> Self {
+        self.factor = factor;
+        self
+    }
+
+    /// Sets the number of epochs without improvement that are tolerated.
+    #[must_use]
+    pub fn with_patience(mut self, patience: usize) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Sets the smallest change that counts as an improvement, in the metric's own unit.
+    #[must_use]
+    pub fn with_threshold(mut self, threshold: f64) -> Self {
+        self.threshold = threshold;
+        self
+    }
+
+    /// Sets the lower bound of the learning rate, 0 to 1.
+    #[must_use]
+    pub fn with_min_lr(mut self, min_lr: f64) -> Self {
+        self.min_lr = min_lr;
+        self
+    }
+}
+
 /// Length of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrainingLength {

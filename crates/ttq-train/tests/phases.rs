@@ -23,8 +23,8 @@ fn loader<B: Backend>(len: usize) -> ReproducibleLoader<B, Point, Batch<B>> {
     ReproducibleLoader::new(len, item, std::sync::Arc::new(PointBatcher), 8, Default::default())
 }
 
-fn data(items: usize) -> impl FnOnce(usize) -> PhaseData<A, Net<A>> {
-    move |first_epoch| PhaseData::new(loader(items).shuffle(3).first_epoch(first_epoch), loader(24))
+fn data(items: usize) -> PhaseData<A, Net<A>> {
+    PhaseData::new(loader(items).shuffle(3), loader(24))
 }
 
 fn config(phase: Phase, epochs: usize) -> PhaseConfig {
@@ -78,6 +78,7 @@ fn two_phases_train_a_network_whose_scales_start_from_the_trained_weights() {
     let before = latent(&start);
     let (model, _) = completed(run(&first, config(Phase::FullPrecision, 3), start).unwrap());
     assert_ne!(latent(&model), before);
+    assert_eq!(model.phase(), Phase::FullPrecision);
     let wrapped = Ternary::new(model.into_ternary().into_latent(), &TernaryConfig::default()).unwrap();
     let scales = wrapped.scales()[0].val().into_data();
     let (model, best) = completed(run(&second, config(Phase::Ternary, 3), TernaryStep::new(wrapped)).unwrap());
@@ -120,6 +121,16 @@ fn a_goal_that_no_metric_has_is_an_error_that_lists_the_metrics() {
     let config = PhaseConfig::new(Phase::FullPrecision, 1, 0.1, MetricGoal::maximize("accuracy"));
     let error = run(directory.path(), config, wrapped()).unwrap_err().to_string();
     assert!(error.contains("`accuracy`") && error.contains("Accuracy, Loss"), "{error}");
+}
+
+#[test]
+fn more_accumulated_batches_than_an_epoch_has_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for batches in [0, 6] {
+        let config = config(Phase::Ternary, 1).with_accumulated_batches(batches);
+        let error = run(directory.path(), config, wrapped()).unwrap_err().to_string();
+        assert!(error.contains("choose 1 to 5"), "{error}");
+    }
 }
 
 #[test]
