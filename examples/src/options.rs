@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use ttq_core::{Granularity, InitialScales, NegativeScaleGradient, Threshold};
+use ttq_core::{Granularity, InitialScales, LatentGradient, NegativeScaleGradient, ScaleParameter, Threshold};
 
 use crate::{Recipe, Strategy};
 
@@ -44,8 +44,10 @@ pub enum Precision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// Trained ternary quantization: two learned scales.
+    /// Trained ternary quantization: two learned scales, scale-free.
     Ttq,
+    /// Trained ternary quantization as in the paper: --slope scaled, --scale-parameter linear.
+    TtqPaper,
     /// Ternary weight networks: one scale, the mean of the weights kept.
     Twn,
     /// BitNet b1.58: one scale, the mean of all weights.
@@ -86,14 +88,25 @@ pub struct Options {
     #[arg(long)]
     pub threshold: Option<Threshold>,
     /// Weights that share a threshold and scales: all of a layer, or those of an output channel.
-    #[arg(long, value_parser = named::<Granularity>(["tensor", "channel"]), default_value = "tensor")]
+    #[arg(long, value_parser = named::<Granularity, _>(["tensor", "channel"]), default_value = "tensor")]
     pub granularity: Granularity,
+    /// Weights that share a threshold, if others than --granularity says.
+    #[arg(long, value_name = "GRANULARITY", value_parser = named::<Granularity, _>(["tensor", "channel"]))]
+    pub threshold_granularity: Option<Granularity>,
+    /// Factor of latent gradients outside the zero zone: the scale relative to the mean scale of the layer, the scale as in
+    /// the paper, or 1 [default: ttq relative, ttq-paper scaled, others identity].
+    #[arg(long, value_parser = named::<LatentGradient, _>(["relative", "scaled", "identity"]))]
+    pub slope: Option<LatentGradient>,
+    /// Parameters that learned scales are trained as: their logarithms, or the scales themselves as in the paper [default: ttq
+    /// logarithm, ttq-paper linear].
+    #[arg(long, value_parser = named::<ScaleParameter, _>(["logarithm", "linear"]))]
+    pub scale_parameter: Option<ScaleParameter>,
     /// Sign of the gradient of W_n (ttq): exact, or as printed in the paper and computed by its PyTorch port, which is wrong
     /// (to reproduce the port and to measure the cost of the error).
-    #[arg(long, value_parser = named::<NegativeScaleGradient>(["exact", "published"]), default_value = "exact")]
+    #[arg(long, value_parser = named::<NegativeScaleGradient, _>(["exact", "published"]), default_value = "exact")]
     pub sign: NegativeScaleGradient,
     /// Start of learned scales (ttq): the mean magnitude of each side, or 1 as in the paper and its PyTorch port.
-    #[arg(long, value_parser = named::<InitialScales>(["least-squares", "ones"]), default_value = "least-squares")]
+    #[arg(long, value_parser = named::<InitialScales, _>(["least-squares", "ones"]), default_value = "least-squares")]
     pub initial_scales: InitialScales,
     /// Make only those weights ternary whose path matches this regular expression (can be repeated).
     #[arg(long, value_name = "REGEX")]
@@ -116,7 +129,7 @@ pub struct Options {
     /// Learning rate at the start.
     #[arg(long = "lr", value_name = "RATE", value_parser = learning_rate)]
     pub learning_rate: Option<f64>,
-    /// Factor on the learning rate of the scales W_p and W_n.
+    /// Factor on the learning rate of the scales W_p and W_n
     #[arg(long, value_name = "FACTOR", value_parser = learning_rate)]
     pub scale_lr_factor: Option<f64>,
     /// Course of the learning rate.
@@ -187,7 +200,12 @@ impl Options {
             .mut_arg("fp_epochs", |arg| arg.default_value(fixed(recipe.fp_epochs.to_string())))
             .mut_arg("batch_size", |arg| arg.default_value(fixed(recipe.batch_size.to_string())))
             .mut_arg("learning_rate", |arg| arg.default_value(fixed(recipe.learning_rate.to_string())))
-            .mut_arg("scale_lr_factor", |arg| arg.default_value(fixed(recipe.scale_lr_factor.to_string())))
+            .mut_arg("scale_lr_factor", |arg| {
+                let factor = recipe.linear_scale_lr_factor;
+                let help =
+                    format!("{} [default: 1, linear scales {factor}]", arg.get_help().cloned().unwrap_or_default());
+                arg.help(help)
+            })
             .mut_arg("schedule", |arg| arg.default_value(recipe.schedule.name()));
         let parsed = more(command)
             .try_get_matches_from(arguments)
@@ -204,7 +222,6 @@ impl Options {
             fp_epochs: self.fp_epochs.filter(|_| given("fp_epochs")),
             batch_size: self.batch_size.filter(|_| given("batch_size")),
             learning_rate: self.learning_rate.filter(|_| given("learning_rate")),
-            scale_lr_factor: self.scale_lr_factor.filter(|_| given("scale_lr_factor")),
             schedule: self.schedule.filter(|_| given("schedule")),
             ..self
         }
@@ -234,7 +251,7 @@ impl ScheduleChoice {
 }
 
 /// Parses a value by the name that configuration files have for it, with hyphens.
-fn named<T>(names: [&'static str; 2]) -> impl TypedValueParser<Value = T>
+fn named<T, const N: usize>(names: [&'static str; N]) -> impl TypedValueParser<Value = T>
 where
     T: DeserializeOwned + Clone + Send + Sync + 'static,
 {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use ttq_core::{QuantizerConfig, SelectionConfig, TernaryConfig, Threshold};
+use ttq_core::{QuantizerConfig, ScaleParameter, SelectionConfig, TernaryConfig, Threshold};
 use ttq_train::ScheduleConfig;
 
 use crate::data::Augmentation;
@@ -43,10 +43,10 @@ pub struct Recipe {
     pub exclude: &'static [&'static str],
     /// Whether the first convolution keeps its weights in the ternary phase.
     pub freeze_first_convolution: bool,
-    /// Factor on the learning rate of W_p and W_n. Their gradients are sums over a layer, so that the learning rate of the
-    /// weights is too large for them; about one over the square root of a layer's size makes the relative steps alike (Esser
-    /// et al., "Learned Step Size Quantization", section 2.2).
-    pub scale_lr_factor: f64,
+    /// Factor on the learning rate of W_p and W_n as linear parameters. Their gradients are sums over a layer, so that the
+    /// learning rate of the weights is too large for them; about one over the square root of a layer's size makes the
+    /// relative steps alike (Esser et al., "Learned Step Size Quantization", section 2.2). Logarithms need no factor.
+    pub linear_scale_lr_factor: f64,
     /// Training images held out for validation.
     pub validation: usize,
     /// Random changes of training images.
@@ -72,7 +72,7 @@ impl Recipe {
             threshold: Threshold::default(),
             exclude: &[],
             freeze_first_convolution: false,
-            scale_lr_factor: 0.01,
+            linear_scale_lr_factor: 0.01,
             validation: 5000,
             augmentation: Augmentation::Shift { padding: 0, flip: false },
             distort: None,
@@ -95,7 +95,7 @@ impl Recipe {
             threshold: Threshold::default(),
             exclude: &[],
             freeze_first_convolution: false,
-            scale_lr_factor: 0.003,
+            linear_scale_lr_factor: 0.003,
             validation: 5000,
             augmentation: Augmentation::Shift { padding: 4, flip: true },
             distort: None,
@@ -166,16 +166,24 @@ impl RunConfig {
     /// Combines a recipe with the options of the command line.
     pub fn new(recipe: &Recipe, options: &Options) -> Self {
         let mut quantizer = match options.method {
-            Method::Ttq | Method::Fp => QuantizerConfig { threshold: recipe.threshold, ..QuantizerConfig::ttq() },
+            Method::Ttq | Method::Fp => QuantizerConfig::ttq().with_threshold(recipe.threshold),
+            Method::TtqPaper => QuantizerConfig::paper().with_threshold(recipe.threshold),
             Method::Twn => QuantizerConfig::twn(),
             Method::Absmean => QuantizerConfig::absmean(),
         };
         if let Some(threshold) = options.threshold {
             quantizer.threshold = threshold;
         }
-        quantizer.granularity = options.granularity;
+        quantizer = quantizer.with_granularity(options.granularity);
+        quantizer.threshold_granularity = options.threshold_granularity.unwrap_or(options.granularity);
+        quantizer.latent_gradient = options.slope.unwrap_or(quantizer.latent_gradient);
+        quantizer.scale_parameter = options.scale_parameter.unwrap_or(quantizer.scale_parameter);
         quantizer.negative_scale_gradient = options.sign;
         quantizer.initial_scales = options.initial_scales;
+        let scale_lr_factor = match quantizer.scale_parameter {
+            ScaleParameter::Linear => recipe.linear_scale_lr_factor,
+            _ => 1.0,
+        };
         let selection = SelectionConfig {
             include: options.include.clone(),
             exclude: recipe.exclude.iter().map(|path| (*path).into()).chain(options.exclude.clone()).collect(),
@@ -201,7 +209,7 @@ impl RunConfig {
             latent_weight_decay: recipe.latent_weight_decay,
             weight_decay: recipe.weight_decay,
             freeze_first_convolution: recipe.freeze_first_convolution,
-            scale_lr_factor: options.scale_lr_factor.unwrap_or(recipe.scale_lr_factor),
+            scale_lr_factor: options.scale_lr_factor.unwrap_or(scale_lr_factor),
             validation: recipe.validation,
             limit: options.limit,
             augmentation: recipe.augmentation,
@@ -242,5 +250,34 @@ mod tests {
         assert_eq!(saved.as_object_mut().unwrap().remove("precision"), Some("bf16".into()));
         let earlier: RunConfig = serde_json::from_value(saved).unwrap();
         assert_eq!(earlier, RunConfig { precision: Precision::F32, ..config });
+    }
+
+    fn config(arguments: &[&str]) -> RunConfig {
+        let recipe = Recipe::mnist();
+        let arguments = std::iter::once(&"mnist").chain(arguments).map(Into::into);
+        let (options, _) = Options::parse_from(&recipe, |command| command, arguments);
+        RunConfig::new(&recipe, &options)
+    }
+
+    #[test]
+    fn only_linear_scales_have_a_learning_rate_of_their_own_by_default() {
+        assert_eq!(config(&[]).ternary.quantizer, QuantizerConfig::ttq());
+        assert_eq!(config(&["--method", "ttq-paper"]).ternary.quantizer, QuantizerConfig::paper());
+        let parts = ["--slope", "scaled", "--scale-parameter", "linear"];
+        assert_eq!(config(&parts).ternary.quantizer, QuantizerConfig::paper());
+        assert_eq!([config(&[]), config(&parts)].map(|config| config.scale_lr_factor), [1.0, 0.01]);
+        assert_eq!(config(&["--scale-lr-factor", "0.5"]).scale_lr_factor, 0.5);
+    }
+
+    #[test]
+    fn a_run_of_an_earlier_version_keeps_the_form_of_the_paper() {
+        let config = config(&["--method", "ttq-paper"]);
+        let mut saved = serde_json::to_value(&config).unwrap();
+        let quantizer = saved["ternary"]["quantizer"].as_object_mut().unwrap();
+        for field in ["threshold_granularity", "scale_granularity", "scale_parameter"] {
+            quantizer.remove(field).unwrap();
+        }
+        quantizer.insert("granularity".into(), "tensor".into());
+        assert_eq!(serde_json::from_value::<RunConfig>(saved).unwrap(), config);
     }
 }

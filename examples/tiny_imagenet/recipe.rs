@@ -12,6 +12,8 @@ use crate::distort::distort;
 ///
 /// Differences from the port:
 ///
+/// - Latent gradients do not depend on the size of the scales, which are trained as logarithms (`--method ttq-paper`: as in
+///   the port).
 /// - The sign of the gradient of W_n is exact.
 /// - W_p and W_n start at the mean magnitude of the positive and negative weights instead of 1.
 /// - Validation images are held out from the training images.
@@ -32,7 +34,7 @@ pub(crate) fn recipe(network: Architecture) -> Recipe {
         threshold: Threshold::MaxFraction(0.05),
         exclude: &[],
         freeze_first_convolution: true,
-        scale_lr_factor: 1.0,
+        linear_scale_lr_factor: 1.0,
         validation: 5000,
         augmentation: Augmentation::Distort,
         distort: Some(distort),

@@ -101,11 +101,10 @@ pub fn run(checkpoint: Option<PathBuf>, directory: &Path, steps: u64) -> Result<
     };
     let mut ternary = Ternary::new(model, &TernaryConfig::new())?; // the scales start from the loaded weights
     let [float, start] = [ternary.latent(), &ternary.view()].map(accuracy);
-    // With Adam, weights and scales can share a learning rate. With SGD, scales need a smaller one: see `own_model`.
     let mut optimizer = AdamConfig::new().init();
     for step in 0..steps / 4 {
         let grads = GradientsParams::from_grads(loss(&ternary.view(), step).backward(), &ternary);
-        ternary = optimizer.step(1e-3, ternary, grads).clamp_scales();
+        ternary = optimizer.step(1e-3, ternary, grads);
     }
     pack(&ternary)?.save(&file, Coding::Plain)?; // 2 bits per ternary weight
     // [/checkpoint]

@@ -84,16 +84,12 @@ pub fn run(steps: u64) -> Result<(f64, f64), Box<dyn Error>> {
     let mut optimizer = sgd.init();
     // [own-model]
     let mut ternary = Ternary::new(model, &TernaryConfig::new())?;
-    let (_, scales) = ternary.parameter_groups();
     for step in 0..steps {
         let (images, classes) = batch(64, step);
         let logits = ternary.view().forward(images); // a `Net` with ternary weights
-        let mut grads = cross_entropy.forward(logits, classes).backward();
-        // Scales need a smaller learning rate than weights: their gradients are sums over a layer.
-        let scale_grads = GradientsParams::from_params(&mut grads, &ternary, &scales);
-        let grads = GradientsParams::from_grads(grads, &ternary);
+        let loss = cross_entropy.forward(logits, classes);
+        let grads = GradientsParams::from_grads(loss.backward(), &ternary); // of the weights and their scales
         ternary = optimizer.step(lr, ternary, grads);
-        ternary = optimizer.step(0.01 * lr, ternary, scale_grads).clamp_scales();
     }
     println!("{}\n{}", ternary.selection(), ternary.stats());
     let plain: Net<B> = ternary.materialize(); // its selected weights take three values

@@ -1,20 +1,22 @@
-//! Which weights share a threshold and a pair of scales.
+//! Which weights share a threshold, and which share a pair of scales.
 //!
-//! All arithmetic of this crate runs on weights in *group layout*, `[groups, n]`: one row of `n` weights for each pair
-//! of scales. The whole tensor is one group, or each output channel is one.
+//! All arithmetic of this crate runs on weights in *group layout*, `[groups, n]`: one row of `n` weights for each group.
+//! The whole tensor is one group, or each output channel is one. Sums need at least float32, so weights of 16 bits are
+//! converted to it.
 
 use burn::prelude::*;
+use burn::tensor::{DType, FloatDType};
 use serde::{Deserialize, Serialize};
 
-/// The set of weights that share a threshold and a pair of scales.
+/// The set of weights that share a threshold, or a pair of scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Granularity {
-    /// One threshold and one pair of scales for the whole weight (the paper).
+    /// One group: the whole weight (the paper).
     #[default]
     Tensor,
-    /// One threshold and one pair of scales for each output channel.
+    /// One group for each output channel.
     Channel,
 }
 
@@ -30,22 +32,29 @@ impl Granularity {
         }
     }
 
-    /// Converts a weight to group layout, `[groups, n]`.
+    /// Returns the granularity with more groups.
+    pub(crate) fn finer(self, other: Self) -> Self {
+        if self == Self::Tensor { other } else { self }
+    }
+
+    /// Converts a weight to group layout, `[groups, n]`, in float32 if its type has 16 bits.
     pub(crate) fn to_groups<B: Backend, const D: usize>(
         self,
         weight: Tensor<B, D>,
         channel_axis: usize,
     ) -> Tensor<B, 2> {
-        let dims = weight.dims();
-        let groups = self.groups(&dims, channel_axis);
-        let n = dims.iter().product::<usize>() / groups.max(1);
+        let weight = widen(weight);
         match self {
-            Self::Tensor => weight.reshape([groups, n]),
-            Self::Channel => weight.swap_dims(0, channel_axis).reshape([groups, n]),
+            Self::Tensor => regroup(weight, 1),
+            Self::Channel => {
+                let channels = weight.dims()[channel_axis];
+                regroup(weight.swap_dims(0, channel_axis), channels)
+            }
         }
     }
 
-    /// Converts a weight in group layout back to the shape `dims`: the inverse of [`Granularity::to_groups`].
+    /// Converts a weight in group layout back to the shape `dims`: the inverse of [`Granularity::to_groups`], but for
+    /// the type.
     pub(crate) fn ungroup<B: Backend, const D: usize>(
         self,
         groups: Tensor<B, 2>,
@@ -60,5 +69,19 @@ impl Granularity {
                 groups.reshape(swapped).swap_dims(0, channel_axis)
             }
         }
+    }
+}
+
+/// Divides the elements of a tensor, in their order, into `groups` equal rows.
+pub(crate) fn regroup<B: Backend, const D: usize>(tensor: Tensor<B, D>, groups: usize) -> Tensor<B, 2> {
+    let n = tensor.shape().num_elements() / groups.max(1);
+    tensor.reshape([groups, n])
+}
+
+/// Converts float16 and bfloat16 to float32, the type of sums and counts.
+pub(crate) fn widen<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 => tensor.cast(FloatDType::F32),
+        _ => tensor,
     }
 }

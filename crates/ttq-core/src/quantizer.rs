@@ -2,162 +2,13 @@
 
 use std::marker::PhantomData;
 
-use burn::config::Config;
 use burn::prelude::*;
-use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cubecl")]
 use crate::device;
+use crate::granularity::{regroup, widen};
 use crate::scales::CodeMasks;
-use crate::{ConfigError, Granularity, InitialScales, ScaleRule, Threshold};
-
-/// Gradient of the loss with respect to the latent weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum LatentGradient {
-    /// `∂L/∂w = g · W_p` where the code is +1, `g` where it is 0, `g · W_n` where it is -1: the scaled straight-through
-    /// estimator of TTQ.
-    #[default]
-    Scaled,
-    /// `∂L/∂w = g`: the plain straight-through estimator of TWN and BitNet b1.58.
-    Identity,
-}
-
-/// Sign of the gradient of W_n.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NegativeScaleGradient {
-    /// `∂L/∂W_n = -Σ g` over the weights with code -1: the derivative of `-W_n`. The authors' own code computes this.
-    #[default]
-    Exact,
-    /// `∂L/∂W_n = +Σ g`, as printed in the paper and computed by its PyTorch port. **Wrong**: the chain rule for a
-    /// value `-W_n` requires the minus. If batch normalization follows the layer and the scales start equal, both
-    /// updates are identical and W_p = W_n throughout training. Use it only to reproduce the port and to measure the
-    /// effect of the error.
-    Published,
-}
-
-/// Configuration of a [`TernaryQuantizer`].
-///
-/// The fields are independent: every threshold works with every scale rule, both granularities and both latent
-/// gradients. The default is [`QuantizerConfig::ttq`].
-///
-/// The configuration implements Burn's [`Config`]: `save`, `load` and `load_binary` use JSON. A missing field takes its
-/// default, and an unknown field is an error.
-///
-/// ```
-/// use ttq_core::{Granularity, QuantizerConfig, Threshold};
-///
-/// let config = QuantizerConfig::new()
-///     .with_threshold(Threshold::MeanFraction(0.7))
-///     .with_granularity(Granularity::Channel);
-/// assert_eq!(config, QuantizerConfig {
-///     threshold: Threshold::MeanFraction(0.7),
-///     granularity: Granularity::Channel,
-///     ..QuantizerConfig::ttq()
-/// });
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct QuantizerConfig {
-    /// Rule for the threshold Δ below which a weight becomes zero. Default: `MaxFraction(0.05)`.
-    pub threshold: Threshold,
-    /// Rule for the scales W_p and W_n. Default: [`ScaleRule::Learned`].
-    pub scales: ScaleRule,
-    /// Initial values of learned scales. Default: [`InitialScales::LeastSquares`].
-    pub initial_scales: InitialScales,
-    /// Which weights share a threshold and a pair of scales. Default: [`Granularity::Tensor`].
-    pub granularity: Granularity,
-    /// Straight-through estimator of the latent weights. Default: [`LatentGradient::Scaled`].
-    pub latent_gradient: LatentGradient,
-    /// Sign of the gradient of W_n. Default: [`NegativeScaleGradient::Exact`].
-    pub negative_scale_gradient: NegativeScaleGradient,
-}
-
-impl Config for QuantizerConfig {}
-
-impl QuantizerConfig {
-    /// Creates a configuration with the default of every field: [`QuantizerConfig::ttq`].
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Returns trained ternary quantization: Δ = 0.05 · max|w|, a learned pair of scales (arXiv 1612.01064).
-    #[must_use]
-    pub fn ttq() -> Self {
-        Self::default()
-    }
-
-    /// Returns ternary weight networks: Δ = 0.7 · mean|w|, one shared mean as the scale (arXiv 1605.04711).
-    #[must_use]
-    pub fn twn() -> Self {
-        Self {
-            threshold: Threshold::MeanFraction(0.7),
-            scales: ScaleRule::SharedMean,
-            latent_gradient: LatentGradient::Identity,
-            ..Self::default()
-        }
-    }
-
-    /// Returns BitNet b1.58's absmean: Δ = 0.5 · mean|w|, the mean of all magnitudes as the scale (arXiv 2402.17764).
-    #[must_use]
-    pub fn absmean() -> Self {
-        Self { threshold: Threshold::MeanFraction(0.5), scales: ScaleRule::OverallMean, ..Self::twn() }
-    }
-
-    /// Sets the rule for the threshold Δ.
-    #[must_use]
-    pub fn with_threshold(mut self, threshold: Threshold) -> Self {
-        self.threshold = threshold;
-        self
-    }
-
-    /// Sets the rule for the scales W_p and W_n.
-    #[must_use]
-    pub fn with_scales(mut self, scales: ScaleRule) -> Self {
-        self.scales = scales;
-        self
-    }
-
-    /// Sets the initial values of learned scales.
-    #[must_use]
-    pub fn with_initial_scales(mut self, initial_scales: InitialScales) -> Self {
-        self.initial_scales = initial_scales;
-        self
-    }
-
-    /// Sets which weights share a threshold and a pair of scales.
-    #[must_use]
-    pub fn with_granularity(mut self, granularity: Granularity) -> Self {
-        self.granularity = granularity;
-        self
-    }
-
-    /// Sets the straight-through estimator of the latent weights.
-    #[must_use]
-    pub fn with_latent_gradient(mut self, latent_gradient: LatentGradient) -> Self {
-        self.latent_gradient = latent_gradient;
-        self
-    }
-
-    /// Sets the sign of the gradient of W_n.
-    #[must_use]
-    pub fn with_negative_scale_gradient(mut self, negative_scale_gradient: NegativeScaleGradient) -> Self {
-        self.negative_scale_gradient = negative_scale_gradient;
-        self
-    }
-
-    /// Creates the quantizer.
-    ///
-    /// # Errors
-    /// Returns [`ConfigError`] if the threshold is out of range.
-    pub fn init<B: Backend>(self) -> Result<TernaryQuantizer<B>, ConfigError> {
-        self.threshold.check()?;
-        Ok(TernaryQuantizer { config: self, backend: PhantomData })
-    }
-}
+use crate::{Granularity, LatentGradient, NegativeScaleGradient, QuantizerConfig};
 
 /// Gradients of a loss with respect to a latent weight and its scales.
 #[derive(Debug, Clone)]
@@ -171,7 +22,8 @@ pub struct TernaryGradients<B: Backend, const D: usize> {
 
 /// Computes ternary weights from latent weights.
 ///
-/// With the threshold Δ of a group ([`Threshold`]) and its scales W_p and W_n ([`ScaleRule`]), the forward function is:
+/// With the threshold Δ of a group ([`Threshold`](crate::Threshold)) and the scales W_p and W_n of a group
+/// ([`ScaleRule`](crate::ScaleRule)), the forward function is:
 ///
 /// ```text
 /// q_i = +W_p   if w_i >  Δ        (I_p, code +1)
@@ -179,29 +31,41 @@ pub struct TernaryGradients<B: Backend, const D: usize> {
 ///       -W_n   if w_i < -Δ        (I_n, code -1)
 /// ```
 ///
-/// The backward function, with g = ∂L/∂q and Δ held constant, is:
+/// The backward function, with g = ∂L/∂q and with Δ and s = (W_p + W_n) / 2 held constant, is:
 ///
 /// ```text
-/// ∂L/∂w_i =  g_i · (W_p on I_p, 1 on I_0, W_n on I_n)        LatentGradient::Scaled
+/// ∂L/∂w_i =  g_i · (W_p/s on I_p, 1 on I_0, W_n/s on I_n)    LatentGradient::Relative
 /// ∂L/∂W_p =  Σ g_i over I_p
 /// ∂L/∂W_n = -Σ g_i over I_n                                  NegativeScaleGradient::Exact
 /// ```
 ///
-/// Source: Zhu, Han, Mao, Dally, "Trained Ternary Quantization", ICLR 2017, section 3.
+/// Source: Zhu, Han, Mao, Dally, "Trained Ternary Quantization", ICLR 2017, section 3, where the first line is
+/// [`LatentGradient::Scaled`]. All methods take and return the scales W, whatever parameters they are trained as
+/// ([`ScaleParameter`](crate::ScaleParameter)).
+///
+/// # Types
+/// Results have the type of the latent weight: float32, float64, float16 or bfloat16. With 16 bits, sums, counts and
+/// products are computed in float32.
+///
+/// # Weights that are not finite
+/// NaN is not hidden: if a latent weight is NaN or infinite, the threshold, all ternary weights and the measured scales
+/// of its group are NaN.
 ///
 /// # Shapes
 /// - latent weight: any rank `D`.
 /// - `channel_axis`: the dimension of the output channels, 0 for convolutions (`[out, in / groups, kh, kw]`), 1 for
 ///   `Linear` (`[in, out]`). Only [`Granularity::Channel`] uses its value.
-/// - scales: `[groups, 2]`, W_p then W_n. The number of groups is 1 or the number of output channels
-///   ([`Granularity::groups`]).
+/// - threshold: `[groups, 1]`, with the groups of [`QuantizerConfig::threshold_granularity`]
+/// - scales: `[groups, 2]`, W_p then W_n, with the groups of [`QuantizerConfig::scale_granularity`]
+///
+/// The number of groups is 1 or the number of output channels ([`Granularity::groups`]).
 ///
 /// # Panics
 /// With [`Granularity::Channel`], the methods that take a weight panic if `channel_axis >= D`.
 #[derive(Debug, Clone)]
 pub struct TernaryQuantizer<B: Backend> {
-    config: QuantizerConfig,
-    backend: PhantomData<B>,
+    pub(crate) config: QuantizerConfig,
+    pub(crate) backend: PhantomData<B>,
 }
 
 impl<B: Backend> TernaryQuantizer<B> {
@@ -222,29 +86,35 @@ impl<B: Backend> TernaryQuantizer<B> {
         if device::supports(&latent) {
             return device::threshold(&self.config, latent, channel_axis);
         }
-        self.config.threshold.of_groups(self.to_groups(latent, channel_axis).abs())
+        let dtype = latent.dtype();
+        let groups = self.config.threshold_granularity.to_groups(latent, channel_axis);
+        self.config.threshold.of_groups(groups.abs()).cast(dtype)
     }
 
     /// Computes the codes -1, 0 and +1, in the shape of the latent weight.
+    ///
+    /// The codes of a group whose threshold is NaN have no meaning.
     pub fn codes<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, D, Int> {
-        self.float_codes(latent, channel_axis).int()
+        let dims = latent.dims();
+        let (_, masks) = self.grouped(latent.detach(), channel_axis);
+        self.ungroup(masks.positive - masks.negative, dims, channel_axis).int()
     }
 
     /// Computes the initial values of learned scales, `[groups, 2]`, by [`QuantizerConfig::initial_scales`] (the port's
     /// `initial_scales`).
     pub fn initial_scales<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, 2> {
-        let latent = latent.detach();
-        let masks = self.code_masks(latent.clone(), channel_axis);
-        self.config.initial_scales.of_groups(self.to_groups(latent, channel_axis), masks)
+        let dtype = latent.dtype();
+        let (latent, masks) = self.grouped(latent.detach(), channel_axis);
+        self.config.initial_scales.of_groups(latent, masks).cast(dtype)
     }
 
     /// Computes the scales from the latent weight by [`QuantizerConfig::scales`], `[groups, 2]`, without a gradient.
     ///
-    /// For [`ScaleRule::Learned`] this is the least-squares fit to the latent weight.
+    /// For [`ScaleRule::Learned`](crate::ScaleRule::Learned) this is the least-squares fit to the latent weight.
     pub fn measured_scales<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, 2> {
-        let latent = latent.detach();
-        let masks = self.code_masks(latent.clone(), channel_axis);
-        self.config.scales.of_groups(self.to_groups(latent, channel_axis), masks)
+        let dtype = latent.dtype();
+        let (latent, masks) = self.grouped(latent.detach(), channel_axis);
+        self.config.scales.of_groups(latent, masks).cast(dtype)
     }
 
     /// Computes the ternary weight, differentiable in the latent weight and in both scales (the port's `quantize`).
@@ -269,7 +139,9 @@ impl<B: Backend> TernaryQuantizer<B> {
         if device::supports(&latent) {
             return device::ternarize(&self.config, latent, scales, channel_axis);
         }
-        let masks = self.code_masks(latent.clone().detach(), channel_axis);
+        let dtype = latent.dtype();
+        let (latent, masks) = self.grouped(latent, channel_axis);
+        let scales = widen(scales);
         let (w_pos, w_neg) = columns(scales.clone());
         let w_neg = match self.config.negative_scale_gradient {
             NegativeScaleGradient::Exact => w_neg,
@@ -278,11 +150,11 @@ impl<B: Backend> TernaryQuantizer<B> {
         };
         let value = masks.clone().scaled(w_pos, w_neg);
         if !B::ad_enabled(&value.device()) {
-            return self.ungroup(value, dims, channel_axis);
+            return self.ungroup(value, dims, channel_axis).cast(dtype);
         }
         // `through - through` is exactly zero, so the three values stay exact; its gradient is the slope.
-        let through = self.to_groups(latent, channel_axis) * self.slope(masks, scales.detach());
-        self.ungroup(value + (through.clone() - through.detach()), dims, channel_axis)
+        let through = self.times_slope(latent, masks, scales.detach());
+        self.ungroup(value + (through.clone() - through.detach()), dims, channel_axis).cast(dtype)
     }
 
     /// Computes the gradients in closed form from the gradient `g = ∂L/∂q` of the ternary weight (the port's
@@ -309,55 +181,77 @@ impl<B: Backend> TernaryQuantizer<B> {
         if device::supports(&latent) {
             return device::gradients(&self.config, grad, latent, scales, channel_axis);
         }
+        let dtypes = [latent.dtype(), scales.dtype()];
+        let (_, masks) = self.grouped(latent, channel_axis);
         let grad = self.to_groups(grad, channel_axis);
-        let masks = self.code_masks(latent, channel_axis);
         let positive = (grad.clone() * masks.positive.clone()).sum_dim(1);
         let negative = (grad.clone() * masks.negative.clone()).sum_dim(1);
         let negative = match self.config.negative_scale_gradient {
             NegativeScaleGradient::Exact => negative.neg(),
             NegativeScaleGradient::Published => negative,
         };
+        let of_scales = Tensor::cat(vec![positive, negative], 1) + masks.invalid.clone();
+        let of_latent = self.times_slope(grad, masks, widen(scales));
         TernaryGradients {
-            latent: self.ungroup(grad * self.slope(masks, scales), dims, channel_axis),
-            scales: Tensor::cat(vec![positive, negative], 1),
+            latent: self.ungroup(of_latent, dims, channel_axis).cast(dtypes[0]),
+            scales: of_scales.cast(dtypes[1]),
         }
     }
 
-    /// Computes the codes as floats, in the shape of the latent weight.
+    /// Computes the codes as floats of at least 32 bits, in the shape of the latent weight. They are NaN where the
+    /// threshold is.
     pub(crate) fn float_codes<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, D> {
         let dims = latent.dims();
-        let codes = self.code_masks(latent.detach(), channel_axis).codes();
-        self.ungroup(codes, dims, channel_axis)
+        let (_, masks) = self.grouped(latent.detach(), channel_axis);
+        self.ungroup(masks.codes(), dims, channel_axis)
     }
 
-    fn code_masks<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> CodeMasks<B> {
-        let threshold = self.threshold(latent.clone(), channel_axis);
-        CodeMasks::new(self.to_groups(latent, channel_axis), threshold)
+    /// Returns the latent weight in group layout, one row for each pair of scales, and its codes in the same layout.
+    fn grouped<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> (Tensor<B, 2>, CodeMasks<B>) {
+        let threshold = widen(self.threshold(latent.clone(), channel_axis));
+        let scale_groups = self.config.scale_granularity.groups(&latent.dims(), channel_axis);
+        let latent = self.to_groups(latent, channel_axis);
+        let by_threshold = regroup(latent.clone().detach(), threshold.dims()[0]);
+        let masks = CodeMasks::new(by_threshold, threshold).regroup(scale_groups);
+        (latent, masks)
     }
 
-    /// Computes `∂q/∂w` of the straight-through estimator, `[groups, n]`.
-    fn slope(&self, masks: CodeMasks<B>, scales: Tensor<B, 2>) -> Tensor<B, 2> {
-        match self.config.latent_gradient {
-            LatentGradient::Scaled => {
-                // 1 + a (W_p - 1) + b (W_n - 1) would round, so the 1 is added only where the code is 0.
-                let zero = masks.positive.clone().add(masks.negative.clone()).neg().add_scalar(1.0);
-                let (w_pos, w_neg) = columns(scales);
-                zero + masks.scaled(w_pos, w_neg.neg())
+    /// Multiplies `x`, `[groups, n]`, by the slope `∂q/∂w` of the straight-through estimator.
+    fn times_slope(&self, x: Tensor<B, 2>, masks: CodeMasks<B>, scales: Tensor<B, 2>) -> Tensor<B, 2> {
+        let (w_pos, w_neg) = columns(scales);
+        let (w_pos, w_neg) = match self.config.latent_gradient {
+            LatentGradient::Relative => {
+                let mean = (w_pos.clone() + w_neg.clone()).mul_scalar(0.5);
+                (w_pos / mean.clone(), w_neg / mean)
             }
-            LatentGradient::Identity => masks.positive.ones_like(),
-        }
+            LatentGradient::Scaled => (w_pos, w_neg),
+            LatentGradient::Identity => return x,
+        };
+        // 1 + a (W_p - 1) + b (W_n - 1) would round, so the 1 is added only where the code is 0.
+        let zero = masks.positive.clone().add(masks.negative.clone()).neg().add_scalar(1.0);
+        x * (zero + masks.scaled(w_pos, w_neg.neg()))
     }
 
+    /// Converts a weight to group layout, one row for each pair of scales.
+    ///
+    /// The order of the elements is that of the finer granularity, so that the rows can be divided into the groups of
+    /// thresholds.
     fn to_groups<const D: usize>(&self, weight: Tensor<B, D>, channel_axis: usize) -> Tensor<B, 2> {
-        self.config.granularity.to_groups(weight, channel_axis)
+        let groups = self.config.scale_granularity.groups(&weight.dims(), channel_axis);
+        regroup(self.finer_granularity().to_groups(weight, channel_axis), groups)
     }
 
+    /// The inverse of `to_groups`, but for the type.
     fn ungroup<const D: usize>(&self, groups: Tensor<B, 2>, dims: [usize; D], channel_axis: usize) -> Tensor<B, D> {
-        self.config.granularity.ungroup(groups, dims, channel_axis)
+        self.finer_granularity().ungroup(groups, dims, channel_axis)
+    }
+
+    fn finer_granularity(&self) -> Granularity {
+        self.config.scale_granularity.finer(self.config.threshold_granularity)
     }
 
     fn check_scales(&self, op: &str, dims: &[usize], scales: &Tensor<B, 2>, channel_axis: usize) {
-        let expected = [self.config.granularity.groups(dims, channel_axis), 2];
+        let expected = [self.config.scale_granularity.groups(dims, channel_axis), 2];
         let found = scales.dims();
         assert!(
             found == expected,

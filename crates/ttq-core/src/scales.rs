@@ -1,9 +1,12 @@
 //! The scales W_p and W_n: the magnitudes of the two nonzero values.
 
 use burn::prelude::*;
+use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
 
-/// Lower bound of the scales. Learned scales are clamped to it, so that they never cross zero.
+use crate::granularity::regroup;
+
+/// Lower bound of measured scales and of linear learned scales, which are clamped to it so that they never cross zero.
 pub const SCALE_FLOOR: f64 = 1e-6;
 
 /// Rule for the scales W_p and W_n of a group with codes `c` and weights `w`.
@@ -50,9 +53,64 @@ impl InitialScales {
     pub(crate) fn of_groups<B: Backend>(self, latent: Tensor<B, 2>, masks: CodeMasks<B>) -> Tensor<B, 2> {
         match self {
             Self::LeastSquares => ScaleRule::SideMeans.of_groups(latent, masks),
-            Self::Ones => Tensor::ones([latent.dims()[0], 2], &latent.device()),
+            Self::Ones => Tensor::ones([latent.dims()[0], 2], (&latent.device(), latent.dtype())),
         }
     }
+}
+
+/// The parameters that learned scales are trained as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ScaleParameter {
+    /// The logarithms ρ of the scales:
+    ///
+    /// ```text
+    /// W = exp(ρ)        ∂L/∂ρ = W · ∂L/∂W
+    /// ```
+    ///
+    /// Scales are positive for every ρ. A step of an optimizer is a relative change of a scale, of about the same size
+    /// as that of the weights, so that both can share a learning rate. Behind batch normalization
+    /// `∂L/∂ρ_p + ∂L/∂ρ_n = 0`.
+    #[default]
+    Logarithm,
+    /// The scales themselves, as in the paper. After each step they must be clamped to [`SCALE_FLOOR`]. With SGD they
+    /// need a smaller learning rate than weights, by about one over the square root of the size of a group (Esser et
+    /// al., "Learned Step Size Quantization", section 2.2). Behind batch normalization `W_p ∂L/∂W_p + W_n ∂L/∂W_n = 0`.
+    Linear,
+}
+
+impl ScaleParameter {
+    /// Computes the parameters of scales.
+    pub(crate) fn parameters<B: Backend>(self, scales: Tensor<B, 2>) -> Tensor<B, 2> {
+        match self {
+            Self::Logarithm => scales.log(),
+            Self::Linear => scales,
+        }
+    }
+
+    /// Computes the scales of parameters, differentiable.
+    pub(crate) fn scales<B: Backend>(self, parameters: Tensor<B, 2>) -> Tensor<B, 2> {
+        match self {
+            Self::Logarithm => parameters.exp(),
+            Self::Linear => parameters,
+        }
+    }
+
+    /// Computes the gradient with respect to the parameters from that with respect to the scales.
+    pub(crate) fn gradient<B: Backend>(self, scales: Tensor<B, 2>, grad: Tensor<B, 2>) -> Tensor<B, 2> {
+        match self {
+            Self::Logarithm => scales * grad,
+            Self::Linear => grad,
+        }
+    }
+}
+
+/// Raises scales below [`SCALE_FLOOR`] to it. NaN stays NaN.
+pub(crate) fn at_least_floor<B: Backend>(scales: Tensor<B, 2>) -> Tensor<B, 2> {
+    // `clamp_min` of some backends turns NaN into the bound.
+    let below = scales.clone().lower_elem(SCALE_FLOOR);
+    scales.mask_fill(below, SCALE_FLOOR)
 }
 
 /// The nonzero codes as two masks of zeros and ones, each `[groups, n]`.
@@ -62,27 +120,42 @@ pub(crate) struct CodeMasks<B: Backend> {
     pub(crate) positive: Tensor<B, 2>,
     /// 1 where the code is -1.
     pub(crate) negative: Tensor<B, 2>,
+    /// NaN for groups whose threshold is NaN, because a weight is not finite; 0 for all others, `[groups, 1]`.
+    pub(crate) invalid: Tensor<B, 2>,
 }
 
 impl<B: Backend> CodeMasks<B> {
     /// Computes the masks `w > Δ` and `w < -Δ`. A weight of exactly ±Δ is in neither.
     pub(crate) fn new(latent: Tensor<B, 2>, threshold: Tensor<B, 2>) -> Self {
+        let dtype = FloatDType::from(latent.dtype());
+        let invalid = threshold.clone() - threshold.clone();
         let threshold = threshold.expand(latent.dims());
         Self {
-            positive: latent.clone().greater(threshold.clone()).float(),
-            negative: latent.lower(threshold.neg()).float(),
+            positive: latent.clone().greater(threshold.clone()).cast(dtype),
+            negative: latent.lower(threshold.neg()).cast(dtype),
+            invalid,
         }
     }
 
-    /// Returns the codes +1, 0 and -1.
-    pub(crate) fn codes(self) -> Tensor<B, 2> {
-        self.positive - self.negative
+    /// Divides the same weights into other groups. One of the two divisions consists of a single group.
+    pub(crate) fn regroup(self, groups: usize) -> Self {
+        let before = self.invalid.dims()[0];
+        if groups == before {
+            return self;
+        }
+        let invalid = if before == 1 { self.invalid.expand([groups, 1]) } else { self.invalid.sum_dim(0) };
+        Self { positive: regroup(self.positive, groups), negative: regroup(self.negative, groups), invalid }
     }
 
-    /// Returns `W_p` where the code is +1, `-W_n` where it is -1, and `0` elsewhere. `w_pos` and `w_neg` are
-    /// `[groups, 1]`.
+    /// Returns the codes +1, 0 and -1, or NaN for all weights of an invalid group.
+    pub(crate) fn codes(self) -> Tensor<B, 2> {
+        self.positive - self.negative + self.invalid
+    }
+
+    /// Returns `W_p` where the code is +1, `-W_n` where it is -1, and `0` elsewhere, or NaN for all weights of an invalid
+    /// group. `w_pos` and `w_neg` are `[groups, 1]`.
     pub(crate) fn scaled(self, w_pos: Tensor<B, 2>, w_neg: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.positive * w_pos - self.negative * w_neg
+        self.positive * (w_pos + self.invalid) - self.negative * w_neg
     }
 }
 
@@ -90,7 +163,7 @@ impl ScaleRule {
     /// Computes the scales of each group. [`ScaleRule::Learned`] computes the same as [`ScaleRule::SideMeans`].
     ///
     /// If no weight has the code +1, W_p takes the value of W_n, and vice versa. If all codes are 0, both are the mean
-    /// of all magnitudes. No scale is below [`SCALE_FLOOR`].
+    /// of all magnitudes. No scale is below [`SCALE_FLOOR`]. The scales of a group with a NaN are NaN.
     ///
     /// # Shapes
     /// - latent: `[groups, n]`
@@ -116,7 +189,7 @@ impl ScaleRule {
             }
             Self::OverallMean => (overall.clone(), overall.clone()),
         };
-        Tensor::cat(vec![w_pos, w_neg], 1).clamp_min(SCALE_FLOOR)
+        at_least_floor(Tensor::cat(vec![w_pos, w_neg], 1))
     }
 }
 

@@ -9,11 +9,13 @@ use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
+use crate::granularity::widen;
 use crate::leaf::leaf;
+use crate::scales::at_least_floor;
 use crate::selection::ModulePath;
 use crate::{
-    Choice, ConfigError, LayerStats, LayerValues, QuantizerConfig, SCALE_FLOOR, ScaleRule, Selection, SelectionConfig,
-    SelectionError, TernaryQuantizer, TernaryStats,
+    Choice, ConfigError, LayerStats, LayerValues, QuantizerConfig, ScaleParameter, ScaleRule, Selection,
+    SelectionConfig, SelectionError, TernaryQuantizer, TernaryStats,
 };
 
 /// Configuration of [`Ternary`].
@@ -136,8 +138,9 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
         self.model
     }
 
-    /// Returns the learned scales, `[groups, 2]` each, in the order of [`Selection::ternary`]. Empty for scale rules
-    /// other than [`ScaleRule::Learned`].
+    /// Returns the parameters of the learned scales, `[groups, 2]` each, in the order of [`Selection::ternary`]: the
+    /// scales or their logarithms, by [`QuantizerConfig::scale_parameter`]. Empty for scale rules other than
+    /// [`ScaleRule::Learned`].
     pub fn scales(&self) -> &[Param<Tensor<B, 2>>] {
         &self.scales
     }
@@ -242,12 +245,15 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
         grads
     }
 
-    /// Raises every learned scale below [`SCALE_FLOOR`] to it.
+    /// Raises every learned scale below [`SCALE_FLOOR`](crate::SCALE_FLOOR) to it, if scales are trained as
+    /// [`ScaleParameter::Linear`]. Logarithms need no bound.
     ///
     /// Call it after each optimizer step: a scale that crosses zero would swap the meaning of its codes.
     #[must_use]
     pub fn clamp_scales(mut self) -> Self {
-        self.scales = self.scales.into_iter().map(clamp).collect();
+        if self.plan.config.quantizer.scale_parameter == ScaleParameter::Linear {
+            self.scales = self.scales.into_iter().map(clamp).collect();
+        }
         self
     }
 
@@ -263,13 +269,13 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
 fn clamp<B: AutodiffBackend>(param: Param<Tensor<B, 2>>) -> Param<Tensor<B, 2>> {
     let id = param.id;
     param.map(|scales| {
-        let clamped = scales.clone().inner().clamp_min(SCALE_FLOOR);
+        let clamped = at_least_floor(scales.clone().inner());
         leaf(clamped, scales.is_require_grad(), id, &scales)
     })
 }
 
-/// Returns the scales of the selected layer at `index`, `[groups, 2]`: its parameter, or the values that the rule
-/// computes.
+/// Returns the scales of the selected layer at `index`, `[groups, 2]`: those of its parameter, or the values that the
+/// rule computes.
 fn scales_of<B: Backend, const D: usize>(
     quantizer: &TernaryQuantizer<B>,
     learned: &[Param<Tensor<B, 2>>],
@@ -278,7 +284,7 @@ fn scales_of<B: Backend, const D: usize>(
     channel_axis: usize,
 ) -> Tensor<B, 2> {
     match learned.get(index) {
-        Some(param) => param.val(),
+        Some(param) => quantizer.config.scale_parameter.scales(param.val()),
         None => quantizer.measured_scales(latent.clone(), channel_axis),
     }
 }
@@ -368,7 +374,8 @@ struct CollectInitialScales<'a, B: Backend> {
 impl<B: Backend> LayerVisitor<B> for CollectInitialScales<'_, B> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
         let scales = self.quantizer.initial_scales(param.val(), channel_axis);
-        self.scales.push(Param::from_tensor(scales.detach()));
+        let parameters = self.quantizer.config.scale_parameter.parameters(scales.detach());
+        self.scales.push(Param::from_tensor(parameters));
     }
 }
 
@@ -404,7 +411,7 @@ impl<B: Backend> LayerVisitor<B> for CollectSummary<'_, B> {
             vec![
                 (magnitude.clone() + sum.clone()).mul_scalar(0.5),
                 (magnitude - sum).mul_scalar(0.5),
-                scales.detach().mean_dim(0),
+                widen(scales.detach()).mean_dim(0),
             ],
             1,
         ));
@@ -463,14 +470,15 @@ impl<B: AutodiffBackend> LayerVisitor<B> for PullBack<'_, B> {
         self.index += 1;
         let Some(grad) = self.grads.remove::<B::InnerBackend, D>(param.id) else { return };
         let latent = param.val().inner();
+        let parameter = self.quantizer.config.scale_parameter;
         let scales = match learned {
-            Some(param) => param.val().inner(),
+            Some(param) => parameter.scales(param.val().inner()),
             None => self.quantizer.measured_scales(latent.clone(), channel_axis),
         };
-        let gradients = self.quantizer.gradients(grad, latent, scales, channel_axis);
+        let gradients = self.quantizer.gradients(grad, latent, scales.clone(), channel_axis);
         self.grads.register(param.id, gradients.latent);
         if let Some(param) = learned {
-            self.grads.register(param.id, gradients.scales);
+            self.grads.register(param.id, parameter.gradient(scales, gradients.scales));
         }
     }
 }

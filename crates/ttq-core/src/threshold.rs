@@ -17,7 +17,8 @@ use crate::ConfigError;
 /// | [`Sparsity(r)`](Self::Sparsity) | the ⌊r·n + ½⌋-th smallest magnitude | `zeros:0.5` | TTQ, second heuristic |
 ///
 /// Maximum, mean and order statistic are taken over a group: the whole weight or one output channel
-/// ([`Granularity`](crate::Granularity)). `n` is the number of weights in a group.
+/// ([`Granularity`](crate::Granularity)). `n` is the number of weights in a group. If a weight of the group is not finite,
+/// Δ is NaN.
 ///
 /// `Display` and `FromStr` use the text form.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -70,16 +71,18 @@ impl Threshold {
     /// - magnitudes: `[groups, n]`, `|w|`, with `n > 0`
     /// - output: `[groups, 1]`
     pub(crate) fn of_groups<B: Backend>(self, magnitudes: Tensor<B, 2>) -> Tensor<B, 2> {
+        // Maximum and order of most backends skip NaN; a sum does not. This is 0, or NaN.
+        let finite = |magnitudes: &Tensor<B, 2>| magnitudes.clone().mean_dim(1).mul_scalar(0.0);
         match self {
-            Self::MaxFraction(t) => magnitudes.max_dim(1).mul_scalar(t),
-            Self::MeanFraction(f) => magnitudes.mean_dim(1).mul_scalar(f),
-            Self::Sparsity(r) => {
-                let [groups, n] = magnitudes.dims();
-                match zero_count(r, n) {
-                    0 => Tensor::zeros([groups, 1], &magnitudes.device()),
-                    count => magnitudes.sort(1).narrow(1, count - 1, 1),
-                }
+            Self::MaxFraction(t) => finite(&magnitudes) + magnitudes.max_dim(1).mul_scalar(t),
+            Self::MeanFraction(f) => {
+                let mean = magnitudes.mean_dim(1);
+                mean.clone().mul_scalar(f) + mean.mul_scalar(0.0)
             }
+            Self::Sparsity(r) => match zero_count(r, magnitudes.dims()[1]) {
+                0 => finite(&magnitudes),
+                count => finite(&magnitudes) + magnitudes.sort(1).narrow(1, count - 1, 1),
+            },
         }
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use burn::config::Config;
 use ttq_core::{
-    Granularity, InitialScales, LatentGradient, LayerKind, NegativeScaleGradient, QuantizerConfig, ScaleRule,
-    SelectionConfig, TernaryConfig, Threshold,
+    Granularity, InitialScales, LatentGradient, LayerKind, NegativeScaleGradient, QuantizerConfig, ScaleParameter,
+    ScaleRule, SelectionConfig, TernaryConfig, Threshold,
 };
 
 fn quantizer() -> QuantizerConfig {
@@ -14,7 +14,8 @@ fn quantizer() -> QuantizerConfig {
         .with_threshold(Threshold::Sparsity(0.5))
         .with_scales(ScaleRule::SideMeans)
         .with_initial_scales(InitialScales::Ones)
-        .with_granularity(Granularity::Channel)
+        .with_scale_parameter(ScaleParameter::Linear)
+        .with_threshold_granularity(Granularity::Channel)
         .with_latent_gradient(LatentGradient::Identity)
         .with_negative_scale_gradient(NegativeScaleGradient::Published)
 }
@@ -66,8 +67,8 @@ fn a_missing_field_takes_its_default() {
     assert_loads("{}", SelectionConfig::default());
     assert_loads("{}", TernaryConfig::default());
     assert_loads(
-        r#"{"granularity": "channel"}"#,
-        QuantizerConfig { granularity: Granularity::Channel, ..QuantizerConfig::ttq() },
+        r#"{"scale_granularity": "channel"}"#,
+        QuantizerConfig { scale_granularity: Granularity::Channel, ..QuantizerConfig::ttq() },
     );
     assert_loads(
         r#"{"keep_last_linear": false}"#,
@@ -86,4 +87,23 @@ fn an_unknown_field_is_an_error() {
     assert_unknown_field::<SelectionConfig>(r#"{"exclud": []}"#);
     assert_unknown_field::<TernaryConfig>(r#"{"quantiser": {}}"#);
     assert_unknown_field::<TernaryConfig>(r#"{"quantizer": {"scale": "learned"}}"#);
+}
+
+#[test]
+fn the_field_granularity_of_earlier_versions_sets_both_granularities() {
+    let both = QuantizerConfig::ttq().with_granularity(Granularity::Channel);
+    assert_loads(r#"{"granularity": "channel"}"#, both);
+    assert_loads(r#"{"granularity": "channel", "scale_granularity": "channel"}"#, both);
+    for field in ["threshold_granularity", "scale_granularity"] {
+        let text = format!(r#"{{"granularity": "channel", "{field}": "tensor"}}"#);
+        let error = QuantizerConfig::load_binary(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(&format!("`granularity` and `{field}` have different values")), "{error}");
+    }
+}
+
+#[test]
+fn a_file_of_an_earlier_version_keeps_the_form_that_the_paper_gives() {
+    let file = r#"{"threshold": {"max_fraction": 0.05}, "scales": "learned", "initial_scales": "least_squares",
+        "granularity": "tensor", "latent_gradient": "scaled", "negative_scale_gradient": "exact"}"#;
+    assert_loads(file, QuantizerConfig::paper());
 }

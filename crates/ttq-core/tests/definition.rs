@@ -1,5 +1,5 @@
-//! Compares the quantizer with its definition written as loops, for every threshold, scale rule and granularity, and
-//! its gradients with finite differences.
+//! Compares the quantizer with its definition written as loops, for every threshold, scale rule and pair of
+//! granularities, and its gradients with finite differences.
 
 use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
@@ -21,27 +21,35 @@ const THRESHOLDS: [Threshold; 6] = [
     Threshold::Sparsity(0.9),
 ];
 const RULES: [ScaleRule; 4] = [ScaleRule::Learned, ScaleRule::SideMeans, ScaleRule::SharedMean, ScaleRule::OverallMean];
+const SLOPES: [LatentGradient; 3] = [LatentGradient::Relative, LatentGradient::Scaled, LatentGradient::Identity];
 
-/// Returns every combination of threshold, scale rule and granularity.
+/// The granularities of threshold and scales.
+const GRANULARITIES: [[Granularity; 2]; 4] = [
+    [Granularity::Tensor, Granularity::Tensor],
+    [Granularity::Channel, Granularity::Channel],
+    [Granularity::Tensor, Granularity::Channel],
+    [Granularity::Channel, Granularity::Tensor],
+];
+
+/// Returns every combination of threshold, scale rule and granularities.
 fn configs() -> impl Iterator<Item = QuantizerConfig> {
     THRESHOLDS.into_iter().flat_map(|threshold| {
         RULES.into_iter().flat_map(move |scales| {
-            [Granularity::Tensor, Granularity::Channel].into_iter().map(move |granularity| QuantizerConfig {
-                threshold,
-                scales,
-                granularity,
-                ..QuantizerConfig::ttq()
+            GRANULARITIES.into_iter().map(move |[of_threshold, of_scales]| {
+                QuantizerConfig { threshold, scales, ..QuantizerConfig::ttq() }
+                    .with_threshold_granularity(of_threshold)
+                    .with_scale_granularity(of_scales)
             })
         })
     })
 }
 
-/// Computes threshold, codes and measured scales of one group of weights by the definition.
-fn naive(config: &QuantizerConfig, weights: &[f32]) -> (f32, Vec<i32>, [f32; 2]) {
+/// Computes the threshold of one group of weights by the definition.
+fn naive_threshold(config: &QuantizerConfig, weights: &[f32]) -> f32 {
     let mut magnitudes: Vec<f32> = weights.iter().map(|w| w.abs()).collect();
     let mean = magnitudes.iter().sum::<f32>() / magnitudes.len() as f32;
     magnitudes.sort_by(f32::total_cmp);
-    let delta = match config.threshold {
+    match config.threshold {
         Threshold::MaxFraction(t) => t as f32 * magnitudes[magnitudes.len() - 1],
         Threshold::MeanFraction(f) => f as f32 * mean,
         Threshold::Sparsity(r) => match (r * weights.len() as f64 + 0.5).floor() as usize {
@@ -49,10 +57,14 @@ fn naive(config: &QuantizerConfig, weights: &[f32]) -> (f32, Vec<i32>, [f32; 2])
             zeros => magnitudes[zeros - 1],
         },
         other => panic!("{other} has no definition in this test"),
-    };
-    let codes: Vec<i32> = weights.iter().map(|w| i32::from(*w > delta) - i32::from(*w < -delta)).collect();
+    }
+}
+
+/// Computes the measured scales of one group of weights and their codes by the definition.
+fn naive_scales(config: &QuantizerConfig, weights: &[f32], codes: &[i32]) -> [f32; 2] {
+    let mean = weights.iter().map(|w| w.abs()).sum::<f32>() / weights.len() as f32;
     let mean_over = |keep: &dyn Fn(i32) -> bool| {
-        let kept: Vec<f32> = weights.iter().zip(&codes).filter(|(_, c)| keep(**c)).map(|(w, _)| w.abs()).collect();
+        let kept: Vec<f32> = weights.iter().zip(codes).filter(|(_, c)| keep(**c)).map(|(w, _)| w.abs()).collect();
         (!kept.is_empty()).then(|| kept.iter().sum::<f32>() / kept.len() as f32)
     };
     let shared = mean_over(&|code| code != 0).unwrap_or(mean);
@@ -64,13 +76,13 @@ fn naive(config: &QuantizerConfig, weights: &[f32]) -> (f32, Vec<i32>, [f32; 2])
         ScaleRule::OverallMean => [mean, mean],
         other => panic!("{other:?} has no definition in this test"),
     };
-    (delta, codes, scales.map(|scale| scale.max(SCALE_FLOOR as f32)))
+    scales.map(|scale| scale.max(SCALE_FLOOR as f32))
 }
 
 /// Returns the groups of a flattened `[a, b, c, d]` weight as lists of flat indices.
-fn groups(config: &QuantizerConfig, dims: [usize; 4], channel_axis: usize) -> Vec<Vec<usize>> {
+fn groups(granularity: Granularity, dims: [usize; 4], channel_axis: usize) -> Vec<Vec<usize>> {
     let total = dims.iter().product::<usize>();
-    match config.granularity {
+    match granularity {
         Granularity::Tensor => vec![(0..total).collect()],
         Granularity::Channel => {
             let stride: usize = dims[channel_axis + 1..].iter().product();
@@ -97,14 +109,22 @@ fn every_combination_of_rules_equals_the_definition() {
             let codes: Vec<i32> = quantizer.codes(latent.clone(), channel_axis).into_data().iter().collect();
             let ternary = floats(quantizer.ternarize(latent.clone(), scales.clone(), channel_axis));
             let scales = floats(scales);
-            for (group, indices) in groups(&config, dims, channel_axis).iter().enumerate() {
+            for (group, indices) in groups(config.threshold_granularity, dims, channel_axis).iter().enumerate() {
                 let members: Vec<f32> = indices.iter().map(|i| weights[*i]).collect();
-                let (delta, expected, [w_pos, w_neg]) = naive(&config, &members);
+                let delta = naive_threshold(&config, &members);
                 assert!((thresholds[group] - delta).abs() <= 1e-6 * delta, "{config:?}");
+                for (index, weight) in indices.iter().zip(members) {
+                    let code = i32::from(weight > thresholds[group]) - i32::from(weight < -thresholds[group]);
+                    assert_eq!(codes[*index], code, "{config:?} {dims:?}");
+                }
+            }
+            for (group, indices) in groups(config.scale_granularity, dims, channel_axis).iter().enumerate() {
+                let members: Vec<f32> = indices.iter().map(|i| weights[*i]).collect();
+                let member_codes: Vec<i32> = indices.iter().map(|i| codes[*i]).collect();
+                let [w_pos, w_neg] = naive_scales(&config, &members, &member_codes);
                 assert!((scales[2 * group] - w_pos).abs() <= 2e-6 * w_pos, "{config:?}");
                 assert!((scales[2 * group + 1] - w_neg).abs() <= 2e-6 * w_neg, "{config:?}");
-                for (index, code) in indices.iter().zip(expected) {
-                    assert_eq!(codes[*index], code, "{config:?} {dims:?}");
+                for (index, code) in indices.iter().zip(member_codes) {
                     let value = [-scales[2 * group + 1], 0.0, scales[2 * group]][(code + 1) as usize];
                     assert_eq!(ternary[*index], value, "{config:?}: the three values are exact");
                 }
@@ -116,18 +136,17 @@ fn every_combination_of_rules_equals_the_definition() {
 #[test]
 fn autodiff_and_closed_form_give_the_same_gradients() {
     let dims = [6, 4, 3, 3];
-    for granularity in [Granularity::Tensor, Granularity::Channel] {
-        for latent_gradient in [LatentGradient::Scaled, LatentGradient::Identity] {
+    for [of_threshold, of_scales] in GRANULARITIES {
+        for latent_gradient in SLOPES {
             for sign in [NegativeScaleGradient::Exact, NegativeScaleGradient::Published] {
-                let config = QuantizerConfig {
-                    granularity,
-                    latent_gradient,
-                    negative_scale_gradient: sign,
-                    ..QuantizerConfig::ttq()
-                };
+                let config = QuantizerConfig::ttq()
+                    .with_threshold_granularity(of_threshold)
+                    .with_scale_granularity(of_scales)
+                    .with_latent_gradient(latent_gradient)
+                    .with_negative_scale_gradient(sign);
                 let latent = (tensor::<A, 4>(&normal(&dims, 2)) * 0.1).require_grad();
                 let grad = tensor::<A, 4>(&normal(&dims, 3));
-                let groups = granularity.groups(&dims, 0);
+                let groups = of_scales.groups(&dims, 0);
                 let scales = (tensor::<A, 2>(&uniform(&[groups, 2], 4)) + 1.1).require_grad();
                 let quantizer: TernaryQuantizer<A> = config.init().unwrap();
                 let ternary = quantizer.ternarize(latent.clone(), scales.clone(), 0);
@@ -138,6 +157,46 @@ fn autodiff_and_closed_form_give_the_same_gradients() {
                 let scales = scales.grad(&grads).unwrap();
                 latent.into_data().assert_approx_eq::<f32>(&closed.latent.into_data(), Default::default());
                 scales.into_data().assert_approx_eq::<f32>(&closed.scales.into_data(), Default::default());
+            }
+        }
+    }
+}
+
+#[test]
+fn latent_gradients_equal_their_equations() {
+    let (dims, axis) = ([5, 4, 3, 2], 1);
+    let latent = tensor::<B, 4>(&normal(&dims, 5)) * 0.1;
+    let grad = tensor::<B, 4>(&normal(&dims, 6));
+    for [of_threshold, of_scales] in GRANULARITIES {
+        for latent_gradient in SLOPES {
+            let config = QuantizerConfig::ttq()
+                .with_threshold(Threshold::MeanFraction(0.7))
+                .with_threshold_granularity(of_threshold)
+                .with_scale_granularity(of_scales)
+                .with_latent_gradient(latent_gradient);
+            let quantizer: TernaryQuantizer<B> = config.init().unwrap();
+            let groups = groups(of_scales, dims, axis);
+            let scales = tensor::<B, 2>(&uniform(&[groups.len(), 2], 7)).abs() + 0.1;
+            let gradients = quantizer.gradients(grad.clone(), latent.clone(), scales.clone(), axis);
+            let codes: Vec<i32> = quantizer.codes(latent.clone(), axis).into_data().iter().collect();
+            let [found, grad, scales, of_scales] =
+                [floats(gradients.latent), floats(grad.clone()), floats(scales), floats(gradients.scales)];
+            for (group, indices) in groups.iter().enumerate() {
+                let [w_pos, w_neg] = [scales[2 * group], scales[2 * group + 1]];
+                let slopes = match latent_gradient {
+                    LatentGradient::Relative => [w_neg / ((w_pos + w_neg) / 2.0), 1.0, w_pos / ((w_pos + w_neg) / 2.0)],
+                    LatentGradient::Scaled => [w_neg, 1.0, w_pos],
+                    _ => [1.0; 3],
+                };
+                let mut sums = [0.0; 2];
+                for index in indices {
+                    let expected = grad[*index] * slopes[(codes[*index] + 1) as usize];
+                    assert!((found[*index] - expected).abs() <= 1e-6 * expected.abs(), "{config:?}");
+                    sums[0] += if codes[*index] == 1 { grad[*index] } else { 0.0 };
+                    sums[1] -= if codes[*index] == -1 { grad[*index] } else { 0.0 };
+                }
+                assert!((of_scales[2 * group] - sums[0]).abs() < 1e-4, "{config:?}");
+                assert!((of_scales[2 * group + 1] - sums[1]).abs() < 1e-4, "{config:?}");
             }
         }
     }

@@ -39,7 +39,7 @@ fn cases() -> Vec<(Case, [usize; 2])> {
 }
 
 fn quantizer<B: Backend>(case: &Case) -> TernaryQuantizer<B> {
-    QuantizerConfig { threshold: Threshold::MaxFraction(case.t), ..QuantizerConfig::ttq() }.init().unwrap()
+    QuantizerConfig::paper().with_threshold(Threshold::MaxFraction(case.t)).init().unwrap()
 }
 
 fn tensor<B: Backend>(values: &[f32], dims: [usize; 2]) -> Tensor<B, 2> {

@@ -45,7 +45,7 @@ impl<B: Backend, C: Convolution<B>, L: LinearLayer<B>> Net<B, C, L> {
 }
 
 fn ternary<B: Backend>(granularity: Granularity, seed: u64) -> Ternary<B, Dense<B>> {
-    let quantizer = QuantizerConfig { granularity, ..QuantizerConfig::ttq() };
+    let quantizer = QuantizerConfig::ttq().with_granularity(granularity);
     let config = TernaryConfig { quantizer, ..TernaryConfig::default() };
     Ternary::new(reproducible(Dense::new(5, &Default::default()), seed), &config).unwrap()
 }

@@ -61,7 +61,7 @@ fn wrapped(config: &TernaryConfig) -> Ternary<A, Net<A>> {
 }
 
 fn channelwise() -> TernaryConfig {
-    let quantizer = QuantizerConfig { granularity: Granularity::Channel, ..QuantizerConfig::ttq() };
+    let quantizer = QuantizerConfig::ttq().with_granularity(Granularity::Channel);
     TernaryConfig { quantizer, ..TernaryConfig::default() }
 }
 
@@ -125,7 +125,15 @@ fn every_parameter_of_the_wrapper_receives_a_gradient() {
 
 #[test]
 fn pull_back_of_a_leaf_view_gives_the_gradients_of_the_view() {
-    let methods = [QuantizerConfig::ttq(), QuantizerConfig::twn(), QuantizerConfig::absmean(), channelwise().quantizer];
+    let methods = [
+        QuantizerConfig::ttq(),
+        QuantizerConfig::paper(),
+        QuantizerConfig::twn(),
+        QuantizerConfig::absmean(),
+        QuantizerConfig::ttq().with_scale_granularity(Granularity::Channel),
+        QuantizerConfig::paper().with_threshold_granularity(Granularity::Channel),
+        channelwise().quantizer,
+    ];
     for quantizer in methods {
         let ternary = wrapped(&TernaryConfig { quantizer, ..TernaryConfig::default() });
         let x = input();
@@ -152,11 +160,8 @@ fn pull_back_of_a_leaf_view_gives_the_gradients_of_the_view() {
 
 /// Returns W_p and W_n of the convolution, which batch normalization follows, after each step of gradient descent.
 fn scales_over_training(sign: NegativeScaleGradient, steps: usize) -> Vec<[f32; 2]> {
-    let quantizer = QuantizerConfig {
-        initial_scales: InitialScales::Ones,
-        negative_scale_gradient: sign,
-        ..QuantizerConfig::ttq()
-    };
+    let quantizer =
+        QuantizerConfig::paper().with_initial_scales(InitialScales::Ones).with_negative_scale_gradient(sign);
     let selection = SelectionConfig { include: vec!["body".into()], ..SelectionConfig::default() };
     let mut ternary = wrapped(&TernaryConfig { quantizer, selection });
     let x = input();
@@ -233,8 +238,8 @@ fn a_record_restores_latents_and_scales() {
 }
 
 #[test]
-fn clamping_keeps_scales_positive_and_trainable() {
-    let mut ternary = wrapped(&TernaryConfig::default());
+fn clamping_keeps_linear_scales_positive_and_trainable() {
+    let mut ternary = wrapped(&TernaryConfig::new().with_quantizer(QuantizerConfig::paper()));
     let mut optimizer = SgdConfig::new().init::<A, Ternary<A, Net<A>>>();
     let mut grads = GradientsParams::new();
     let (_, scales) = ternary.parameter_groups();

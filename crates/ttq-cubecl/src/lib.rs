@@ -35,7 +35,7 @@ mod quantizer;
 
 pub use packed::{DeviceWeight, LayerParameters, Window, conv2d, linear, supports_codes};
 pub use quantizer::{
-    GradientOptions, ThresholdRule, gradients, kth_smallest_magnitude, supports, ternarize, threshold,
+    GradientOptions, GroupAxes, Slope, ThresholdRule, gradients, kth_smallest_magnitude, supports, ternarize, threshold,
 };
 
 /// Tests the code of the README.

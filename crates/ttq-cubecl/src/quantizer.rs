@@ -8,11 +8,12 @@ use burn_std::{DType, Shape};
 
 use crate::kernels;
 use crate::kernels::gradients::Estimator;
+pub use crate::kernels::gradients::Slope;
 use crate::kernels::layout::{Fold, Groups};
 use crate::kernels::threshold::{Partials, ScaledFold};
 use crate::operation::{ErasedTensor, Operation, TensorSpec, float, run};
 
-/// Rule for the threshold Δ of each group of weights. A group is an output channel or the whole weight.
+/// Rule for the threshold Δ of each group of weights.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ThresholdRule<B: Backend> {
@@ -24,11 +25,32 @@ pub enum ThresholdRule<B: Backend> {
     Given(Tensor<B, 2>),
 }
 
+/// The axes whose indices divide a weight into groups. With `None` the whole weight is one group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupAxes {
+    /// Groups of weights that share a threshold.
+    pub threshold: Option<usize>,
+    /// Groups of weights that share a pair of scales. If both axes are set, they are equal.
+    pub scales: Option<usize>,
+}
+
+impl GroupAxes {
+    /// Groups that share a threshold and a pair of scales.
+    pub fn both(axis: Option<usize>) -> Self {
+        Self { threshold: axis, scales: axis }
+    }
+
+    /// Returns the axis of the smaller groups.
+    fn finer(self) -> Option<usize> {
+        self.scales.or(self.threshold)
+    }
+}
+
 /// Variants of the gradients that [`gradients`] computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GradientOptions {
-    /// Whether the latent gradient is multiplied by the scales: `∂L/∂w = g · (W_p | 1 | W_n)` if true, `g` if false.
-    pub scaled_latent: bool,
+    /// Slope of the latent gradient.
+    pub slope: Slope,
     /// Sign of the gradient of W_n: `∂L/∂W_n = -Σ g` over the negative codes if true (exact), `+Σ g` if false (as
     /// published).
     pub exact_sign: bool,
@@ -51,8 +73,8 @@ pub fn supports<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> bool {
         }
 }
 
-/// Computes the threshold of each group of a weight, in the type of the weight. Given thresholds are returned
-/// unchanged.
+/// Computes the threshold of each group of a weight, in the type of the weight: NaN if a weight of the group is NaN. Given
+/// thresholds are returned unchanged.
 ///
 /// # Shapes
 /// - latent: any; a group is one index along `channel_axis`, or the whole weight with `None`
@@ -102,24 +124,23 @@ pub fn kth_smallest_magnitude<B: Backend, const D: usize>(
 /// Computes the ternary weight of a latent weight, in its shape and type. The result is not differentiable.
 ///
 /// ```text
-/// q_i = +W_p where w_i > Δ, -W_n where w_i < -Δ, 0 elsewhere
+/// q_i = +W_p where w_i > Δ, -W_n where w_i < -Δ, 0 elsewhere; NaN where Δ is
 /// ```
 ///
 /// # Shapes
-/// - latent and output: any; a group is one index along `channel_axis`, or the whole weight with `None`
+/// - latent and output: any, divided into groups by `axes`
 /// - scales: `[groups, 2]`, W_p then W_n
 ///
 /// # Panics
-/// Panics if the backend is not supported or `channel_axis` is out of range. The caller must check the other conditions
+/// Panics if the backend is not supported or an axis is out of range. The caller must check the other conditions
 /// of [`supports`].
 pub fn ternarize<B: Backend, const D: usize>(
     latent: Tensor<B, D>,
     scales: Tensor<B, 2>,
     threshold: ThresholdRule<B>,
-    channel_axis: Option<usize>,
+    axes: GroupAxes,
 ) -> Tensor<B, D> {
-    let groups = Groups::new(&latent.dims(), channel_axis);
-    let (rule, given) = rule_or_given(threshold, groups);
+    let (groups, rule, given) = groups_and_rule(&latent, axes, threshold);
     let inputs = [float(latent), float(scales)].into_iter().chain(given).collect();
     tensor(run::<B, _>(&Ternarize { groups, rule }, inputs).remove(0))
 }
@@ -127,33 +148,31 @@ pub fn ternarize<B: Backend, const D: usize>(
 /// Computes the gradients of a latent weight and of its scales from the gradient `g = ∂L/∂q` of the ternary weight.
 ///
 /// ```text
-/// ∂L/∂w_i =  g_i · (W_p where w_i > Δ, W_n where w_i < -Δ, 1 elsewhere)
+/// ∂L/∂w_i =  g_i · slope_i
 /// ∂L/∂W_p =  Σ g_i where w_i >  Δ
 /// ∂L/∂W_n = -Σ g_i where w_i < -Δ
 /// ```
 ///
-/// `options` selects variants of the first and the last equation. The threshold is treated as a constant. The gradients
-/// have the types of the latent weight and of the scales.
+/// `options` selects the slope and the sign in the last equation. The threshold and the slope are treated as constants.
+/// The gradients have the types of the latent weight and of the scales; they are NaN where Δ is.
 ///
 /// # Shapes
-/// - grad, latent and latent gradient: any, all equal; a group is one index along `channel_axis`, or the whole weight
-///   with `None`
+/// - grad, latent and latent gradient: any, all equal, divided into groups by `axes`
 /// - scales and scale gradients: `[groups, 2]`, W_p then W_n
 ///
 /// # Panics
-/// Panics if the backend is not supported or `channel_axis` is out of range. The caller must check the other conditions
+/// Panics if the backend is not supported or an axis is out of range. The caller must check the other conditions
 /// of [`supports`].
 pub fn gradients<B: Backend, const D: usize>(
     grad: Tensor<B, D>,
     latent: Tensor<B, D>,
     scales: Tensor<B, 2>,
     threshold: ThresholdRule<B>,
-    channel_axis: Option<usize>,
+    axes: GroupAxes,
     options: GradientOptions,
 ) -> (Tensor<B, D>, Tensor<B, 2>) {
-    let groups = Groups::new(&latent.dims(), channel_axis);
-    let (rule, given) = rule_or_given(threshold, groups);
-    let estimator = Estimator { scaled: options.scaled_latent, sign: if options.exact_sign { -1.0 } else { 1.0 } };
+    let (groups, rule, given) = groups_and_rule(&latent, axes, threshold);
+    let estimator = Estimator { slope: options.slope, sign: if options.exact_sign { -1.0 } else { 1.0 } };
     let inputs = [float(grad), float(latent), float(scales)].into_iter().chain(given).collect();
     let mut outputs = run::<B, _>(&ComputeGradients { groups, rule, estimator }, inputs);
     let of_scales = outputs.remove(1);
@@ -172,30 +191,42 @@ fn mean(fraction: f64, groups: Groups) -> ScaledFold {
     ScaledFold { fold: Fold::Sum, factor: (fraction / groups.members as f64) as f32 }
 }
 
-/// Returns the rule of a threshold that is computed from the weight, or the tensor of given thresholds.
-fn rule_or_given<B: Backend>(
+/// Returns the groups that kernels work on, and the rule of a threshold that is computed from the weight or the tensor of
+/// given thresholds.
+fn groups_and_rule<B: Backend, const D: usize>(
+    latent: &Tensor<B, D>,
+    axes: GroupAxes,
     threshold: ThresholdRule<B>,
-    groups: Groups,
-) -> (Option<ScaledFold>, Option<ErasedTensor>) {
+) -> (Groups, Option<GroupedFold>, Option<ErasedTensor>) {
+    let groups = Groups::new(&latent.dims(), axes.finer());
+    let of_threshold = Groups::new(&latent.dims(), axes.threshold);
+    let computed = |fold| Some(GroupedFold { groups: of_threshold, fold });
     match threshold {
-        ThresholdRule::MaxFraction(t) => (Some(max(t)), None),
-        ThresholdRule::MeanFraction(f) => (Some(mean(f, groups)), None),
-        ThresholdRule::Given(thresholds) => (None, Some(float(thresholds.cast(DType::F32)))),
+        ThresholdRule::MaxFraction(t) => (groups, computed(max(t)), None),
+        ThresholdRule::MeanFraction(f) => (groups, computed(mean(f, of_threshold)), None),
+        ThresholdRule::Given(thresholds) => (groups, None, Some(float(thresholds.cast(DType::F32)))),
     }
+}
+
+/// The threshold of each group.
+#[derive(Debug, Clone, Copy)]
+struct GroupedFold {
+    groups: Groups,
+    fold: ScaledFold,
 }
 
 /// Returns the partial results of the threshold: those of the weight, or the given threshold as the only one.
 fn partials<R: CubeRuntime>(
-    rule: Option<ScaledFold>,
-    groups: Groups,
+    rule: Option<GroupedFold>,
     latent: &CubeTensor<R>,
     given: Option<CubeTensor<R>>,
 ) -> Partials<R> {
     match (rule, given) {
-        (Some(rule), _) => Partials::of(latent, groups, rule),
+        (Some(GroupedFold { groups, fold }), _) => Partials::of(latent, groups, fold),
         (None, Some(given)) => {
             let values = burn_cubecl::kernel::into_contiguous(given);
-            Partials { values, rule: ScaledFold { fold: Fold::Max, factor: 1.0 } }
+            // The sum of one number; unlike the maximum it keeps NaN.
+            Partials { values, rule: ScaledFold { fold: Fold::Sum, factor: 1.0 } }
         }
         (None, None) => unreachable!("a threshold is computed or given"),
     }
@@ -241,7 +272,7 @@ impl Operation for FindKthSmallest {
 #[derive(Debug, Clone)]
 struct Ternarize {
     groups: Groups,
-    rule: Option<ScaledFold>,
+    rule: Option<GroupedFold>,
 }
 
 impl Operation for Ternarize {
@@ -254,7 +285,7 @@ impl Operation for Ternarize {
     fn run<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
         let mut inputs = inputs.into_iter();
         let [latent, scales] = [0; 2].map(|_| inputs.next().expect("a latent weight and its scales"));
-        let partials = partials(self.rule, self.groups, &latent, inputs.next());
+        let partials = partials(self.rule, &latent, inputs.next());
         vec![kernels::ternarize::ternarize(latent, scales, partials, self.groups)]
     }
 }
@@ -262,7 +293,7 @@ impl Operation for Ternarize {
 #[derive(Debug, Clone)]
 struct ComputeGradients {
     groups: Groups,
-    rule: Option<ScaledFold>,
+    rule: Option<GroupedFold>,
     estimator: Estimator,
 }
 
@@ -276,7 +307,7 @@ impl Operation for ComputeGradients {
     fn run<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
         let mut inputs = inputs.into_iter();
         let [grad, latent, scales] = [0; 3].map(|_| inputs.next().expect("a gradient, a latent weight and its scales"));
-        let partials = partials(self.rule, self.groups, &latent, inputs.next());
+        let partials = partials(self.rule, &latent, inputs.next());
         kernels::gradients::gradients(grad, latent, scales, partials, self.groups, self.estimator).into()
     }
 }

@@ -94,9 +94,8 @@ pub fn run(directory: &Path, epochs: usize) -> Result<[f64; 2], Box<dyn Error>> 
     let train = |phase: Phase, model: Net<A>| -> Result<_, Box<dyn Error>> {
         // [learner]
         let step = TernaryStep::new(Ternary::new(model, &TernaryConfig::new())?);
-        let sgd = ParamGroup::new(SgdConfig::new().with_momentum(Some(MomentumConfig::new())).init());
-        // Scales need a smaller learning rate than weights: their gradients are sums over a layer.
-        let optimizer = TernaryOptimizer::new(sgd.clone(), sgd.clone().with_lr_factor(0.01), sgd);
+        let sgd = SgdConfig::new().with_momentum(Some(MomentumConfig::new())).init();
+        let optimizer = TernaryOptimizer::uniform(sgd);
         let data = PhaseData::new(loader(0..8000).shuffle(1), loader(8000..9000));
         let config = PhaseConfig::new(phase, epochs, 0.05, MetricGoal::maximize("Accuracy"));
         let directory = directory.join(phase.to_string()); // logs and checkpoints

@@ -154,7 +154,7 @@ fn forty_steps_follow_pytorch() {
     let device = Default::default();
     let golden: Golden = serde_json::from_str(include_str!("golden/trajectory.json")).unwrap();
     let selection = SelectionConfig { include: vec!["conv[23]".into()], ..SelectionConfig::default() };
-    let config = TernaryConfig { quantizer: QuantizerConfig::ttq(), selection };
+    let config = TernaryConfig { quantizer: QuantizerConfig::paper(), selection };
     let step = TernaryStep::new(Ternary::new(Net::<A>::new(&device), &config).unwrap());
     let mut set = WithGolden { path: vec![], arrays: &golden.init, compare: false, seen: 0 };
     let step = step.map(&mut set);

@@ -14,21 +14,30 @@ pub(super) struct Variant {
 }
 
 /// The variants. Full precision is first, since the others start from its networks.
-pub(super) const VARIANTS: [Variant; 11] = [
+pub(super) const VARIANTS: [Variant; 12] = [
     Variant { name: FULL_PRECISION, title: "full precision", changes: &["--method", "fp"] },
     Variant { name: "full-precision-longer", title: "full precision, trained on", changes: &["--method", "fp"] },
-    Variant { name: "ttq", title: "TTQ, exact sign", changes: &[] },
-    Variant { name: "ttq-published", title: "TTQ, published sign", changes: &["--sign", "published"] },
+    Variant { name: "ttq", title: "TTQ", changes: &[] },
+    Variant { name: "ttq-paper", title: "TTQ as in the paper", changes: &["--method", "ttq-paper"] },
+    Variant {
+        name: "ttq-published",
+        title: "TTQ as in the paper, published sign",
+        changes: &["--method", "ttq-paper", "--sign", "published"],
+    },
     Variant { name: "twn", title: "TWN", changes: &["--method", "twn"] },
     Variant { name: "absmean", title: "absmean (BitNet b1.58)", changes: &["--method", "absmean"] },
     Variant { name: "ttq-mean", title: "TTQ, Δ = 0.7 mean", changes: &["--threshold", "mean:0.7"] },
     Variant { name: "ttq-zeros", title: "TTQ, half of the weights zero", changes: &["--threshold", "zeros:0.5"] },
     Variant { name: "ttq-channel", title: "TTQ, scales per channel", changes: &["--granularity", "channel"] },
-    Variant { name: "ttq-ones", title: "TTQ, exact sign, from 1, 1", changes: &["--initial-scales", "ones"] },
+    Variant {
+        name: "ttq-ones",
+        title: "TTQ as in the paper, from 1, 1",
+        changes: &["--method", "ttq-paper", "--initial-scales", "ones"],
+    },
     Variant {
         name: "ttq-ones-published",
-        title: "TTQ, published sign, from 1, 1",
-        changes: &["--initial-scales", "ones", "--sign", "published"],
+        title: "TTQ as in the paper, published sign, from 1, 1",
+        changes: &["--method", "ttq-paper", "--initial-scales", "ones", "--sign", "published"],
     },
 ];
 
@@ -72,14 +81,15 @@ pub(super) const TABLES: [Table; 3] = [
         rows: &[
             (FULL_PRECISION, "full precision, where the others start"),
             ("full-precision-longer", "full precision, trained on for as long as the others"),
-            ("ttq", "TTQ, exact sign"),
-            ("ttq-published", "TTQ, published sign"),
+            ("ttq", "TTQ"),
+            ("ttq-paper", "TTQ as in the paper, exact sign"),
+            ("ttq-published", "TTQ as in the paper, published sign"),
             ("twn", "TWN"),
             ("absmean", "absmean (BitNet b1.58)"),
         ],
     },
     Table {
-        heading: "Thresholds and granularity (TTQ, exact sign)",
+        heading: "Thresholds and granularity (TTQ)",
         first_column: "threshold",
         rows: &[
             ("ttq", "`max:0.05`"),
@@ -89,10 +99,10 @@ pub(super) const TABLES: [Table; 3] = [
         ],
     },
     Table {
-        heading: "The sign, from two starts",
+        heading: "The sign, from two starts (TTQ as in the paper)",
         first_column: "scales start at, sign",
         rows: &[
-            ("ttq", "least squares, exact"),
+            ("ttq-paper", "least squares, exact"),
             ("ttq-published", "least squares, published"),
             ("ttq-ones", "1, 1, exact"),
             ("ttq-ones-published", "1, 1, published (start and sign of the PyTorch port)"),

@@ -1,6 +1,6 @@
 //! `cargo xtask sign`: draws the scales of single layers at every training step, for both signs of the gradient of W_n.
 //!
-//! Only one layer of the MNIST network is ternary in each run. burn-train logs W_p and W_n as means over the ternary
+//! The runs train the paper's form of TTQ (`--method ttq-paper`), and only one layer of the MNIST network is ternary in each. burn-train logs W_p and W_n as means over the ternary
 //! layers, so the logged values are those of this layer.
 
 mod chart;
@@ -80,7 +80,8 @@ impl Sign {
 /// Arguments of the example for one epoch with one ternary layer.
 fn arguments_of(layer: &str, start: &str, sign: &str) -> Vec<String> {
     let pattern = format!("{layer}\\.weight");
-    let arguments = ["--fp-epochs", "0", "--epochs", "1", "--seed", "1", "--include", &pattern];
+    let arguments =
+        ["--method", "ttq-paper", "--fp-epochs", "0", "--epochs", "1", "--seed", "1", "--include", &pattern];
     let arguments = arguments.into_iter().chain(["--initial-scales", start, "--sign", sign]);
     arguments.map(String::from).collect()
 }

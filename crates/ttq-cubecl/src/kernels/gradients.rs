@@ -1,13 +1,13 @@
 //! The gradients of latent weight and scales, from the gradient `g` of the ternary weight, in one pass.
 //!
 //! ```text
-//! ∂L/∂w_i = g_i · (W_p where w_i > Δ, W_n where w_i < -Δ, 1 elsewhere)
+//! ∂L/∂w_i = g_i · slope_i
 //! ∂L/∂W_p = Σ g_i where w_i > Δ
 //! ∂L/∂W_n = sign · Σ g_i where w_i < -Δ
 //! ```
 //!
-//! If a group has several parts, the first kernel writes sums `[groups, parts, 2]` and a second kernel adds them in a
-//! fixed order.
+//! If the weights of a pair of scales are divided into several parts or groups, the first kernel writes sums `[groups,
+//! parts, 2]` and a second kernel adds them in a fixed order.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::ops::numeric::{empty_device_contiguous_dtype, empty_device_dtype};
@@ -19,16 +19,28 @@ use cubecl::std::tensor::layout::linear::LinearView;
 use super::layout::{Fold, Groups, Layout, UNITS, cubes, fold_cube};
 use super::threshold::{Partials, Thresholds};
 
+/// The slope `∂q/∂w` where the code is +1, 0 and -1: the factor of the latent gradient on `g`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Slope {
+    /// `W_p / s`, 1, `W_n / s`, with `s = (W_p + W_n) / 2`.
+    Relative,
+    /// `W_p`, 1, `W_n`.
+    Scaled,
+    /// 1, 1, 1.
+    Identity,
+}
+
 /// Variants of the gradients.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Estimator {
-    /// Whether the latent gradient is multiplied by the scales.
-    pub(crate) scaled: bool,
+    /// Slope of the latent gradient.
+    pub(crate) slope: Slope,
     /// Sign of the gradient of W_n.
     pub(crate) sign: f32,
 }
 
-/// Computes the gradients of the latent weight, in its shape and type, and of the scales, `[groups, 2]`.
+/// Computes the gradients of the latent weight, in its shape and type, and of the scales, one pair for each group or for
+/// all.
 pub(crate) fn gradients<R: CubeRuntime>(
     grad: CubeTensor<R>,
     latent: CubeTensor<R>,
@@ -40,11 +52,12 @@ pub(crate) fn gradients<R: CubeRuntime>(
     let (client, device) = (latent.client.clone(), latent.device.clone());
     let of_latent = empty_device_dtype(client.clone(), device.clone(), latent.meta.shape().clone(), latent.dtype);
     let of_scales = empty_device_dtype(client.clone(), device.clone(), scales.meta.shape().clone(), scales.dtype);
-    let parts = groups.parts();
-    let sums = if parts == 1 {
+    let pairs = scales.meta.shape()[0];
+    let sums_of_pair = groups.groups * groups.parts() / pairs;
+    let sums = if sums_of_pair == 1 {
         of_scales.clone()
     } else {
-        let shape = Shape::from([groups.groups, parts, 2]);
+        let shape = Shape::from([groups.groups, groups.parts(), 2]);
         empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32)
     };
     let dtypes = [latent.dtype.into(), scales.dtype.into(), sums.dtype.into()];
@@ -64,25 +77,26 @@ pub(crate) fn gradients<R: CubeRuntime>(
             sums.clone().into_linear_view(),
             groups.arguments(),
             thresholds,
+            u32::from(pairs > 1),
             estimator.sign,
-            estimator.scaled,
+            estimator.slope,
             partials.rule.fold,
             groups.lanes(),
             dtypes,
         );
     }
-    if parts > 1 {
+    if sums_of_pair > 1 {
         let dtype = of_scales.dtype.into();
-        // SAFETY: each group has one cube, which only reads the group's sums and writes its pair.
+        // SAFETY: each pair has one cube, which only reads its sums and writes the pair.
         unsafe {
             sum_kernel::launch_unchecked(
                 &client,
-                cubes(&client, groups.groups),
+                cubes(&client, pairs),
                 CubeDim::new_1d(UNITS),
                 sums.into_array_arg(),
                 of_scales.clone().into_linear_view(),
-                groups.groups as u32,
-                parts as u32,
+                pairs as u32,
+                sums_of_pair as u32,
                 dtype,
             );
         }
@@ -100,8 +114,9 @@ fn gradients_kernel<F: Float, S: Float, O: Float>(
     sums: &mut LinearView<O, ReadWrite>,
     layout: Layout,
     thresholds: Thresholds,
+    pair_stride: u32,
     sign: f32,
-    #[comptime] scaled: bool,
+    #[comptime] slope: Slope,
     #[comptime] fold: Fold,
     #[comptime] lanes: u32,
     #[define(F, S, O)] _dtypes: [StorageType; 3],
@@ -111,25 +126,36 @@ fn gradients_kernel<F: Float, S: Float, O: Float>(
         terminate!();
     }
     let delta = thresholds.at::<F>(partials, &layout, unit, fold, lanes);
-    let mut positive = 0.0f32;
-    let mut negative = 0.0f32;
+    // 0, or NaN if the threshold is.
+    let invalid = delta - delta;
+    let mut positive = f32::cast_from(invalid);
+    let mut negative = f32::cast_from(invalid);
     if unit.first < unit.end {
-        let w_pos = F::cast_from(scales[(2 * unit.group) as usize]);
-        let w_neg = F::cast_from(scales[(2 * unit.group + 1) as usize]);
+        let pair = 2 * unit.group * pair_stride;
+        let mut w_pos = f32::cast_from(scales[pair as usize]);
+        let mut w_neg = f32::cast_from(scales[(pair + 1) as usize]);
+        if comptime!(slope == Slope::Relative) {
+            let mean = (w_pos + w_neg) * 0.5f32;
+            w_pos /= mean;
+            w_neg /= mean;
+        }
+        let slope_pos = F::cast_from(w_pos);
+        let slope_neg = F::cast_from(w_neg);
+        let slope_zero = invalid + F::new(1.0);
         let mut member = unit.first;
         while member < unit.end {
             let index = layout.index(unit.group, member);
             let weight = latent[index];
             let grad = grad[index];
             let above = weight > delta;
-            let below = weight < F::new(0.0) - delta;
+            let below = weight < invalid - delta;
             let sum = f32::cast_from(grad);
             positive += select(above, sum, 0.0f32);
             negative += select(below, sum, 0.0f32);
-            if comptime!(scaled) {
-                of_latent[index] = grad * select(above, w_pos, select(below, w_neg, F::new(1.0)));
-            } else {
+            if comptime!(slope == Slope::Identity) {
                 of_latent[index] = grad;
+            } else {
+                of_latent[index] = grad * select(above, slope_pos, select(below, slope_neg, slope_zero));
             }
             member += comptime!(UNITS / lanes);
         }
@@ -143,28 +169,28 @@ fn gradients_kernel<F: Float, S: Float, O: Float>(
     }
 }
 
-/// Adds the sums of all parts: `[groups, parts, 2]` to `[groups, 2]`.
+/// Adds all sums of each pair: `[pairs, n, 2]` to `[pairs, 2]`.
 #[cube(launch_unchecked)]
 fn sum_kernel<S: Float>(
     sums: &Array<f32>,
     output: &mut LinearView<S, ReadWrite>,
-    groups: u32,
-    parts: u32,
+    pairs: u32,
+    n: u32,
     #[define(S)] _dtype: StorageType,
 ) {
-    let group = CUBE_POS as u32;
-    if group >= groups {
+    let pair = CUBE_POS as u32;
+    if pair >= pairs {
         terminate!();
     }
     let mut sum = 0.0f32;
     let mut index = UNIT_POS;
-    while index < 2 * parts {
-        sum += sums[(2 * group * parts + index) as usize];
+    while index < 2 * n {
+        sum += sums[(2 * pair * n + index) as usize];
         index += UNITS;
     }
     // The sums of both sides are interleaved, so they are folded like two neighbouring groups.
     let sum = fold_cube(sum, Fold::Sum, 2u32);
     if UNIT_POS < 2 {
-        output[(2 * group + UNIT_POS) as usize] = S::cast_from(sum);
+        output[(2 * pair + UNIT_POS) as usize] = S::cast_from(sum);
     }
 }

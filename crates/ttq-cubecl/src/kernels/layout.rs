@@ -121,10 +121,15 @@ pub(crate) enum Fold {
     Sum,
 }
 
-/// Returns the larger of two numbers or their sum.
+/// Returns the sum of two numbers, or the larger of two that are not negative. If one is NaN, so is the result.
 #[cube]
 pub(crate) fn fold_pair(a: f32, b: f32, #[comptime] fold: Fold) -> f32 {
-    if comptime!(fold == Fold::Max) { select(a > b, a, b) } else { a + b }
+    if comptime!(fold == Fold::Max) {
+        // Numbers that are not negative have the order of their bits, with NaN above infinity.
+        f32::reinterpret(max(u32::reinterpret(a), u32::reinterpret(b)))
+    } else {
+        a + b
+    }
 }
 
 /// Reduces the values of all units of the same lane, in a fixed order, and returns the result to each of them. All

@@ -1,7 +1,7 @@
 //! The ternary weight.
 //!
 //! ```text
-//! q_i = +W_p where w_i > Δ, -W_n where w_i < -Δ, 0 elsewhere
+//! q_i = +W_p where w_i > Δ, -W_n where w_i < -Δ, 0 elsewhere; NaN where Δ is
 //! ```
 
 use burn_cubecl::CubeRuntime;
@@ -13,7 +13,8 @@ use cubecl::std::tensor::layout::linear::LinearView;
 use super::layout::{Fold, Groups, Layout, UNITS};
 use super::threshold::{Partials, Thresholds};
 
-/// Computes the ternary weight of a latent weight, in its shape and type. Scales are `[groups, 2]`.
+/// Computes the ternary weight of a latent weight, in its shape and type. There is one pair of scales for each group or for
+/// all.
 pub(crate) fn ternarize<R: CubeRuntime>(
     latent: CubeTensor<R>,
     scales: CubeTensor<R>,
@@ -23,6 +24,7 @@ pub(crate) fn ternarize<R: CubeRuntime>(
     let (client, device) = (latent.client.clone(), latent.device.clone());
     let ternary = empty_device_dtype(client.clone(), device, latent.meta.shape().clone(), latent.dtype);
     let dtypes = [latent.dtype.into(), scales.dtype.into()];
+    let pair_stride = u32::from(scales.meta.shape()[0] > 1);
     let thresholds = partials.arguments();
     // SAFETY: members that are read and written lie within their tensors by `Layout::unit_range`.
     unsafe {
@@ -36,6 +38,7 @@ pub(crate) fn ternarize<R: CubeRuntime>(
             ternary.clone().into_linear_view(),
             groups.arguments(),
             thresholds,
+            pair_stride,
             partials.rule.fold,
             groups.lanes(),
             dtypes,
@@ -52,6 +55,7 @@ fn ternarize_kernel<F: Float, S: Float>(
     ternary: &mut LinearView<F, ReadWrite>,
     layout: Layout,
     thresholds: Thresholds,
+    pair_stride: u32,
     #[comptime] fold: Fold,
     #[comptime] lanes: u32,
     #[define(F, S)] _dtypes: [StorageType; 2],
@@ -62,9 +66,11 @@ fn ternarize_kernel<F: Float, S: Float>(
     }
     let delta = thresholds.at::<F>(partials, &layout, unit, fold, lanes);
     if unit.first < unit.end {
-        let w_pos = F::cast_from(scales[(2 * unit.group) as usize]);
-        let w_neg = F::cast_from(scales[(2 * unit.group + 1) as usize]);
-        let zero = F::new(0.0);
+        let pair = 2 * unit.group * pair_stride;
+        let w_pos = F::cast_from(scales[pair as usize]);
+        let w_neg = F::cast_from(scales[(pair + 1) as usize]);
+        // 0, or NaN if the threshold is.
+        let zero = delta - delta;
         let mut member = unit.first;
         while member < unit.end {
             let index = layout.index(unit.group, member);

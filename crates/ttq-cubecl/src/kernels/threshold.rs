@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The factor is `t` for a fraction of the maximum and `f / n` for a fraction of the mean of `n` weights. A given
-//! threshold is a single partial with factor 1.
+//! threshold is a single partial with factor 1. If a weight of the group is not finite, Δ is NaN.
 
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeRuntime, ops::numeric::empty_device_contiguous_dtype, ops::numeric::empty_device_dtype};
@@ -19,7 +19,7 @@ use super::layout::{Fold, Groups, Layout, UNITS, UnitRange, cubes, fold_cube, fo
 /// Partial results of thresholds.
 #[derive(Clone)]
 pub(crate) struct Partials<R: CubeRuntime> {
-    /// `[groups, parts]`, float32.
+    /// `[groups, parts]`, float32; a single row if all groups share one threshold.
     pub(crate) values: CubeTensor<R>,
     /// Reduction of the partials of a group to its threshold.
     pub(crate) rule: ScaledFold,
@@ -37,6 +37,8 @@ pub(crate) struct ScaledFold {
 pub(crate) struct Thresholds {
     factor: f32,
     parts: u32,
+    /// 0 if all groups share one threshold, else 1.
+    group_stride: u32,
 }
 
 impl<R: CubeRuntime> Partials<R> {
@@ -65,7 +67,8 @@ impl<R: CubeRuntime> Partials<R> {
 
     /// Kernel arguments.
     pub(crate) fn arguments(&self) -> ThresholdsLaunch<R> {
-        ThresholdsLaunch::new(self.rule.factor, self.values.meta.shape()[1] as u32)
+        let [thresholds, parts] = [0, 1].map(|axis| self.values.meta.shape()[axis]);
+        ThresholdsLaunch::new(self.rule.factor, parts as u32, u32::from(thresholds > 1))
     }
 
     /// Computes the thresholds, `[groups, 1]`, in the type of the weight.
@@ -162,12 +165,15 @@ impl Thresholds {
     ) -> F {
         let mut threshold = 0.0f32;
         if exists {
+            let first = group * self.group_stride * self.parts;
             let mut part = row;
             while part < self.parts {
-                threshold = fold_pair(threshold, partials[(group * self.parts + part) as usize], fold);
+                threshold = fold_pair(threshold, partials[(first + part) as usize], fold);
                 part += comptime!(UNITS / lanes);
             }
         }
-        F::cast_from(fold_cube(threshold, fold, lanes) * self.factor)
+        let threshold = fold_cube(threshold, fold, lanes) * self.factor;
+        // An infinite threshold becomes NaN.
+        F::cast_from(threshold + (threshold - threshold))
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn gradients<B: AutodiffBackend>(config: &TernaryConfig, device: &B::
 fn assert_gradients_match_cpu<B: AutodiffBackend>(device: &B::Device) {
     for granularity in [Granularity::Tensor, Granularity::Channel] {
         for threshold in [Threshold::MaxFraction(0.05), Threshold::MeanFraction(0.7), Threshold::Sparsity(0.4)] {
-            let quantizer = QuantizerConfig { granularity, threshold, ..QuantizerConfig::ttq() };
+            let quantizer = QuantizerConfig::ttq().with_granularity(granularity).with_threshold(threshold);
             let config = config(quantizer);
             let [expected, _] = gradients::<Autodiff<Flex>>(&config, &Default::default());
             for found in gradients::<B>(&config, device) {

@@ -114,7 +114,7 @@ impl Record {
         Ok(Self { name, ..record })
     }
 
-    /// Returns a number, string or boolean of the configuration by its path, such as `ternary.quantizer.granularity`.
+    /// Returns a number, string or boolean of the configuration by its path, such as `ternary.quantizer.latent_gradient`.
     ///
     /// Returns `None` if there is no configuration, no such path, or the value is null, an array or an object.
     pub fn setting(&self, path: &str) -> Option<String> {
