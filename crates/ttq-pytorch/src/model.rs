@@ -1,0 +1,227 @@
+//! The tensors of one model in a file: without the wrappers that training scripts put around them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::checkpoint::{Checkpoint, Container, Entry};
+use crate::{Error, Escaped};
+
+/// Keys of dictionaries that hold the parameters of a model.
+const WRAPPERS: [&str; 24] = [
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "module",
+    "net",
+    "network",
+    "net_state_dict",
+    "params",
+    "weights_dict",
+    "backbone",
+    "ema",
+    "model_ema",
+    "ema_model",
+    "ema_state_dict",
+    "state_dict_ema",
+    "params_ema",
+    "student",
+    "teacher",
+    "generator",
+    "discriminator",
+    "best_model",
+    "best_state_dict",
+    "swa_model",
+];
+/// Parts of the keys of dictionaries that hold the state of training.
+const TRAINING: [&str; 5] = ["optim", "scheduler", "scaler", "rng", "callbacks"];
+/// Prefixes that `DataParallel` and `torch.compile` add to every name.
+const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
+
+/// The tensors of one model, with their names in the model.
+#[derive(Debug, Clone)]
+pub struct Model<'a> {
+    tensors: Vec<(String, &'a Entry)>,
+    key: Option<String>,
+    prefix: Option<String>,
+    unused: Vec<String>,
+    models: Vec<String>,
+}
+
+impl<'a> Model<'a> {
+    /// Returns names and tensors, readable or not, in the order of the file. No two have the same name.
+    pub fn tensors(&self) -> &[(String, &'a Entry)] {
+        &self.tensors
+    }
+
+    /// Returns the key of the dictionary that holds the tensors, or `None` for the whole file.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Returns the prefix that was removed from every name.
+    pub fn prefix(&self) -> Option<&str> {
+        self.prefix.as_deref()
+    }
+
+    /// Returns the keys and paths at the top of the file whose tensors are not part of the model, such as `optimizer`.
+    pub fn unused(&self) -> &[String] {
+        &self.unused
+    }
+
+    /// Returns the keys of the models in the file if there are several and no key was given. The tensors are then those of
+    /// all of them, with the keys in their names.
+    pub fn models(&self) -> &[String] {
+        &self.models
+    }
+}
+
+/// One sentence for each thing that was done to find the model. Empty if the tensors are the whole file.
+impl fmt::Display for Model<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |names: &[String]| {
+            let shown: Vec<String> = names.iter().take(8).map(|name| format!("`{}`", Escaped(name))).collect();
+            let more = names.len() - shown.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            shown.join(", ") + &more
+        };
+        let mut sentences = Vec::new();
+        if let Some(key) = &self.key {
+            sentences.push(format!("the tensors are those of `{}`", Escaped(key)));
+        }
+        if let Some(prefix) = &self.prefix {
+            sentences.push(format!("the prefix `{prefix}` is removed from every name"));
+        }
+        if !self.unused.is_empty() {
+            sentences.push(format!("the tensors of {} are not used", list(&self.unused)));
+        }
+        if !self.models.is_empty() {
+            sentences.push(format!("the file holds several models, {}: choose one with its key", list(&self.models)));
+        }
+        f.write_str(&sentences.join("; "))
+    }
+}
+
+impl Checkpoint {
+    /// Returns the tensors of the model in the file.
+    ///
+    /// With a `key`, these are the tensors of that entry. Without one, they are those of the only dictionary with a name
+    /// such as `state_dict` or `model`, if there is one, and otherwise all tensors except those of an optimizer. The
+    /// prefixes `module.` and `_orig_mod.` are removed if all names start with them. [`Display`](fmt::Display) says what was
+    /// done.
+    ///
+    /// # Errors
+    /// - [`Error::NoKey`] if no container has this key;
+    /// - [`Error::WholeModule`] if the file holds a module instead of a dictionary of tensors;
+    /// - [`Error::Duplicate`] if two tensors have the same name.
+    pub fn model(&self, key: Option<&str>) -> Result<Model<'_>, Error> {
+        let mut models = Vec::new();
+        let container = match key {
+            Some(key) => Some(self.container(key)?),
+            None => self.wrapped(&mut models),
+        };
+        let is_whole = container.is_none_or(|container| self.containers[container].parent.is_none());
+        if let Some((path, class)) = self.modules.first().filter(|_| is_whole && models.is_empty()) {
+            return Err(Error::WholeModule { path: path.clone(), class: class.clone() });
+        }
+        let top = self.containers.first();
+        let at_top = |container: &&Container| container.parent == Some(0);
+        let mut unused: Vec<String> = Vec::new();
+        let mut tensors: Vec<(String, &Entry)> = Vec::new();
+        let whole = top.filter(|top| is_whole && top.is_dict);
+        let training: Vec<&Container> = match whole {
+            Some(_) => self.containers.iter().filter(at_top).filter(|container| is_training(&container.path)).collect(),
+            None => Vec::new(),
+        };
+        // A file of an optimizer alone keeps its tensors.
+        let skips_training =
+            training.iter().map(|container| container.end - container.start).sum::<usize>() < self.entries().len();
+        let range = container.map_or(0..self.entries().len(), |container| {
+            self.containers[container].start..self.containers[container].end
+        });
+        let path = container.map_or("", |container| &self.containers[container].path);
+        for index in range.clone() {
+            let entry = &self.entries()[index];
+            if skips_training && training.iter().any(|container| (container.start..container.end).contains(&index)) {
+                continue;
+            }
+            let name = if is_whole { entry.path() } else { &entry.path()[path.len() + 1..] };
+            tensors.push((name.to_owned(), entry));
+        }
+        if is_whole {
+            unused.extend(training.iter().filter(|_| skips_training).map(|container| container.path.clone()));
+        } else {
+            let others = self
+                .containers
+                .iter()
+                .filter(at_top)
+                .filter(|other| other.start < other.end && (other.end <= range.start || other.start >= range.end));
+            unused.extend(others.map(|container| container.path.clone()));
+            let is_direct = |index: &usize| {
+                !range.contains(index)
+                    && !self.containers.iter().filter(at_top).any(|other| (other.start..other.end).contains(index))
+            };
+            let direct = (0..self.entries().len()).filter(is_direct);
+            unused.extend(direct.map(|index| self.entries()[index].path().to_owned()));
+        }
+        let prefix = remove_prefixes(&mut tensors);
+        let mut names = BTreeSet::new();
+        if let Some((name, _)) = tensors.iter().find(|(name, _)| !names.insert(name.as_str())) {
+            return Err(Error::Duplicate { path: name.clone() });
+        }
+        let key = container.filter(|_| !is_whole).map(|container| self.containers[container].path.clone());
+        Ok(Model { tensors, key, prefix, unused, models })
+    }
+
+    fn container(&self, key: &str) -> Result<usize, Error> {
+        let found = self.containers.iter().position(|container| container.parent.is_some() && container.path == key);
+        found.ok_or_else(|| {
+            if let Some((path, class)) = self.modules.iter().find(|(path, _)| path == key) {
+                return Error::WholeModule { path: path.clone(), class: class.clone() };
+            }
+            let top = self.containers.iter().filter(|container| container.parent == Some(0));
+            Error::NoKey { key: key.into(), available: top.map(|container| container.path.clone()).collect() }
+        })
+    }
+
+    /// Returns the dictionary that a training script put the model in, or the root. If there are several, adds their keys
+    /// to `models`.
+    fn wrapped(&self, models: &mut Vec<String>) -> Option<usize> {
+        let mut current = 0;
+        self.containers.first()?;
+        loop {
+            let Container { path, .. } = &self.containers[current];
+            let skip = if current == 0 { 0 } else { path.len() + 1 };
+            let is_wrapper = |&index: &usize| {
+                let Container { path, parent, is_dict, .. } = &self.containers[index];
+                *parent == Some(current) && *is_dict && WRAPPERS.contains(&&path[skip..])
+            };
+            let wrappers: Vec<usize> = (0..self.containers.len()).filter(is_wrapper).collect();
+            match wrappers[..] {
+                [only] => current = only,
+                [] => return Some(current),
+                _ => {
+                    models.extend(wrappers.iter().map(|&index| self.containers[index].path.clone()));
+                    return Some(current);
+                }
+            }
+        }
+    }
+}
+
+fn is_training(key: &str) -> bool {
+    let key = key.to_lowercase();
+    TRAINING.iter().any(|part| key.contains(part))
+}
+
+/// Removes the prefixes that all names have, and returns them.
+fn remove_prefixes(tensors: &mut [(String, &Entry)]) -> Option<String> {
+    let mut removed = String::new();
+    while let Some(prefix) = PREFIXES.iter().find(|prefix| {
+        !tensors.is_empty() && tensors.iter().all(|(name, _)| name.len() > prefix.len() && name.starts_with(**prefix))
+    }) {
+        tensors.iter_mut().for_each(|(name, _)| *name = name.split_off(prefix.len()));
+        removed += prefix;
+    }
+    (!removed.is_empty()).then_some(removed)
+}
