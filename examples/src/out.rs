@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ttq_report::write_atomically;
+use ttq_packed::file::write_atomically;
 
 use crate::{Options, RunConfig};
 
@@ -125,7 +125,7 @@ fn fresh(example: &str) -> PathBuf {
 /// A file that cannot be written.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)? + "\n";
-    write_atomically(path, text.as_bytes())
+    write_atomically(path, |file| file.write_all(text.as_bytes()))
         .with_context(|| format!("cannot write {}: is the directory writable?", path.display()))
 }
 

@@ -11,6 +11,7 @@ use burn_store::{KeyRemapper, PytorchStore};
 use serde::{Deserialize, Serialize};
 use ttq_core::Ternary;
 use ttq_core::packed::{self, pytorch};
+use ttq_packed::file::write_atomically;
 use ttq_packed::{Coding, FileError, PackedModel};
 
 use crate::RunConfig;
@@ -66,7 +67,7 @@ pub fn save<B: Backend, M: Module<B>>(network: &M, path: &Path) -> Result<()> {
     let mut store = SafetensorsStore::from_bytes(None);
     let bytes = network.save_into(&mut store).and_then(|()| store.get_bytes());
     let bytes = bytes.map_err(|error| anyhow!("cannot write the network to {}: {error}", path.display()))?;
-    ttq_report::write_atomically(path, &bytes)
+    write_atomically(path, |file| file.write_all(&bytes))
         .with_context(|| format!("cannot write the network to {}", path.display()))
 }
 

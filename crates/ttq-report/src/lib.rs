@@ -25,7 +25,6 @@ mod chart;
 mod environment;
 mod error;
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub use environment::{environment, instruction_sets};
@@ -64,27 +63,9 @@ pub fn compare<P: AsRef<Path>>(directories: &[P], out: impl AsRef<Path>) -> Resu
     write_text(out.as_ref(), &page::render_comparison(&records))
 }
 
-/// Writes a file so that it is complete and synced when it appears under its name. Its permissions follow the umask.
-///
-/// An existing file is replaced. On failure it is unchanged, and no temporary file is left.
-///
-/// # Errors
-/// The system's error if the file cannot be written, for instance on a full disk.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut builder = tempfile::Builder::new();
-    // By default, only the user can read temporary files. The umask applies to this mode, as to that of every new file.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
 fn write_text(path: &Path, text: &str) -> Result<(), ReportError> {
-    write_atomically(path, text.as_bytes()).map_err(|cause| ReportError::Write { path: path.into(), cause })
+    ttq_packed::file::write_atomically(path, |file| file.write_all(text.as_bytes()))
+        .map_err(|cause| ReportError::Write { path: path.into(), cause })
 }
 
 /// Compiles the example in the README.

@@ -85,7 +85,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(DataError::file("create the directory", folder))?;
     }
-    ttq_report::write_atomically(path, bytes).map_err(DataError::file("write", path))
+    ttq_packed::file::write_atomically(path, |file| file.write_all(bytes)).map_err(DataError::file("write", path))
 }
 
 /// Reads a file.

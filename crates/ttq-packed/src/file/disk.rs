@@ -1,18 +1,14 @@
-//! Saving and loading of models as files on disk.
+//! Files on disk: models are loaded from them, and saved atomically.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Coding, FileError, PackedModel, TernaryWeight};
 
 impl PackedModel {
-    /// Saves the model to the file `path` atomically, with the same coding for all weights.
-    ///
-    /// The bytes are written to a temporary file in the same directory and synced to disk before the temporary file is
-    /// renamed to `path`. An existing file is replaced. If saving fails before the rename, an existing file is
-    /// unchanged and the temporary file is removed.
+    /// Saves the model to the file `path` by [`write_atomically`], with the same coding for all weights.
     ///
     /// # Errors
     /// The errors of [`write`](Self::write), and [`FileError::Io`] if a file operation fails.
@@ -31,17 +27,11 @@ impl PackedModel {
     ) -> Result<(), FileError> {
         let path = path.as_ref();
         let bytes = self.write_with(coding)?;
-        let temporary = temporary_name(path);
-        let io_error = |action, path: &Path, cause| FileError::Io { action, path: path.into(), cause };
-        let written = write_and_sync(&temporary, &bytes).map_err(|cause| io_error("write", &temporary, cause));
-        let renamed =
-            written.and_then(|()| fs::rename(&temporary, path).map_err(|cause| io_error("replace", path, cause)));
-        if renamed.is_err() {
-            // An error of the removal is ignored: the first error is the one to report.
-            fs::remove_file(&temporary).ok();
-        }
-        renamed?;
-        sync_directory(path).map_err(|cause| io_error("sync the directory of", path, cause))
+        write_atomically(path, |file| file.write_all(&bytes)).map_err(|cause| FileError::Io {
+            action: "write",
+            path: path.into(),
+            cause,
+        })
     }
 
     /// Loads a model from the file `path`.
@@ -55,27 +45,83 @@ impl PackedModel {
     }
 }
 
-/// Returns a path in the directory of `path` that no other process and no other call uses.
-fn temporary_name(path: &Path) -> PathBuf {
-    static CALLS: AtomicU64 = AtomicU64::new(0);
-    let call = CALLS.fetch_add(1, Ordering::Relaxed);
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}-{call}.tmp", std::process::id()));
-    path.with_file_name(name)
+/// Writes the file `path` so that it is complete when it appears under its name. An existing file is replaced.
+///
+/// `contents` writes to a buffered temporary file in the same directory. The temporary file is synced to disk, then
+/// renamed to `path`, and the directory is synced. The permissions are those of a new file.
+///
+/// If `contents` fails or panics, or a file operation fails, an existing file is unchanged and the temporary file is
+/// removed. Only a failure to sync the directory is reported after the file was replaced.
+///
+/// # Errors
+/// The error of `contents`, or that of the operating system, for example if the disk is full.
+///
+/// # Examples
+/// ```
+/// use std::io::Write;
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("notes.txt");
+/// ttq_packed::file::write_atomically(&path, |file| file.write_all(b"complete"))?;
+/// assert_eq!(std::fs::read(path)?, b"complete");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn write_atomically(
+    path: impl AsRef<Path>,
+    contents: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let path = path.as_ref();
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (file, temporary) = Temporary::create(directory)?;
+    let mut writer = BufWriter::new(file);
+    contents(&mut writer)?;
+    // Unlike dropping the writer, this reports the error of the last flush.
+    let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    drop(file);
+    temporary.rename(path)?;
+    sync_directory(directory)
 }
 
-/// Writes a new file and syncs it to disk.
-fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
+/// A file that is removed when the value is dropped, unless it was renamed.
+struct Temporary(Option<PathBuf>);
 
-/// Syncs the directory of `path`, which makes a rename durable. Only Unix can open directories as files.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+impl Temporary {
+    /// Creates a file in `directory` under a name that no other file has.
+    fn create(directory: &Path) -> io::Result<(File, Self)> {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        loop {
+            // A short name, since the final one may have the maximum length.
+            let call = CALLS.fetch_add(1, Ordering::Relaxed);
+            let path = directory.join(format!(".{}-{call}.part", std::process::id()));
+            match File::create_new(&path) {
+                Ok(file) => return Ok((file, Self(Some(path)))),
+                // A file that a killed process with the same identifier has left, which is common in containers.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
-    Ok(())
+
+    fn rename(mut self, path: &Path) -> io::Result<()> {
+        if let Some(temporary) = &self.0 {
+            fs::rename(temporary, path)?;
+            self.0 = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // An error of the removal is ignored: the first error is the one to report.
+            fs::remove_file(path).ok();
+        }
+    }
+}
+
+/// Syncs a directory, which makes a rename durable. Only Unix can open directories as files.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }

@@ -97,6 +97,8 @@ use crate::codes::Codes;
 use description::{Description, Layout};
 use header::{StoredTensor, Tensors};
 
+#[cfg(feature = "std")]
+pub use disk::write_atomically;
 pub use error::FileError;
 pub use tensor::{DenseTensor, TensorError};
 pub use weight::{TernaryWeight, WeightError};

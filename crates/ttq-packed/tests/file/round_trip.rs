@@ -143,6 +143,82 @@ fn a_failed_save_keeps_the_existing_path_and_removes_the_temporary_file() {
 }
 
 #[test]
+fn a_writer_that_fails_leaves_the_old_file_whole_and_no_other_file_behind() {
+    use std::io::{Error, ErrorKind, Write};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    std::fs::write(&path, "old").unwrap();
+    let full = || Error::from(ErrorKind::StorageFull);
+    // The disk is full at once, after some bytes, and when the last buffered bytes are written.
+    for written in [0, 1, 100_000] {
+        let result = file::write_atomically(&path, |file| {
+            file.write_all(&vec![b'n'; written])?;
+            Err(full())
+        });
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::StorageFull);
+    }
+    let write = |_: &mut dyn Write| panic!("serialization fails");
+    std::panic::catch_unwind(|| file::write_atomically(&path, write)).unwrap_err();
+    assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_is_full_leaves_the_old_file_whole_and_no_other_file_behind() {
+    // A limit of the size of files has the effect of a full disk, here within the last flush. It applies to the whole
+    // process, so a child is limited: this test starts itself.
+    const LIMITED: &str = "TTQ_TEST_LIMITED_FILE";
+    if let Ok(path) = std::env::var(LIMITED) {
+        let result = file::write_atomically(path, |file| file.write_all(&[b'n'; 5000]));
+        assert!(result.is_err(), "the file is larger than the limit");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    std::fs::write(&path, "old").unwrap();
+    let name = "round_trip::a_disk_that_is_full_leaves_the_old_file_whole_and_no_other_file_behind";
+    let status = std::process::Command::new("bash")
+        .args(["-c", "trap '' XFSZ; ulimit -f 4; exec \"$0\" --exact \"$1\""])
+        .arg(std::env::current_exe().unwrap())
+        .arg(name)
+        .env(LIMITED, &path)
+        .stdout(std::process::Stdio::null())
+        .status();
+    let Ok(status) = status else { return println!("skipped: there is no bash") };
+    assert!(status.success());
+    assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_that_a_killed_process_has_left_does_not_hinder_saving() {
+    let folder = tempfile::tempdir().unwrap();
+    for call in 0..50 {
+        std::fs::write(folder.path().join(format!(".{}-{call}.part", std::process::id())), "part").unwrap();
+    }
+    let path = folder.path().join("m".repeat(255));
+    file::write_atomically(&path, |file| file.write_all(b"new")).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"new");
+}
+
+#[test]
+fn equal_models_give_equal_bytes() {
+    for coding in [Coding::Plain, Coding::Archive] {
+        let bytes = || {
+            let mut model = random::model(&mut Rng::with_seed(9));
+            model.config = Some("{}".into());
+            model.write(coding).unwrap()
+        };
+        let first = bytes();
+        assert!((0..4).all(|_| bytes() == first));
+        // Also after a file was read.
+        assert_eq!(PackedModel::read(&first).unwrap().write(coding).unwrap(), first);
+    }
+}
+
+#[test]
 fn saving_to_a_missing_directory_fails_and_creates_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("missing").join("model.safetensors");
