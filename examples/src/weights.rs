@@ -64,7 +64,8 @@ where
 /// # Errors
 /// A file that cannot be written.
 pub fn save<B: Backend, M: Module<B>>(network: &M, path: &Path) -> Result<()> {
-    let mut store = SafetensorsStore::from_bytes(None);
+    // The store writes several entries of metadata in random order, and equal networks must give equal files.
+    let mut store = SafetensorsStore::from_bytes(None).clear_metadata().metadata("producer", "burn");
     let bytes = network.save_into(&mut store).and_then(|()| store.get_bytes());
     let bytes = bytes.map_err(|error| anyhow!("cannot write the network to {}: {error}", path.display()))?;
     write_atomically(path, |file| file.write_all(&bytes))
@@ -179,6 +180,11 @@ mod tests {
         let network = MnistNet::<Cpu>::new(10, &device);
         save(&network, &path).unwrap();
         assert!(!is_packed(&path));
+        let bytes = std::fs::read(&path).unwrap();
+        for _ in 0..5 {
+            save(&network, &path).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes, "equal networks give equal files");
+        }
         assert!(names(&path).contains(&"conv2.weight".into()));
         let mut other = MnistNet::<Cpu>::new(10, &device);
         load(&mut other, &path).unwrap();

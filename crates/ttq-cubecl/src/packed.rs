@@ -13,7 +13,7 @@ use crate::kernels::product::Product;
 use crate::kernels::source::ProductKind;
 pub use crate::kernels::source::Window;
 use crate::kernels::{activations, tile, vector};
-use crate::operation::{ErasedTensor, Operation, TensorSpec, float, int, run};
+use crate::operation::{ErasedTensor, Operation, TensorSpec, float, int, memory, run};
 
 /// A packed ternary weight on a device, in the layout of the kernels: 2 bits a value.
 ///
@@ -24,6 +24,8 @@ pub struct DeviceWeight<B: Backend> {
     /// `[ceil(inner / 16), outputs]`
     words: Tensor<B, 2, Int>,
     matrix: Matrix,
+    /// The codes that it was built from. Memory with two handles is not written to.
+    codes: Tensor<B, 1, Int>,
 }
 
 impl<B: Backend> DeviceWeight<B> {
@@ -64,8 +66,14 @@ impl<B: Backend> DeviceWeight<B> {
             "packed weight: {words} words hold fewer than {values} values: pass {} words",
             values.div_ceil(16)
         );
-        let words = run::<B, _>(&Pack { matrix }, vec![int(codes)]).remove(0);
-        Self { words: integers(words), matrix }
+        let words = run::<B, _>(&Pack { matrix }, vec![int(codes.clone())]).remove(0);
+        Self { words: integers(words), matrix, codes }
+    }
+
+    /// Returns whether the weight was built from this tensor or a clone of it. Does not read elements: another tensor
+    /// with equal elements gives `false`.
+    pub fn is_built_from(&self, codes: &Tensor<B, 1, Int>) -> bool {
+        codes.device() == self.codes.device() && memory::<B, 1>(codes) == memory(&self.codes)
     }
 }
 

@@ -197,7 +197,7 @@ fn convolution(seconds: f64, layer: Layer, zeros: f32) {
         }
         black_box(&y);
     })];
-    let options = ConvolutionOptions { stride: [stride; 2], padding: [kernel / 2; 2], ..Default::default() };
+    let options = ConvolutionOptions { stride: [stride; 2], padding: [[kernel / 2; 2]; 2], ..Default::default() };
     for level in levels() {
         for (name, w_neg, activations, path) in [
             ("Float32 Sparse", 0.4, Activations::Float32, ConvolutionPath::Sparse),

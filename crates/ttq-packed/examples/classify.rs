@@ -51,7 +51,7 @@ impl Network {
         let conv2 = weight("conv2.weight")?;
         let inner = 16 * 5 * 5;
         let (w_pos, w_neg) = scales(conv2.scales(), 32);
-        let options = ConvolutionOptions { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 };
+        let options = ConvolutionOptions { stride: [1, 1], padding: [[0; 2]; 2], dilation: [1, 1], groups: 1 };
         let conv2 = PackedConvolution::new(
             [32, 16, 5, 5],
             options,

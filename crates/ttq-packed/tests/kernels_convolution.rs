@@ -53,7 +53,7 @@ impl Case {
             let groups = [1, 1, 2, 3][rng.usize(0..4)];
             let options = ConvolutionOptions {
                 stride: pair(rng, 1, 3),
-                padding: pair(rng, 0, 3),
+                padding: [pair(rng, 0, 3), pair(rng, 0, 3)],
                 dilation: pair(rng, 1, 2),
                 groups,
             };
@@ -63,7 +63,9 @@ impl Case {
             let shape = [groups * rng.usize(1..=most), channels, kh, kw];
             let [height, width] = pair(rng, 1, 20);
             let input = [rng.usize(0..=3), groups * channels, height, width];
-            let fits = |i: usize, size: usize, k: usize| size + 2 * options.padding[i] > options.dilation[i] * (k - 1);
+            let fits = |i: usize, size: usize, k: usize| {
+                size + options.padding[i].iter().sum::<usize>() > options.dilation[i] * (k - 1)
+            };
             if fits(0, height, kh) && fits(1, width, kw) {
                 return Self::new(rng, input, shape, options);
             }
@@ -100,8 +102,8 @@ impl Case {
             for k in 0..channels * kh * kw {
                 let (c, a, b) = (k / (kh * kw), k / kw % kh, k % kw);
                 let c = o / (outs / groups) * channels + c;
-                let y = (i * stride[0] + a * dilation[0]).wrapping_sub(padding[0]);
-                let x = (j * stride[1] + b * dilation[1]).wrapping_sub(padding[1]);
+                let y = (i * stride[0] + a * dilation[0]).wrapping_sub(padding[0][0]);
+                let x = (j * stride[1] + b * dilation[1]).wrapping_sub(padding[1][0]);
                 if y < self.input[2] && x < self.input[3] {
                     let at = ((n * self.input[1] + c) * self.input[2] + y) * self.input[3] + x;
                     term(index, o, self.t[o * channels * kh * kw + k], at);
@@ -178,7 +180,7 @@ impl Case {
 
 /// Returns the shapes of a residual network for small images, and edge cases of vectors, tiles and windows.
 fn special_cases(rng: &mut Rng) -> Vec<Case> {
-    let same = |stride| ConvolutionOptions { stride: [stride; 2], padding: [1; 2], ..Default::default() };
+    let same = |stride| ConvolutionOptions { stride: [stride; 2], padding: [[1; 2]; 2], ..Default::default() };
     let shapes = [
         ([2, 16, 32, 32], [16, 16, 3, 3], same(1)),
         ([1, 16, 32, 32], [32, 16, 3, 3], same(2)),
@@ -264,7 +266,7 @@ fn int8_results_are_identical_on_every_instruction_set() {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let mut rng = Rng::with_seed(5);
-    let options = ConvolutionOptions { padding: [1, 1], ..Default::default() };
+    let options = ConvolutionOptions { padding: [[1; 2]; 2], ..Default::default() };
     for input in [[1, 32, 40, 40], [5, 32, 20, 20]] {
         let case = Case::new(&mut rng, input, [48, 32, 3, 3], options);
         let packed = case.packed();

@@ -11,8 +11,7 @@ use ttq_packed::{Codes, TernaryWeight};
 
 #[cfg(feature = "cubecl")]
 use super::device;
-#[cfg(any(feature = "cubecl", feature = "flex"))]
-use super::kernel_cache::KernelCache;
+use super::geometry::Geometry;
 #[cfg(feature = "flex")]
 use super::kernels;
 use super::{ActivationType, Float32, PackedWeight};
@@ -32,17 +31,18 @@ pub struct PackedConv2d<B: Backend, A: ActivationType = Float32> {
     activations: PhantomData<A>,
     #[cfg(feature = "flex")]
     #[module(skip)]
-    kernel_cache: KernelCache<ttq_packed::kernels::PackedConvolution>,
+    kernel_cache: kernels::Cache<ttq_packed::kernels::PackedConvolution>,
     #[cfg(feature = "cubecl")]
     #[module(skip)]
-    device_cache: KernelCache<device::AnyWeight>,
+    device_cache: device::Cache,
 }
 
 impl<B: Backend, A: ActivationType> PackedConv2d<B, A> {
     /// Creates a layer whose weight and bias are zero.
     ///
     /// # Panics
-    /// Panics if a number of channels is not divisible by the number of groups.
+    /// Panics if a number of channels is not divisible by the number of groups, or if a size of the kernel, a stride or
+    /// a dilation is zero.
     pub fn new(config: &Conv2dConfig, device: &B::Device) -> Self {
         let [input, output] = config.channels;
         let groups = config.groups;
@@ -50,16 +50,21 @@ impl<B: Backend, A: ActivationType> PackedConv2d<B, A> {
             groups > 0 && input.is_multiple_of(groups) && output.is_multiple_of(groups),
             "PackedConv2d: {input} input and {output} output channels are not divisible by {groups} groups"
         );
-        let [kh, kw] = config.kernel_size;
+        let Conv2dConfig { kernel_size, stride, dilation, .. } = config;
+        assert!(
+            [kernel_size, stride, dilation].iter().all(|pair| !pair.contains(&0)),
+            "PackedConv2d: kernel size {kernel_size:?}, stride {stride:?} and dilation {dilation:?} must be at least 1"
+        );
+        let [kh, kw] = *kernel_size;
         Self {
             weight: PackedWeight::zeros(vec![output, input / groups, kh, kw], 0, device),
             bias: config.bias.then(|| Param::from_tensor(Tensor::zeros([output], device))),
             config: config.clone(),
             activations: PhantomData,
             #[cfg(feature = "flex")]
-            kernel_cache: KernelCache::default(),
+            kernel_cache: Default::default(),
             #[cfg(feature = "cubecl")]
-            device_cache: KernelCache::default(),
+            device_cache: Default::default(),
         }
     }
 
@@ -144,17 +149,13 @@ impl<B: Backend, A: ActivationType> PackedConv2d<B, A> {
     /// # Panics
     /// Panics if the number of input channels differs, or if the kernel does not fit into the padded input.
     pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
+        let [_, _, height, width] = input.dims();
+        // Panics with the numbers if the kernel does not fit.
+        Geometry::of(&self.config).output_size([height, width]);
         #[cfg(feature = "flex")]
-        if kernels::supports(&input)
-            && let [_, _, height, width] = input.dims()
-            && let Some(options) = kernels::options(&self.config, [height, width])
-        {
-            let parameters = self.weight.parameter_ids().into_iter().chain(self.bias.as_ref().map(|bias| bias.id));
-            let convolution = self.kernel_cache.get_or_build((parameters.collect(), options.padding), || {
-                let bias = self.bias.as_ref().map(|bias| kernels::floats(bias.val()));
-                kernels::expect_valid(kernels::convolution::<A>(&self.weight.to_ternary(), options, bias.as_deref()))
-            });
-            return kernels::convolve(input, &convolution);
+        if kernels::supports(&input) {
+            let bias = self.bias.as_ref();
+            return kernels::conv2d::<B, A>(input, &self.weight, bias, &self.config, &self.kernel_cache);
         }
         #[cfg(feature = "cubecl")]
         if device::supports(&input, &self.weight) {
@@ -162,6 +163,12 @@ impl<B: Backend, A: ActivationType> PackedConv2d<B, A> {
             return device::conv2d::<B, A>(input, &self.weight, bias, &self.config, &self.device_cache);
         }
         self.dense().forward(input)
+    }
+
+    /// Returns whether [`forward`](Self::forward) computes this input on the packed form. Otherwise it unpacks the
+    /// weight and computes the dense layer; the [module documentation](super) lists the cases.
+    pub fn computes_packed(&self, input: &Tensor<B, 4>) -> bool {
+        super::computes_packed(input, &self.weight)
     }
 
     /// Returns Burn's layer with the same weights, unpacked on the device.

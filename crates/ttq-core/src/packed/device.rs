@@ -11,8 +11,8 @@ use super::geometry::Geometry;
 use super::kernel_cache::KernelCache;
 use super::{ActivationType, PackedWeight};
 
-/// A [`DeviceWeight`] of any backend: the type of a layer's cache must not depend on the backend.
-pub(super) type AnyWeight = Box<dyn Any + Send + Sync>;
+/// Cache of the [`DeviceWeight`] of a layer. The type of the cache must not depend on the backend.
+pub(super) type Cache = KernelCache<Box<dyn Any + Send + Sync>>;
 
 /// Returns whether the kernels support this input for a layer with this weight.
 pub(super) fn supports<B: Backend, const D: usize>(input: &Tensor<B, D>, weight: &PackedWeight<B>) -> bool {
@@ -24,7 +24,7 @@ pub(super) fn linear<B: Backend, A: ActivationType, const D: usize>(
     input: Tensor<B, D>,
     weight: &PackedWeight<B>,
     bias: Option<&Param<Tensor<B, 1>>>,
-    cache: &KernelCache<AnyWeight>,
+    cache: &Cache,
 ) -> Tensor<B, D> {
     let dims = weight.dims();
     with_weight(
@@ -41,7 +41,7 @@ pub(super) fn conv2d<B: Backend, A: ActivationType>(
     weight: &PackedWeight<B>,
     bias: Option<&Param<Tensor<B, 1>>>,
     config: &Conv2dConfig,
-    cache: &KernelCache<AnyWeight>,
+    cache: &Cache,
 ) -> Tensor<B, 4> {
     let shape: [usize; 4] = weight.dims().try_into().expect("a convolution's weight has four dimensions");
     let [_, _, height, width] = input.dims();
@@ -57,15 +57,16 @@ pub(super) fn conv2d<B: Backend, A: ActivationType>(
 /// Calls `work` with the cached weight of the device, which `build` creates if it is missing or out of date.
 fn with_weight<B: Backend, T>(
     weight: &PackedWeight<B>,
-    cache: &KernelCache<AnyWeight>,
+    cache: &Cache,
     build: impl FnOnce(Tensor<B, 1, Int>) -> DeviceWeight<B>,
     work: impl FnOnce(&DeviceWeight<B>) -> T,
 ) -> T {
     let codes = weight.codes();
-    let device = codes.device().to_id();
-    let key = (weight.parameter_ids().to_vec(), [device.type_id as usize, device.index_id as usize]);
-    let on_device = cache.get_or_build(key, || Box::new(build(codes)));
-    work(on_device.downcast_ref().expect("all clones of a layer have the same backend"))
+    let is_current = |cached: &Box<dyn Any + Send + Sync>| {
+        cached.downcast_ref::<DeviceWeight<B>>().is_some_and(|cached| cached.is_built_from(&codes))
+    };
+    let on_device = cache.get_or_build(is_current, || Box::new(build(codes.clone())));
+    work(on_device.downcast_ref().expect("a current weight is of this backend"))
 }
 
 fn layer<B: Backend, A: ActivationType>(

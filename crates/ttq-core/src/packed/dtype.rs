@@ -20,12 +20,61 @@ const TYPES: [(DType, Dtype); 12] = [
 
 /// Converts tensor data to a tensor of a file; `None` if files do not support the element type.
 pub(super) fn to_file(data: &TensorData) -> Option<DenseTensor> {
-    let (_, dtype) = TYPES.iter().find(|(burn, _)| *burn == data.dtype)?;
-    DenseTensor::new(*dtype, data.shape.to_vec(), data.bytes.to_vec()).ok()
+    let (dtype, bytes) = match data.dtype {
+        // Backends store booleans in different ways, a file in one byte each.
+        DType::Bool(_) => (Dtype::BOOL, data.iter::<bool>().map(u8::from).collect()),
+        dtype => (TYPES.iter().find(|(burn, _)| *burn == dtype)?.1, data.bytes.to_vec()),
+    };
+    DenseTensor::new(dtype, data.shape.to_vec(), bytes).ok()
 }
 
 /// Converts a tensor of a file to tensor data; `None` if Burn does not support the element type.
 pub(super) fn to_burn(tensor: &DenseTensor) -> Option<TensorData> {
+    let (bytes, shape) = (tensor.as_bytes(), tensor.shape().to_vec());
+    if tensor.dtype() == Dtype::BOOL {
+        return Some(TensorData::new(bytes.iter().map(|byte| *byte != 0).collect::<Vec<bool>>(), shape));
+    }
     let (dtype, _) = TYPES.iter().find(|(_, file)| *file == tensor.dtype())?;
-    Some(TensorData::from_bytes_vec(tensor.as_bytes().to_vec(), tensor.shape().to_vec(), *dtype))
+    Some(TensorData::from_bytes_vec(bytes.to_vec(), shape, *dtype))
+}
+
+/// The kinds of Burn's tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Float,
+    Int,
+    Bool,
+}
+
+impl Kind {
+    /// Returns the kind of tensors with this element type; `None` if Burn does not support it.
+    pub(super) fn of(dtype: Dtype) -> Option<Self> {
+        if dtype == Dtype::BOOL {
+            return Some(Self::Bool);
+        }
+        let (burn, _) = TYPES.iter().find(|(_, file)| *file == dtype)?;
+        Some(if burn.is_float() { Self::Float } else { Self::Int })
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Float => "float",
+            Self::Int => "integer",
+            Self::Bool => "boolean",
+        }
+    }
+}
+
+/// Converts float data to another float type. Returns the first finite value that overflows, if there is one.
+pub(super) fn convert_floats(data: TensorData, dtype: DType) -> Result<TensorData, f64> {
+    if data.dtype == dtype {
+        return Ok(data);
+    }
+    let converted = data.clone().convert_dtype(dtype);
+    let overflows = |(before, after): &(f64, f64)| before.is_finite() && !after.is_finite();
+    let overflowing = data.iter::<f64>().zip(converted.iter::<f64>()).find(overflows);
+    match overflowing.map(|(value, _)| value) {
+        Some(value) => Err(value),
+        None => Ok(converted),
+    }
 }

@@ -2,7 +2,6 @@
 
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2dConfig;
-use burn::tensor::ops::conv::calculate_conv_output_size;
 
 /// The part of a convolution's configuration that determines its output size.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +29,8 @@ impl<'a> Geometry<'a> {
             // As in Burn's layer, the dilation does not enter.
             PaddingConfig2d::Same => [0, 1].map(|axis| {
                 let (size, stride) = (size[axis], self.stride[axis]);
-                let spanned = size.div_ceil(stride).saturating_sub(1) * stride + self.kernel[axis];
-                let padding = spanned.saturating_sub(size);
+                let Some(last) = size.div_ceil(stride).checked_sub(1) else { return [0; 2] };
+                let padding = (last * stride + self.kernel[axis]).saturating_sub(size);
                 [padding / 2, padding - padding / 2]
             }),
         }
@@ -44,12 +43,18 @@ impl<'a> Geometry<'a> {
     pub(super) fn output_size(self, size: [usize; 2]) -> [usize; 2] {
         let padding = self.padding_of(size);
         [0, 1].map(|axis| {
-            let (kernel, dilation) = (self.kernel[axis], self.dilation[axis]);
-            // Burn's function pads both sides by the same number.
             let padded = size[axis] + padding[axis][0] + padding[axis][1];
-            let span = dilation * (kernel - 1) + 1;
-            assert!(padded >= span, "a convolution kernel of {span} pixels does not fit into {padded} padded pixels");
-            calculate_conv_output_size(kernel, self.stride[axis], 0, dilation, padded)
+            let span = self.dilation[axis] * (self.kernel[axis] - 1) + 1;
+            let Some(free) = padded.checked_sub(span) else {
+                let [kernel_size, dilation] = [self.kernel, self.dilation];
+                panic!(
+                    "convolution: the {} of the input is {} ({padded} with padding), but the kernel {kernel_size:?} with \
+                     dilation {dilation:?} spans {span}: use a larger input or more padding",
+                    ["height", "width"][axis],
+                    size[axis],
+                )
+            };
+            free / self.stride[axis] + 1
         })
     }
 }

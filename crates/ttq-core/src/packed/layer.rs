@@ -17,7 +17,10 @@ pub trait Convolution<B: Backend>: Module<B> + ModuleDisplay {
     ///
     /// # Shapes
     /// - input: `[n, in, h, w]`
-    /// - output: `[n, out, h', w']`
+    /// - output: `[n, out, h', w']`, with the size of [`output_size`](Self::output_size)
+    ///
+    /// # Panics
+    /// Panics if the number of input channels differs, or if the kernel does not fit into the padded input.
     fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4>;
 
     /// Computes height and width of the output for an input of height and width `input`:
@@ -26,7 +29,9 @@ pub trait Convolution<B: Backend>: Module<B> + ModuleDisplay {
     /// floor((size + padding - dilation (kernel - 1) - 1) / stride) + 1
     /// ```
     ///
-    /// `padding` is the sum over both sides.
+    /// `padding` is the sum over both sides. For `PaddingConfig2d::Same` it is the number of zeros with which a kernel
+    /// without dilation gives `ceil(size / stride)` outputs. With a dilation Burn's layer adds as many zeros, and the
+    /// output is smaller.
     ///
     /// # Panics
     /// Panics if the kernel does not fit into the padded input.
@@ -52,6 +57,9 @@ impl<B: Backend> Convolution<B> for Conv2d<B> {
     }
 
     fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
+        let [_, _, height, width] = input.dims();
+        // Panics with the numbers if the kernel does not fit.
+        self.output_size([height, width]);
         Self::forward(self, input)
     }
 

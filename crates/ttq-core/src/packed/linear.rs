@@ -10,8 +10,6 @@ use ttq_packed::TernaryWeight;
 
 #[cfg(feature = "cubecl")]
 use super::device;
-#[cfg(any(feature = "cubecl", feature = "flex"))]
-use super::kernel_cache::KernelCache;
 #[cfg(feature = "flex")]
 use super::kernels;
 use super::{ActivationType, Float32, PackedWeight};
@@ -33,10 +31,10 @@ pub struct PackedLinear<B: Backend, A: ActivationType = Float32> {
     activations: PhantomData<A>,
     #[cfg(feature = "flex")]
     #[module(skip)]
-    kernel_cache: KernelCache<ttq_packed::kernels::PackedMatrix>,
+    kernel_cache: kernels::Cache<ttq_packed::kernels::PackedMatrix>,
     #[cfg(feature = "cubecl")]
     #[module(skip)]
-    device_cache: KernelCache<device::AnyWeight>,
+    device_cache: device::Cache,
 }
 
 impl<B: Backend, A: ActivationType> PackedLinear<B, A> {
@@ -48,9 +46,9 @@ impl<B: Backend, A: ActivationType> PackedLinear<B, A> {
             bias,
             activations: PhantomData,
             #[cfg(feature = "flex")]
-            kernel_cache: KernelCache::default(),
+            kernel_cache: Default::default(),
             #[cfg(feature = "cubecl")]
-            device_cache: KernelCache::default(),
+            device_cache: Default::default(),
         }
     }
 
@@ -80,12 +78,7 @@ impl<B: Backend, A: ActivationType> PackedLinear<B, A> {
     pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
         #[cfg(feature = "flex")]
         if kernels::supports(&input) {
-            let parameters = self.weight.parameter_ids().into_iter().chain(self.bias.as_ref().map(|bias| bias.id));
-            let matrix = self.kernel_cache.get_or_build((parameters.collect(), [0, 0]), || {
-                let bias = self.bias.as_ref().map(|bias| kernels::floats(bias.val()));
-                kernels::expect_valid(kernels::matrix::<A>(&self.weight.to_ternary(), bias.as_deref()))
-            });
-            return kernels::multiply(input, &matrix);
+            return kernels::linear::<B, A, D>(input, &self.weight, self.bias.as_ref(), &self.kernel_cache);
         }
         #[cfg(feature = "cubecl")]
         if device::supports(&input, &self.weight) {
@@ -93,5 +86,11 @@ impl<B: Backend, A: ActivationType> PackedLinear<B, A> {
         }
         let bias = self.bias.as_ref().map(Param::val);
         linear(input, self.weight.dense(), bias)
+    }
+
+    /// Returns whether [`forward`](Self::forward) computes this input on the packed form. Otherwise it unpacks the
+    /// weight and computes the dense layer; the [module documentation](super) lists the cases.
+    pub fn computes_packed<const D: usize>(&self, input: &Tensor<B, D>) -> bool {
+        super::computes_packed(input, &self.weight)
     }
 }

@@ -14,7 +14,17 @@ use crate::{Choice, LayerValues, Ternary};
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// The scales of a ternary weight are not finite, because training has diverged.
+    /// An element of a ternary weight is NaN or infinite, or an element of another tensor is NaN.
+    #[error("`{path}` cannot be packed: element {index} is {value}, the training has diverged")]
+    NotFinite {
+        /// Path of the parameter.
+        path: String,
+        /// Row-major index of the element.
+        index: usize,
+        /// The element.
+        value: f64,
+    },
+    /// The scales of a ternary weight are negative, NaN or infinite.
     #[error("`{path}` cannot be packed: {source}")]
     Weight {
         /// Path of the weight.
@@ -37,11 +47,20 @@ pub enum PackError {
 /// The result holds the ternary weights with 2 bits per element and every other parameter unchanged, by their paths in
 /// the wrapped module. Reads from the device.
 ///
+/// Running statistics are those of a record of the module: every forward pass counts, those of other threads too. As
+/// for a record, call the function between the steps of a training on several devices, not during one.
+///
 /// # Errors
-/// Returns [`PackError`] if a scale is not finite, or if files do not support the element type of a parameter.
+/// Returns [`PackError`] if an element of a ternary weight is NaN or infinite, if an element of another tensor is NaN,
+/// if a scale is negative, NaN or infinite, or if files do not support the element type of a parameter.
 pub fn pack<B: Backend, M: Module<B>>(ternary: &Ternary<B, M>) -> Result<PackedModel, PackError> {
+    // Without a record the last update of the running statistics is missing.
+    drop(ternary.latent().clone().into_record());
     let mut packer = Packer { path: ModulePath::default(), model: PackedModel::default(), error: None };
-    for LayerValues { choice, codes, scales, .. } in ternary.layer_values() {
+    for LayerValues { choice, latent, codes, scales, .. } in ternary.layer_values() {
+        if let Some(index) = latent.iter().position(|value| !value.is_finite()) {
+            return Err(PackError::NotFinite { path: choice.path, index, value: f64::from(latent[index]) });
+        }
         let weight = ternary_weight(&choice, &codes, &scales)
             .map_err(|source| PackError::Weight { path: choice.path.clone(), source })?;
         packer.model.weights.insert(choice.path, weight);
@@ -69,6 +88,12 @@ impl Packer {
             return;
         }
         let data = data();
+        if data.dtype.is_float()
+            && let Some((index, value)) = data.iter::<f64>().enumerate().find(|(_, value)| value.is_nan())
+        {
+            self.error.get_or_insert(PackError::NotFinite { path, index, value });
+            return;
+        }
         match dtype::to_file(&data) {
             Some(tensor) => drop(self.model.tensors.insert(path, tensor)),
             None => drop(self.error.get_or_insert(PackError::Type { path, dtype: data.dtype })),

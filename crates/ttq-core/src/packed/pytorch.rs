@@ -41,8 +41,7 @@ pub enum PytorchError {
 ///
 /// - `weight` and `bias` are renamed `gamma` and `beta` if the module has a parameter of that name there (Burn's
 ///   normalization layers).
-/// - Float weights of linear layers, `[out, in]`, are transposed to `[in, out]` and stored as float32. Ternary weights
-///   keep their layout.
+/// - Float weights of linear layers, `[out, in]`, are transposed to `[in, out]`. Ternary weights keep their layout.
 /// - Tensors named `num_batches_tracked` are removed.
 ///
 /// # Errors
@@ -125,10 +124,13 @@ pub fn to_burn<B: Backend, M: Module<B>>(
 /// Transposes a matrix. Returns a tensor of another rank unchanged.
 fn transposed(tensor: &DenseTensor) -> Result<DenseTensor, TensorError> {
     let &[rows, columns] = tensor.shape() else { return Ok(tensor.clone()) };
-    let values = tensor.to_f32()?;
-    let transposed: Vec<u8> =
-        (0..rows * columns).flat_map(|index| values[index % rows * columns + index / rows].to_le_bytes()).collect();
-    DenseTensor::new(Dtype::F32, [columns, rows], transposed)
+    let dtype = tensor.dtype();
+    if !matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+        return Err(TensorError::NotFloat { dtype });
+    }
+    let size = dtype.bitsize() / 8;
+    let element = |index: usize| &tensor.as_bytes()[(index % rows * columns + index / rows) * size..][..size];
+    DenseTensor::new(dtype, [columns, rows], (0..rows * columns).flat_map(element).copied().collect())
 }
 
 /// Collects the types of the modules that hold the float parameters, by path.
@@ -216,6 +218,7 @@ mod tests {
         let tensor = DenseTensor::from_f32([2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
         let matrix = transposed(&tensor).unwrap();
         assert_eq!((matrix.shape(), matrix.to_f32().unwrap()), (&[3, 2][..], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+        assert_eq!(transposed(&tensor.to_f16().unwrap()).unwrap(), matrix.to_f16().unwrap());
         let vector = DenseTensor::from_f32([2], &[1.0, 2.0]).unwrap();
         assert_eq!(transposed(&vector).unwrap(), vector);
     }

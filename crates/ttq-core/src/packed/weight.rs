@@ -67,20 +67,14 @@ impl<B: Backend> PackedWeight<B> {
         self.output_axis
     }
 
-    /// Returns the identifiers of codes and scales, a cache key: other contents have other identifiers.
-    #[cfg(any(feature = "cubecl", feature = "flex"))]
-    pub(super) fn parameter_ids(&self) -> [ParamId; 2] {
-        [self.codes.id, self.scales.id]
-    }
-
     /// Returns the codes as words, `[words]`.
-    #[cfg(feature = "cubecl")]
+    #[cfg(any(feature = "cubecl", feature = "flex"))]
     pub(super) fn codes(&self) -> Tensor<B, 1, Int> {
         self.codes.val()
     }
 
     /// Returns `w_pos` and `w_neg`, `[1 or out, 2]`.
-    #[cfg(feature = "cubecl")]
+    #[cfg(any(feature = "cubecl", feature = "flex"))]
     pub(super) fn scales(&self) -> Tensor<B, 2> {
         self.scales.val()
     }
@@ -107,9 +101,12 @@ impl<B: Backend> PackedWeight<B> {
     pub fn dense<const D: usize>(&self) -> Tensor<B, D> {
         let shape: [usize; D] = self.dims.as_slice().try_into().expect("`D` is the number of dimensions of the weight");
         let n: usize = shape.iter().product();
-        let words = self.codes.val().unsqueeze_dim::<2>(1);
-        let device = words.device();
-        let shifts = Tensor::<B, 1, Int>::arange(0..CODES_PER_WORD as i64, &device).mul_scalar(2).unsqueeze::<2>();
+        let words = self.codes.val();
+        let (device, dtype, [count]) = (words.device(), words.dtype(), words.dims());
+        let shifts = Tensor::<B, 1, Int>::arange(0..CODES_PER_WORD as i64, &device).mul_scalar(2).cast(dtype);
+        // Not every backend broadcasts a shift.
+        let shifts = shifts.reshape([1, CODES_PER_WORD]).repeat_dim(0, count);
+        let words = words.reshape([count, 1]).repeat_dim(1, CODES_PER_WORD);
         // The right shift of a negative word fills with ones; the mask keeps the two lowest bits.
         let codes = words.bitwise_right_shift(shifts).bitwise_and_scalar(3_i32.elem());
         let codes = codes.reshape([-1]).slice(0..n).sub_scalar(1).reshape(shape);
@@ -117,7 +114,7 @@ impl<B: Backend> PackedWeight<B> {
         let scales = self.scales.val();
         along[self.output_axis] = scales.dims()[0];
         let column = |index: usize| scales.clone().slice([0..scales.dims()[0], index..index + 1]).reshape(along);
-        let mask = |code: i32| codes.clone().equal_elem(code).float();
+        let mask = |code: i32| codes.clone().equal_elem(code).float().cast(scales.dtype());
         mask(1).mul(column(0)).sub(mask(-1).mul(column(1)))
     }
 }

@@ -52,7 +52,7 @@ pub enum KernelError {
     InputTooSmall {
         /// Height or width of the input.
         input: usize,
-        /// Padding on each side.
+        /// Padding, the sum of both sides.
         padding: usize,
         /// Size of the dilated kernel, `dilation * (kernel - 1) + 1`.
         kernel: usize,

@@ -7,8 +7,8 @@ use crate::kernels::KernelError;
 pub struct ConvolutionOptions {
     /// Distance between the inputs of neighbouring outputs, at least 1.
     pub stride: [usize; 2],
-    /// Number of zeros added on each side of the input.
-    pub padding: [usize; 2],
+    /// Number of zeros added at the sides of the input: `[[top, bottom], [left, right]]`.
+    pub padding: [[usize; 2]; 2],
     /// Distance between the inputs of neighbouring kernel weights, at least 1.
     pub dilation: [usize; 2],
     /// Number of groups into which input and output channels are divided, at least 1.
@@ -18,7 +18,7 @@ pub struct ConvolutionOptions {
 impl Default for ConvolutionOptions {
     /// Returns stride 1, no padding, dilation 1 and one group.
     fn default() -> Self {
-        Self { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
+        Self { stride: [1, 1], padding: [[0; 2]; 2], dilation: [1, 1], groups: 1 }
     }
 }
 
@@ -35,9 +35,9 @@ impl Geometry {
     pub(crate) fn new(options: ConvolutionOptions, kernel: [usize; 2], input: [usize; 2]) -> Result<Self, KernelError> {
         let mut output = [0; 2];
         for i in 0..2 {
-            let (padding, kernel) = (options.padding[i], options.dilation[i] * (kernel[i] - 1) + 1);
-            let Some(free) = (input[i] + 2 * padding).checked_sub(kernel) else {
-                return Err(KernelError::InputTooSmall { input: input[i], padding, kernel });
+            let ([before, after], kernel) = (options.padding[i], options.dilation[i] * (kernel[i] - 1) + 1);
+            let Some(free) = (input[i] + before + after).checked_sub(kernel) else {
+                return Err(KernelError::InputTooSmall { input: input[i], padding: before + after, kernel });
             };
             output[i] = free / options.stride[i] + 1;
         }
@@ -65,7 +65,9 @@ impl Window {
     pub(crate) fn new(geometry: Geometry, strip: usize) -> Self {
         let Geometry { options, kernel, input, .. } = geometry;
         let rows = (strip - 1) * options.stride[0] + options.dilation[0] * (kernel[0] - 1) + 1;
-        Self { geometry, strip, phase_len: (input[1] + 2 * options.padding[1]).div_ceil(options.stride[1]), rows }
+        let [left, right] = options.padding[1];
+        let phase_len = (input[1] + left + right).div_ceil(options.stride[1]);
+        Self { geometry, strip, phase_len, rows }
     }
 
     /// Returns the number of elements of a row.
@@ -98,14 +100,15 @@ impl Window {
     pub(crate) fn fill<T: Copy>(&self, first: usize, plane: &mut [T], zero: T, element: impl Fn(usize) -> T + Copy) {
         let Geometry { options: ConvolutionOptions { stride, padding, .. }, input: [height, width], .. } =
             self.geometry;
+        let [[top, _], [left, _]] = padding;
         for phase in 0..stride[1] {
             // Range of the phase inside of the image, and the image column of its first element.
-            let start = padding[1].saturating_sub(phase).div_ceil(stride[1]).min(self.phase_len);
-            let end = (padding[1] + width).saturating_sub(phase).div_ceil(stride[1]).clamp(start, self.phase_len);
-            let column = (start * stride[1] + phase).wrapping_sub(padding[1]);
+            let start = left.saturating_sub(phase).div_ceil(stride[1]).min(self.phase_len);
+            let end = (left + width).saturating_sub(phase).div_ceil(stride[1]).clamp(start, self.phase_len);
+            let column = (start * stride[1] + phase).wrapping_sub(left);
             for (row, to) in plane.chunks_exact_mut(self.row()).enumerate() {
                 let to = &mut to[phase * self.phase_len..][..self.phase_len];
-                let row = (first * stride[0] + row).wrapping_sub(padding[0]);
+                let row = (first * stride[0] + row).wrapping_sub(top);
                 if row >= height || start == end {
                     to.fill(zero);
                     continue;

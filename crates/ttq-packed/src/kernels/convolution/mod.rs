@@ -5,6 +5,7 @@ mod geometry;
 mod sparse;
 mod strip;
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 pub use self::geometry::ConvolutionOptions;
@@ -41,15 +42,16 @@ pub enum ConvolutionPath {
 ///
 /// followed by `max(y, 0)` after [`with_relu`](Self::with_relu). `P` and `N` are the sums of
 /// `x[n, c, i s + a d - p, j s + b d - p]` over all `c, a, b` with the code `t[o,c,a,b]` = +1 and -1, with stride `s`,
-/// dilation `d` and padding `p`. `x` is zero outside of the image, and `c` runs over the channels of `g`. By default
-/// `scale` is 1 and `shift` is 0; [`with_bias`](Self::with_bias) and [`with_affine`](Self::with_affine) change them.
+/// dilation `d` and the padding `p` at the top and on the left. `x` is zero outside of the image, and `c` runs over the
+/// channels of `g`. By default `scale` is 1 and `shift` is 0; [`with_bias`](Self::with_bias) and
+/// [`with_affine`](Self::with_affine) change them. A clone shares the packed weights.
 ///
 /// ```
 /// use ttq_packed::kernels::{ConvolutionOptions, PackedConvolution, Scales, Scratch};
 ///
 /// // A 1 x 3 kernel with one input and one output channel: the right neighbour minus half of the left neighbour.
 /// let t = [-1, 0, 1];
-/// let options = ConvolutionOptions { padding: [0, 1], ..Default::default() };
+/// let options = ConvolutionOptions { padding: [[0, 0], [1, 1]], ..Default::default() };
 /// let scales = Scales::PerTensor { w_pos: 1.0, w_neg: 0.5 };
 /// let convolution = PackedConvolution::new([1, 1, 1, 3], options, scales, |_, k| t[k])?;
 /// let mut y = [0.0; 3];
@@ -62,7 +64,7 @@ pub struct PackedConvolution {
     /// `[out, in / groups, height, width]`
     shape: [usize; 4],
     options: ConvolutionOptions,
-    groups: Vec<ChannelGroup>,
+    groups: Arc<Vec<ChannelGroup>>,
     nonzeros: usize,
     path: ConvolutionPath,
     level: Level,
@@ -166,8 +168,15 @@ impl PackedConvolution {
             groups.push(ChannelGroup { panels, epilogue, lists: None });
         }
         let (level, activations) = (Level::best(), Activations::Float32);
-        let mut convolution =
-            Self { shape, options, groups, nonzeros, path: ConvolutionPath::Dense, level, activations };
+        let mut convolution = Self {
+            shape,
+            options,
+            groups: Arc::new(groups),
+            nonzeros,
+            path: ConvolutionPath::Dense,
+            level,
+            activations,
+        };
         convolution.path = convolution.faster_path();
         convolution.build_lists();
         Ok(convolution)
@@ -196,7 +205,7 @@ impl PackedConvolution {
         for (what, values) in [("scale", scale), ("shift or bias", shift)] {
             values.map_or(Ok(()), |values| KernelError::check_length(what, self.shape[0], values.len()))?;
         }
-        for (i, group) in self.groups.iter_mut().enumerate() {
+        for (i, group) in Arc::make_mut(&mut self.groups).iter_mut().enumerate() {
             let part = |values: &'_ [f32]| -> Vec<f32> { values[i * rows..][..rows].to_vec() };
             group.epilogue.append_affine(scale.map(part).as_deref(), shift.map(part).as_deref())?;
         }
@@ -205,7 +214,13 @@ impl PackedConvolution {
 
     /// Applies `max(y, 0)` after the affine map, independent of the order of calls.
     pub fn with_relu(mut self) -> Self {
-        self.groups.iter_mut().for_each(|group| group.epilogue.relu = true);
+        Arc::make_mut(&mut self.groups).iter_mut().for_each(|group| group.epilogue.relu = true);
+        self
+    }
+
+    /// Sets the padding, `[[top, bottom], [left, right]]`.
+    pub fn with_padding(mut self, padding: [[usize; 2]; 2]) -> Self {
+        self.options.padding = padding;
         self
     }
 
@@ -373,7 +388,7 @@ impl PackedConvolution {
         let order = self.order();
         let sparse = self.path() == ConvolutionPath::Sparse;
         let columns = self.shape[1] * self.shape[2] * self.shape[3];
-        for ChannelGroup { panels, lists, .. } in &mut self.groups {
+        for ChannelGroup { panels, lists, .. } in Arc::make_mut(&mut self.groups) {
             if sparse && lists.is_none() {
                 *lists = Some(NonzeroLists::new(panels.rows(), columns, |row, k| panels.get(row, order.column(k))));
             } else if !sparse {

@@ -1,15 +1,22 @@
 //! Tests packing, loading and packed layers against the dense ternary module.
 
+mod geometry;
+mod load;
+mod pack;
+mod parameters;
+
 use burn::backend::{Autodiff, Flex};
 use burn::module::{Param, RunningState};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::TensorData;
+use burn_ndarray::NdArray;
 use ttq_core::packed::{
     ActivationType, Convolution, Float32, Int8, LinearLayer, PackedConv2d, PackedLinear, load, pack,
 };
 use ttq_core::{Granularity, QuantizerConfig, Ternary, TernaryConfig};
+use ttq_cpu::Cpu;
 use ttq_packed::{Codes, Coding, DenseTensor, PackedModel, TernaryWeight};
 use ttq_testing::{normal, reproducible, tensor};
 
@@ -71,7 +78,7 @@ fn weight(shape: &[usize], axis: usize, per_channel: bool) -> TernaryWeight {
     TernaryWeight::new(Codes::pack(&codes).unwrap(), scales, shape, axis).unwrap()
 }
 
-fn linear_equals_dense<B: Backend, A: ActivationType>(tolerance: f32) {
+fn linear_equals_dense<B: Backend, A: ActivationType>(tolerance: f32, has_kernels: bool) {
     for (inputs, outputs) in [(1, 1), (7, 33), (64, 16), (100, 70)] {
         for per_channel in [false, true] {
             let weight = weight(&[inputs, outputs], 1, per_channel);
@@ -84,12 +91,13 @@ fn linear_equals_dense<B: Backend, A: ActivationType>(tolerance: f32) {
                 bias: packed.bias.clone(),
             };
             let x = random::<B, 3>([2, 3, inputs], 3);
+            assert_eq!(packed.computes_packed(&x), has_kernels);
             assert_close(packed.forward(x.clone()).into_data(), dense.forward(x).into_data(), tolerance);
         }
     }
 }
 
-fn convolution_equals_dense<B: Backend, A: ActivationType>(tolerance: f32) {
+fn convolution_equals_dense<B: Backend, A: ActivationType>(tolerance: f32, has_kernels: bool) {
     let plain = Conv2dConfig::new([6, 9], [3, 3]);
     let configs = [
         plain.clone(),
@@ -98,6 +106,7 @@ fn convolution_equals_dense<B: Backend, A: ActivationType>(tolerance: f32) {
         // Different padding on opposite sides.
         plain.with_padding(PaddingConfig2d::Explicit(0, 1, 2, 3)),
         Conv2dConfig::new([6, 4], [2, 2]).with_padding(PaddingConfig2d::Same),
+        Conv2dConfig::new([6, 4], [3, 3]).with_padding(PaddingConfig2d::Same).with_stride([2, 2]),
         // Burn's `Same` ignores the dilation, so the output is smaller than the input.
         Conv2dConfig::new([6, 4], [3, 3]).with_padding(PaddingConfig2d::Same).with_dilation([2, 1]),
         Conv2dConfig::new([6, 40], [1, 1]).with_stride([2, 1]),
@@ -113,6 +122,8 @@ fn convolution_equals_dense<B: Backend, A: ActivationType>(tolerance: f32) {
             dense.weight = Param::from_tensor(Tensor::from_data(floats, &Default::default()));
             dense.bias = packed.bias.clone();
             let x = random::<B, 4>([2, inputs, 11, 8], 4);
+            // Whatever padding, stride, dilation and groups are.
+            assert_eq!(packed.computes_packed(&x), has_kernels);
             let expected = dense.forward(x.clone());
             let [_, _, height, width] = expected.dims();
             let sizes = [Convolution::output_size(&packed, [11, 8]), Convolution::output_size(&dense, [11, 8])];
@@ -124,17 +135,21 @@ fn convolution_equals_dense<B: Backend, A: ActivationType>(tolerance: f32) {
 
 #[test]
 fn packed_layers_equal_dense_layers_with_and_without_kernels() {
-    linear_equals_dense::<Flex, Float32>(1e-5);
-    convolution_equals_dense::<Flex, Float32>(1e-5);
-    // The tensors of an autodiff backend are not those of Flex, so these layers unpack the weight.
-    linear_equals_dense::<Autodiff<Flex>, Float32>(1e-6);
-    convolution_equals_dense::<Autodiff<Flex>, Float32>(1e-6);
+    linear_equals_dense::<Flex, Float32>(1e-5, true);
+    convolution_equals_dense::<Flex, Float32>(1e-5, true);
+    linear_equals_dense::<Cpu, Float32>(1e-5, true);
+    convolution_equals_dense::<Cpu, Float32>(1e-5, true);
+    // The tensors of these backends are not those of Flex, so the layers unpack the weight.
+    linear_equals_dense::<Autodiff<Flex>, Float32>(1e-6, false);
+    convolution_equals_dense::<Autodiff<Flex>, Float32>(1e-6, false);
+    linear_equals_dense::<NdArray, Float32>(1e-6, false);
+    convolution_equals_dense::<NdArray, Float32>(1e-6, false);
 }
 
 #[test]
 fn packed_layers_with_int8_activations_are_close_to_dense_layers() {
-    linear_equals_dense::<Flex, Int8>(0.02);
-    convolution_equals_dense::<Flex, Int8>(0.02);
+    linear_equals_dense::<Flex, Int8>(0.02, true);
+    convolution_equals_dense::<Flex, Int8>(0.02, true);
 }
 
 #[test]

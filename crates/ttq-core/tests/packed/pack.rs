@@ -1,0 +1,80 @@
+//! Packing of a wrapper.
+
+use burn::backend::{Autodiff, Flex};
+use burn::module::{AutodiffModule, ModuleMapper, Param};
+use burn::prelude::*;
+use ttq_core::packed::{PackError, load, pack};
+use ttq_core::{Granularity, Ternary};
+
+use crate::{Dense, random, ternary};
+
+type A = Autodiff<Flex>;
+
+/// Sets one element of the parameter at a path.
+struct Poison<'a> {
+    path: &'a str,
+    names: Vec<String>,
+    value: f32,
+}
+
+impl<B: Backend> ModuleMapper<B> for Poison<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.names.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.names.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        if self.names.join(".") != self.path {
+            return param;
+        }
+        param.map(|values| {
+            let mut data = values.to_data();
+            data.as_mut_slice::<f32>().unwrap()[3] = self.value;
+            Tensor::from_data(data, &values.device())
+        })
+    }
+}
+
+fn poisoned(path: &str, value: f32) -> Ternary<Flex, Dense<Flex>> {
+    ternary::<Flex>(Granularity::Channel, 1).map(&mut Poison { path, names: Vec::new(), value })
+}
+
+#[test]
+fn pack_refuses_nan_and_infinite_weights_and_nan_anywhere_with_the_path() {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for path in ["conv.weight", "hidden.weight"] {
+            let error = pack(&poisoned(&format!("model.{path}"), value)).unwrap_err();
+            assert!(matches!(&error, PackError::NotFinite { path: found, index: 3, .. } if found == path), "{error}");
+            let expected = format!("`{path}` cannot be packed: element 3 is {value}");
+            assert!(error.to_string().starts_with(&expected), "{error}");
+        }
+    }
+    for path in ["stem.weight", "hidden.bias", "norm.running_var"] {
+        let error = pack(&poisoned(&format!("model.{path}"), f32::NAN)).unwrap_err();
+        assert!(error.to_string().contains(&format!("`{path}`")), "{error}");
+    }
+    let error = pack(&poisoned("scales.0", f32::NAN)).unwrap_err();
+    assert!(error.to_string().contains("`conv.weight`"), "{error}");
+}
+
+#[test]
+fn pack_writes_the_running_statistics_after_the_last_update_and_training_goes_on_unchanged() {
+    let images = |seed| random::<A, 4>([4, 2, 8, 8], seed);
+    let statistics = |wrapper: &Ternary<A, Dense<A>>| wrapper.valid().latent().norm.running_mean.value().into_data();
+    for steps in 1..4 {
+        let [packed, reference] = [1, 1].map(|seed| ternary::<A>(Granularity::Tensor, seed));
+        for seed in 0..steps {
+            packed.view().forward(images(seed));
+            reference.view().forward(images(seed));
+        }
+        let file = pack(&packed).unwrap();
+        let loaded = load(Dense::<Flex>::new(5, &Default::default()), &file).unwrap();
+        assert_eq!(loaded.norm.running_mean.value().into_data(), statistics(&reference), "{steps} steps");
+        packed.view().forward(images(9));
+        reference.view().forward(images(9));
+        assert_eq!(statistics(&packed), statistics(&reference));
+    }
+}
