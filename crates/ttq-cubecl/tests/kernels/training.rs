@@ -60,9 +60,13 @@ pub(super) fn gradients<B: AutodiffBackend>(config: &TernaryConfig, device: &B::
 }
 
 fn assert_gradients_match_cpu<B: AutodiffBackend>(device: &B::Device) {
-    for granularity in [Granularity::Tensor, Granularity::Channel] {
+    let [tensor, channel] = [Granularity::Tensor, Granularity::Channel];
+    for [of_threshold, of_scales] in [[tensor, tensor], [channel, channel], [tensor, channel]] {
         for threshold in [Threshold::MaxFraction(0.05), Threshold::MeanFraction(0.7), Threshold::Sparsity(0.4)] {
-            let quantizer = QuantizerConfig::ttq().with_granularity(granularity).with_threshold(threshold);
+            let quantizer = QuantizerConfig::ttq()
+                .with_threshold(threshold)
+                .with_threshold_granularity(of_threshold)
+                .with_scale_granularity(of_scales);
             let config = config(quantizer);
             let [expected, _] = gradients::<Autodiff<Flex>>(&config, &Default::default());
             for found in gradients::<B>(&config, device) {
