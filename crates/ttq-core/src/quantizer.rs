@@ -81,7 +81,7 @@ impl<B: Backend> TernaryQuantizer<B> {
 
     /// Computes the threshold Δ of each group, `[groups, 1]`, without a gradient.
     pub fn threshold<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, 2> {
-        let latent = latent.detach();
+        let latent = constant(latent);
         #[cfg(feature = "cubecl")]
         if device::supports(&latent) {
             return device::threshold(&self.config, latent, channel_axis);
@@ -96,7 +96,7 @@ impl<B: Backend> TernaryQuantizer<B> {
     /// The codes of a group whose threshold is NaN have no meaning.
     pub fn codes<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, D, Int> {
         let dims = latent.dims();
-        let (_, masks) = self.grouped(latent.detach(), channel_axis);
+        let (_, masks) = self.grouped(constant(latent), channel_axis);
         self.ungroup(masks.positive - masks.negative, dims, channel_axis).int()
     }
 
@@ -104,7 +104,7 @@ impl<B: Backend> TernaryQuantizer<B> {
     /// `initial_scales`).
     pub fn initial_scales<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, 2> {
         let dtype = latent.dtype();
-        let (latent, masks) = self.grouped(latent.detach(), channel_axis);
+        let (latent, masks) = self.grouped(constant(latent), channel_axis);
         self.config.initial_scales.of_groups(latent, masks).cast(dtype)
     }
 
@@ -113,7 +113,7 @@ impl<B: Backend> TernaryQuantizer<B> {
     /// For [`ScaleRule::Learned`](crate::ScaleRule::Learned) this is the least-squares fit to the latent weight.
     pub fn measured_scales<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, 2> {
         let dtype = latent.dtype();
-        let (latent, masks) = self.grouped(latent.detach(), channel_axis);
+        let (latent, masks) = self.grouped(constant(latent), channel_axis);
         self.config.scales.of_groups(latent, masks).cast(dtype)
     }
 
@@ -153,7 +153,7 @@ impl<B: Backend> TernaryQuantizer<B> {
             return self.ungroup(value, dims, channel_axis).cast(dtype);
         }
         // `through - through` is exactly zero, so the three values stay exact; its gradient is the slope.
-        let through = self.times_slope(latent, masks, scales.detach());
+        let through = self.times_slope(latent, masks, constant(scales));
         self.ungroup(value + (through.clone() - through.detach()), dims, channel_axis).cast(dtype)
     }
 
@@ -202,7 +202,7 @@ impl<B: Backend> TernaryQuantizer<B> {
     /// threshold is.
     pub(crate) fn float_codes<const D: usize>(&self, latent: Tensor<B, D>, channel_axis: usize) -> Tensor<B, D> {
         let dims = latent.dims();
-        let (_, masks) = self.grouped(latent.detach(), channel_axis);
+        let (_, masks) = self.grouped(constant(latent), channel_axis);
         self.ungroup(masks.codes(), dims, channel_axis)
     }
 
@@ -211,7 +211,7 @@ impl<B: Backend> TernaryQuantizer<B> {
         let threshold = widen(self.threshold(latent.clone(), channel_axis));
         let scale_groups = self.config.scale_granularity.groups(&latent.dims(), channel_axis);
         let latent = self.to_groups(latent, channel_axis);
-        let by_threshold = regroup(latent.clone().detach(), threshold.dims()[0]);
+        let by_threshold = regroup(constant(latent.clone()), threshold.dims()[0]);
         let masks = CodeMasks::new(by_threshold, threshold).regroup(scale_groups);
         (latent, masks)
     }
@@ -258,6 +258,11 @@ impl<B: Backend> TernaryQuantizer<B> {
             "{op}: the scales of a weight {dims:?} must have shape {expected:?}, found {found:?}"
         );
     }
+}
+
+/// Removes a tensor from the autodiff graph. (Burn's `detach` returns a new leaf for a leaf with a gradient.)
+fn constant<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
+    tensor.detach().set_require_grad(false)
 }
 
 /// Returns W_p and W_n, each `[groups, 1]`.

@@ -163,7 +163,7 @@ impl ScaleRule {
     /// Computes the scales of each group. [`ScaleRule::Learned`] computes the same as [`ScaleRule::SideMeans`].
     ///
     /// If no weight has the code +1, W_p takes the value of W_n, and vice versa. If all codes are 0, both are the mean
-    /// of all magnitudes. No scale is below [`SCALE_FLOOR`]. The scales of a group with a NaN are NaN.
+    /// of all magnitudes. No scale is below [`SCALE_FLOOR`]. The scales of an invalid group are NaN.
     ///
     /// # Shapes
     /// - latent: `[groups, n]`
@@ -189,7 +189,7 @@ impl ScaleRule {
             }
             Self::OverallMean => (overall.clone(), overall.clone()),
         };
-        at_least_floor(Tensor::cat(vec![w_pos, w_neg], 1))
+        at_least_floor(Tensor::cat(vec![w_pos, w_neg], 1) + masks.invalid)
     }
 }
 
