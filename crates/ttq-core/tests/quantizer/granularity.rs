@@ -1,10 +1,11 @@
 //! Training with independent granularities of threshold and scales, step by step, against float64
 //! (`golden/make_granularity.py`).
 
-use burn::backend::{Autodiff, Flex, NdArray};
+use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, TensorData};
+use burn_ndarray::NdArray;
 use serde::Deserialize;
 use ttq_core::{Granularity, QuantizerConfig, TernaryQuantizer, Threshold};
 

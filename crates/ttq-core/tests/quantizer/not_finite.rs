@@ -1,8 +1,9 @@
 //! Weights and scales that are not finite.
 
-use burn::backend::{Autodiff, Flex, NdArray};
+use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
 use burn::tensor::DType;
+use burn_ndarray::NdArray;
 use ttq_core::{ScaleRule, TernaryQuantizer};
 use ttq_cpu::Cpu;
 use ttq_testing::normal;

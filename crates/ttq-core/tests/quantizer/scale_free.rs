@@ -1,11 +1,12 @@
 //! What the default method does not depend on: the unit of weights.
 
-use burn::backend::{Autodiff, Flex, NdArray};
+use burn::backend::{Autodiff, Flex};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::DType;
+use burn_ndarray::NdArray;
 use ttq_core::{
     LatentGradient, QuantizerConfig, ScaleParameter, SelectionConfig, Ternary, TernaryConfig, TernaryQuantizer,
 };
