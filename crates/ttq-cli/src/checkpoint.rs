@@ -3,18 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use burn_std::{BoolStore, DType};
-use burn_store::{BurnpackStore, ModuleStore, TensorSnapshot};
 use clap::ValueEnum;
 use serde::Serialize;
-use ttq_packed::file::{self, Container, Dtype};
-use ttq_packed::{DenseTensor, PackedModel};
+use ttq_packed::file::{self, Container};
+use ttq_packed::{DenseTensor, Dtype, PackedModel, TernaryWeight};
+use ttq_pytorch::Escaped;
 
-use crate::pytorch;
+use crate::{burnpack, unpacked};
 
 /// File formats, detected from the first bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -63,10 +61,41 @@ pub(crate) struct Checkpoint {
     pub(crate) format: Format,
     pub(crate) layout: Layout,
     pub(crate) tensors: BTreeMap<String, DenseTensor>,
+    /// Weights that the file stores as codes and scales.
+    pub(crate) weights: BTreeMap<String, TernaryWeight>,
+    /// Output axes of weights, where the file has them.
+    pub(crate) axes: BTreeMap<String, usize>,
+    /// Tensors of kinds that are not read.
+    pub(crate) unread: Vec<Unread>,
+    /// What was done to find the tensors, and what in the file is not used. Sentences without control characters.
+    pub(crate) notes: Vec<String>,
     /// Metadata entry `config` of the file.
     pub(crate) config: Option<String>,
     /// Size of the file in bytes.
     pub(crate) bytes: usize,
+}
+
+/// A tensor that cannot be read.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Unread {
+    pub(crate) name: String,
+    pub(crate) reason: String,
+}
+
+impl Checkpoint {
+    pub(crate) fn new(format: Format, layout: Layout, tensors: BTreeMap<String, DenseTensor>, bytes: usize) -> Self {
+        Self {
+            format,
+            layout,
+            tensors,
+            weights: BTreeMap::new(),
+            axes: BTreeMap::new(),
+            unread: Vec::new(),
+            notes: Vec::new(),
+            config: None,
+            bytes,
+        }
+    }
 }
 
 /// Reads a file of any supported format. `key` is the entry of a PyTorch checkpoint that holds the tensors.
@@ -78,20 +107,20 @@ pub(crate) fn read(path: &Path, key: Option<&str>) -> Result<Contents> {
         bail!("{}: --key applies to PyTorch checkpoints only, but the file is a {format}: omit --key", path.display());
     }
     let size = bytes.len();
-    let (layout, tensors, config) = match format {
+    let checkpoint = match format {
         Format::Safetensors | Format::TtqPacked => {
-            let Container { tensors, mut metadata } = Container::read(&bytes).with_context(file)?;
-            if metadata.contains_key(file::METADATA_KEY) {
+            let container = Container::read(&bytes).with_context(file)?;
+            if container.metadata.contains_key(file::METADATA_KEY) {
                 return Ok(Contents::Packed(PackedModel::read(&bytes).with_context(file)?, bytes));
             }
-            let producer = metadata.get("producer").map(String::as_str);
+            let producer = container.metadata.get("producer").map(String::as_str);
             let layout = if producer == Some("burn") { Layout::Burn } else { Layout::Pytorch };
-            (layout, tensors, metadata.remove("config"))
+            unpacked::read(container, layout, size).with_context(file)?
         }
-        Format::Pytorch => (Layout::Pytorch, catch_panic(|| read_pytorch(path, key, size)).with_context(file)?, None),
-        Format::Burnpack => (Layout::Burn, catch_panic(|| read_burnpack(path, size)).with_context(file)?, None),
+        Format::Pytorch => read_pytorch(bytes, key).with_context(file)?,
+        Format::Burnpack => Checkpoint::new(format, Layout::Burn, burnpack::read(&bytes).with_context(file)?, size),
     };
-    Ok(Contents::Checkpoint(Checkpoint { format, layout, tensors, config, bytes: size }))
+    Ok(Contents::Checkpoint(checkpoint))
 }
 
 /// Detects the format of a file.
@@ -102,9 +131,9 @@ fn detect_format(bytes: &[u8]) -> Result<Format> {
     let tar = bytes.get(257..262) == Some(b"ustar");
     if header && bytes[4..8] == [0; 4] {
         Ok(Format::Safetensors)
-    } else if bytes.starts_with(b"NRUB") {
+    } else if bytes.starts_with(burnpack::MAGIC) {
         Ok(Format::Burnpack)
-    } else if bytes.starts_with(pytorch::ZIP) || bytes.starts_with(pytorch::PICKLES) {
+    } else if ttq_pytorch::is_pytorch(bytes) {
         Ok(Format::Pytorch)
     } else if tar || matches!(bytes, [0x80, 2..=5, ..]) {
         bail!(
@@ -118,61 +147,63 @@ fn detect_format(bytes: &[u8]) -> Result<Format> {
     }
 }
 
-fn read_pytorch(path: &Path, key: Option<&str>, size: usize) -> Result<BTreeMap<String, DenseTensor>> {
-    let snapshots = pytorch::tensors(path, key)?;
-    snapshots.iter().map(|(name, snapshot)| Ok((name.clone(), tensor(name, snapshot, size)?))).collect()
-}
-
-fn read_burnpack(path: &Path, size: usize) -> Result<BTreeMap<String, DenseTensor>> {
-    let mut store = BurnpackStore::from_file(path).auto_extension(false);
-    let snapshots =
-        store.get_all_snapshots().map_err(|error| anyhow!("cannot be read as a burnpack checkpoint: {error}"))?;
-    snapshots.iter().map(|(name, snapshot)| Ok((name.clone(), tensor(name, snapshot, size)?))).collect()
-}
-
-/// Turns a panic into an error and suppresses its message: burn-store panics on some damaged files.
-fn catch_panic<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let result = panic::catch_unwind(AssertUnwindSafe(read));
-    panic::set_hook(hook);
-    result.unwrap_or_else(|_| bail!("is damaged and cannot be parsed: download or save it again"))
-}
-
-/// Reads a tensor of a file of `size` bytes. Rejects shapes with more than `size` elements, since burn-store allocates
-/// memory for any shape.
-fn tensor(name: &str, snapshot: &TensorSnapshot, size: usize) -> Result<DenseTensor> {
-    let shape = snapshot.shape.to_vec();
-    let elements = shape.iter().try_fold(1, |product: usize, &dim| product.checked_mul(dim));
-    if elements.is_none_or(|elements| elements > size) {
-        bail!("tensor `{name}` has the shape {shape:?}, which is larger than the file: download or save it again");
+fn read_pytorch(bytes: Vec<u8>, key: Option<&str>) -> Result<Checkpoint> {
+    let size = bytes.len();
+    let file = ttq_pytorch::Checkpoint::from_bytes(bytes)?;
+    let model = file.model(key)?;
+    if model.tensors().is_empty() {
+        bail!("holds no tensors: save the state_dict of the model");
     }
-    let data = snapshot.to_data().map_err(|error| anyhow!("tensor `{name}` cannot be read: {error}"))?;
-    let Some(dtype) = dtype(data.dtype) else {
-        bail!(
-            "tensor `{name}` has the type {:?}, which safetensors does not support: convert it to float32",
-            data.dtype
-        );
-    };
-    DenseTensor::new(dtype, data.shape.to_vec(), data.bytes.to_vec()).with_context(|| format!("tensor `{name}`"))
+    let mut tensors = BTreeMap::new();
+    let mut unread = Vec::new();
+    for (name, entry) in model.tensors() {
+        let read = file.tensor(entry.path());
+        if entry.problem().is_some() && !entry.is_damaged() {
+            unread.push(Unread { name: name.clone(), reason: entry.problem().unwrap_or_default().to_owned() });
+            continue;
+        }
+        let ttq_pytorch::Tensor { dtype, shape, bytes } = read.map_err(|error| match error {
+            ttq_pytorch::Error::Tensor { .. } => anyhow!("is damaged: {error}: download or save it again"),
+            error => error.into(),
+        })?;
+        let tensor = DenseTensor::new(safetensors(dtype)?, shape, bytes);
+        tensors.insert(name.clone(), tensor.with_context(|| format!("tensor `{name}`"))?);
+    }
+    let mut notes: Vec<String> = Some(model.to_string()).filter(|note| !note.is_empty()).into_iter().collect();
+    let (objects, values): (Vec<_>, Vec<_>) = file.skipped().iter().partition(|skipped| skipped.has_tensors);
+    for (skipped, what) in
+        [(objects, "not read are the tensors in"), (values, "skipped, because they hold no tensors, are")]
+    {
+        let names =
+            skipped.iter().take(8).map(|skipped| format!("`{}` ({})", Escaped(&skipped.path), Escaped(&skipped.kind)));
+        let names: Vec<String> = names.collect();
+        if !names.is_empty() {
+            let more = skipped.len() - names.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            notes.push(format!("{what} {}{more}", names.join(", ")));
+        }
+    }
+    Ok(Checkpoint { unread, notes, ..Checkpoint::new(Format::Pytorch, Layout::Pytorch, tensors, size) })
 }
 
-/// Converts Burn's data type to that of safetensors. Returns `None` for quantized types.
-fn dtype(dtype: DType) -> Option<Dtype> {
-    Some(match dtype {
-        DType::F64 => Dtype::F64,
-        DType::F32 | DType::Flex32 => Dtype::F32,
-        DType::F16 => Dtype::F16,
-        DType::BF16 => Dtype::BF16,
-        DType::I64 => Dtype::I64,
-        DType::I32 => Dtype::I32,
-        DType::I16 => Dtype::I16,
-        DType::I8 => Dtype::I8,
-        DType::U64 => Dtype::U64,
-        DType::U32 | DType::Bool(BoolStore::U32) => Dtype::U32,
-        DType::U16 => Dtype::U16,
-        DType::U8 | DType::Bool(BoolStore::U8) => Dtype::U8,
-        DType::Bool(BoolStore::Native) => Dtype::BOOL,
-        DType::QFloat(_) => return None,
+/// Converts the data type of a PyTorch file to that of safetensors.
+fn safetensors(dtype: ttq_pytorch::Dtype) -> Result<Dtype> {
+    Ok(match dtype {
+        ttq_pytorch::Dtype::F64 => Dtype::F64,
+        ttq_pytorch::Dtype::F32 => Dtype::F32,
+        ttq_pytorch::Dtype::F16 => Dtype::F16,
+        ttq_pytorch::Dtype::Bf16 => Dtype::BF16,
+        ttq_pytorch::Dtype::F8E4m3 => Dtype::F8_E4M3,
+        ttq_pytorch::Dtype::F8E5m2 => Dtype::F8_E5M2,
+        ttq_pytorch::Dtype::I64 => Dtype::I64,
+        ttq_pytorch::Dtype::I32 => Dtype::I32,
+        ttq_pytorch::Dtype::I16 => Dtype::I16,
+        ttq_pytorch::Dtype::I8 => Dtype::I8,
+        ttq_pytorch::Dtype::U64 => Dtype::U64,
+        ttq_pytorch::Dtype::U32 => Dtype::U32,
+        ttq_pytorch::Dtype::U16 => Dtype::U16,
+        ttq_pytorch::Dtype::U8 => Dtype::U8,
+        ttq_pytorch::Dtype::Bool => Dtype::BOOL,
+        _ => bail!("has the type {dtype}, which safetensors does not have: convert it to float32"),
     })
 }

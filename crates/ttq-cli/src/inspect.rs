@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 use ttq_packed::Coding;
+use ttq_pytorch::Escaped;
 
-use crate::checkpoint::{self, Contents, Format};
+use crate::checkpoint::{self, Contents, Format, Unread};
 use crate::recognition;
 use crate::summary::Summary;
 
@@ -17,6 +18,9 @@ use crate::summary::Summary;
 pub(crate) struct Inspect {
     /// Packed file, or checkpoint (safetensors, PyTorch or burnpack), which is shown as `ttq pack` would pack it.
     file: PathBuf,
+    /// Entry of a PyTorch checkpoint that holds the tensors, such as `state_dict` [default: the only one with such a name].
+    #[arg(long)]
+    key: Option<String>,
 }
 
 /// Output of `ttq inspect`.
@@ -25,6 +29,8 @@ pub(crate) struct Inspected {
     file: String,
     format: Format,
     file_bytes: usize,
+    notes: Vec<String>,
+    not_read: Vec<Unread>,
     #[serde(flatten)]
     summary: Summary,
 }
@@ -32,9 +38,12 @@ pub(crate) struct Inspected {
 impl Inspect {
     pub(crate) fn run(&self) -> Result<Inspected> {
         let file = self.file.display().to_string();
-        let (format, file_bytes, model, packed) = match checkpoint::read(&self.file, None)? {
+        let (mut notes, mut not_read) = (Vec::new(), Vec::new());
+        let (format, file_bytes, model, packed) = match checkpoint::read(&self.file, self.key.as_deref())? {
             Contents::Packed(model, bytes) => (Format::TtqPacked, bytes.len(), model, bytes),
-            Contents::Checkpoint(checkpoint) => {
+            Contents::Checkpoint(mut checkpoint) => {
+                notes.append(&mut checkpoint.notes);
+                not_read.append(&mut checkpoint.unread);
                 let (format, bytes) = (checkpoint.format, checkpoint.bytes);
                 let model = recognition::pack(checkpoint);
                 let packed = model.write(Coding::Plain).with_context(|| file.clone())?;
@@ -42,14 +51,19 @@ impl Inspect {
             }
         };
         let summary = Summary::new(&model, &packed).with_context(|| file.clone())?;
-        Ok(Inspected { file, format, file_bytes, summary })
+        Ok(Inspected { file, format, file_bytes, notes, not_read, summary })
     }
 }
 
 impl fmt::Display for Inspected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, format, file_bytes, summary } = self;
+        let Self { file, format, file_bytes, notes, not_read, summary } = self;
         let note = if *format == Format::TtqPacked { "" } else { "; shown as `ttq pack` would pack it" };
-        write!(f, "{file}: {format}, {file_bytes} bytes{note}\n\n{summary}")
+        write!(f, "{file}: {format}, {file_bytes} bytes{note}\n\n{summary}")?;
+        notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
+        for Unread { name, reason } in not_read {
+            writeln!(f, "warning: tensor `{}` is not read: it {reason}", Escaped(name))?;
+        }
+        Ok(())
     }
 }

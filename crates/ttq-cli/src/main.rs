@@ -1,15 +1,17 @@
 #![doc = include_str!("../README.md")]
 
+mod burnpack;
 mod checkpoint;
 mod inspect;
 mod output;
 mod pack;
-mod pytorch;
 mod recognition;
 mod report;
 mod summary;
 mod table;
+mod terminal;
 mod unpack;
+mod unpacked;
 mod verify;
 
 use std::fmt::Display;
@@ -65,7 +67,11 @@ impl Command {
 }
 
 fn render(output: &(impl Display + Serialize), json: bool) -> Result<String> {
-    Ok(if json { serde_json::to_string_pretty(output)? + "\n" } else { output.to_string() })
+    Ok(if json {
+        terminal::json(&(serde_json::to_string_pretty(output)? + "\n"))
+    } else {
+        terminal::lines(&output.to_string())
+    })
 }
 
 fn main() -> ExitCode {
@@ -73,7 +79,7 @@ fn main() -> ExitCode {
     let (text, code) = match command.run(json) {
         Ok(text) => (text, ExitCode::SUCCESS),
         Err(error) => {
-            let message = format!("{error:#}");
+            let message = ttq_pytorch::Escaped(&format!("{error:#}")).to_string();
             eprintln!("error: {message}");
             let text = if json { format!("{}\n", serde_json::json!({ "error": message })) } else { String::new() };
             (text, ExitCode::FAILURE)

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use ttq_packed::{Coding, DenseTensor, Dtype, PackedModel};
 
-use crate::checkpoint::{self, Contents, Format, Layout};
+use crate::checkpoint::{self, Contents, Format, Layout, Unread};
 use crate::output::Output;
 use crate::recognition;
 use crate::summary::Summary;
@@ -16,7 +16,7 @@ use crate::summary::Summary;
 /// Arguments of `ttq pack`.
 #[derive(Debug, Args)]
 pub(crate) struct Pack {
-    /// Checkpoint: safetensors, PyTorch (with contiguous tensors) or burnpack.
+    /// Checkpoint: safetensors, PyTorch or burnpack.
     checkpoint: PathBuf,
     #[command(flatten)]
     output: Output,
@@ -26,7 +26,7 @@ pub(crate) struct Pack {
     /// Store all other float tensors in float16 if their values are in its range.
     #[arg(long)]
     half: bool,
-    /// Entry of a PyTorch checkpoint that holds the tensors, such as `state_dict`.
+    /// Entry of a PyTorch checkpoint that holds the tensors, such as `state_dict` [default: the only one with such a name].
     #[arg(long)]
     key: Option<String>,
     /// Layout of linear weights [default: depends on the file format].
@@ -41,6 +41,7 @@ pub(crate) struct Packed {
     format: Format,
     checkpoint_bytes: usize,
     output: String,
+    notes: Vec<String>,
     #[serde(flatten)]
     summary: Summary,
 }
@@ -57,10 +58,28 @@ impl Pack {
                 )
             }
         };
+        if let Some(Unread { name, reason }) = checkpoint.unread.first() {
+            let others = checkpoint.unread.len() - 1;
+            let others = if others > 0 {
+                format!(" ({others} others cannot be read either, see `ttq inspect`)")
+            } else {
+                String::new()
+            };
+            bail!("{}: tensor `{name}` {reason}{others}", path.display());
+        }
         let output = self.output.path(path, "ttq.safetensors")?;
+        let notes = checkpoint.notes.clone();
         let (format, checkpoint_bytes) = (checkpoint.format, checkpoint.bytes);
         let layout = self.layout.unwrap_or(checkpoint.layout);
         let mut model = recognition::pack(checkpoint::Checkpoint { layout, ..checkpoint });
+        if let Some(name) = recognition::bitnet_codes(&model.tensors).filter(|_| model.weights.is_empty()) {
+            bail!(
+                "{}: `{name}` holds 2-bit codes in bytes with the scale `{name}_scale`, the layout of BitNet in \
+                 transformers, which is not read, because the file does not say whether the scale multiplies or divides: \
+                 dequantize the model in transformers and save its weights as floats",
+                path.display()
+            );
+        }
         if model.weights.is_empty() {
             bail!(
                 "{}: none of its {} tensors is ternary (`ttq inspect` shows why): \
@@ -77,7 +96,7 @@ impl Pack {
         let summary = Summary::new(&model, &bytes).with_context(|| path.display().to_string())?;
         self.output.write(&output, &bytes)?;
         let (checkpoint, output) = (path.display().to_string(), output.display().to_string());
-        Ok(Packed { checkpoint, format, checkpoint_bytes, output, summary })
+        Ok(Packed { checkpoint, format, checkpoint_bytes, output, notes, summary })
     }
 }
 
@@ -93,9 +112,10 @@ fn convert_to_f16(model: &mut PackedModel) {
 
 impl fmt::Display for Packed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { checkpoint, format, checkpoint_bytes, output, summary } = self;
+        let Self { checkpoint, format, checkpoint_bytes, output, notes, summary } = self;
         let weights = summary.weights();
         writeln!(f, "{summary}")?;
+        notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         writeln!(f, "{checkpoint} ({format}, {checkpoint_bytes} bytes) → {output}: {weights} weights packed")
     }
 }

@@ -1,5 +1,6 @@
 //! Recognizes the ternary tensors of a checkpoint, and says why other tensors are not ternary.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
@@ -18,6 +19,8 @@ pub(crate) enum Rejection {
     Constant,
     NotSmaller,
     NotFloat,
+    Float8,
+    BitnetCodes,
     NotFloat32,
     NotPacked,
 }
@@ -30,6 +33,8 @@ impl fmt::Display for Rejection {
             Self::Constant => "all values are equal",
             Self::NotSmaller => "would not be smaller if packed",
             Self::NotFloat => "not a floating-point type",
+            Self::Float8 => "float8, which is not recognized: convert it to float32",
+            Self::BitnetCodes => "2-bit codes in bytes (BitNet), which are not read",
             Self::NotFloat32 => "values not representable in float32",
             Self::NotPacked => "ternary, but stored unpacked",
         })
@@ -44,9 +49,9 @@ impl Serialize for Rejection {
 
 /// Packs every ternary weight of a checkpoint and keeps all other tensors unchanged.
 pub(crate) fn pack(checkpoint: Checkpoint) -> PackedModel {
-    let mut model = PackedModel { config: checkpoint.config, ..PackedModel::default() };
+    let mut model = PackedModel { weights: checkpoint.weights, config: checkpoint.config, ..PackedModel::default() };
     for (name, tensor) in checkpoint.tensors {
-        match recognize_tensor(&tensor, checkpoint.layout) {
+        match recognize_tensor(&tensor, checkpoint.layout, checkpoint.axes.get(&name).copied()) {
             Some(weight) => {
                 model.weights.insert(name, weight);
             }
@@ -58,10 +63,26 @@ pub(crate) fn pack(checkpoint: Checkpoint) -> PackedModel {
     model
 }
 
+/// Returns the first tensor that holds 2-bit codes in bytes: `U8 [out / 4, in]` beside a scale with one element, the layout
+/// of BitNet in Hugging Face's transformers.
+pub(crate) fn bitnet_codes(tensors: &BTreeMap<String, DenseTensor>) -> Option<&str> {
+    tensors.keys().find(|name| has_bitnet_codes(name, tensors)).map(String::as_str)
+}
+
+fn has_bitnet_codes(name: &str, tensors: &BTreeMap<String, DenseTensor>) -> bool {
+    let is_codes = |tensor: &DenseTensor| tensor.dtype() == Dtype::U8 && tensor.shape().len() == 2;
+    let is_scale = |scale: &DenseTensor| scale.shape().iter().product::<usize>() == 1;
+    tensors.get(name).is_some_and(is_codes) && tensors.get(&format!("{name}_scale")).is_some_and(is_scale)
+}
+
 /// Returns why a tensor is not packed; `None` if it has fewer than [`MIN_RANK`] dimensions.
-pub(crate) fn rejection(tensor: &DenseTensor) -> Option<Rejection> {
+pub(crate) fn rejection(name: &str, tensors: &BTreeMap<String, DenseTensor>) -> Option<Rejection> {
+    let tensor = tensors.get(name)?;
     if tensor.shape().len() < MIN_RANK {
         return None;
+    }
+    if has_bitnet_codes(name, tensors) {
+        return Some(Rejection::BitnetCodes);
     }
     let values = match values(tensor) {
         Ok(values) => values,
@@ -74,7 +95,7 @@ pub(crate) fn rejection(tensor: &DenseTensor) -> Option<Rejection> {
         Rejection::NotSmaller
     } else if values.iter().all(|value| Some(value) == first && *value != 0.0) {
         Rejection::Constant
-    } else if recognize_tensor(tensor, Layout::Pytorch).is_some() {
+    } else if recognize_tensor(tensor, Layout::Pytorch, None).is_some() {
         Rejection::NotPacked
     } else {
         Rejection::MoreThanThreeValues
@@ -83,8 +104,9 @@ pub(crate) fn rejection(tensor: &DenseTensor) -> Option<Rejection> {
 
 /// Recognizes a tensor with one pair of scales, or one pair per output channel.
 ///
-/// The output channels of a linear weight may lie along either axis; the axis of `layout` is tried first.
-fn recognize_tensor(tensor: &DenseTensor, layout: Layout) -> Option<TernaryWeight> {
+/// The output channels of a linear weight may lie along either axis. The axis that the file names is tried first, then that
+/// of `layout`.
+fn recognize_tensor(tensor: &DenseTensor, layout: Layout, axis: Option<usize>) -> Option<TernaryWeight> {
     let shape = tensor.shape();
     if shape.len() < MIN_RANK {
         return None;
@@ -95,7 +117,7 @@ fn recognize_tensor(tensor: &DenseTensor, layout: Layout) -> Option<TernaryWeigh
         (2, Layout::Pytorch) => &[0, 1],
         _ => &[0],
     };
-    axes.iter().find_map(|&axis| recognize(&values, shape, axis))
+    axis.iter().chain(axes).find_map(|&axis| recognize(&values, shape, axis))
 }
 
 /// Returns the values in float32, if the conversion is exact.
@@ -107,6 +129,7 @@ fn values(tensor: &DenseTensor) -> Result<Vec<f32>, Rejection> {
             let exact = |value: f64| f64::from(value as f32) == value || !value.is_finite();
             values.map(|value| if exact(value) { Ok(value as f32) } else { Err(Rejection::NotFloat32) }).collect()
         }
+        Dtype::F8_E4M3 | Dtype::F8_E5M2 | Dtype::F8_E8M0 => Err(Rejection::Float8),
         _ => Err(Rejection::NotFloat),
     }
 }
@@ -122,7 +145,7 @@ mod tests {
 
     fn packed(tensors: &[(&str, DenseTensor)], layout: Layout) -> PackedModel {
         let tensors = tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
-        pack(Checkpoint { format: Format::Safetensors, layout, tensors, config: None, bytes: 0 })
+        pack(Checkpoint::new(Format::Safetensors, layout, tensors, 0))
     }
 
     #[test]
@@ -153,12 +176,12 @@ mod tests {
             (double(0.1), Some(Rejection::NotFloat32)),
         ];
         for (tensor, expected) in cases {
-            assert_eq!(rejection(&tensor), expected);
+            assert_eq!(rejection("t", &[("t".into(), tensor.clone())].into()), expected);
             let model = packed(&[("t", tensor.clone())], Layout::Pytorch);
             assert!(model.weights.is_empty());
             assert_eq!(model.tensors["t"], tensor);
         }
         assert_eq!(packed(&[("t", double(0.5))], Layout::Pytorch).weights["t"].scales(), [[0.5, 0.0]]);
-        assert_eq!(rejection(&double(0.5)), Some(Rejection::NotPacked));
+        assert_eq!(rejection("t", &[("t".into(), double(0.5))].into()), Some(Rejection::NotPacked));
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use anyhow::Result;
 use serde::Serialize;
 use ttq_packed::{Coding, DenseTensor, Dtype, PackedModel, TernaryWeight, file};
+use ttq_pytorch::Escaped;
 
 use crate::recognition::{self, MIN_RANK, Rejection};
 use crate::table::{Table, shape, significant};
@@ -122,7 +123,7 @@ impl Summary {
         let other = Other::new(model);
         let total = Total::new(model, &weights, &other, file.len());
         let candidates = model.tensors.iter().filter_map(|(name, tensor)| {
-            let reason = recognition::rejection(tensor)?;
+            let reason = recognition::rejection(name, &model.tensors)?;
             let dtype = tensor.dtype().to_string();
             Some(NotTernary { name: name.clone(), shape: tensor.shape().to_vec(), dtype, reason })
         });
@@ -281,7 +282,7 @@ impl fmt::Display for Summary {
         let of_weights = weights.iter().flat_map(|weight| weight.warnings.iter().map(|w| (Some(&weight.name), w)));
         for (name, warning) in of_weights.chain(warnings.iter().map(|warning| (None, warning))) {
             match name {
-                Some(name) => writeln!(f, "warning: {name} is {warning}")?,
+                Some(name) => writeln!(f, "warning: {} is {warning}", Escaped(name))?,
                 None => writeln!(f, "warning: {warning}")?,
             }
         }

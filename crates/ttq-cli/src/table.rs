@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use ttq_pytorch::Escaped;
+
 /// Table with a heading as its first row. The first `left` columns are left-aligned, the others right-aligned.
 pub(crate) struct Table {
     left: usize,
@@ -14,7 +16,7 @@ impl Table {
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        self.rows.push(cells.map(|cell| Escaped(&cell).to_string()).to_vec());
     }
 }
 
@@ -62,6 +64,13 @@ mod tests {
         table.row(["a".into(), "100".into(), String::new()]);
         table.row(["longer".into(), "2".into(), "x".into()]);
         assert_eq!(table.to_string(), "name      n\na       100\nlonger    2  x\n");
+    }
+
+    #[test]
+    fn control_characters_in_cells_are_escaped() {
+        let mut table = Table::new(1, ["name"]);
+        table.row(["a\n\u{1b}[31m".into()]);
+        assert_eq!(table.to_string(), "name\na\\n\\u{1b}[31m\n");
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! Writes small checkpoints in every format, without the original frameworks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use burn_store::{BurnpackWriter, ModuleStore, SafetensorsStore};
-use safetensors::tensor::TensorView;
 use ttq_packed::file::{Container, Dtype};
 use ttq_packed::{DenseTensor, PackedModel};
 use zip::write::SimpleFileOptions;
@@ -46,22 +44,13 @@ pub(crate) fn floats() -> Tensors {
 
 /// Writes a safetensors file with at most one metadata entry.
 pub(crate) fn write_safetensors(path: &Path, tensors: &Tensors, metadata: Option<(&str, &str)>) {
-    let view = |tensor| {
-        let tensor: &DenseTensor = tensor;
-        TensorView::new(tensor.dtype(), tensor.shape().to_vec(), tensor.as_bytes()).unwrap()
-    };
-    let metadata = metadata.map(|(key, value)| HashMap::from([(key.to_owned(), value.to_owned())]));
-    let views = tensors.iter().map(|(name, tensor)| (name, view(tensor)));
-    fs::write(path, safetensors::serialize(views, metadata).unwrap()).unwrap();
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect();
+    fs::write(path, Container { tensors: tensors.clone(), metadata }.write().unwrap()).unwrap();
 }
 
-/// Writes a burnpack file, with Burn's writer.
-pub(crate) fn write_burnpack(path: &Path, tensors: &Tensors) {
-    let intermediate = path.with_extension("intermediate");
-    write_safetensors(&intermediate, tensors, None);
-    let snapshots = SafetensorsStore::from_file(&intermediate).get_all_snapshots().unwrap().values().cloned().collect();
-    BurnpackWriter::new(snapshots).write_to_file(path).unwrap();
-    fs::remove_file(intermediate).unwrap();
+/// Writes the network as a burnpack file, as the writer of burn-store 0.21 wrote it.
+pub(crate) fn write_burnpack(path: &Path) {
+    fs::write(path, include_bytes!("burn-0.21.bpk")).unwrap();
 }
 
 /// Writes float tensors as a PyTorch file in the format before version 1.6. With a `prefix`, they are in a dictionary

@@ -9,7 +9,7 @@ use crate::{json, text};
 fn burnpack_files_are_packed_with_the_layout_of_burn() {
     let directory = tempfile::tempdir().unwrap();
     // The format is detected from the contents, not from the extension.
-    files::write_burnpack(&directory.path().join("net.weights"), &files::network());
+    files::write_burnpack(&directory.path().join("net.weights"));
     let answer = json(directory.path(), &["pack", "net.weights"]);
     assert_eq!((&answer["format"], &answer["total"]["weights"]), (&json!("burnpack"), &json!(2)));
     let model = files::packed(&directory.path().join("net.ttq.safetensors"));
@@ -41,7 +41,7 @@ fn a_key_selects_an_entry_of_a_pytorch_checkpoint() {
         let answer = json(directory.path(), &[&["pack", "run.pt", "--force"], arguments].concat());
         answer["weights"].as_array().unwrap().iter().map(|weight| weight["name"].clone()).collect::<Vec<_>>()
     };
-    assert_eq!(names(&[]), ["state_dict.conv.weight", "state_dict.fc.weight"]);
+    assert_eq!(names(&[]), ["conv.weight", "fc.weight"]);
     assert_eq!(names(&["--key", "state_dict"]), ["conv.weight", "fc.weight"]);
 }
 

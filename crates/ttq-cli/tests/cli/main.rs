@@ -2,6 +2,8 @@
 //! checkpoints.
 
 mod bad_input;
+mod cases;
+mod chain;
 mod commands;
 mod files;
 mod formats;

@@ -6,6 +6,7 @@
 
 use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -21,6 +22,8 @@ use super::tensor::check_length;
 
 /// Number of bytes of the length of the header.
 const LENGTH: usize = 8;
+/// Maximum length of a header, as in the `safetensors` crate.
+const HEADER_LIMIT: usize = 100_000_000;
 /// Key of the header entry that holds the metadata instead of a tensor.
 pub(super) const METADATA: &str = "__metadata__";
 
@@ -53,16 +56,33 @@ impl safetensors::View for StoredTensor<'_> {
     }
 }
 
-/// Serializes tensors and one entry of metadata.
+/// Serializes tensors and metadata. Equal contents give equal bytes.
 ///
-/// The `safetensors` crate keeps metadata in a hash map, so with more than one entry the bytes would differ between
-/// runs.
-pub(super) fn write(tensors: Tensors, key: &str, value: String) -> Result<Vec<u8>, FileError> {
+/// The `safetensors` crate keeps metadata in a hash map, whose order differs between runs. Therefore it writes the tensors
+/// only, and the sorted metadata is inserted at the start of its header.
+pub(super) fn write(tensors: Tensors, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, FileError> {
     if tensors.contains_key(METADATA) {
         return Err(FileError::Name { name: METADATA.to_string() });
     }
-    let metadata = [(key.to_string(), value)].into_iter().collect();
-    safetensors::serialize(tensors, Some(metadata)).map_err(|cause| FileError::Unwritable { cause })
+    let separator = if tensors.is_empty() { "" } else { "," };
+    let unwritable = |cause| FileError::Unwritable { cause };
+    let file = safetensors::serialize(tensors, None).map_err(unwritable)?;
+    let parts = file
+        .split_first_chunk::<LENGTH>()
+        .and_then(|(length, rest)| rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?));
+    let Some((header, data)) = parts.filter(|_| !metadata.is_empty()) else { return Ok(file) };
+    let metadata = serde_json::to_string(metadata).map_err(|cause| unwritable(cause.into()))?;
+    let mut bytes = [0; LENGTH].to_vec();
+    bytes.extend(format!("{{\"{METADATA}\":{metadata}{separator}").into_bytes());
+    bytes.extend(header.trim_ascii_end().get(1..).unwrap_or_default());
+    bytes.resize(bytes.len().next_multiple_of(LENGTH), b' ');
+    let length = bytes.len() - LENGTH;
+    if length > HEADER_LIMIT {
+        return Err(unwritable(safetensors::SafeTensorError::HeaderTooLarge));
+    }
+    bytes[..LENGTH].copy_from_slice(&(length as u64).to_le_bytes());
+    bytes.extend(data);
+    Ok(bytes)
 }
 
 /// Parses a file into tensors and metadata. Borrows the data of the tensors and allocates in proportion to the header.

@@ -183,7 +183,7 @@ impl PackedModel {
         let config = self.config.clone();
         let mut description = Description { version: FORMAT_VERSION, crc32: String::new(), weights: layouts, config };
         description.crc32 = description.checksum(&tensors);
-        header::write(tensors, METADATA_KEY, description.to_json()?)
+        header::write(tensors, &[(METADATA_KEY.to_string(), description.to_json()?)].into())
     }
 
     /// Reads a model from the bytes of a file.
@@ -275,6 +275,19 @@ impl Container {
             tensors.insert(name, tensor);
         }
         Ok(Self { tensors, metadata })
+    }
+
+    /// Returns the bytes of the file. Equal contents give equal bytes.
+    ///
+    /// # Errors
+    /// [`FileError::Name`] if the name of a tensor is reserved (`__metadata__`), and [`FileError::Unwritable`] if names and
+    /// metadata take more than 100 MB.
+    pub fn write(&self) -> Result<Vec<u8>, FileError> {
+        let stored = |(name, tensor): (&String, &DenseTensor)| {
+            let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec().into());
+            (name.clone(), StoredTensor { dtype, shape, bytes: Cow::Owned(tensor.as_bytes().to_vec()) })
+        };
+        header::write(self.tensors.iter().map(stored).collect(), &self.metadata)
     }
 }
 

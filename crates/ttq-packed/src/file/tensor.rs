@@ -39,10 +39,18 @@ pub enum TensorError {
         found: usize,
     },
     /// The element type cannot be converted to float32.
-    #[error("elements of {dtype} are not converted, only F32, F16 and BF16: read the bytes with `as_bytes`")]
+    #[error("elements of {dtype} are not converted, only F64, F32, F16 and BF16: read the bytes with `as_bytes`")]
     NotFloat {
         /// Element type.
         dtype: Dtype,
+    },
+    /// A finite element overflows to infinity in float32.
+    #[error("element {index} is {value}, which exceeds the float32 maximum 3.4e38: keep this tensor in float64")]
+    Overflow {
+        /// Row-major index of the element.
+        index: usize,
+        /// The element.
+        value: f64,
     },
     /// A finite element overflows to infinity in float16.
     #[error("element {index} is {value}, which exceeds the float16 maximum 65504: keep this tensor in float32")]
@@ -78,7 +86,7 @@ impl DenseTensor {
     /// Returns the tensor rounded to float16 (11 significant bits; to nearest, ties to even).
     ///
     /// # Errors
-    /// - [`TensorError::NotFloat`] if the element type is not F32, F16 or BF16;
+    /// - the errors of [`to_f32`](Self::to_f32);
     /// - [`TensorError::TooLarge`] if a finite element overflows to infinity.
     pub fn to_f16(&self) -> Result<Self, TensorError> {
         if self.dtype == Dtype::F16 {
@@ -95,15 +103,26 @@ impl DenseTensor {
         Self::new(Dtype::F16, self.shape.clone(), bytes)
     }
 
-    /// Returns the elements of an F32, F16 or BF16 tensor as float32, in row-major order. The conversion is exact.
+    /// Returns the elements of a float tensor as float32, in row-major order. The conversion of F32, F16 and BF16 is exact;
+    /// F64 is rounded to nearest, ties to even.
     ///
     /// # Errors
-    /// [`TensorError::NotFloat`] if the element type is another one.
+    /// - [`TensorError::NotFloat`] if the element type is another one;
+    /// - [`TensorError::Overflow`] if a finite element overflows to infinity.
     pub fn to_f32(&self) -> Result<Vec<f32>, TensorError> {
         match self.dtype {
             Dtype::F32 => Ok(f32_values(&self.bytes)),
             Dtype::F16 => Ok(self.bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect()),
             Dtype::BF16 => Ok(self.bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect()),
+            Dtype::F64 => {
+                let values = self.bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b)).enumerate();
+                let round = |(index, value): (usize, f64)| {
+                    let rounded = value as f32;
+                    let overflows = value.is_finite() && !rounded.is_finite();
+                    if overflows { Err(TensorError::Overflow { index, value }) } else { Ok(rounded) }
+                };
+                values.map(round).collect()
+            }
             dtype => Err(TensorError::NotFloat { dtype }),
         }
     }
@@ -170,6 +189,14 @@ mod tests {
         assert_eq!(half.to_f32().unwrap(), [1.0, -2.5, 1638.0 / 16384.0, f32::INFINITY]);
         let bf16 = DenseTensor::new(Dtype::BF16, [1], vec![0x80, 0x3f]).unwrap();
         assert_eq!(bf16.to_f32().unwrap(), [1.0]);
+    }
+
+    #[test]
+    fn float64_rounds_to_nearest_and_its_overflow_is_an_error() {
+        let double = |value: f64| DenseTensor::new(Dtype::F64, [1], value.to_le_bytes().to_vec()).unwrap();
+        assert_eq!(double(0.1).to_f32().unwrap(), [0.1_f32]);
+        assert!(double(f64::NAN).to_f32().unwrap()[0].is_nan());
+        assert_eq!(double(1e39).to_f32(), Err(TensorError::Overflow { index: 0, value: 1e39 }));
     }
 
     #[test]
