@@ -81,7 +81,7 @@ impl Job {
             Self::Train(run) => run.train(devices, network),
             Self::Evaluate(test) => {
                 let mut network = network(test.images.classes, &devices[0]);
-                weights::load(&mut network, &test.checkpoint)?;
+                weights::load(&mut network, &test.checkpoint, test.config.key.as_deref())?;
                 let (evaluation, _) = evaluate::evaluate(&Classifier::new(network.valid()), &test.images, &devices[0]);
                 println!("{} images: {evaluation}", test.images.test.len());
                 Ok(())

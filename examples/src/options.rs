@@ -147,9 +147,13 @@ pub struct Options {
     /// Evaluate this checkpoint of the network on the test images, without training.
     #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["init", "resume"])]
     pub eval: Option<PathBuf>,
-    /// Start from this checkpoint of the network: .safetensors, .bpk or, with the feature `pytorch`, .pt and .pth.
+    /// Start from this checkpoint of the network: .safetensors, .bpk, .pt or .pth.
     #[arg(long, value_name = "CHECKPOINT")]
     pub init: Option<PathBuf>,
+    /// Entry of the PyTorch file in --eval or --init that holds the network [default: the only one with a name such as
+    /// state_dict or model].
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
     /// Continue the run in --out.
     #[arg(long, requires = "out")]
     pub resume: bool,

@@ -158,6 +158,9 @@ pub struct RunConfig {
     pub seed: u64,
     /// Checkpoint that training starts from.
     pub init: Option<PathBuf>,
+    /// Entry of a PyTorch file that holds the network.
+    #[serde(default)]
+    pub key: Option<String>,
     /// Version of this program.
     pub version: String,
 }
@@ -215,6 +218,7 @@ impl RunConfig {
             augmentation: recipe.augmentation,
             seed: options.seed,
             init: options.init.clone(),
+            key: options.key.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }

@@ -133,13 +133,13 @@ impl Run {
         let time = self.out.root().join("time.json");
         let before = if time.is_file() { read_json::<Time>(&time)?.seconds } else { 0.0 };
         B::seed(&device, self.config.seed);
-        let load = |path: &Path| -> Result<N> {
+        let load = |path: &Path, key: Option<&str>| -> Result<N> {
             let mut network = network(self.images.classes, &device);
-            weights::load(&mut network, path)?;
+            weights::load(&mut network, path, key)?;
             Ok(network)
         };
         let start_from = match &self.config.init {
-            Some(init) => load(init)?,
+            Some(init) => load(init, self.config.key.as_deref())?,
             None => network(self.images.classes, &device),
         };
         let float_bytes = 4 * Module::num_params(&start_from);
@@ -166,7 +166,7 @@ impl Run {
             layers: None,
         };
         if let Some(path) = full_precision {
-            let (evaluation, predictions) = evaluate(&Classifier::new(load(&path)?));
+            let (evaluation, predictions) = evaluate(&Classifier::new(load(&path, None)?));
             summary = summary.with_full_precision(evaluation);
             evidence.full_precision = Some(predictions);
         }

@@ -64,7 +64,8 @@ fn main() -> ExitCode {
         Options::parse(&recipe(Architecture::DenseNetSmall), |command| command.arg(network).after_help(DATA));
     let checkpoint = options.eval.as_ref().or(options.init.as_ref());
     let network = matches.get_one("network").copied();
-    let network = network.or_else(|| Architecture::from_parameter_names(&tensor_names(checkpoint?)));
+    let network =
+        network.or_else(|| Architecture::from_parameter_names(&tensor_names(checkpoint?, options.key.as_deref())));
     let network = network.unwrap_or(Architecture::DenseNetSmall);
     let recipe = recipe(network);
     options.network = Some(network.name());
@@ -136,7 +137,7 @@ fn compare(dense: impl Network<Cpu>, packed: impl Network<Cpu>, file: &Path, ima
 
 /// Evaluates a network with the weights in `file`, prints the results and returns the predicted classes.
 fn predictions(name: &str, mut network: impl Network<Cpu>, file: &Path, images: &Images) -> Result<Vec<usize>> {
-    load(&mut network, file)?;
+    load(&mut network, file, None)?;
     let start = Instant::now();
     let (evaluation, predictions) = evaluate(&Classifier::new(network), images, &Default::default());
     let rate = images.test.len() as f64 / start.elapsed().as_secs_f64();

@@ -15,7 +15,7 @@ use crate::squeezenet::SqueezeNet;
 
 /// Loads a checkpoint and returns the first four logits of an image.
 fn logits<N: Network<Cpu>>(mut network: N, checkpoint: &Path, image: &Tensor<Cpu, 4>) -> TensorData {
-    load(&mut network, checkpoint).unwrap();
+    load(&mut network, checkpoint, None).unwrap();
     network.forward(image.clone()).slice([0..1, 0..4]).into_data()
 }
 
@@ -43,7 +43,7 @@ fn the_checkpoints_of_the_port_have_the_same_logits_as_in_pytorch() {
     for (name, expected) in known {
         let path = folder.join(name);
         assert!(!is_packed(&path), "{name}");
-        let found = match Architecture::from_parameter_names(&tensor_names(&path)).unwrap() {
+        let found = match Architecture::from_parameter_names(&tensor_names(&path, None)).unwrap() {
             Architecture::SqueezeNet => logits(SqueezeNet::<Cpu>::new(images.classes, &device), &path, &image),
             _ => logits(DenseNet::<Cpu>::new(&DenseNetConfig::SMALL, images.classes, &device), &path, &image),
         };
