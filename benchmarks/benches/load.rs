@@ -64,7 +64,7 @@ fn main() -> Result<()> {
     let size = if options.quick { 512 } else { 4096 };
     let config = LinearConfig::new(size, size);
     let linear = || config.init::<Cpu>(&device);
-    let selection = SelectionConfig { keep_last_linear: false, ..Default::default() };
+    let selection = SelectionConfig { keep_last_layer: false, ..Default::default() };
     let files = Files::write(linear(), TernaryConfig { selection, ..Default::default() }, linear)?;
     let x = Tensor::<Cpu, 2>::ones([1, size], &device);
     rows.extend(compare(

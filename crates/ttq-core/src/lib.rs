@@ -50,7 +50,11 @@
 mod device;
 mod error;
 mod granularity;
+mod layer_kind;
 mod leaf;
+mod module_path;
+mod module_types;
+mod order_of_use;
 pub mod packed;
 mod quantizer;
 mod quantizer_config;
@@ -62,10 +66,11 @@ mod threshold;
 
 pub use error::{ConfigError, SelectionError};
 pub use granularity::Granularity;
+pub use layer_kind::LayerKind;
 pub use quantizer::{TernaryGradients, TernaryQuantizer};
 pub use quantizer_config::{LatentGradient, NegativeScaleGradient, QuantizerConfig};
 pub use scales::{InitialScales, SCALE_FLOOR, ScaleParameter, ScaleRule};
-pub use selection::{Choice, KeepReason, LayerKind, Selection, SelectionConfig};
+pub use selection::{ChannelAxis, Choice, KeepReason, LayerOrder, Selection, SelectionConfig};
 pub use stats::{LayerStats, LayerValues, TernaryStats, Warning};
 pub use ternary::{Ternary, TernaryConfig, TernaryError};
 pub use threshold::Threshold;

@@ -1,77 +1,47 @@
 //! Selection of the weights of a module that become ternary.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use burn::config::Config;
-use burn::module::{ModuleVisitor, Param};
+use burn::module::{ModuleVisitor, Param, ParamId};
 use burn::prelude::*;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use crate::SelectionError;
+use crate::module_path::ModulePath;
+use crate::module_types::module_types;
+use crate::order_of_use::order_of_use;
+use crate::{LayerKind, SelectionError};
 
-/// Kind of a layer whose weight can become ternary, recognized by the type of the Burn module that holds the weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum LayerKind {
-    /// `burn::nn::Linear`, weight `[in, out]`.
-    Linear,
-    /// `burn::nn::conv::Conv1d`, weight `[out, in / groups, k]`.
-    Conv1d,
-    /// `burn::nn::conv::Conv2d`, weight `[out, in / groups, kh, kw]`.
-    Conv2d,
-    /// `burn::nn::conv::Conv3d`, weight `[out, in / groups, kd, kh, kw]`.
-    Conv3d,
-}
-
-impl LayerKind {
-    /// Returns the kind for a container type as Burn's visitors name it, e.g. `Struct:Conv2d`.
-    fn of_container(container: &str) -> Option<Self> {
-        match container {
-            "Struct:Linear" => Some(Self::Linear),
-            "Struct:Conv1d" => Some(Self::Conv1d),
-            "Struct:Conv2d" => Some(Self::Conv2d),
-            "Struct:Conv3d" => Some(Self::Conv3d),
-            _ => None,
-        }
-    }
-
-    /// Returns the dimension of the weight that holds the output channels: 1 for linear layers, 0 for convolutions.
-    pub fn channel_axis(self) -> usize {
-        match self {
-            Self::Linear => 1,
-            Self::Conv1d | Self::Conv2d | Self::Conv3d => 0,
-        }
-    }
-
-    fn is_convolution(self) -> bool {
-        self != Self::Linear
-    }
-}
-
-impl fmt::Display for LayerKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Linear => "Linear",
-            Self::Conv1d => "Conv1d",
-            Self::Conv2d => "Conv2d",
-            Self::Conv3d => "Conv3d",
-        })
-    }
+/// The dimension of the output channels of weights that Burn's layers do not tell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelAxis {
+    /// Regular expression for parameter paths.
+    pub pattern: String,
+    /// The dimension that holds the output channels.
+    pub channel_axis: usize,
 }
 
 /// Configuration of a [`Selection`].
 ///
 /// The default is the paper's choice: every convolution and linear layer except the first convolution and the last
-/// linear layer.
+/// layer.
+///
+/// [`Selection::of`] takes first and last from the order in which the module declares its fields,
+/// [`Selection::traced`] from the order in which a forward pass uses the weights.
+///
+/// The first linear layer of a network without convolutions is not kept: it usually has most of the weights, whereas a
+/// first convolution has few. To keep it, name it in [`exclude`](Self::exclude).
 ///
 /// The configuration implements Burn's [`Config`]: `save`, `load` and `load_binary` use JSON. A missing field takes its
 /// default, and an unknown field is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SelectionConfig {
-    /// Kinds of layers whose weights can become ternary. Default: all four.
+    /// Kinds of layers whose weights can become ternary. Default: [`LayerKind::Linear`], [`LayerKind::Conv1d`],
+    /// [`LayerKind::Conv2d`] and [`LayerKind::Conv3d`].
     pub kinds: Vec<LayerKind>,
     /// Regular expressions for parameter paths such as `blocks.0.conv1.weight`. A weight must match at least one of
     /// them. If the list is empty, every weight matches. Default: empty.
@@ -79,13 +49,18 @@ pub struct SelectionConfig {
     /// Regular expressions for parameter paths. A weight that matches one of them stays in full precision. Default:
     /// empty.
     pub exclude: Vec<String>,
-    /// Whether the first convolution stays in full precision: the first in the order in which the module declares its
-    /// fields, whatever its name. It reads the raw input, has few weights, and its quantization costs most accuracy.
-    /// Default: `true`.
+    /// Weights that become ternary although they are not of these kinds, each with the dimension of its output channels:
+    /// parameters of the user's own layers, raw parameters, transposed convolutions. Default: empty.
+    pub axes: Vec<ChannelAxis>,
+    /// Whether the first convolution stays in full precision. It reads the raw input, has few weights, and its
+    /// quantization costs most accuracy. Default: `true`.
     pub keep_first_convolution: bool,
-    /// Whether the last linear layer stays in full precision: the last in the order in which the module declares its
-    /// fields, whatever its name. It computes the logits. Default: `true`.
-    pub keep_last_linear: bool,
+    /// Whether the last layer stays in full precision. It computes the logits, or the output image. Default: `true`.
+    ///
+    /// By declaration this is the last linear layer, or the last convolution of a module without linear layers. By use
+    /// it is the last layer of any kind.
+    #[serde(alias = "keep_last_linear")]
+    pub keep_last_layer: bool,
 }
 
 impl Default for SelectionConfig {
@@ -94,8 +69,9 @@ impl Default for SelectionConfig {
             kinds: vec![LayerKind::Linear, LayerKind::Conv1d, LayerKind::Conv2d, LayerKind::Conv3d],
             include: Vec::new(),
             exclude: Vec::new(),
+            axes: Vec::new(),
             keep_first_convolution: true,
-            keep_last_linear: true,
+            keep_last_layer: true,
         }
     }
 }
@@ -131,6 +107,31 @@ impl SelectionConfig {
         self
     }
 
+    /// Makes the weights whose paths match `pattern` ternary, with their output channels along dimension
+    /// `channel_axis`.
+    ///
+    /// ```
+    /// use burn::backend::Flex;
+    /// use burn::module::Param;
+    /// use burn::prelude::*;
+    /// use ttq_core::{Selection, SelectionConfig};
+    ///
+    /// #[derive(Module, Debug)]
+    /// struct Projection<B: Backend> {
+    ///     matrix: Param<Tensor<B, 2>>, // [in, out]
+    /// }
+    ///
+    /// let model = Projection::<Flex> { matrix: Param::from_tensor(Tensor::ones([4, 8], &Default::default())) };
+    /// let config = SelectionConfig::new().with_axis("^matrix$", 1).with_keep_last_layer(false);
+    /// let selection = Selection::of(&model, &config).unwrap();
+    /// assert_eq!(selection.ternary().next().unwrap().channel_axis, Some(1));
+    /// ```
+    #[must_use]
+    pub fn with_axis(mut self, pattern: impl Into<String>, channel_axis: usize) -> Self {
+        self.axes.push(ChannelAxis { pattern: pattern.into(), channel_axis });
+        self
+    }
+
     /// Sets whether the first convolution stays in full precision.
     #[must_use]
     pub fn with_keep_first_convolution(mut self, keep_first_convolution: bool) -> Self {
@@ -138,10 +139,10 @@ impl SelectionConfig {
         self
     }
 
-    /// Sets whether the last linear layer stays in full precision.
+    /// Sets whether the last layer stays in full precision.
     #[must_use]
-    pub fn with_keep_last_linear(mut self, keep_last_linear: bool) -> Self {
-        self.keep_last_linear = keep_last_linear;
+    pub fn with_keep_last_layer(mut self, keep_last_layer: bool) -> Self {
+        self.keep_last_layer = keep_last_layer;
         self
     }
 }
@@ -153,10 +154,15 @@ impl SelectionConfig {
 pub enum KeepReason {
     /// The kind of its layer is not in [`SelectionConfig::kinds`].
     Kind,
+    /// The dimension of its output channels is not known. The text is the type of the module that holds the parameter.
+    UnknownAxis(String),
     /// The layer is the first convolution of the module.
     FirstConvolution,
-    /// The layer is the last linear layer of the module.
-    LastLinear,
+    /// The layer is the last of the module.
+    #[serde(alias = "last_linear")]
+    LastLayer,
+    /// The traced forward pass did not use the weight.
+    NotUsed,
     /// No pattern of [`SelectionConfig::include`] matches.
     NotIncluded,
     /// This pattern of [`SelectionConfig::exclude`] matches.
@@ -167,15 +173,37 @@ impl fmt::Display for KeepReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kind => f.write_str("kind not selected"),
+            Self::UnknownAxis(owner) => write!(f, "a parameter of `{owner}`: name its channel axis by `with_axis`"),
             Self::FirstConvolution => f.write_str("first convolution"),
-            Self::LastLinear => f.write_str("last linear layer"),
+            Self::LastLayer => f.write_str("last layer"),
+            Self::NotUsed => f.write_str("not used in the traced forward pass"),
             Self::NotIncluded => f.write_str("not included"),
             Self::Excluded(pattern) => write!(f, "excluded by `{pattern}`"),
         }
     }
 }
 
-/// A weight that can become ternary, and whether it does.
+/// Order that determines which layers of a module are the first and the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayerOrder {
+    /// The order in which the module declares its fields.
+    #[default]
+    Declaration,
+    /// The order in which a forward pass first uses the weights.
+    Use,
+}
+
+impl fmt::Display for LayerOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Declaration => "by declaration",
+            Self::Use => "by use",
+        })
+    }
+}
+
+/// A weight of two or more dimensions, and whether it becomes ternary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Choice {
@@ -185,6 +213,8 @@ pub struct Choice {
     pub kind: LayerKind,
     /// Shape of the weight.
     pub shape: Vec<usize>,
+    /// Dimension of the weight that holds the output channels. `None` if it is not known; a ternary weight has one.
+    pub channel_axis: Option<usize>,
     /// `None` for a ternary weight, otherwise the reason why it stays in full precision.
     pub kept: Option<KeepReason>,
 }
@@ -199,40 +229,128 @@ impl Choice {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Returns the channel axis of a ternary weight.
+    pub(crate) fn axis(&self) -> usize {
+        match self.channel_axis {
+            Some(axis) => axis,
+            None => unreachable!("`{}` was selected without a channel axis", self.path),
+        }
+    }
+
+    /// Returns whether the weight is one of a layer, and not a vector in the shape of its input, such as `[1, c, 1, 1]`.
+    fn is_layer(&self) -> bool {
+        self.kind != LayerKind::Embedding && self.shape.iter().filter(|n| **n > 1).count() > 1
+            || self.kind == LayerKind::Linear
+            || self.kind.is_convolution()
+    }
 }
 
-/// All weights of a module that can become ternary, in the order in which the module declares them, each with the
-/// decision whether it does.
+/// All float parameters of a module with two or more dimensions, in the order in which the module declares them, each
+/// with the decision whether it becomes ternary.
 ///
 /// `Display` prints a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     choices: Vec<Choice>,
     other_parameters: usize,
+    #[serde(default)]
+    order: LayerOrder,
 }
 
 impl Selection {
-    /// Selects the weights of `module` that become ternary. Does not change the module.
+    /// Selects the weights of `module` that become ternary. First and last layer are those by declaration.
+    ///
+    /// The kind of a layer is known by its Rust type: a `Linear` of the user's is a [`LayerKind::Parameter`]. This
+    /// initializes every parameter of the module, and reads them from the device once.
     ///
     /// # Errors
-    /// Returns [`SelectionError`] if a pattern is not a regular expression or matches no weight, or if no weight is
-    /// selected.
+    /// Returns [`SelectionError`] if a pattern is not a regular expression or matches no weight, if a channel axis is
+    /// out of range, if a selected weight has the identifier of another parameter, or if no weight is selected.
     pub fn of<B: Backend, M: Module<B>>(module: &M, config: &SelectionConfig) -> Result<Self, SelectionError> {
-        let mut candidates = Candidates::default();
-        module.visit(&mut candidates);
-        let mut choices = candidates.choices;
-        let include = compile_patterns(&config.include, &choices)?;
-        let exclude = compile_patterns(&config.exclude, &choices)?;
-        let first_convolution = choices.iter().position(|c| c.kind.is_convolution());
-        let last_linear = choices.iter().rposition(|c| c.kind == LayerKind::Linear);
+        Self::new(module, config, None)
+    }
+
+    /// Selects the weights of `module` that become ternary. First and last layer are those by use in `forward`, which
+    /// runs the module on an example input.
+    ///
+    /// The first convolution is the first that `forward` uses, and the last layer is the last that it uses, of whatever
+    /// kind: the output convolution of a U-Net, a head that is declared first. Of a weight that is used more than once,
+    /// the first use counts. A weight that is not used stays in full precision.
+    ///
+    /// A selection does not depend on the backend: with an autodiff module, trace `model.valid()` and pass the result to
+    /// [`Ternary::with_selection`](crate::Ternary::with_selection).
+    ///
+    /// ```
+    /// use burn::backend::{Autodiff, Flex};
+    /// use burn::module::AutodiffModule;
+    /// use burn::nn::{Linear, LinearConfig};
+    /// use burn::prelude::*;
+    /// use ttq_core::{Selection, Ternary, TernaryConfig};
+    ///
+    /// #[derive(Module, Debug)]
+    /// struct Mlp<B: Backend> {
+    ///     head: Linear<B>,
+    ///     body: Linear<B>,
+    /// }
+    ///
+    /// impl<B: Backend> Mlp<B> {
+    ///     fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    ///         self.head.forward(self.body.forward(x))
+    ///     }
+    /// }
+    ///
+    /// let device = Default::default();
+    /// let linear = LinearConfig::new(8, 8);
+    /// let model = Mlp::<Autodiff<Flex>> { head: linear.init(&device), body: linear.init(&device) };
+    /// let config = TernaryConfig::default();
+    /// let example = Tensor::ones([1, 8], &device);
+    /// let selection = Selection::traced(&model.valid(), &config.selection, |model| model.forward(example)).unwrap();
+    /// let ternary = Ternary::with_selection(model, &config, selection).unwrap();
+    /// assert_eq!(ternary.selection().ternary().next().unwrap().path, "body.weight");
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Selection::of`], and if the module is on an autodiff backend, where a forward pass changes the running
+    /// statistics of batch normalization.
+    pub fn traced<B: Backend, M: Module<B>, T>(
+        module: &M,
+        config: &SelectionConfig,
+        forward: impl FnOnce(&M) -> T,
+    ) -> Result<Self, SelectionError> {
+        if B::ad_enabled(&module.devices().into_iter().next().unwrap_or_default()) {
+            return Err(SelectionError::Autodiff);
+        }
+        let paths = Weights::of(module).choices.into_iter().map(|choice| choice.path).collect();
+        Self::new(module, config, Some(order_of_use(module, paths, forward)))
+    }
+
+    /// Selects by the order of declaration, or by the order of use: indices of the weights.
+    fn new<B: Backend, M: Module<B>>(
+        module: &M,
+        config: &SelectionConfig,
+        used: Option<Vec<usize>>,
+    ) -> Result<Self, SelectionError> {
+        let Weights { mut choices, ids, owners, other_parameters, .. } = Weights::of(module);
+        let include = compile_patterns(config.include.iter().map(String::as_str), &choices)?;
+        let exclude = compile_patterns(config.exclude.iter().map(String::as_str), &choices)?;
+        let named = name_axes(&config.axes, &mut choices)?;
+        let (first, last) = match &used {
+            Some(used) => first_and_last_used(&choices, used),
+            None => first_and_last_declared(&choices, &named),
+        };
         for (index, choice) in choices.iter_mut().enumerate() {
             let excluded = exclude.iter().find(|pattern| pattern.is_match(&choice.path));
-            choice.kept = if !config.kinds.contains(&choice.kind) {
+            choice.kept = if !named[index] && choice.channel_axis.is_none() {
+                Some(KeepReason::UnknownAxis(owners[index].clone()))
+            } else if !named[index] && !config.kinds.contains(&choice.kind) {
                 Some(KeepReason::Kind)
-            } else if config.keep_first_convolution && first_convolution == Some(index) {
+            } else if used.as_ref().is_some_and(|used| !used.contains(&index)) {
+                Some(KeepReason::NotUsed)
+            } else if config.keep_first_convolution && first == Some(index) {
                 Some(KeepReason::FirstConvolution)
-            } else if config.keep_last_linear && last_linear == Some(index) {
-                Some(KeepReason::LastLinear)
+            } else if config.keep_last_layer && last == Some(index) {
+                Some(KeepReason::LastLayer)
             } else if let Some(pattern) = excluded {
                 Some(KeepReason::Excluded(pattern.as_str().into()))
             } else if !include.is_empty() && !include.iter().any(|pattern| pattern.is_match(&choice.path)) {
@@ -246,10 +364,12 @@ impl Selection {
                 choices.iter().filter_map(|c| c.kept.as_ref().map(|reason| format!("{} ({reason})", c.path)));
             return Err(SelectionError::Empty { candidates: candidates.collect() });
         }
-        Ok(Self { choices, other_parameters: candidates.other_parameters })
+        check_identifiers(&choices, &ids)?;
+        let order = if used.is_some() { LayerOrder::Use } else { LayerOrder::Declaration };
+        Ok(Self { choices, other_parameters, order })
     }
 
-    /// Returns all weights that can become ternary, in the order of the module.
+    /// Returns all float parameters of two or more dimensions, in the order of the module.
     pub fn choices(&self) -> &[Choice] {
         &self.choices
     }
@@ -259,8 +379,12 @@ impl Selection {
         self.choices.iter().filter(|choice| choice.kept.is_none())
     }
 
-    /// Returns the number of float parameters that cannot become ternary: biases, normalization, running statistics and
-    /// the like.
+    /// Returns the order that determines the first and the last layer.
+    pub fn order(&self) -> LayerOrder {
+        self.order
+    }
+
+    /// Returns the number of other float parameters: biases, normalization, running statistics and other vectors.
     pub fn other_parameters(&self) -> usize {
         self.other_parameters
     }
@@ -271,17 +395,38 @@ impl Selection {
         let kept: usize = self.choices.iter().filter(|choice| choice.kept.is_some()).map(Choice::len).sum();
         kept + self.other_parameters
     }
+
+    /// Checks that `module` has the weights of this selection.
+    pub(crate) fn check<B: Backend, M: Module<B>>(&self, module: &M) -> Result<(), SelectionError> {
+        let weights = Weights::of(module);
+        let describe = |choice: &Choice| format!("{} {:?}", choice.kind, choice.shape);
+        for choice in self.choices.iter().filter(|choice| choice.kept.is_none()) {
+            let found = weights.choices.iter().find(|found| found.path == choice.path);
+            if !found.is_some_and(|found| found.shape == choice.shape && found.kind == choice.kind) {
+                return Err(SelectionError::Mismatch {
+                    path: choice.path.clone(),
+                    expected: describe(choice),
+                    found: found.map_or("missing".into(), describe),
+                });
+            }
+        }
+        check_identifiers(&self.choices, &weights.ids)
+    }
 }
 
 impl fmt::Display for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.choices.iter().map(|choice| choice.path.len()).max().unwrap_or(0).max(6);
-        writeln!(f, "{:width$}  {:8} {:>18} {:>10}  precision", "weight", "layer", "shape", "weights")?;
+        let path = self.choices.iter().map(|choice| choice.path.len()).max().unwrap_or(0).max(6);
+        let kind = self.choices.iter().map(|choice| choice.kind.to_string().len()).max().unwrap_or(0).max(8);
+        writeln!(f, "{:path$}  {:kind$} {:>18} {:>10}  precision", "weight", "layer", "shape", "weights")?;
         for choice in &self.choices {
             let shape = format!("{:?}", choice.shape);
-            write!(f, "{:width$}  {:8} {shape:>18} {:>10}  ", choice.path, choice.kind, choice.len())?;
+            write!(f, "{:path$}  {:kind$} {shape:>18} {:>10}  ", choice.path, choice.kind, choice.len())?;
             match &choice.kept {
                 None => writeln!(f, "ternary")?,
+                Some(reason @ (KeepReason::FirstConvolution | KeepReason::LastLayer)) => {
+                    writeln!(f, "full ({reason}, {})", self.order)?
+                }
                 Some(reason) => writeln!(f, "full ({reason})")?,
             }
         }
@@ -298,80 +443,109 @@ impl fmt::Display for Selection {
 }
 
 /// Compiles the patterns. Each must match at least one of the choices.
-fn compile_patterns(patterns: &[String], choices: &[Choice]) -> Result<Vec<Regex>, SelectionError> {
+fn compile_patterns<'a>(
+    patterns: impl Iterator<Item = &'a str>,
+    choices: &[Choice],
+) -> Result<Vec<Regex>, SelectionError> {
     patterns
-        .iter()
         .map(|pattern| {
             let regex = Regex::new(pattern)
-                .map_err(|e| SelectionError::Pattern { pattern: pattern.clone(), reason: e.to_string() })?;
+                .map_err(|e| SelectionError::Pattern { pattern: pattern.into(), reason: e.to_string() })?;
             if choices.iter().any(|choice| regex.is_match(&choice.path)) {
                 return Ok(regex);
             }
             let candidates = choices.iter().map(|choice| choice.path.clone()).collect();
-            Err(SelectionError::NoMatch { pattern: pattern.clone(), candidates })
+            Err(SelectionError::NoMatch { pattern: pattern.into(), candidates })
         })
         .collect()
 }
 
-/// The current path and container types while Burn visits or maps a module.
-#[derive(Debug, Default)]
-pub(crate) struct ModulePath {
-    names: Vec<String>,
-    containers: Vec<String>,
+/// Sets the channel axes that the configuration names and returns, for each choice, whether it was named.
+fn name_axes(axes: &[ChannelAxis], choices: &mut [Choice]) -> Result<Vec<bool>, SelectionError> {
+    let patterns = compile_patterns(axes.iter().map(|axis| axis.pattern.as_str()), choices)?;
+    let mut named = vec![false; choices.len()];
+    for (pattern, axis) in patterns.iter().zip(axes) {
+        for (choice, named) in choices.iter_mut().zip(&mut named).filter(|(c, _)| pattern.is_match(&c.path)) {
+            if axis.channel_axis >= choice.shape.len() {
+                return Err(SelectionError::ChannelAxis {
+                    pattern: axis.pattern.clone(),
+                    channel_axis: axis.channel_axis,
+                    path: choice.path.clone(),
+                    shape: choice.shape.clone(),
+                });
+            }
+            (choice.channel_axis, *named) = (Some(axis.channel_axis), true);
+        }
+    }
+    Ok(named)
 }
 
-impl ModulePath {
-    /// Appends a name; call it from `enter_module`.
-    pub(crate) fn enter(&mut self, name: &str, container: &str) {
-        self.names.push(name.into());
-        self.containers.push(container.into());
-    }
-
-    /// Removes the last name; call it from `exit_module`.
-    pub(crate) fn exit(&mut self) {
-        self.names.pop();
-        self.containers.pop();
-    }
-
-    /// Returns the path with its names joined by dots.
-    pub(crate) fn joined(&self) -> String {
-        self.names.join(".")
-    }
-
-    /// Returns the path of the enclosing module.
-    pub(crate) fn parent(&self) -> String {
-        self.names[..self.names.len().saturating_sub(1)].join(".")
-    }
-
-    /// Returns the type of the module that holds the current parameter, as Burn names it, e.g. `Struct:Linear`.
-    pub(crate) fn container(&self) -> Option<&str> {
-        self.containers.last().map(String::as_str)
-    }
-
-    /// Returns the path of the enclosing module and the parameter's name, if that module is of type `container` and the
-    /// name is one of `names`.
-    pub(crate) fn parameter_of(&self, container: &str, names: &[&'static str]) -> Option<(String, &'static str)> {
-        let current = self.names.last().filter(|_| self.container() == Some(container))?;
-        let name = names.iter().find(|name| *name == current)?;
-        Some((self.parent(), name))
-    }
-
-    /// Returns the kind of the layer, if the current parameter is the weight of one.
-    fn layer_kind(&self) -> Option<LayerKind> {
-        let container = self.container()?;
-        (self.names.last()? == "weight").then(|| LayerKind::of_container(container)).flatten()
-    }
+/// Returns the first convolution and the last layer among the weights in the order of their use.
+pub(crate) fn first_and_last_used(choices: &[Choice], used: &[usize]) -> (Option<usize>, Option<usize>) {
+    let first = used.iter().copied().find(|index| choices[*index].kind.is_convolution());
+    let last = used.iter().copied().rfind(|index| choices[*index].is_layer());
+    (first, last)
 }
 
-/// Collects the weights that can become ternary and counts the other parameters.
+/// Returns the first convolution, and the last linear layer or, without one, the last matrix that the configuration
+/// names or the last convolution.
+fn first_and_last_declared(choices: &[Choice], named: &[bool]) -> (Option<usize>, Option<usize>) {
+    let first = choices.iter().position(|choice| choice.kind.is_convolution());
+    let linear = choices.iter().rposition(|choice| choice.kind == LayerKind::Linear);
+    let matrix = || (0..choices.len()).rfind(|index| named[*index] && choices[*index].shape.len() == 2);
+    let convolution = || choices.iter().rposition(|choice| choice.kind.is_convolution());
+    (first, linear.or_else(matrix).or_else(convolution))
+}
+
+/// Checks that no selected weight has the identifier of another parameter.
+fn check_identifiers(choices: &[Choice], ids: &BTreeMap<String, ParamId>) -> Result<(), SelectionError> {
+    for choice in choices.iter().filter(|choice| choice.kept.is_none()) {
+        let id = ids.get(&choice.path);
+        if let Some((other, _)) = ids.iter().find(|(path, other)| **path != choice.path && Some(*other) == id) {
+            return Err(SelectionError::Shared { path: choice.path.clone(), other: other.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The float parameters of a module.
 #[derive(Default)]
-struct Candidates {
+struct Weights {
     path: ModulePath,
+    types: BTreeMap<String, String>,
+    /// The parameters of two or more dimensions.
     choices: Vec<Choice>,
+    /// The type of the module that holds each of `choices`.
+    owners: Vec<String>,
+    /// Identifiers of all float parameters by path.
+    ids: BTreeMap<String, ParamId>,
     other_parameters: usize,
 }
 
-impl<B: Backend> ModuleVisitor<B> for Candidates {
+impl Weights {
+    /// Initializes the parameters of a module and collects them.
+    fn of<B: Backend, M: Module<B>>(module: &M) -> Self {
+        module.visit(&mut Initialize);
+        let mut weights = Self { types: module_types(module), ..Self::default() };
+        module.visit(&mut weights);
+        weights
+    }
+
+    /// Returns the type of the innermost module around the current parameter whose type is known.
+    fn owner(&self) -> String {
+        let mut path = self.path.parent();
+        loop {
+            match (self.types.get(&path), path.rfind('.')) {
+                (Some(name), _) => return name.clone(),
+                (None, Some(dot)) => path.truncate(dot),
+                (None, None) if path.is_empty() => return "an unknown type".into(),
+                (None, None) => path.clear(),
+            }
+        }
+    }
+}
+
+impl<B: Backend> ModuleVisitor<B> for Weights {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
     }
@@ -381,12 +555,35 @@ impl<B: Backend> ModuleVisitor<B> for Candidates {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let shape = param.lazy_shape();
-        match self.path.layer_kind() {
-            Some(kind) if shape.num_elements() > 0 => {
-                self.choices.push(Choice { path: self.path.joined(), kind, shape: shape.to_vec(), kept: None })
-            }
-            _ => self.other_parameters += shape.num_elements(),
+        let (path, shape) = (self.path.joined(), param.val().dims());
+        self.ids.insert(path.clone(), param.id);
+        let elements: usize = shape.iter().product();
+        if D < 2 || elements == 0 {
+            self.other_parameters += elements;
+            return;
         }
+        let module_type = self.types.get(&self.path.parent()).map(String::as_str);
+        let kind = LayerKind::of(module_type, self.path.name(), D);
+        let choice = Choice { path, kind, shape: shape.to_vec(), channel_axis: kind.channel_axis(), kept: None };
+        self.owners.push(self.owner());
+        self.choices.push(choice);
+    }
+}
+
+/// Initializes every lazy parameter. Burn's parameters are lazy, each clone of an uninitialized one draws other values,
+/// and its shape can differ from that of the initialized one (`LinearLayout::Col`).
+struct Initialize;
+
+impl<B: Backend> ModuleVisitor<B> for Initialize {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        param.val();
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<B, D, Int>>) {
+        param.val();
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
+        param.val();
     }
 }

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::granularity::widen;
 use crate::leaf::leaf;
+use crate::module_path::ModulePath;
 use crate::scales::at_least_floor;
-use crate::selection::ModulePath;
 use crate::{
     Choice, ConfigError, LayerStats, LayerValues, QuantizerConfig, ScaleParameter, ScaleRule, Selection,
     SelectionConfig, SelectionError, TernaryQuantizer, TernaryStats,
@@ -36,7 +36,8 @@ use crate::{
 pub struct TernaryConfig {
     /// How weights become ternary. Default: [`QuantizerConfig::ttq`].
     pub quantizer: QuantizerConfig,
-    /// Which weights become ternary. Default: all but those of the first convolution and the last linear layer.
+    /// Which weights become ternary. Default: all of convolutions and linear layers but those of the first convolution
+    /// and the last layer.
     pub selection: SelectionConfig,
 }
 
@@ -115,11 +116,24 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     /// # Errors
     /// Returns [`TernaryError`] if the threshold is out of range or the selection is not possible for this model.
     pub fn new(model: M, config: &TernaryConfig) -> Result<Self, TernaryError> {
-        let quantizer: TernaryQuantizer<B> = config.quantizer.init()?;
         let selection = Selection::of(&model, &config.selection)?;
+        Self::wrap(model, config, selection)
+    }
+
+    /// Wraps `model` with a selection that was made for it or for a copy of it on another backend
+    /// ([`Selection::traced`]).
+    ///
+    /// # Errors
+    /// Returns [`TernaryError`] if the threshold is out of range or the model has not the weights of the selection.
+    pub fn with_selection(model: M, config: &TernaryConfig, selection: Selection) -> Result<Self, TernaryError> {
+        selection.check(&model)?;
+        Self::wrap(model, config, selection)
+    }
+
+    fn wrap(model: M, config: &TernaryConfig, selection: Selection) -> Result<Self, TernaryError> {
+        let quantizer: TernaryQuantizer<B> = config.quantizer.init()?;
         let layers: Vec<Choice> = selection.ternary().cloned().collect();
         let plan = Arc::new(Plan { config: config.clone(), selection, layers });
-        model.visit(&mut Initialize);
         let mut scales = Vec::new();
         if config.quantizer.scales == ScaleRule::Learned {
             let mut collect = CollectInitialScales { quantizer: &quantizer, scales: &mut scales };
@@ -344,25 +358,8 @@ impl<B: Backend, V: LayerVisitor<B>> ModuleVisitor<B> for VisitSelected<'_, V> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         if let Some((_, layer)) = self.layers.advance_if_selected() {
-            self.visitor.visit(param, layer.kind.channel_axis());
+            self.visitor.visit(param, layer.axis());
         }
-    }
-}
-
-/// Initializes every lazy parameter.
-struct Initialize;
-
-impl<B: Backend> ModuleVisitor<B> for Initialize {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        param.val();
-    }
-
-    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<B, D, Int>>) {
-        param.val();
-    }
-
-    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
-        param.val();
     }
 }
 
@@ -563,7 +560,7 @@ impl<B: Backend, F: LayerMapper<B>> ModuleMapper<B> for ReplaceSelected<'_, B, F
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let Some((index, layer)) = self.layers.advance_if_selected() else { return param };
         let (id, latent, mapper) = param.consume();
-        let axis = layer.kind.channel_axis();
+        let axis = layer.axis();
         let scales = scales_of(&self.quantizer, self.scales, index, &latent, axis);
         let ternary = self.map.map(&self.quantizer, id, latent, scales, axis);
         Param::from_mapped_value(id, ternary, mapper)

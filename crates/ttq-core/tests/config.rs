@@ -26,7 +26,7 @@ fn selection() -> SelectionConfig {
         .with_include(vec!["^body".into()])
         .with_exclude(vec!["norm".into(), "head".into()])
         .with_keep_first_convolution(false)
-        .with_keep_last_linear(false)
+        .with_keep_last_layer(false)
 }
 
 fn ternary() -> TernaryConfig {
@@ -72,7 +72,7 @@ fn a_missing_field_takes_its_default() {
     );
     assert_loads(
         r#"{"keep_last_linear": false}"#,
-        SelectionConfig { keep_last_linear: false, ..SelectionConfig::default() },
+        SelectionConfig { keep_last_layer: false, ..SelectionConfig::default() },
     );
     let quantizer = QuantizerConfig::ttq().with_threshold(Threshold::MeanFraction(0.7));
     assert_loads(

@@ -9,7 +9,7 @@ use ttq_packed::{DenseTensor, PackedModel, TernaryWeight};
 
 use super::dtype::{self, Kind};
 use super::weight;
-use crate::selection::ModulePath;
+use crate::module_path::ModulePath;
 
 /// A packed model that does not match a module. Lists all differences by path.
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,7 @@ use ttq_packed::file::WeightError;
 use ttq_packed::{Codes, PackedModel, TernaryWeight};
 
 use super::dtype;
-use crate::selection::ModulePath;
+use crate::module_path::ModulePath;
 use crate::{Choice, LayerValues, Ternary};
 
 /// A module that cannot be packed.
@@ -70,7 +70,7 @@ pub fn pack<B: Backend, M: Module<B>>(ternary: &Ternary<B, M>) -> Result<PackedM
 }
 
 fn ternary_weight(choice: &Choice, codes: &[i8], scales: &[f32]) -> Result<TernaryWeight, WeightError> {
-    let (codes, axis) = (Codes::pack(codes)?, choice.kind.channel_axis());
+    let (codes, axis) = (Codes::pack(codes)?, choice.axis());
     TernaryWeight::new(codes, scales.as_chunks().0, choice.shape.as_slice(), axis)
 }
 

@@ -8,7 +8,7 @@ use regex::Regex;
 use ttq_packed::file::TensorError;
 use ttq_packed::{DenseTensor, Dtype, PackedModel};
 
-use crate::selection::ModulePath;
+use crate::module_path::ModulePath;
 
 /// A packed model that cannot be converted.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

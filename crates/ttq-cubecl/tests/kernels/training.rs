@@ -38,7 +38,7 @@ impl<B: Backend> Net<B> {
 /// A configuration that ternarizes both layers.
 pub(super) fn config(quantizer: QuantizerConfig) -> TernaryConfig {
     let selection =
-        SelectionConfig { keep_first_convolution: false, keep_last_linear: false, ..SelectionConfig::default() };
+        SelectionConfig { keep_first_convolution: false, keep_last_layer: false, ..SelectionConfig::default() };
     TernaryConfig { quantizer, selection }
 }
 

@@ -13,6 +13,9 @@ use burn::tensor::backend::AutodiffBackend;
 use ttq_core::*;
 use ttq_testing::{normal, reproducible, tensor};
 
+mod selection;
+mod tracing;
+
 type A = Autodiff<Flex>;
 
 /// conv - bn - [conv - bn] - [linear] - linear. The layers in brackets become ternary by default.
@@ -63,53 +66,6 @@ fn wrapped(config: &TernaryConfig) -> Ternary<A, Net<A>> {
 fn channelwise() -> TernaryConfig {
     let quantizer = QuantizerConfig::ttq().with_granularity(Granularity::Channel);
     TernaryConfig { quantizer, ..TernaryConfig::default() }
-}
-
-fn paths(config: &SelectionConfig) -> Result<Vec<String>, SelectionError> {
-    let net = Net::<Flex>::new(&Default::default());
-    Selection::of(&net, config).map(|s| s.ternary().map(|c| c.path.clone()).collect())
-}
-
-#[test]
-fn the_first_convolution_and_the_last_linear_layer_stay_in_full_precision_whatever_their_names() {
-    assert_eq!(paths(&SelectionConfig::default()).unwrap(), ["body.0.weight", "hidden.weight"]);
-    let everything =
-        SelectionConfig { keep_first_convolution: false, keep_last_linear: false, ..SelectionConfig::default() };
-    assert_eq!(paths(&everything).unwrap(), ["entry.weight", "body.0.weight", "hidden.weight", "head.weight"]);
-}
-
-#[test]
-fn patterns_and_kinds_narrow_the_selection() {
-    let default = SelectionConfig::default();
-    let included = SelectionConfig { include: vec!["^body".into()], ..default.clone() };
-    assert_eq!(paths(&included).unwrap(), ["body.0.weight"]);
-    let excluded = SelectionConfig { exclude: vec!["^body".into()], ..default.clone() };
-    assert_eq!(paths(&excluded).unwrap(), ["hidden.weight"]);
-    let kinds = SelectionConfig { kinds: vec![LayerKind::Conv2d], ..default };
-    assert_eq!(paths(&kinds).unwrap(), ["body.0.weight"]);
-}
-
-#[test]
-fn a_pattern_without_a_match_is_an_error_that_lists_the_candidates() {
-    let config = SelectionConfig { exclude: vec!["layer4".into()], ..SelectionConfig::default() };
-    let message = paths(&config).unwrap_err().to_string();
-    assert!(message.contains("`layer4` matches no weight"), "{message}");
-    assert!(message.contains("body.0.weight") && message.contains("head.weight"), "{message}");
-    let config = SelectionConfig { include: vec!["(".into()], ..SelectionConfig::default() };
-    assert!(paths(&config).unwrap_err().to_string().contains("not a valid regular expression"));
-    let config = SelectionConfig { include: vec!["^head".into()], ..SelectionConfig::default() };
-    let message = paths(&config).unwrap_err().to_string();
-    assert!(message.contains("head.weight (last linear layer)"), "{message}");
-}
-
-#[test]
-fn the_selection_prints_as_a_table_of_every_candidate() {
-    let net = Net::<Flex>::new(&Default::default());
-    let table = Selection::of(&net, &SelectionConfig::default()).unwrap().to_string();
-    let line = |path: &str| table.lines().find(|line| line.starts_with(path)).unwrap().to_string();
-    assert!(line("entry.weight").ends_with("full (first convolution)"));
-    assert!(line("body.0.weight").contains("[6, 4, 3, 3]") && line("body.0.weight").ends_with("ternary"));
-    assert!(line("head.weight").ends_with("full (last linear layer)"));
 }
 
 #[test]
