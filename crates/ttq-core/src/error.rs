@@ -121,8 +121,10 @@ pub enum RecordError {
     },
     /// The record is of another selection.
     #[error(
-        "the record was saved with another selection: {} only in the record, {} only in the wrapper; wrap the model with \
-         the selection of the record", names(record), names(wrapper)
+        "the record was saved with another selection (ternary only in the record: {}; only in the wrapper: {}): wrap the \
+         model with the selection of the record",
+        names(record),
+        names(wrapper)
     )]
     Selection {
         /// Paths of weights that are ternary in the record alone.
@@ -144,8 +146,8 @@ pub enum RecordError {
 
 fn names(paths: &[String]) -> String {
     match paths {
-        [] => "no weight is ternary".into(),
-        paths => format!("{} ternary", paths.iter().map(|path| format!("`{path}`")).collect::<Vec<_>>().join(", ")),
+        [] => "no weight".into(),
+        paths => paths.iter().map(|path| format!("`{path}`")).collect::<Vec<_>>().join(", "),
     }
 }
 

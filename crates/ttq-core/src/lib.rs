@@ -49,22 +49,27 @@
 #[cfg(feature = "cubecl")]
 mod device;
 mod error;
+mod first_step;
 mod granularity;
 mod layer_kind;
 mod leaf;
+mod learned_scales;
 mod module_path;
 mod module_types;
 mod order_of_use;
 pub mod packed;
+mod plan;
 mod quantizer;
 mod quantizer_config;
 mod scales;
+mod selected;
 mod selection;
 mod stats;
 mod ternary;
 mod threshold;
+mod views;
 
-pub use error::{ConfigError, SelectionError};
+pub use error::{ConfigError, RecordError, SelectionError};
 pub use granularity::Granularity;
 pub use layer_kind::LayerKind;
 pub use quantizer::{TernaryGradients, TernaryQuantizer};

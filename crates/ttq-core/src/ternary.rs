@@ -3,18 +3,23 @@
 use std::sync::Arc;
 
 use burn::config::Config;
-use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{AutodiffModule, ModuleDisplay, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
+use crate::first_step::findings;
 use crate::granularity::widen;
 use crate::leaf::leaf;
+use crate::learned_scales::LearnedScales;
 use crate::module_path::ModulePath;
+use crate::plan::Plan;
 use crate::scales::at_least_floor;
+use crate::selected::{LayerVisitor, visit_selected};
+use crate::views::{Constant, Leaf, Tracked, replace_selected};
 use crate::{
-    Choice, ConfigError, LayerStats, LayerValues, QuantizerConfig, ScaleParameter, ScaleRule, Selection,
+    Choice, ConfigError, LayerStats, LayerValues, QuantizerConfig, RecordError, ScaleParameter, ScaleRule, Selection,
     SelectionConfig, SelectionError, TernaryQuantizer, TernaryStats,
 };
 
@@ -88,23 +93,26 @@ pub enum TernaryError {
 /// | [`leaf_view`](Self::leaf_view) | ternary leaves; [`pull_back`](Self::pull_back) computes the gradients of latents and scales | training without a graph through the quantizer |
 /// | [`materialize`](Self::materialize) | ternary constants | deployment |
 ///
-/// The wrapper and its views share the running statistics of batch normalization: a view's forward pass in training
-/// updates those of the wrapper.
+/// # Frozen parameters
+///
+/// A parameter that does not require a gradient (`no_grad`), in the module or in the whole wrapper, stays as it is. The
+/// scales of a frozen latent weight are frozen with it. Running statistics behave as in Burn without this wrapper: the
+/// wrapper and its views share those of batch normalization, and a view's forward pass in training updates them, frozen
+/// or not.
+///
+/// # Records
+///
+/// A record has the scales by the paths of their weights, in their own type, and the configuration of the quantizer.
+/// `load_record` panics with a [`RecordError`] if the record is of another selection or quantizer; [`check_record`
+/// ](Self::check_record) tells before. To load weights that were trained without this wrapper, use
+/// [`with_latent`](Self::with_latent), which fits the scales to them.
+///
+/// Burn's `CompactRecorder` stores latent weights in half precision, as it does every float parameter: each changes by up
+/// to 0.05 % of its value. COMPACT_COST
 #[derive(Module, Debug)]
 pub struct Ternary<B: Backend, M: Module<B>> {
     model: M,
-    scales: Vec<Param<Tensor<B, 2>>>,
-    #[module(skip)]
-    plan: Arc<Plan>,
-}
-
-/// Configuration and selection, which do not change during training.
-#[derive(Debug)]
-struct Plan {
-    config: TernaryConfig,
-    selection: Selection,
-    /// The selected layers, in the order of the module.
-    layers: Vec<Choice>,
+    scales: LearnedScales<B>,
 }
 
 impl<B: Backend, M: Module<B>> Ternary<B, M> {
@@ -132,14 +140,58 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
 
     fn wrap(model: M, config: &TernaryConfig, selection: Selection) -> Result<Self, TernaryError> {
         let quantizer: TernaryQuantizer<B> = config.quantizer.init()?;
-        let layers: Vec<Choice> = selection.ternary().cloned().collect();
-        let plan = Arc::new(Plan { config: config.clone(), selection, layers });
-        let mut scales = Vec::new();
-        if config.quantizer.scales == ScaleRule::Learned {
-            let mut collect = CollectInitialScales { quantizer: &quantizer, scales: &mut scales };
-            visit_selected(&model, &plan.layers, &mut collect);
-        }
-        Ok(Self { model, scales, plan })
+        let plan = Arc::new(Plan::new(config.clone(), selection));
+        let params = fitted_scales(&model, &quantizer, &plan.layers).into_iter().map(Param::from_tensor).collect();
+        Ok(Self { model, scales: LearnedScales { params, plan } })
+    }
+
+    /// Computes the learned scales from the latent weights, by [`QuantizerConfig::initial_scales`].
+    ///
+    /// Call it when latent weights were changed without their scales: trained in full precision, or loaded. It changes the
+    /// scales of frozen weights too.
+    #[must_use]
+    pub fn refit(mut self) -> Self {
+        let mut fitted = fitted_scales(&self.model, &self.quantizer(), self.layers()).into_iter();
+        self.scales = self.scales.map_params(|param| match fitted.next() {
+            Some(scales) => param.map(|old| scales.set_require_grad(old.is_require_grad())),
+            None => param,
+        });
+        self
+    }
+
+    /// Replaces the wrapped module and fits the scales to its weights ([`refit`](Self::refit)).
+    ///
+    /// This loads a record of a module that was trained without the wrapper:
+    ///
+    /// ```
+    /// # use burn::backend::Flex;
+    /// # use burn::module::Module;
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::prelude::*;
+    /// # use ttq_core::{SelectionConfig, Ternary, TernaryConfig};
+    /// # let device = Default::default();
+    /// # let config = TernaryConfig::new().with_selection(SelectionConfig::new().with_keep_last_layer(false));
+    /// # let ternary = Ternary::new(LinearConfig::new(4, 4).init::<Flex>(&device), &config).unwrap();
+    /// # let record = LinearConfig::new(4, 4).init::<Flex>(&device).into_record();
+    /// let model = ternary.latent().clone().load_record(record);
+    /// let ternary = ternary.with_latent(model).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// Returns [`SelectionError`] if the module has not the weights of the selection.
+    pub fn with_latent(mut self, model: M) -> Result<Self, SelectionError> {
+        self.plan().selection.check(&model)?;
+        self.model = model;
+        Ok(self.refit())
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.scales.plan
+    }
+
+    /// Returns the selected weights, in the order of the module.
+    pub(crate) fn layers(&self) -> &[Choice] {
+        &self.plan().layers
     }
 
     /// Returns the wrapped module, whose selected weights are the latent weights.
@@ -156,23 +208,23 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     /// scales or their logarithms, by [`QuantizerConfig::scale_parameter`]. Empty for scale rules other than
     /// [`ScaleRule::Learned`].
     pub fn scales(&self) -> &[Param<Tensor<B, 2>>] {
-        &self.scales
+        &self.scales.params
     }
 
     /// Returns the configuration of the wrapper.
     pub fn config(&self) -> &TernaryConfig {
-        &self.plan.config
+        &self.plan().config
     }
 
     /// Returns which weights are ternary, and why the others are not. Its `Display` is a table.
     pub fn selection(&self) -> &Selection {
-        &self.plan.selection
+        &self.plan().selection
     }
 
     /// Returns the quantizer of the selected weights.
     pub fn quantizer(&self) -> TernaryQuantizer<B> {
         // `Ternary::new` has checked the configuration.
-        match self.plan.config.quantizer.init() {
+        match self.plan().config.quantizer.init() {
             Ok(quantizer) => quantizer,
             Err(error) => unreachable!("a checked configuration became invalid: {error}"),
         }
@@ -182,12 +234,13 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     ///
     /// Compute the gradients with `GradientsParams::from_grads(loss.backward(), &wrapper)`.
     pub fn view(&self) -> M {
-        self.map_layers(Tracked)
+        self.remember_view();
+        replace_selected(self.model.clone(), &self.scales, self.quantizer(), Tracked, None)
     }
 
     /// Returns a plain module whose selected weights are ternary constants, for deployment.
     pub fn materialize(&self) -> M {
-        self.map_layers(Constant)
+        replace_selected(self.model.clone(), &self.scales, self.quantizer(), Constant, None)
     }
 
     /// Computes the flip ratio `[1]`: the share of codes, over all selected weights, that differ between this wrapper
@@ -198,10 +251,10 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     pub fn flip_ratio(&self, earlier: &Self) -> Tensor<B, 1> {
         let quantizer = self.quantizer();
         let mut codes = CollectCodes { quantizer: &quantizer, codes: Vec::new() };
-        visit_selected(&earlier.model, &self.plan.layers, &mut codes);
+        visit_selected(&earlier.model, self.layers(), &mut codes);
         let before = Tensor::cat(codes.codes, 0);
         let mut codes = CollectCodes { quantizer: &quantizer, codes: Vec::new() };
-        visit_selected(&self.model, &self.plan.layers, &mut codes);
+        visit_selected(&self.model, self.layers(), &mut codes);
         let after = Tensor::cat(codes.codes, 0);
         before.not_equal(after).float().mean()
     }
@@ -211,7 +264,7 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     pub fn summary(&self) -> Tensor<B, 2> {
         let quantizer = self.quantizer();
         let mut rows = CollectSummary { quantizer: &quantizer, scales: &self.scales, index: 0, rows: Vec::new() };
-        visit_selected(&self.model, &self.plan.layers, &mut rows);
+        visit_selected(&self.model, self.layers(), &mut rows);
         Tensor::cat(rows.rows, 0)
     }
 
@@ -219,7 +272,7 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     pub fn stats(&self) -> TernaryStats {
         TernaryStats::new(
             self.layer_values().iter().map(LayerStats::new).collect(),
-            self.plan.selection.full_precision_parameters(),
+            self.plan().selection.full_precision_parameters(),
         )
     }
 
@@ -227,25 +280,53 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     /// [`Selection::ternary`]. Reads from the device.
     pub fn layer_values(&self) -> Vec<LayerValues> {
         let quantizer = self.quantizer();
-        let layers = &self.plan.layers;
+        let layers = self.layers();
         let mut values =
             CollectValues { quantizer: &quantizer, scales: &self.scales, choices: layers, layers: Vec::new() };
         visit_selected(&self.model, layers, &mut values);
         values.layers
     }
 
-    fn map_layers<F: LayerMapper<B>>(&self, map: F) -> M {
-        let layers = SelectedLayers::new(&self.plan.layers);
-        let mut mapper = ReplaceSelected { quantizer: self.quantizer(), scales: &self.scales, layers, map };
-        self.model.clone().map(&mut mapper)
+    /// Remembers the weights of the first view, so that [`clamp_scales`](Self::clamp_scales) can check that the optimizer
+    /// updates them.
+    fn remember_view(&self) {
+        if !self.plan().first_step.awaits_view() {
+            return;
+        }
+        let mut probes = Probes { tracked: Vec::new() };
+        visit_selected(&self.model, self.layers(), &mut probes);
+        self.scales().iter().for_each(|param| probes.visit(param, 0));
+        let sum = probes.tracked.into_iter().reduce(|sum, probe| {
+            let device = sum.device();
+            sum + probe.to_device(&device)
+        });
+        if let Some(sum) = sum {
+            self.plan().first_step.remember_view(sum);
+        }
+    }
+}
+
+impl<B: Backend, M: Module<B> + ModuleDisplay> Ternary<B, M> {
+    /// Checks that a record has the selection and the quantizer of this wrapper, so that `load_record` does not panic.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`], which names the difference.
+    pub fn check_record(&self, record: &<Self as Module<B>>::Record) -> Result<(), RecordError> {
+        self.scales.check(&record.scales)
     }
 }
 
 impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
     /// Returns the module with ternary weights that are leaves of the autodiff graph. The gradients of this view are
     /// those of the ternary weights; [`Ternary::pull_back`] converts them to gradients of latents and scales.
+    ///
+    /// The first view notes the order in which its forward pass uses the weights, and the first `pull_back` of the same
+    /// thread compares it with the selection: it logs a warning for a first convolution or a last layer that is ternary
+    /// because the module declares its fields in another order, and for a ternary weight without a gradient.
+    /// [`Selection::traced`] avoids both. No later view has this cost.
     pub fn leaf_view(&self) -> M {
-        self.map_layers(Leaf)
+        let log = self.plan().first_step.note_order();
+        replace_selected(self.model.clone(), &self.scales, self.quantizer(), Leaf, log)
     }
 
     /// Converts the gradients of a [`Ternary::leaf_view`] to gradients of this wrapper.
@@ -253,126 +334,160 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
     /// For each ternary weight q with a gradient ∂L/∂q, the gradients of its latent weight and scales are computed in
     /// closed form ([`TernaryQuantizer::gradients`]). All other gradients are returned unchanged.
     pub fn pull_back(&self, mut grads: GradientsParams) -> GradientsParams {
+        self.check_order_of_use(&grads);
         let quantizer = self.quantizer().on::<B::InnerBackend>();
-        let mut visitor = PullBack { quantizer: &quantizer, scales: &self.scales, index: 0, grads: &mut grads };
-        visit_selected(&self.model, &self.plan.layers, &mut visitor);
+        let mut visitor = PullBack { quantizer: &quantizer, scales: self.scales(), index: 0, grads: &mut grads };
+        visit_selected(&self.model, self.layers(), &mut visitor);
         grads
+    }
+
+    fn check_order_of_use(&self, grads: &GradientsParams) {
+        let plan = self.plan();
+        let Some(used) = plan.first_step.noted_order() else { return };
+        let mut visitor = FindUnused {
+            path: ModulePath::default(),
+            choices: plan.selection.choices(),
+            next: 0,
+            grads,
+            unused: Vec::new(),
+        };
+        self.model.visit(&mut visitor);
+        for finding in findings(&plan.selection, &plan.config.selection, &used, &visitor.unused) {
+            log::warn!("{finding}");
+        }
     }
 
     /// Raises every learned scale below [`SCALE_FLOOR`](crate::SCALE_FLOOR) to it, if scales are trained as
     /// [`ScaleParameter::Linear`]. Logarithms need no bound.
     ///
-    /// Call it after each optimizer step: a scale that crosses zero would swap the meaning of its codes.
+    /// Call it after each optimizer step: a scale that crosses zero would swap the meaning of its codes. A scale that is
+    /// NaN stays NaN.
+    ///
+    /// # Panics
+    /// Panics if a [`view`](Self::view) was made and no latent weight and no scale was replaced since: its gradients were
+    /// taken from the view, which has none of them, instead of the wrapper. This is checked in the first step.
     #[must_use]
     pub fn clamp_scales(mut self) -> Self {
-        if self.plan.config.quantizer.scale_parameter == ScaleParameter::Linear {
-            self.scales = self.scales.into_iter().map(clamp).collect();
+        self.check_first_update();
+        if self.config().quantizer.scale_parameter == ScaleParameter::Linear {
+            self.scales = self.scales.map_params(clamp);
         }
         self
+    }
+
+    fn check_first_update(&self) {
+        let Some(sum) = self.plan().first_step.remembered_view::<B>() else { return };
+        let mut visitor = FindReplaced::<B> { grads: sum.backward(), replaced: false };
+        visit_selected(&self.model, self.layers(), &mut visitor);
+        self.scales().iter().for_each(|param| visitor.visit(param, 0));
+        assert!(
+            visitor.replaced,
+            "Ternary::clamp_scales: the optimizer step changed no ternary weight and no scale: take the gradients of a \
+             view by `GradientsParams::from_grads(grads, &wrapper)`, with the wrapper and not the view"
+        );
     }
 
     /// Returns the identifiers of the latent weights and those of the learned scales, for optimizers with parameter
     /// groups.
     pub fn parameter_groups(&self) -> (Vec<ParamId>, Vec<ParamId>) {
         let mut ids = CollectIds { ids: Vec::new() };
-        visit_selected(&self.model, &self.plan.layers, &mut ids);
-        (ids.ids, self.scales.iter().map(|param| param.id).collect())
+        visit_selected(&self.model, self.layers(), &mut ids);
+        (ids.ids, self.scales().iter().map(|param| param.id).collect())
     }
 }
 
+/// Raises scales to their floor. Frozen scales stay as they are.
 fn clamp<B: AutodiffBackend>(param: Param<Tensor<B, 2>>) -> Param<Tensor<B, 2>> {
+    if !param.is_require_grad() {
+        return param;
+    }
     let id = param.id;
     param.map(|scales| {
         let clamped = at_least_floor(scales.clone().inner());
-        leaf(clamped, scales.is_require_grad(), id, &scales)
+        leaf(clamped, true, id, &scales)
     })
 }
 
-/// Returns the scales of the selected layer at `index`, `[groups, 2]`: those of its parameter, or the values that the
-/// rule computes.
-fn scales_of<B: Backend, const D: usize>(
+/// Computes the parameters of the scales of the selected weights by the rule for their initial values, `[groups, 2]` each. Empty if the
+/// scales are not learned.
+fn fitted_scales<B: Backend, M: Module<B>>(
+    model: &M,
     quantizer: &TernaryQuantizer<B>,
-    learned: &[Param<Tensor<B, 2>>],
-    index: usize,
-    latent: &Tensor<B, D>,
-    channel_axis: usize,
-) -> Tensor<B, 2> {
-    match learned.get(index) {
-        Some(param) => quantizer.config.scale_parameter.scales(param.val()),
-        None => quantizer.measured_scales(latent.clone(), channel_axis),
+    layers: &[Choice],
+) -> Vec<Tensor<B, 2>> {
+    let mut collect = CollectInitialScales { quantizer, scales: Vec::new() };
+    if quantizer.config().scales == ScaleRule::Learned {
+        visit_selected(model, layers, &mut collect);
+    }
+    collect.scales
+}
+
+/// Collects a tensor `[1]` of each tracked parameter, which depends on it.
+struct Probes<B: Backend> {
+    tracked: Vec<Tensor<B, 1>>,
+}
+
+impl<B: Backend> LayerVisitor<B> for Probes<B> {
+    fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, _channel_axis: usize) {
+        let value = param.val();
+        if value.is_require_grad() {
+            let first: [_; D] = std::array::from_fn(|_| 0..1);
+            self.tracked.push(value.slice(first).reshape([1]));
+        }
     }
 }
 
-/// Position in the list of selected layers while Burn visits or maps a module. Both have the same order.
-struct SelectedLayers<'a> {
+/// Finds out whether a tracked parameter is no longer the tensor on which the gradients depend.
+struct FindReplaced<B: AutodiffBackend> {
+    grads: B::Gradients,
+    replaced: bool,
+}
+
+impl<B: AutodiffBackend> LayerVisitor<B> for FindReplaced<B> {
+    fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, _channel_axis: usize) {
+        let value = param.val();
+        self.replaced |= value.is_require_grad() && value.grad(&self.grads).is_none();
+    }
+}
+
+/// Collects the trainable weights without a gradient.
+struct FindUnused<'a> {
     path: ModulePath,
-    layers: &'a [Choice],
+    choices: &'a [Choice],
     next: usize,
+    grads: &'a GradientsParams,
+    unused: Vec<usize>,
 }
 
-impl<'a> SelectedLayers<'a> {
-    fn new(layers: &'a [Choice]) -> Self {
-        Self { path: ModulePath::default(), layers, next: 0 }
-    }
-
-    /// Returns the index and the layer and advances, if the current parameter is the next selected weight.
-    fn advance_if_selected(&mut self) -> Option<(usize, &'a Choice)> {
-        let layer = self.layers.get(self.next)?;
-        (self.path.joined() == layer.path).then(|| {
-            self.next += 1;
-            (self.next - 1, layer)
-        })
-    }
-}
-
-/// A visitor of the selected weights of a module.
-trait LayerVisitor<B: Backend> {
-    fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize);
-}
-
-/// Visits the selected weights of a module in order.
-///
-/// # Panics
-/// Panics if the module lacks one of them.
-fn visit_selected<B: Backend, M: Module<B>, V: LayerVisitor<B>>(model: &M, layers: &[Choice], visitor: &mut V) {
-    let mut visit = VisitSelected { layers: SelectedLayers::new(layers), visitor };
-    model.visit(&mut visit);
-    if let Some(missing) = layers.get(visit.layers.next) {
-        panic!("Ternary: the module lacks `{}`, which was selected when it was wrapped", missing.path);
-    }
-}
-
-struct VisitSelected<'a, V> {
-    layers: SelectedLayers<'a>,
-    visitor: &'a mut V,
-}
-
-impl<B: Backend, V: LayerVisitor<B>> ModuleVisitor<B> for VisitSelected<'_, V> {
+impl<B: AutodiffBackend> ModuleVisitor<B> for FindUnused<'_> {
     fn enter_module(&mut self, name: &str, container: &str) {
-        self.layers.path.enter(name, container);
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.layers.path.exit();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if let Some((_, layer)) = self.layers.advance_if_selected() {
-            self.visitor.visit(param, layer.axis());
+        if self.choices.get(self.next).is_none_or(|choice| choice.path != self.path.joined()) {
+            return;
         }
+        if param.is_require_grad() && self.grads.get::<B::InnerBackend, D>(param.id).is_none() {
+            self.unused.push(self.next);
+        }
+        self.next += 1;
     }
 }
 
 struct CollectInitialScales<'a, B: Backend> {
     quantizer: &'a TernaryQuantizer<B>,
-    scales: &'a mut Vec<Param<Tensor<B, 2>>>,
+    scales: Vec<Tensor<B, 2>>,
 }
 
 impl<B: Backend> LayerVisitor<B> for CollectInitialScales<'_, B> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
-        let scales = self.quantizer.initial_scales(param.val(), channel_axis);
-        let parameters = self.quantizer.config.scale_parameter.parameters(scales.detach());
-        self.scales.push(Param::from_tensor(parameters));
+        let scales = self.quantizer.initial_scales(param.val(), channel_axis).detach();
+        self.scales.push(self.quantizer.config.scale_parameter.parameters(scales));
     }
 }
 
@@ -391,7 +506,7 @@ impl<B: Backend> LayerVisitor<B> for CollectCodes<'_, B> {
 
 struct CollectSummary<'a, B: Backend> {
     quantizer: &'a TernaryQuantizer<B>,
-    scales: &'a [Param<Tensor<B, 2>>],
+    scales: &'a LearnedScales<B>,
     index: usize,
     rows: Vec<Tensor<B, 2>>,
 }
@@ -399,7 +514,7 @@ struct CollectSummary<'a, B: Backend> {
 impl<B: Backend> LayerVisitor<B> for CollectSummary<'_, B> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
         let latent = param.val().detach();
-        let scales = scales_of(self.quantizer, self.scales, self.index, &latent, channel_axis);
+        let scales = self.scales.of_layer(self.quantizer, self.index, &latent, channel_axis);
         let codes = self.quantizer.float_codes(latent, channel_axis);
         // With s = mean of the codes and m = mean of their magnitudes: share of +1 = (m + s) / 2, of -1 = (m - s) / 2.
         let sum = codes.clone().mean().reshape([1, 1]);
@@ -418,7 +533,7 @@ impl<B: Backend> LayerVisitor<B> for CollectSummary<'_, B> {
 
 struct CollectValues<'a, B: Backend> {
     quantizer: &'a TernaryQuantizer<B>,
-    scales: &'a [Param<Tensor<B, 2>>],
+    scales: &'a LearnedScales<B>,
     choices: &'a [Choice],
     layers: Vec<LayerValues>,
 }
@@ -427,7 +542,7 @@ impl<B: Backend> LayerVisitor<B> for CollectValues<'_, B> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
         let latent = param.val().detach();
         let index = self.layers.len();
-        let scales = scales_of(self.quantizer, self.scales, index, &latent, channel_axis);
+        let scales = self.scales.of_layer(self.quantizer, index, &latent, channel_axis);
         let thresholds = self.quantizer.threshold(latent.clone(), channel_axis);
         let codes = floats(self.quantizer.float_codes(latent.clone(), channel_axis));
         self.layers.push(LayerValues {
@@ -466,6 +581,9 @@ impl<B: AutodiffBackend> LayerVisitor<B> for PullBack<'_, B> {
         let learned = self.scales.get(self.index);
         self.index += 1;
         let Some(grad) = self.grads.remove::<B::InnerBackend, D>(param.id) else { return };
+        if !param.is_require_grad() {
+            return;
+        }
         let latent = param.val().inner();
         let parameter = self.quantizer.config.scale_parameter;
         let scales = match learned {
@@ -474,95 +592,8 @@ impl<B: AutodiffBackend> LayerVisitor<B> for PullBack<'_, B> {
         };
         let gradients = self.quantizer.gradients(grad, latent, scales.clone(), channel_axis);
         self.grads.register(param.id, gradients.latent);
-        if let Some(param) = learned {
+        if let Some(param) = learned.filter(|param| param.is_require_grad()) {
             self.grads.register(param.id, parameter.gradient(scales, gradients.scales));
         }
-    }
-}
-
-/// Computes the replacement of a selected weight from its latent weight and scales.
-trait LayerMapper<B: Backend> {
-    fn map<const D: usize>(
-        &self,
-        quantizer: &TernaryQuantizer<B>,
-        id: ParamId,
-        latent: Tensor<B, D>,
-        scales: Tensor<B, 2>,
-        channel_axis: usize,
-    ) -> Tensor<B, D>;
-}
-
-/// Ternary weights that are differentiable in latents and scales.
-struct Tracked;
-/// Ternary weights that are leaves of the autodiff graph.
-struct Leaf;
-/// Ternary weights without a gradient.
-struct Constant;
-
-impl<B: Backend> LayerMapper<B> for Tracked {
-    fn map<const D: usize>(
-        &self,
-        quantizer: &TernaryQuantizer<B>,
-        _id: ParamId,
-        latent: Tensor<B, D>,
-        scales: Tensor<B, 2>,
-        channel_axis: usize,
-    ) -> Tensor<B, D> {
-        quantizer.ternarize(latent, scales, channel_axis)
-    }
-}
-
-impl<B: AutodiffBackend> LayerMapper<B> for Leaf {
-    fn map<const D: usize>(
-        &self,
-        quantizer: &TernaryQuantizer<B>,
-        id: ParamId,
-        latent: Tensor<B, D>,
-        scales: Tensor<B, 2>,
-        channel_axis: usize,
-    ) -> Tensor<B, D> {
-        let quantizer = quantizer.on::<B::InnerBackend>();
-        let ternary = quantizer.ternarize(latent.clone().inner(), scales.inner(), channel_axis);
-        leaf(ternary, true, id, &latent)
-    }
-}
-
-impl<B: Backend> LayerMapper<B> for Constant {
-    fn map<const D: usize>(
-        &self,
-        quantizer: &TernaryQuantizer<B>,
-        _id: ParamId,
-        latent: Tensor<B, D>,
-        scales: Tensor<B, 2>,
-        channel_axis: usize,
-    ) -> Tensor<B, D> {
-        quantizer.ternarize(latent.detach(), scales.detach(), channel_axis).detach()
-    }
-}
-
-/// Replaces the selected weights of a module.
-struct ReplaceSelected<'a, B: Backend, F> {
-    quantizer: TernaryQuantizer<B>,
-    scales: &'a [Param<Tensor<B, 2>>],
-    layers: SelectedLayers<'a>,
-    map: F,
-}
-
-impl<B: Backend, F: LayerMapper<B>> ModuleMapper<B> for ReplaceSelected<'_, B, F> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.layers.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.layers.path.exit();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let Some((index, layer)) = self.layers.advance_if_selected() else { return param };
-        let (id, latent, mapper) = param.consume();
-        let axis = layer.axis();
-        let scales = scales_of(&self.quantizer, self.scales, index, &latent, axis);
-        let ternary = self.map.map(&self.quantizer, id, latent, scales, axis);
-        Param::from_mapped_value(id, ternary, mapper)
     }
 }
