@@ -13,6 +13,9 @@ use burn::tensor::backend::AutodiffBackend;
 use ttq_core::*;
 use ttq_testing::{normal, reproducible, tensor};
 
+mod first_step;
+mod frozen;
+mod records;
 mod selection;
 mod tracing;
 

@@ -1,0 +1,125 @@
+//! Mistakes that the first training step finds.
+
+use std::sync::Mutex;
+use std::thread::{self, ThreadId};
+
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::{GradientsParams, Optimizer, SgdConfig};
+use burn::prelude::*;
+use log::{Log, Metadata, Record};
+use ttq_core::*;
+use ttq_testing::{normal, reproducible, tensor};
+
+use crate::{A, Net, input, wrapped};
+
+/// Collects warnings of each thread.
+struct Warnings(Mutex<Vec<(ThreadId, String)>>);
+
+static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
+
+impl Log for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("ttq_core")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push((thread::current().id(), record.args().to_string()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Returns the warnings of this thread during `run`.
+fn warnings(run: impl FnOnce()) -> Vec<String> {
+    // Another test may have set it.
+    let _ = log::set_logger(&WARNINGS);
+    log::set_max_level(log::LevelFilter::Warn);
+    let count = || {
+        let all = WARNINGS.0.lock().unwrap();
+        all.iter().filter(|(id, _)| *id == thread::current().id()).map(|(_, text)| text.clone()).collect::<Vec<_>>()
+    };
+    let before = count().len();
+    run();
+    count().split_off(before)
+}
+
+/// A network that is declared backwards, with a layer that it does not use.
+#[derive(Module, Debug)]
+struct Backwards<B: Backend> {
+    head: Linear<B>,
+    unused: Linear<B>,
+    second: Linear<B>,
+    first: Linear<B>,
+}
+
+impl<B: Backend> Backwards<B> {
+    fn new() -> Self {
+        let linear = || LinearConfig::new(6, 6).init(&Default::default());
+        reproducible(Self { head: linear(), unused: linear(), second: linear(), first: linear() }, 5)
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.head.forward(self.second.forward(self.first.forward(x).tanh()).tanh())
+    }
+}
+
+fn step(ternary: &Ternary<A, Backwards<A>>) {
+    let view = ternary.leaf_view();
+    let grads = view.forward(tensor(&normal(&[4, 6], 1))).sum().backward();
+    ternary.pull_back(GradientsParams::from_grads(grads, &view));
+}
+
+#[test]
+fn the_first_step_warns_once_of_a_ternary_last_layer_and_of_an_unused_weight() {
+    let ternary = Ternary::new(Backwards::<A>::new(), &TernaryConfig::default()).unwrap();
+    let texts = warnings(|| step(&ternary));
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert!(
+        texts[0].contains("`head.weight` is the last layer") && texts[0].contains("`first.weight` is kept"),
+        "{texts:?}"
+    );
+    assert!(texts[1].contains("`unused.weight` is ternary, but received no gradient"), "{texts:?}");
+    assert!(warnings(|| step(&ternary.clone())).is_empty());
+}
+
+#[test]
+fn a_traced_selection_and_one_in_the_right_order_need_no_warning() {
+    let config = TernaryConfig::default();
+    let x = tensor::<burn::backend::Flex, 2>(&normal(&[4, 6], 1));
+    let selection = Selection::traced(&Backwards::new(), &config.selection, |model| model.forward(x)).unwrap();
+    let ternary = Ternary::with_selection(Backwards::<A>::new(), &config, selection).unwrap();
+    assert_eq!(warnings(|| step(&ternary)), [""; 0]);
+    assert_eq!(
+        ternary.selection().ternary().map(|choice| choice.path.as_str()).collect::<Vec<_>>(),
+        ["second.weight", "first.weight"]
+    );
+    let ternary = wrapped(&config);
+    let training = || {
+        let view = ternary.leaf_view();
+        ternary.pull_back(GradientsParams::from_grads(view.loss(input()).backward(), &view));
+    };
+    assert_eq!(warnings(training), [""; 0]);
+}
+
+#[test]
+#[should_panic(expected = "with the wrapper and not the view")]
+fn gradients_that_are_taken_from_the_view_are_an_error() {
+    let ternary = wrapped(&TernaryConfig::default());
+    let view = ternary.view();
+    let grads = GradientsParams::from_grads(view.loss(input()).backward(), &view);
+    let _ = SgdConfig::new().init::<A, Ternary<A, Net<A>>>().step(0.1, ternary, grads).clamp_scales();
+}
+
+#[test]
+fn training_one_group_alone_is_no_error() {
+    let ternary = wrapped(&TernaryConfig::default());
+    let (latents, scales) = ternary.parameter_groups();
+    for group in [latents, scales] {
+        let ternary = ternary.clone();
+        let mut grads = ternary.view().loss(input()).backward();
+        let grads = GradientsParams::from_params(&mut grads, &ternary, &group);
+        let _ = SgdConfig::new().init::<A, Ternary<A, Net<A>>>().step(0.1, ternary, grads).clamp_scales();
+    }
+}
