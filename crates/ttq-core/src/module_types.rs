@@ -38,7 +38,8 @@ struct TypeWalk {
 impl TypeWalk {
     /// Notes the type of the value at the current path and walks through its fields.
     fn add<T: Serialize + ?Sized>(&mut self, value: &T) {
-        let name = type_name::<T>();
+        // Elements of a vector come as references.
+        let name = type_name::<T>().trim_start_matches('&');
         if let Some(module) = module_name(name) {
             self.types.insert(self.path.join("."), module.into());
         }

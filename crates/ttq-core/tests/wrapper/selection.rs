@@ -58,7 +58,7 @@ fn the_selection_prints_as_a_table_of_every_candidate() {
     let line = |path: &str| table.lines().find(|line| line.starts_with(path)).unwrap().to_string();
     assert!(line("entry.weight").ends_with("full (first convolution, by declaration)"));
     assert!(line("body.0.weight").contains("[6, 4, 3, 3]") && line("body.0.weight").ends_with("ternary"));
-    assert!(line("head.weight").ends_with("full (last layer)"));
+    assert!(line("head.weight").ends_with("full (last layer, by declaration)"));
 }
 
 /// A user's own `Linear`, with the weight `[out, in]`, as in PyTorch.
