@@ -35,7 +35,7 @@ pub(crate) fn add_layers<B: Backend, N: Network<B>>(
         .iter()
         .map(|values| {
             let (path, shape) = (&values.choice.path, &values.choice.shape);
-            let axis = values.choice.kind.channel_axis();
+            let axis = values.choice.channel_axis.unwrap_or_default();
             let layer = Layer::new(path, shape, axis, &values.latent, &values.thresholds, &values.codes);
             Layer { positions: positions(path), ..layer }
         })
