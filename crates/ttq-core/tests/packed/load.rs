@@ -175,7 +175,7 @@ fn booleans_and_integers_are_packed_and_loaded() {
     }
 
     fn check<B: Backend>() {
-        let selection = SelectionConfig::new().with_keep_last_linear(false);
+        let selection = SelectionConfig::new().with_keep_last_layer(false);
         let config = TernaryConfig::new().with_selection(selection);
         let ternary = Ternary::new(masked::<B>([true, false, true], [2, -1, 0]), &config).unwrap();
         let loaded = load(masked::<B>([false; 3], [0; 3]), &pack(&ternary).unwrap()).unwrap();
