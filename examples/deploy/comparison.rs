@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use ttq_core::packed::{self, Int8, PackedConv2d, PackedLinear};
 use ttq_examples::data::{self, Images};
 use ttq_examples::model::{MnistNet, Network, ResNet};
-use ttq_examples::{Out, RunConfig, batch, write_json};
+use ttq_examples::{Out, RunConfig, batch, print_line, write_json};
 use ttq_packed::{Coding, PackedModel};
 
 /// Batch size of the evaluation and of the throughput measurement.
@@ -89,7 +89,7 @@ pub(crate) fn compare<B: Backend>(run: &Path, data: Option<&Path>, repeats: usiz
     let networks = networks::<B>(&config, images.classes, &packed)
         .with_context(|| format!("{} does not contain the network of this run", path.display()))?;
 
-    println!("{} test images of {}, {}", images.test.len(), images.name, B::name(&Default::default()));
+    print_line(format_args!("{} test images of {}, {}", images.test.len(), images.name, B::name(&Default::default())));
     let logits = networks.each_ref().map(|network| logits(network, &images));
     let accuracies = logits.each_ref().map(|logits| accuracy(logits, &images));
     let [latency, throughput] =
@@ -124,7 +124,7 @@ pub(crate) fn compare<B: Backend>(run: &Path, data: Option<&Path>, repeats: usiz
     };
     let path = run.join("deploy.json");
     write_json(&path, &deployment)?;
-    println!("{deployment}\n{}", path.display());
+    print_line(format_args!("{deployment}\n{}", path.display()));
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! Accuracy of a network on a set of images.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use burn::prelude::*;
@@ -10,6 +9,7 @@ use ttq_report::record::{Prediction, Predictions};
 
 use crate::data::{ImageSet, Images, normalize};
 use crate::model::{Batch, Classifier, Network};
+use crate::print_line;
 
 /// Images in a batch of the evaluation.
 pub(crate) const BATCH: usize = 250;
@@ -56,8 +56,7 @@ pub fn evaluate<B: Backend, N: Network<B>>(
         }
         if last.elapsed() > INTERVAL {
             last = Instant::now();
-            println!("evaluation: {}/{n} images", start + BATCH);
-            let _ = std::io::stdout().flush();
+            print_line(format_args!("evaluation: {}/{n} images", start + BATCH));
         }
     }
     let percent = |count: usize| 100.0 * count as f64 / n as f64;

@@ -8,7 +8,7 @@ use burn::module::{AutodiffModule, ModuleDisplay};
 use crate::backend::{RunBackend, select};
 use crate::data::{DataError, Images};
 use crate::model::{Classifier, Network};
-use crate::{Options, Recipe, Run, RunConfig, Trains, evaluate, weights};
+use crate::{Options, Recipe, Run, RunConfig, Trains, evaluate, print_line, weights};
 
 /// A job that is ready to start.
 pub enum Job {
@@ -45,8 +45,8 @@ impl Job {
             bail!("there is no checkpoint at {}: check --eval", checkpoint.display());
         }
         let images = load(options.data.as_deref())?;
-        println!("{} on {} ({why}), checkpoint {}", recipe.name, backend.name(), checkpoint.display());
-        println!("data: {}", images.source);
+        print_line(format_args!("{} on {} ({why}), checkpoint {}", recipe.name, backend.name(), checkpoint.display()));
+        print_line(format_args!("data: {}", images.source));
         let config = RunConfig::new(recipe, options);
         Ok(Self::Evaluate(Box::new(CheckpointTest { checkpoint, backend, config, images })))
     }
@@ -83,7 +83,7 @@ impl Job {
                 let mut network = network(test.images.classes, &devices[0]);
                 weights::load(&mut network, &test.checkpoint, test.config.key.as_deref())?;
                 let (evaluation, _) = evaluate::evaluate(&Classifier::new(network.valid()), &test.images, &devices[0]);
-                println!("{} images: {evaluation}", test.images.test.len());
+                print_line(format_args!("{} images: {evaluation}", test.images.test.len()));
                 Ok(())
             }
         }

@@ -23,6 +23,7 @@ mod optimizer;
 mod options;
 mod out;
 mod recipe;
+mod resume;
 mod run;
 mod strategy;
 mod summary;
@@ -42,6 +43,13 @@ pub use summary::Summary;
 #[cfg(feature = "cpu")]
 pub use ttq_cpu::Cpu;
 pub use weights::{is_packed, load, names as tensor_names, save};
+
+/// Prints a line. A closed standard output, as after `| head`, does not end a run: errors are ignored.
+pub fn print_line(line: impl std::fmt::Display) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).ok();
+}
 
 /// Describes this process: machine, command line and versions.
 pub fn environment() -> ttq_report::record::Environment {

@@ -181,6 +181,9 @@ pub struct Options {
     /// Name of the network for Tiny ImageNet.
     #[arg(skip)]
     pub network: Option<String>,
+    /// Identifiers of the arguments on the command line.
+    #[arg(skip)]
+    pub given: Vec<String>,
 }
 
 impl Options {
@@ -220,8 +223,9 @@ impl Options {
 
     /// Unsets options that were not given: the recipe of the run, which can differ from that of the help, decides them.
     fn without_defaults(self, matches: &clap::ArgMatches) -> Self {
-        let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        let given = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
         Self {
+            given: matches.ids().map(clap::Id::as_str).filter(|id| given(id)).map(Into::into).collect(),
             epochs: self.epochs.filter(|_| given("epochs")),
             fp_epochs: self.fp_epochs.filter(|_| given("fp_epochs")),
             batch_size: self.batch_size.filter(|_| given("batch_size")),
@@ -244,7 +248,7 @@ fn stop(error: &clap::Error) -> ! {
 }
 
 impl ScheduleChoice {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Constant => "constant",
             Self::Steps => "steps",

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ttq_packed::file::write_atomically;
 
+use crate::resume::resumed;
 use crate::{Options, RunConfig};
 
 /// The directory of a run, and the paths in it.
@@ -17,8 +18,8 @@ pub struct Out {
 }
 
 impl Out {
-    /// Creates the directory of a new run, or opens the one to resume. Returns the configuration: a resumed run keeps the one
-    /// that it was started with.
+    /// Chooses the directory of a new run, or opens the one to resume. Returns the configuration: a resumed run keeps the one
+    /// that it was started with. Writes nothing.
     pub(crate) fn open(options: &Options, config: RunConfig) -> Result<(Self, RunConfig)> {
         let root = match &options.out {
             Some(root) => root.clone(),
@@ -34,14 +35,18 @@ impl Out {
             if old.example != config.example {
                 bail!("{} holds a run of the example {}: resume it with that", out.root.display(), old.example);
             }
-            return Ok((out, old));
+            let config = resumed(old, &config, &options.given, &out)?;
+            return Ok((out, config));
         }
         if saved.exists() {
             bail!("{} already holds a run: add --resume, or give another --out", out.root.display());
         }
-        fs::create_dir_all(&out.root)
-            .with_context(|| format!("cannot make the directory {} for the run", out.root.display()))?;
         Ok((out, config))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf() }
     }
 
     /// Opens the directory of a finished run; returns its configuration.
@@ -57,8 +62,16 @@ impl Out {
         Ok((out, read_json(&config)?))
     }
 
-    /// Writes the configuration. A directory with a configuration is that of a run.
+    /// Creates the directory and writes the configuration: a directory with a configuration is that of a run. Deletes
+    /// temporary files of a process that was killed while it wrote.
     pub(crate) fn begin(&self, config: &RunConfig) -> Result<()> {
+        fs::create_dir_all(&self.root)
+            .with_context(|| format!("cannot make the directory {} for the run", self.root.display()))?;
+        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "part") {
+                fs::remove_file(entry.path()).ok();
+            }
+        }
         write_json(&self.config(), config)
     }
 

@@ -1,5 +1,6 @@
 //! A training run, from the command line to the table at its end.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,20 +22,21 @@ use crate::evidence;
 use crate::model::{Classifier, Network};
 use crate::out::{Out, read_json, write_json};
 use crate::training::Training;
-use crate::{Distort, Options, Recipe, RunConfig, Summary, Trains, weights};
+use crate::{Distort, Options, Recipe, RunConfig, Summary, Trains, print_line, weights};
 
 /// Runs `example`; prints an error in one sentence and exits with code 1.
 pub fn exit(example: impl FnOnce() -> Result<()>) -> ExitCode {
     match example() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // A closed standard error is no reason to panic.
+            writeln!(std::io::stderr(), "error: {error:#}").ok();
             ExitCode::FAILURE
         }
     }
 }
 
-/// A run that is ready to start: options checked, directory created, data loaded.
+/// A run that is ready to start: options checked, data loaded, nothing written.
 pub struct Run {
     /// The backend.
     pub backend: RunBackend,
@@ -60,6 +62,23 @@ struct Time {
     seconds: f64,
 }
 
+/// Checks that the output of a network in training depends on the image in a batch of one.
+fn require_dependence<B: Backend, N: Network<B>>(network: &N, images: &Images, device: &B::Device) -> Result<()> {
+    let first = images.train.image(0);
+    let Some(other) = (1..images.train.len()).find(|index| images.train.image(*index) != first) else { return Ok(()) };
+    let logits = |index: usize| {
+        let batch = evaluate::batch(&images.train, images, index..index + 1, device);
+        network.forward(batch.images).into_data()
+    };
+    if logits(0) == logits(other) {
+        bail!(
+            "--batch-size: with one image in a batch, batch normalization of vectors makes the output independent of the \
+             image, so that nothing is learned: use at least 2 images for each device"
+        );
+    }
+    Ok(())
+}
+
 /// Creates the interrupter of Ctrl-C and `--minutes`.
 fn interrupter(minutes: Option<f64>) -> Result<Interrupter> {
     let interrupter = Interrupter::new();
@@ -83,31 +102,28 @@ fn interrupter(minutes: Option<f64>) -> Result<Interrupter> {
 }
 
 impl Run {
-    /// Validates the options, creates the directory and loads the data.
+    /// Validates the options and loads the data.
     ///
     /// # Errors
-    /// A missing backend, missing or damaged data, a directory that cannot be written, contradictory options.
+    /// A missing backend, missing or damaged data, contradictory options, options that a run to resume does not have.
     pub fn prepare(
         recipe: &Recipe,
         options: &Options,
         load: fn(Option<&Path>) -> Result<Images, DataError>,
     ) -> Result<Self> {
-        let config = RunConfig::new(recipe, options);
+        let (out, config) = Out::open(options, RunConfig::new(recipe, options))?;
         if config.fp_epochs + config.epochs == 0 {
             bail!("there is nothing to train: raise --fp-epochs or --epochs");
         }
         let (device, why) = select(options.backend, options.devices)?;
-        device.in_precision(config.precision)?;
         options.strategy.check(device, options)?;
         if let Some(init) = config.init.as_ref().filter(|init| !init.is_file()) {
             bail!("there is no checkpoint at {}: check --init", init.display());
         }
         let images = load(options.data.as_deref())?;
-        let (out, config) = Out::open(options, config)?;
-        // A resumed run keeps its precision.
         let backend = device.in_precision(config.precision)?;
-        println!("{} on {} ({why}), run in {}", recipe.name, backend.name(), out.root().display());
-        println!("data: {}", images.source);
+        print_line(format_args!("{} on {} ({why}), run in {}", recipe.name, backend.name(), out.root().display()));
+        print_line(format_args!("data: {}", images.source));
         let interrupter = interrupter(options.minutes)?;
         let dashboard = !options.no_tui;
         Ok(Self { backend, config, out, images, distort: recipe.distort, dashboard, interrupter })
@@ -132,6 +148,9 @@ impl Run {
         let start = Instant::now();
         let time = self.out.root().join("time.json");
         let before = if time.is_file() { read_json::<Time>(&time)?.seconds } else { 0.0 };
+        if self.config.batch_size < 2 * self.config.devices {
+            require_dependence(&network(self.images.classes, &device), &self.images, &device)?;
+        }
         B::seed(&device, self.config.seed);
         let load = |path: &Path, key: Option<&str>| -> Result<N> {
             let mut network = network(self.images.classes, &device);
@@ -186,8 +205,8 @@ impl Run {
         write_json(&self.out.summary(), summary)?;
         evidence.write(self.out.root())?;
         let report = ttq_report::write(self.out.root())?;
-        println!("\n{summary}");
-        println!("{}\n{}", self.out.summary().display(), report.display());
+        print_line(format_args!("\n{summary}"));
+        print_line(format_args!("{}\n{}", self.out.summary().display(), report.display()));
         Ok(())
     }
 
@@ -219,9 +238,17 @@ impl Run {
             dashboard: self.dashboard,
         };
         let wrapped = Ternary::new(model, &config.ternary)?;
+        for (phase, epochs, directory) in [
+            (Phase::FullPrecision, config.fp_epochs, self.out.full_precision()),
+            (Phase::Ternary, config.epochs, self.out.ternary()),
+        ] {
+            if epochs > 0 {
+                training.check(phase, epochs, &directory, &TernaryStep::new(wrapped.clone()))?;
+            }
+        }
         self.out.begin(config)?;
         if config.epochs > 0 {
-            println!("{}", wrapped.selection());
+            print_line(wrapped.selection());
         }
 
         let (directory, path) = (self.out.full_precision(), self.out.full_precision_network());
@@ -260,7 +287,7 @@ impl Run {
     }
 
     fn stopped<T>(&self) -> Option<T> {
-        println!("continue with --resume --out {}", self.out.root().display());
+        print_line(format_args!("continue with --resume --out {}", self.out.root().display()));
         None
     }
 }

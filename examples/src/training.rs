@@ -21,7 +21,7 @@ use crate::data::{ImageSet, Images, normalize};
 use crate::evaluate::{self, to_batch};
 use crate::model::{Batch, Classifier, Network};
 use crate::optimizer::Rule;
-use crate::{Distort, RunConfig, Trains};
+use crate::{Distort, RunConfig, Trains, print_line};
 
 /// The model that the examples train.
 pub(crate) type Model<B, N> = TernaryStep<B, Classifier<B, N>>;
@@ -55,36 +55,47 @@ impl<B: Trains> Training<'_, B> {
         N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
         N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
     {
-        let config = self.config;
-        let phase_config = PhaseConfig::new(phase, epochs, config.learning_rate, MetricGoal::maximize("Accuracy"))
-            .with_schedule(config.schedule(epochs))
-            .with_early_stopping(config.early_stopping.then(EarlyStoppingConfig::default))
-            .with_accumulated_batches(config.accumulate);
-        let execution = B::execution(config.strategy, self.devices.to_vec());
-        let mut training =
-            PhaseTraining::new(directory, phase_config, execution).with_interrupter(self.interrupter.clone());
+        let mut training = self.phase(phase, epochs, directory).with_interrupter(self.interrupter.clone());
         if self.dashboard && std::io::stdout().is_terminal() && cfg!(feature = "tui") {
             training = training.with_dashboard();
-        }
-        if let Some(epoch) = training.resumes_after().filter(|epoch| *epoch < epochs) {
-            println!("{phase}: continues after epoch {epoch}");
         }
         let metrics = |training: ttq_train::TernaryTraining<B, Classifier<B, N>, _>| {
             training
                 .metrics((AccuracyMetric::new(), TopKAccuracyMetric::new(5), LossMetric::new()))
                 .metric_train_numeric(LearningRateMetric::new())
         };
-        match training.run(model, optimizer(config), self.data(), metrics)? {
+        match training.run(model, optimizer(self.config), self.data(), metrics)? {
             PhaseOutcome::Completed { model, best_epoch, .. } => {
-                println!("{phase}: epoch {best_epoch} validates best");
+                print_line(format_args!("{phase}: epoch {best_epoch} validates best"));
                 Ok(Some(model))
             }
             PhaseOutcome::Stopped { saved_epochs, reason } => {
-                println!("{phase}: {reason}; {saved_epochs} epochs are saved");
+                print_line(format_args!("{phase}: {reason}; {saved_epochs} epochs are saved"));
                 Ok(None)
             }
             _ => anyhow::bail!("the phase {phase} ended in an unknown way"),
         }
+    }
+
+    /// Checks a phase before anything is written.
+    ///
+    /// # Errors
+    /// Those of [`PhaseTraining::check`].
+    pub(crate) fn check<N>(&self, phase: Phase, epochs: usize, directory: &Path, model: &Model<B, N>) -> Result<()>
+    where
+        N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
+        N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
+    {
+        Ok(self.phase(phase, epochs, directory).check(model, &self.data())?)
+    }
+
+    fn phase(&self, phase: Phase, epochs: usize, directory: &Path) -> PhaseTraining<B> {
+        let config = self.config;
+        let phase_config = PhaseConfig::new(phase, epochs, config.learning_rate, MetricGoal::maximize("Accuracy"))
+            .with_schedule(config.schedule(epochs))
+            .with_early_stopping(config.early_stopping.then(EarlyStoppingConfig::default))
+            .with_accumulated_batches(config.accumulate);
+        PhaseTraining::new(directory, phase_config, B::execution(config.strategy, self.devices.to_vec()))
     }
 
     fn data<N>(&self) -> PhaseData<B, Classifier<B, N>>

@@ -97,7 +97,7 @@ pub fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path, key: Option
     }
     let mut weights = Weights::read(path, key).with_context(unreadable)?;
     for note in &weights.notes {
-        println!("{}: {note}", path.display());
+        crate::print_line(format_args!("{}: {note}", path.display()));
     }
     to_float32(&mut weights.tensors).with_context(unreadable)?;
     let bytes = Container { tensors: weights.tensors, ..Container::default() }.write().with_context(unreadable)?;

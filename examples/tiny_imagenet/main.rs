@@ -35,7 +35,7 @@ use clap::builder::EnumValueParser;
 use ttq_core::packed::PackedConv2d;
 use ttq_examples::data::Images;
 use ttq_examples::model::{Classifier, Network};
-use ttq_examples::{Cpu, Job, Options, RunBackend, Trains, evaluate, exit, is_packed, load, tensor_names};
+use ttq_examples::{Cpu, Job, Options, RunBackend, Trains, evaluate, exit, is_packed, load, print_line, tensor_names};
 
 use crate::architecture::Architecture;
 use crate::densenet::{DenseNet, DenseNetConfig};
@@ -115,7 +115,7 @@ fn densenet_config(densenet: Architecture) -> DenseNetConfig {
 fn evaluate_packed(file: &Path, network: Architecture, data: Option<&Path>) -> Result<()> {
     let images = data::validation(data)?;
     let (classes, device) = (images.classes, &Default::default());
-    println!("{} test images, {}, checkpoint {}", images.test.len(), images.source, file.display());
+    print_line(format_args!("{} test images, {}, checkpoint {}", images.test.len(), images.source, file.display()));
     if network == Architecture::SqueezeNet {
         let dense = SqueezeNet::<Cpu>::new(classes, device);
         return compare(dense, SqueezeNet::<Cpu, PackedConv2d<Cpu>>::new(classes, device), file, &images);
@@ -131,7 +131,7 @@ fn compare(dense: impl Network<Cpu>, packed: impl Network<Cpu>, file: &Path, ima
     let dense = predictions("dense", dense, file, images)?;
     let packed = predictions("packed", packed, file, images)?;
     let different = dense.iter().zip(&packed).filter(|(dense, packed)| dense != packed).count();
-    println!("{different} of {} predictions differ", images.test.len());
+    print_line(format_args!("{different} of {} predictions differ", images.test.len()));
     Ok(())
 }
 
@@ -141,6 +141,6 @@ fn predictions(name: &str, mut network: impl Network<Cpu>, file: &Path, images: 
     let start = Instant::now();
     let (evaluation, predictions) = evaluate(&Classifier::new(network), images, &Default::default());
     let rate = images.test.len() as f64 / start.elapsed().as_secs_f64();
-    println!("{name:8} {evaluation}, {rate:.0} images per second");
+    print_line(format_args!("{name:8} {evaluation}, {rate:.0} images per second"));
     Ok(predictions.iter().map(|prediction| prediction.predicted).collect())
 }

@@ -14,10 +14,11 @@ pub fn softmax(logits: &[f32]) -> Vec<f64> {
 
 /// Computes the entropy of a distribution in nats: `-Σ p ln p`.
 ///
-/// The result lies between 0 and the natural logarithm of the number of classes.
+/// The result lies between 0 and the natural logarithm of the number of classes. It is NaN if a probability is.
 pub fn entropy(probabilities: &[f64]) -> f64 {
-    let terms = probabilities.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln());
-    terms.sum::<f64>().max(0.0)
+    let terms = probabilities.iter().filter(|p| **p != 0.0).map(|p| -p * p.ln());
+    let sum: f64 = terms.sum();
+    if sum.is_nan() { sum } else { sum.max(0.0) }
 }
 
 /// Confusion matrix: predictions counted by true class (row) and predicted class (column).

@@ -2,12 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::null_is_nan;
+
 /// Histogram with bins of equal width.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     /// Lower edge of the first bin.
+    #[serde(deserialize_with = "null_is_nan")]
     pub low: f64,
     /// Upper edge of the last bin.
+    #[serde(deserialize_with = "null_is_nan")]
     pub high: f64,
     /// Number of values in each bin.
     pub counts: Vec<usize>,

@@ -7,6 +7,9 @@ use std::path::Path;
 
 use synthetic::{CLASSES, EPOCHS, write_run};
 use tempfile::{TempDir, tempdir};
+use ttq_report::record::{
+    Evidence, Layer, LayerSummaries, LayerSummary, Mistake, Picture, Prediction, Predictions, Summary,
+};
 use ttq_report::{Record, ReportError};
 
 fn run(seed: usize) -> TempDir {
@@ -231,4 +234,38 @@ fn permissions_follow_the_umask_and_reports_are_replaced() {
         assert_eq!(mode(&report), mode(&reference));
     }
     assert_eq!(mode(&directory.path().join("evidence.json")), mode(&reference));
+}
+
+#[test]
+fn numbers_that_are_not_finite_survive_the_files_and_the_page_shows_them() {
+    let nan = f32::NAN;
+    let mut predictions = Predictions::new(3);
+    predictions.push(&Prediction::new(1, &[0.25, 0.25, 0.5]));
+    predictions.push(&Prediction::new(2, &[f64::NAN; 3]));
+    let layer = Layer::new("a.weight", &[2, 2], 0, &[nan, 0.5, f32::INFINITY, -0.5], &[nan], &[0, 1, 0, -1]);
+    let picture = Picture { shape: [1, 1, 1], pixels: vec![7] };
+    let [confidence, label_probability] = [f64::NAN, f64::INFINITY];
+    let mistake = Mistake { index: 1, label: 2, predicted: 0, confidence, label_probability, picture };
+    let evidence =
+        Evidence { ternary: Some(predictions), layers: vec![layer], mistakes: vec![mistake], ..Evidence::default() };
+    let directory = tempfile::tempdir().unwrap();
+    evidence.write(directory.path()).unwrap();
+    let summary =
+        LayerSummary { path: "a.weight".into(), w_pos: f64::NAN, sparsity: f64::INFINITY, ..Default::default() };
+    let layers = LayerSummaries { layers: vec![summary], full_precision_parameters: 1 };
+    let summary = Summary { sparsity: Some(f64::NAN), layers: Some(layers), ..Summary::default() };
+    fs::write(directory.path().join("summary.json"), serde_json::to_string(&summary).unwrap()).unwrap();
+
+    let read = Record::read(directory.path()).unwrap();
+    let found = read.evidence.unwrap();
+    let predictions: Vec<_> = found.ternary.as_ref().unwrap().iter().collect();
+    assert_eq!((predictions[0].confidence, predictions[1].label), (0.5, 2));
+    assert!(predictions[1].confidence.is_nan() && predictions[1].entropy.is_nan());
+    assert!(found.layers[0].thresholds[0].is_nan());
+    assert_eq!((found.layers[0].histogram.high, found.layers[0].histogram.total()), (0.5, 2));
+    assert_eq!(found.layers[0].codes, evidence.layers[0].codes);
+    assert!(found.mistakes[0].confidence.is_nan() && found.mistakes[0].label_probability.is_nan());
+    assert!(read.summary.unwrap().layers.unwrap().layers[0].w_pos.is_nan());
+    let page = page(directory.path());
+    assert!(page.contains("a.weight") && !page.contains("NaN") && !page.contains(">inf"), "a dash stands for them");
 }

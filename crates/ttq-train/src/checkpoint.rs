@@ -1,80 +1,93 @@
 //! Atomic checkpoints, and the strategy that decides which of them to keep.
 
-use std::fs::{self, File};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::record::{FileRecorder, Recorder, RecorderError};
+use burn::record::{
+    FileRecorder, NamedMpkBytesRecorder, NamedMpkFileRecorder, PrecisionSettings, Recorder, RecorderError,
+};
 use burn::tensor::backend::Backend;
 use burn::train::Interrupter;
 use burn::train::checkpoint::{CheckpointingAction, CheckpointingStrategy};
 use burn::train::metric::store::EventStoreClient;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ttq_packed::file::write_atomically;
 
 use crate::{History, MetricGoal};
 
-/// A [`FileRecorder`] that wraps another one: it writes to a temporary name, syncs the file, then renames it, so that no
-/// truncated file appears under the final name. The file format is that of the wrapped recorder, which can read the file.
+/// Burn's [`NamedMpkFileRecorder`] with atomic writing: a file is complete and synced when it appears under its name.
+///
+/// Each recorder writes files that the other one reads. On failure, for instance on a full disk, an existing file is
+/// unchanged and no temporary file is left. (Burn's file recorders drop the error of their last write, and leave a truncated
+/// file under the final name.)
 #[derive(Debug, Clone, Default)]
-pub struct AtomicRecorder<R> {
-    inner: R,
+pub struct AtomicRecorder<S: PrecisionSettings> {
+    format: NamedMpkFileRecorder<S>,
+    /// The first failure. Burn's learner keeps only its text.
+    failure: Arc<Mutex<Option<(PathBuf, io::Error)>>>,
 }
 
-impl<B: Backend, R: FileRecorder<B>> Recorder<B> for AtomicRecorder<R> {
-    type Settings = R::Settings;
+impl<S: PrecisionSettings> AtomicRecorder<S> {
+    /// Takes the path and the error of the first file that this recorder or a clone of it could not write.
+    pub(crate) fn take_failure(&self) -> Option<(PathBuf, io::Error)> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), RecorderError> {
+        let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
+        folder.and_then(|()| write_atomically(path, |file| file.write_all(bytes))).map_err(|error| {
+            let message = format!("cannot write {}: {error}", path.display());
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((path.into(), error));
+            RecorderError::Unknown(message)
+        })
+    }
+}
+
+impl<B: Backend, S: PrecisionSettings> Recorder<B> for AtomicRecorder<S> {
+    type Settings = S;
     type RecordArgs = PathBuf;
     type RecordOutput = ();
     type LoadArgs = PathBuf;
 
     fn save_item<I: Serialize>(&self, item: I, path: PathBuf) -> Result<(), RecorderError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let temporary = path.with_file_name(format!("{TEMPORARY}{name}"));
-        self.inner.save_item(item, temporary.clone())?;
-        let [temporary, path] = [temporary, path].map(|path| path.with_extension(R::file_extension()));
-        sync_and_rename(&temporary, &path).map_err(|error| {
-            let (temporary, path) = (temporary.display(), path.display());
-            RecorderError::Unknown(format!("cannot move {temporary} to {path}, free space or fix permissions: {error}"))
-        })
+        let bytes = Recorder::<B>::save_item(&NamedMpkBytesRecorder::<S>::default(), item, ())?;
+        self.write(&path.with_extension(<Self as FileRecorder<B>>::file_extension()), &bytes)
     }
 
     fn load_item<I: DeserializeOwned>(&self, path: &mut PathBuf) -> Result<I, RecorderError> {
-        self.inner.load_item(path)
+        Recorder::<B>::load_item(&self.format, path)
     }
 }
 
-impl<B: Backend, R: FileRecorder<B>> FileRecorder<B> for AtomicRecorder<R> {
+impl<B: Backend, S: PrecisionSettings> FileRecorder<B> for AtomicRecorder<S> {
     fn file_extension() -> &'static str {
-        R::file_extension()
+        <NamedMpkFileRecorder<S> as FileRecorder<B>>::file_extension()
     }
-}
-
-/// Prefix of the name of a file that is not complete.
-const TEMPORARY: &str = "part-";
-
-/// Syncs a file, then renames it, so that no truncated file appears.
-pub(crate) fn sync_and_rename(temporary: &Path, path: &Path) -> std::io::Result<()> {
-    File::options().write(true).open(temporary)?.sync_all()?;
-    fs::rename(temporary, path)
 }
 
 /// Saves every epoch; keeps the last checkpoint, to resume from, and the one with the best validation metric (the earliest
-/// of equal ones), to use. It deletes an older checkpoint after all files of the new one are written. If the metric is not
-/// logged, it deletes nothing, logs an error that lists the metrics, and stops the training by its interrupter.
+/// of equal ones), to use.
+///
+/// It deletes an older checkpoint only after it finds all files of a newer one on the disk: before the next checkpoint, and
+/// when it is dropped. If the metric is not logged, it deletes nothing, logs an error that lists the metrics, and stops the
+/// training by its interrupter.
+///
+/// The directory of the history must be that of the training.
 #[derive(Clone)]
 pub struct KeepLastAndBest {
     history: History,
     goal: MetricGoal,
     interrupter: Interrupter,
-    /// Epochs whose checkpoints may exist.
-    saved: Vec<usize>,
 }
 
 impl KeepLastAndBest {
     /// Creates the strategy. It compares epochs by the metric of `goal` as logged in `history`.
     pub fn new(history: History, goal: MetricGoal) -> Self {
-        // Includes checkpoints that an earlier process was stopped from deleting.
-        let saved = history.epochs().iter().map(|metrics| metrics.epoch).collect();
-        Self { history, goal, interrupter: Interrupter::new(), saved }
+        Self { history, goal, interrupter: Interrupter::new() }
     }
 
     /// Saves no checkpoint after `interrupter` has stopped the training.
@@ -88,11 +101,10 @@ impl KeepLastAndBest {
         self
     }
 
-    fn actions(&mut self, epoch: usize) -> Vec<CheckpointingAction> {
+    fn actions(&self, epoch: usize) -> Vec<CheckpointingAction> {
         if self.interrupter.should_stop() {
             return Vec::new();
         }
-        self.saved.push(epoch);
         if self.history.wait_valid(epoch, self.goal.metric()).is_none() {
             log::error!(
                 "no checkpoint is deleted: epoch {epoch} has no validation metric `{}`; the metrics are: {}",
@@ -102,23 +114,42 @@ impl KeepLastAndBest {
             self.interrupter.stop(Some("the metric of the goal is not logged"));
             return vec![CheckpointingAction::Save];
         }
-        let best = self.history.best_epoch(&self.goal);
-        let (kept, stale): (Vec<_>, Vec<_>) =
-            self.saved.iter().copied().partition(|saved| *saved == epoch || Some(*saved) == best);
-        self.saved = kept;
-        let mut actions = vec![CheckpointingAction::Save];
-        if !stale.is_empty() {
-            actions.push(BARRIER);
+        // Without its history a training cannot resume.
+        if self.history.has_failed() {
+            self.interrupter.stop(Some("the history cannot be written"));
         }
-        actions.extend(stale.into_iter().map(CheckpointingAction::Delete));
-        actions
+        // The metrics of the epoch may have stopped the training.
+        if self.interrupter.should_stop() {
+            return Vec::new();
+        }
+        self.delete_stale();
+        vec![CheckpointingAction::Save]
+    }
+
+    /// Deletes the checkpoints before the newest complete one, except the best of them.
+    fn delete_stale(&self) {
+        if !self.history.valid_metrics().iter().any(|name| name == self.goal.metric()) {
+            return;
+        }
+        let Some(newest) = latest_checkpoint(self.history.directory()) else { return };
+        let best = self.history.best_epoch_until(&self.goal, newest);
+        for (path, epoch) in checkpoint_files(self.history.directory()) {
+            if epoch < newest
+                && Some(epoch) != best
+                && let Err(error) = fs::remove_file(&path)
+            {
+                log::warn!("cannot delete the old checkpoint {}: {error}", path.display());
+            }
+        }
     }
 }
 
-/// Deletes nothing, since epochs count from 1, but makes burn-train wait: each of its three checkpointer threads (model,
-/// optimizer, schedule) accepts an action only after it has finished the one before. Without it, the old model could be
-/// deleted while the new optimizer is still being written, and a crash at that moment would leave no complete checkpoint.
-const BARRIER: CheckpointingAction = CheckpointingAction::Delete(0);
+impl Drop for KeepLastAndBest {
+    /// burn-train drops the strategy after all files are written.
+    fn drop(&mut self) {
+        self.delete_stale();
+    }
+}
 
 impl CheckpointingStrategy for KeepLastAndBest {
     fn checkpointing(&mut self, epoch: usize, _store: &EventStoreClient) -> Vec<CheckpointingAction> {
@@ -126,21 +157,48 @@ impl CheckpointingStrategy for KeepLastAndBest {
     }
 }
 
+/// The files of a checkpoint.
+pub(crate) const PARTS: [&str; 3] = ["model", "optim", "scheduler"];
+
+/// Returns the files of all checkpoints in a training's directory, complete ones or not, with their epochs.
+fn checkpoint_files(directory: &Path) -> Vec<(PathBuf, usize)> {
+    let Ok(entries) = fs::read_dir(directory.join("checkpoint")) else { return Vec::new() };
+    let epoch = |path: &Path| {
+        // The stem of `model-3.mpk.gz` is `model-3`: some of Burn's extensions have two parts.
+        let (part, epoch) = path.file_name()?.to_str()?.split_once('.')?.0.split_once('-')?;
+        if PARTS.contains(&part) { epoch.parse().ok() } else { None }
+    };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let files = paths.filter(|path| path.is_file());
+    files.filter_map(|path| epoch(&path).map(|epoch| (path, epoch))).collect()
+}
+
+/// Returns the epochs whose model, optimizer and schedule are all saved, from the newest to the oldest.
+pub(crate) fn complete_checkpoints(directory: &Path) -> Vec<usize> {
+    let mut files = BTreeMap::<usize, usize>::new();
+    checkpoint_files(directory).into_iter().for_each(|(_, epoch)| *files.entry(epoch).or_default() += 1);
+    files.into_iter().rev().filter(|(_, count)| *count == PARTS.len()).map(|(epoch, _)| epoch).collect()
+}
+
+/// Deletes the files of the checkpoints after `epoch`, and the temporary files of a process that was killed while it wrote.
+pub(crate) fn delete_after(directory: &Path, epoch: usize) {
+    let later = checkpoint_files(directory).into_iter().filter(|(_, found)| *found > epoch).map(|(path, _)| path);
+    let folders = [directory.to_path_buf(), directory.join("checkpoint")];
+    let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let temporary =
+        paths.filter(|path| path.is_file() && path.extension().is_some_and(|extension| extension == "part"));
+    for path in later.chain(temporary) {
+        if let Err(error) = fs::remove_file(&path) {
+            log::warn!("cannot delete {}: {error}", path.display());
+        }
+    }
+}
+
 /// Returns the newest epoch whose model, optimizer and schedule are all saved in the folder `checkpoint` of a training's
 /// directory, by any recorder. Incomplete files do not count.
 pub fn latest_checkpoint(directory: impl AsRef<Path>) -> Option<usize> {
-    // The stem of `model-3.mpk.gz` is `model-3`: some of Burn's extensions have two parts.
-    let stem = |name: &str| Some(name.split_once('.')?.0.to_owned());
-    let names: Vec<String> = fs::read_dir(directory.as_ref().join("checkpoint"))
-        .ok()?
-        .filter_map(|entry| stem(entry.ok()?.file_name().to_str()?))
-        .collect();
-    let has = |part: &str, epoch: usize| names.contains(&format!("{part}-{epoch}"));
-    names
-        .iter()
-        .filter_map(|name| name.strip_prefix("model-")?.parse().ok())
-        .filter(|epoch| has("optim", *epoch) && has("scheduler", *epoch))
-        .max()
+    complete_checkpoints(directory.as_ref()).first().copied()
 }
 
 #[cfg(test)]
@@ -150,18 +208,15 @@ mod tests {
     use burn::backend::Flex;
     use burn::module::Module;
     use burn::nn::{Linear, LinearConfig};
-    use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder, NamedMpkGzFileRecorder};
-    use burn::train::checkpoint::CheckpointingAction::{Delete, Save};
-    use burn::train::checkpoint::{AsyncCheckpointer, Checkpointer, CheckpointerError};
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
+    use burn::record::{FullPrecisionSettings, NamedMpkGzFileRecorder};
+    use burn::train::checkpoint::CheckpointingAction::Save;
 
     fn goal() -> MetricGoal {
         MetricGoal::maximize("Accuracy")
     }
 
     type Plain = NamedMpkFileRecorder<FullPrecisionSettings>;
-    type Atomic = AtomicRecorder<Plain>;
+    type Atomic = AtomicRecorder<FullPrecisionSettings>;
 
     #[test]
     fn a_record_comes_back_and_leaves_no_temporary_file() {
@@ -181,29 +236,50 @@ mod tests {
         plain.weight.val().into_data().assert_eq(&layer.weight.val().into_data(), true);
     }
 
-    /// Fails after its first bytes, as on a full disk.
-    #[derive(Debug, Clone, Default)]
-    struct Broken;
+    /// Mounts a file system of `kib` KiB, unmounted when dropped. `None` without the permission.
+    struct SmallDisk(tempfile::TempDir);
 
-    impl Recorder<Flex> for Broken {
-        type Settings = FullPrecisionSettings;
-        type RecordArgs = PathBuf;
-        type RecordOutput = ();
-        type LoadArgs = PathBuf;
-
-        fn save_item<I: Serialize>(&self, _item: I, path: PathBuf) -> Result<(), RecorderError> {
-            fs::write(path.with_extension("mpk"), "half").unwrap();
-            Err(RecorderError::Unknown("the disk is full".into()))
-        }
-
-        fn load_item<I: DeserializeOwned>(&self, path: &mut PathBuf) -> Result<I, RecorderError> {
-            Recorder::<Flex>::load_item(&Plain::default(), path)
+    impl SmallDisk {
+        fn mount(kib: usize) -> Option<Self> {
+            let folder = tempfile::tempdir().unwrap();
+            let size = format!("size={kib}k");
+            let mut mount = std::process::Command::new("mount");
+            let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
+            mounted.is_ok_and(|output| output.status.success()).then_some(Self(folder))
         }
     }
 
-    impl FileRecorder<Flex> for Broken {
-        fn file_extension() -> &'static str {
-            "mpk"
+    impl Drop for SmallDisk {
+        fn drop(&mut self) {
+            let unmounted = std::process::Command::new("umount").arg(self.0.path()).status();
+            assert!(unmounted.is_ok_and(|status| status.success()));
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_with_the_cause_and_leaves_the_old_file_alone() {
+        let Some(disk) = SmallDisk::mount(64) else {
+            println!("skipped: mounting a file system needs a permission");
+            return;
+        };
+        let path = disk.0.path().join("model-3");
+        let recorder = Atomic::default();
+        // Every size around the space that is left, a block of 4 KiB.
+        for size in (40..80).map(|kib| 1024 * kib - 300) {
+            let result = Recorder::<Flex>::record(&recorder, vec![0.5_f32; size / 4], path.clone());
+            let names: Vec<_> = fs::read_dir(disk.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            let loaded = Recorder::<Flex>::load::<Vec<f32>>(&recorder, path.clone(), &Default::default());
+            match result {
+                Ok(()) => {
+                    assert_eq!(loaded.unwrap().len(), size / 4);
+                    fs::remove_file(path.with_extension("mpk")).unwrap();
+                }
+                Err(_) => {
+                    assert!(names.is_empty(), "{names:?}");
+                    let (failed, error) = recorder.take_failure().unwrap();
+                    assert_eq!((failed, error.kind()), (path.with_extension("mpk"), io::ErrorKind::StorageFull));
+                }
+            }
         }
     }
 
@@ -211,98 +287,83 @@ mod tests {
     fn a_failed_write_leaves_the_old_file_whole() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("model-3");
-        let recorder = |saved: usize| Recorder::<Flex>::record(&Atomic::default(), saved, path.clone());
-        recorder(7).unwrap();
-        let broken = AtomicRecorder { inner: Broken };
-        assert!(Recorder::<Flex>::record(&broken, 8_usize, path.clone()).is_err());
-        let loaded: usize = Recorder::<Flex>::load(&Atomic::default(), path.clone(), &Default::default()).unwrap();
+        Recorder::<Flex>::record(&Atomic::default(), 7_usize, path.clone()).unwrap();
+        let recorder = Atomic::default();
+        let blocked = directory.path().join("model-4");
+        fs::create_dir(blocked.with_extension("mpk")).unwrap();
+        let error = Recorder::<Flex>::record(&recorder, 8_usize, blocked.clone()).unwrap_err().to_string();
+        assert!(error.contains("model-4.mpk"), "{error}");
+        assert_eq!(recorder.clone().take_failure().unwrap().0, blocked.with_extension("mpk"));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "no temporary file is left");
+        let loaded: usize = Recorder::<Flex>::load(&Atomic::default(), path, &Default::default()).unwrap();
         assert_eq!(loaded, 7);
+    }
+
+    /// Writes the files of a checkpoint.
+    fn save(directory: &Path, epoch: usize, parts: &[&str]) {
+        let folder = directory.join("checkpoint");
+        fs::create_dir_all(&folder).unwrap();
+        parts.iter().for_each(|part| fs::write(folder.join(format!("{part}-{epoch}.mpk")), "").unwrap());
     }
 
     #[test]
     fn the_last_and_the_best_epoch_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let accuracies = [50.0, 70.0, 60.0, 70.0, 80.0];
-        let mut strategy = KeepLastAndBest::new(History::new(directory.path()), goal());
-        let expected = [
-            vec![Save],
-            vec![Save, BARRIER, Delete(1)],
-            vec![Save],
-            // As good as epoch 2, but later.
-            vec![Save, BARRIER, Delete(3)],
-            vec![Save, BARRIER, Delete(2), Delete(4)],
-        ];
+        // Epoch 4 is as good as epoch 2, but later.
+        let expected: [&[usize]; 5] = [&[1], &[2], &[3, 2], &[4, 2], &[5]];
         for (index, expected) in expected.iter().enumerate() {
-            strategy.history = with_accuracies(directory.path(), &accuracies[..=index]);
-            assert_eq!(&strategy.actions(index + 1), expected, "epoch {}", index + 1);
+            let history = with_accuracies(directory.path(), &accuracies[..=index]);
+            let strategy = KeepLastAndBest::new(history, goal());
+            assert_eq!(strategy.actions(index + 1), [Save]);
+            save(directory.path(), index + 1, &PARTS);
+            drop(strategy);
+            assert_eq!(complete_checkpoints(directory.path()), *expected, "epoch {}", index + 1);
         }
     }
 
     #[test]
     fn a_minimized_metric_keeps_its_lowest_value() {
         let directory = tempfile::tempdir().unwrap();
+        (1..=3).for_each(|epoch| save(directory.path(), epoch, &PARTS));
         let history = with_accuracies(directory.path(), &[50.0, 40.0, 60.0]);
-        let mut strategy = KeepLastAndBest::new(history, MetricGoal::minimize("Accuracy"));
-        assert_eq!(strategy.actions(3), [Save, BARRIER, Delete(1)]);
+        drop(KeepLastAndBest::new(history, MetricGoal::minimize("Accuracy")));
+        assert_eq!(complete_checkpoints(directory.path()), [3, 2]);
     }
 
     #[test]
     fn a_metric_that_is_not_logged_deletes_nothing() {
         let directory = tempfile::tempdir().unwrap();
+        (1..=3).for_each(|epoch| save(directory.path(), epoch, &PARTS));
         let history = with_accuracies(directory.path(), &[50.0, 40.0, 60.0]);
-        let mut strategy = KeepLastAndBest::new(history, MetricGoal::maximize("accuracy"));
+        let strategy = KeepLastAndBest::new(history, MetricGoal::maximize("accuracy"));
         assert_eq!(strategy.actions(3), [Save]);
-    }
-
-    /// A slow disk that records each action when it is done.
-    struct Slow(&'static str, Arc<Mutex<Vec<String>>>);
-
-    impl Checkpointer<usize, Flex> for Slow {
-        fn save(&self, epoch: usize, _record: usize) -> Result<(), CheckpointerError> {
-            std::thread::sleep(Duration::from_millis(if self.0 == "model" { 0 } else { 100 }));
-            self.1.lock().unwrap().push(format!("save {} {epoch}", self.0));
-            Ok(())
-        }
-
-        fn delete(&self, epoch: usize) -> Result<(), CheckpointerError> {
-            self.1.lock().unwrap().push(format!("delete {} {epoch}", self.0));
-            Ok(())
-        }
-
-        fn restore(&self, _epoch: usize, _device: &burn_flex::FlexDevice) -> Result<usize, CheckpointerError> {
-            Err(CheckpointerError::Unknown("never saved".into()))
-        }
+        drop(strategy);
+        assert_eq!(complete_checkpoints(directory.path()), [3, 2, 1]);
     }
 
     #[test]
-    fn nothing_is_deleted_before_the_new_checkpoint_is_whole() {
+    fn nothing_is_deleted_before_a_newer_checkpoint_is_whole() {
         let directory = tempfile::tempdir().unwrap();
-        let mut strategy = KeepLastAndBest::new(with_accuracies(directory.path(), &[50.0, 60.0]), goal());
-        strategy.saved.push(1);
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let parts = ["model", "optim", "scheduler"].map(|part| AsyncCheckpointer::new(Slow(part, log.clone())));
-        // The loop of Burn's learner.
-        for action in strategy.actions(2) {
-            for part in &parts {
-                match action {
-                    Save => part.save(2, 0).unwrap(),
-                    Delete(epoch) => part.delete(epoch).unwrap(),
-                }
-            }
-        }
-        drop(parts);
-        let log = log.lock().unwrap();
-        let at = |entry: &str| log.iter().position(|found| found == entry).unwrap();
-        assert!(at("delete model 1") > at("save optim 2").max(at("save scheduler 2")), "{log:?}");
+        save(directory.path(), 1, &PARTS);
+        let strategy = KeepLastAndBest::new(with_accuracies(directory.path(), &[50.0, 60.0]), goal());
+        assert_eq!(strategy.actions(2), [Save]);
+        // The disk is full: the optimizer is not saved.
+        save(directory.path(), 2, &["model", "scheduler"]);
+        drop(strategy.clone());
+        assert_eq!(complete_checkpoints(directory.path()), [1]);
+        save(directory.path(), 2, &["optim"]);
+        drop(strategy);
+        assert_eq!(complete_checkpoints(directory.path()), [2]);
     }
 
     #[test]
-    fn a_resumed_training_deletes_what_its_predecessor_did_not() {
+    fn the_best_epoch_is_chosen_among_those_that_are_saved() {
         let directory = tempfile::tempdir().unwrap();
-        with_accuracies(directory.path(), &[50.0, 70.0, 60.0]);
-        let mut strategy = KeepLastAndBest::new(History::resume(directory.path(), 3).unwrap(), goal());
-        strategy.history = with_accuracies(directory.path(), &[50.0, 70.0, 60.0, 65.0]);
-        assert_eq!(strategy.actions(4), [Save, BARRIER, Delete(1), Delete(3)]);
+        (1..=3).for_each(|epoch| save(directory.path(), epoch, &PARTS));
+        // Epoch 4 is the best, but saving it failed: a resumed run needs the best of the others.
+        drop(KeepLastAndBest::new(with_accuracies(directory.path(), &[50.0, 70.0, 60.0, 80.0]), goal()));
+        assert_eq!(complete_checkpoints(directory.path()), [3, 2]);
     }
 
     #[test]
@@ -310,31 +371,43 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let interrupter = Interrupter::new();
         let history = with_accuracies(directory.path(), &[50.0, 100.0]);
-        let mut strategy = KeepLastAndBest::new(history, goal()).with_interrupter(interrupter.clone());
-        assert_eq!(strategy.actions(1)[0], Save);
+        let strategy = KeepLastAndBest::new(history, goal()).with_interrupter(interrupter.clone());
+        assert_eq!(strategy.actions(1), [Save]);
         interrupter.stop(None);
         assert_eq!(strategy.actions(2), []);
+    }
+
+    #[test]
+    fn a_new_process_deletes_what_a_killed_one_left() {
+        let directory = tempfile::tempdir().unwrap();
+        (1..=2).for_each(|epoch| save(directory.path(), epoch, &PARTS));
+        save(directory.path(), 3, &["model"]);
+        for folder in [directory.path().to_path_buf(), directory.path().join("checkpoint")] {
+            fs::write(folder.join(".17-0.part"), "").unwrap();
+        }
+        delete_after(directory.path(), 2);
+        assert_eq!(checkpoint_files(directory.path()).len(), 6);
+        assert_eq!(fs::read_dir(directory.path().join("checkpoint")).unwrap().count(), 6);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn the_latest_checkpoint_is_the_newest_that_is_whole() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(latest_checkpoint(directory.path()), None);
-        let folder = directory.path().join("checkpoint");
-        fs::create_dir(&folder).unwrap();
-        for name in ["model-2", "optim-2", "scheduler-2", "model-10", "optim-10", "part-scheduler-10", "model-9"] {
-            fs::write(folder.join(format!("{name}.mpk")), "").unwrap();
-        }
+        save(directory.path(), 2, &PARTS);
+        save(directory.path(), 9, &["model"]);
+        save(directory.path(), 10, &["model", "optim", "part-scheduler"]);
         assert_eq!(latest_checkpoint(directory.path()), Some(2));
-        fs::write(folder.join("scheduler-10.mpk"), "").unwrap();
+        save(directory.path(), 10, &["scheduler"]);
         assert_eq!(latest_checkpoint(directory.path()), Some(10));
     }
 
     #[test]
     fn a_checkpoint_is_found_whatever_its_extension() {
         let directory = tempfile::tempdir().unwrap();
-        let recorder = AtomicRecorder::<NamedMpkGzFileRecorder<FullPrecisionSettings>>::default();
-        for part in ["model", "optim", "scheduler"] {
+        let recorder = NamedMpkGzFileRecorder::<FullPrecisionSettings>::default();
+        for part in PARTS {
             let path = directory.path().join("checkpoint").join(format!("{part}-12"));
             Recorder::<Flex>::record(&recorder, 1_usize, path).unwrap();
         }

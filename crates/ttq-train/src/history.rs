@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use burn::train::logger::{FileMetricLogger, MetricLogger};
+use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn::train::metric::{MetricDefinition, MetricEntry, MetricId, NumericEntry};
 use serde::{Deserialize, Deserializer, Serialize};
+use ttq_packed::file::write_atomically;
 
-use crate::checkpoint::sync_and_rename;
+use crate::metric_files::MetricFiles;
 use crate::{LayerState, LayersMetric, MetricGoal};
 
 /// Time limit for metrics that are still being computed on their thread.
@@ -95,7 +97,9 @@ struct Shared {
 }
 
 struct State {
-    files: FileMetricLogger,
+    files: MetricFiles,
+    /// The first file that could not be written.
+    failure: Option<(PathBuf, io::Error)>,
     names: HashMap<MetricId, String>,
     /// The epoch before the first one that this process trains.
     offset: usize,
@@ -132,7 +136,8 @@ impl History {
 
     fn with(directory: &Path, offset: usize, epochs: BTreeMap<usize, EpochMetrics>) -> Self {
         let state = State {
-            files: FileMetricLogger::new(directory),
+            files: MetricFiles::new(directory),
+            failure: None,
             names: HashMap::new(),
             offset,
             numbered: Vec::new(),
@@ -171,8 +176,16 @@ impl History {
     /// Returns the complete epoch with the best value of the validation metric of `goal`; the earliest of equal ones. A
     /// value that is not finite is never the best. Returns `None` if no epoch has a finite value of the metric.
     pub fn best_epoch(&self, goal: &MetricGoal) -> Option<usize> {
+        self.best_epoch_until(goal, usize::MAX)
+    }
+
+    /// Returns the best of the epochs up to `last`.
+    pub(crate) fn best_epoch_until(&self, goal: &MetricGoal, last: usize) -> Option<usize> {
         let epochs = self.epochs();
-        let values = epochs.iter().filter_map(|e| e.valid.get(goal.metric()).map(|value| (e.epoch, *value)));
+        let values = epochs
+            .iter()
+            .filter(|e| e.epoch <= last)
+            .filter_map(|e| e.valid.get(goal.metric()).map(|value| (e.epoch, *value)));
         let values = values.filter(|(_, value)| value.is_finite());
         let best = values.reduce(|best, next| if goal.is_better(next.1, best.1) { next } else { best })?;
         Some(best.0)
@@ -187,19 +200,27 @@ impl History {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the file atomically.
-    fn save(&self, epochs: &[EpochMetrics]) {
-        let path = &self.shared.path;
-        let temporary = path.with_extension("json.part");
-        let written = serde_json::to_string_pretty(epochs)
-            .map_err(std::io::Error::from)
-            .and_then(|text| path.parent().map_or(Ok(()), fs::create_dir_all).map(|()| text))
-            .and_then(|text| fs::write(&temporary, text))
-            .and_then(|()| sync_and_rename(&temporary, path));
-        if let Err(error) = written {
-            log::error!("cannot write the history {}: {error}", path.display());
-        }
+    /// Returns the directory of the run.
+    pub(crate) fn directory(&self) -> &Path {
+        self.shared.path.parent().unwrap_or(Path::new(""))
     }
+
+    /// Returns whether a file could not be written.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.lock().failure.is_some()
+    }
+
+    /// Takes the path and the error of the first file that could not be written.
+    pub(crate) fn take_failure(&self) -> Option<(PathBuf, io::Error)> {
+        self.lock().failure.take()
+    }
+}
+
+/// Writes the metrics of all epochs.
+fn write(path: &Path, epochs: &[&EpochMetrics]) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(epochs)?;
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    write_atomically(path, |file| file.write_all(text.as_bytes()))
 }
 
 fn file(directory: &Path) -> PathBuf {
@@ -218,6 +239,14 @@ impl State {
             |entry: &MetricEntry| self.names.get(&entry.metric_id).is_some_and(|name| name == LayersMetric::NAME);
         if let Some(at) = update.entries.iter().position(is_layers) {
             self.layers = Some(update.entries.swap_remove(at).serialized_entry.serialized);
+        }
+    }
+
+    /// Keeps the first failure.
+    fn note(&mut self, result: Result<(), (PathBuf, io::Error)>) {
+        if let Err((path, error)) = result {
+            log::error!("cannot write {}: {error}", path.display());
+            self.failure.get_or_insert((path, error));
         }
     }
 
@@ -242,23 +271,26 @@ impl MetricLogger for History {
             let Some(name) = state.names.get(&numeric.entry.metric_id).cloned() else { continue };
             state.current.entry(split.clone()).or_default().insert(name, numeric.running_entry.current());
         }
-        state.files.log(update, epoch, split);
+        let numeric = update.entries_numeric.iter().map(|numeric| &numeric.entry);
+        for entry in update.entries.iter().chain(numeric) {
+            let Some(name) = state.names.get(&entry.metric_id).cloned() else { continue };
+            state.files.log(&name, &entry.serialized_entry.serialized, epoch, split);
+        }
     }
 
     fn read_numeric(&mut self, name: &str, epoch: usize, split: &Split) -> Result<Vec<NumericEntry>, String> {
-        self.lock().files.read_numeric(name, epoch, split)
+        self.lock().files.read(name, epoch, split)
     }
 
     fn log_metric_definition(&mut self, definition: MetricDefinition) {
-        let mut state = self.lock();
-        state.names.insert(definition.metric_id.clone(), definition.name.clone());
-        state.files.log_metric_definition(definition);
+        self.lock().names.insert(definition.metric_id, definition.name);
     }
 
     fn log_epoch_summary(&mut self, summary: EpochSummary) {
         let mut state = self.lock();
-        let (epoch, split) = (summary.epoch_number, summary.split.clone());
-        state.files.log_epoch_summary(summary);
+        let (epoch, split) = (summary.epoch_number, summary.split);
+        let written = state.files.end_epoch(epoch, &split);
+        state.note(written);
         let values = state.current.remove(&split).unwrap_or_default();
         if !state.numbered.contains(&split) {
             state.numbered.push(split.clone());
@@ -271,8 +303,9 @@ impl MetricLogger for History {
             Split::Valid => {
                 metrics.valid = values;
                 state.complete = epoch;
-                let epochs: Vec<EpochMetrics> = state.epochs.values().cloned().collect();
-                self.save(&epochs);
+                let path = &self.shared.path;
+                let written = write(path, &state.epochs.values().collect::<Vec<_>>());
+                state.note(written.map_err(|error| (path.clone(), error)));
                 self.shared.validated.notify_all();
             }
             Split::Test(_) => {}

@@ -14,11 +14,13 @@
 //! The example `learner` (`cargo run --release -p ttq-train --example learner`) shows a whole program.
 
 mod checkpoint;
+mod divergence;
 mod early_stopping;
 mod freeze;
 mod history;
 mod loader;
 mod metric;
+mod metric_files;
 mod metric_goal;
 mod optimizer;
 mod output;
@@ -39,7 +41,7 @@ pub use metric_goal::MetricGoal;
 pub use optimizer::{ParamGroup, TernaryOptimizer};
 pub use output::{LayerState, SyncedTernaryOutput, TernaryOutput, TernaryState};
 pub use phase::{
-    Phase, PhaseConfig, PhaseData, PhaseError, PhaseOutcome, PhaseTraining, TernaryTraining, steps_per_epoch,
+    NotFinite, Phase, PhaseConfig, PhaseData, PhaseError, PhaseOutcome, PhaseTraining, TernaryTraining, steps_per_epoch,
 };
 pub use progress::{EpochLines, ProgressLines};
 pub use schedule::{PlateauConfig, Schedule, ScheduleConfig, ScheduleError, TrainingLength};

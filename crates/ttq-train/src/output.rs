@@ -9,12 +9,15 @@ use burn::train::metric::{
 use serde::{Deserialize, Deserializer, Serialize};
 use ttq_core::Ternary;
 
+use crate::divergence::{Watch, WeightProbe};
+
 /// The output of the model's own training step, with the state of the ternary weights in that step.
 ///
 /// The state stays on the device until the metrics' thread reads it.
 pub struct TernaryOutput<B: Backend, O> {
     output: O,
     state: Option<LazyState<B>>,
+    watch: Option<(Watch, WeightProbe)>,
 }
 
 struct LazyState<B: Backend> {
@@ -27,12 +30,19 @@ struct LazyState<B: Backend> {
 
 impl<B: Backend, O> TernaryOutput<B, O> {
     pub(crate) fn full_precision(output: O) -> Self {
-        Self { output, state: None }
+        Self { output, state: None, watch: None }
     }
 
     pub(crate) fn new<M: Module<B>>(output: O, ternary: &Ternary<B, M>, flip_ratio: Tensor<B, 1>) -> Self {
         let layers = ternary.selection().ternary().map(|choice| (choice.path.clone(), choice.len())).collect();
-        Self { output, state: Some(LazyState { summary: ternary.summary(), layers, flip_ratio }) }
+        Self { output, state: Some(LazyState { summary: ternary.summary(), layers, flip_ratio }), watch: None }
+    }
+}
+
+impl<B: Backend, O> TernaryOutput<B, O> {
+    /// Shows the weights of this step to `watch` when the output is synchronized.
+    pub(crate) fn watched(self, watch: Watch, probe: WeightProbe) -> Self {
+        Self { watch: Some((watch, probe)), ..self }
     }
 }
 
@@ -109,6 +119,9 @@ impl<B: Backend, O: ItemLazy> ItemLazy for TernaryOutput<B, O> {
     type ItemSync = SyncedTernaryOutput<O::ItemSync>;
 
     fn sync(self) -> Self::ItemSync {
+        if let Some((watch, probe)) = self.watch {
+            watch.push(probe);
+        }
         SyncedTernaryOutput { output: self.output.sync(), state: self.state.map(LazyState::sync) }
     }
 }

@@ -1,15 +1,18 @@
 //! Training in phases: first in full precision, then with ternary weights.
 
 use std::fmt;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::config::Config;
 use burn::data::dataloader::DataLoader;
+use burn::lr_scheduler::LrScheduler;
 use burn::module::{AutodiffModule, Module, ModuleDisplay};
 use burn::optim::{LearningRate, Optimizer};
 use burn::prelude::*;
-use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder, Recorder};
+use burn::record::{FullPrecisionSettings, Record, Recorder, RecorderError};
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{
     ExecutionStrategy, InferenceStep, Interrupter, ItemLazy, Learner, LearningComponentsMarker, SupervisedTraining,
@@ -17,6 +20,9 @@ use burn::train::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::{complete_checkpoints, delete_after};
+use crate::divergence::{Divergence, Watch, WatchLogger, first_not_finite};
+use crate::progress::print_line;
 use crate::{
     AtomicRecorder, EarlyStoppingConfig, EpochLines, EpochMetrics, FlipRatioMetric, History, HistoryError,
     KeepLastAndBest, LayersMetric, MetricGoal, NegativeScaleMetric, PositiveScaleMetric, ProgressLines,
@@ -202,7 +208,7 @@ pub enum PhaseError {
         /// Names of the metrics that are logged.
         found: Vec<String>,
     },
-    /// A checkpoint cannot be read.
+    /// A checkpoint cannot be read, and there is no earlier one that can.
     #[error("cannot read the checkpoint {}: {reason}; restore the file or start a new run", path.display())]
     Checkpoint {
         /// Path of the file without its extension.
@@ -210,10 +216,77 @@ pub enum PhaseError {
         /// Burn's message.
         reason: String,
     },
+    /// A weight is not finite (NaN or infinite) before training starts, or in the best epoch.
+    #[error("the weight {weight} of {origin} is not finite (NaN or infinite): {}", NotFinite::remedy(origin))]
+    NotFinite {
+        /// Path of the weight.
+        weight: String,
+        /// The model.
+        origin: NotFinite,
+    },
+    /// The training diverged. Its checkpoints are those of the epochs before.
+    #[error(
+        "the training diverged in epoch {epoch} at batch {batch}: {}; lower the learning rate, clip the gradients, or look for \
+         values in the data that are not finite",
+        symptom(metric.as_ref(), weight.as_deref())
+    )]
+    Diverged {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The batch in the epoch, from 1.
+        batch: usize,
+        /// The training metric that is not finite, and its value. `None` if all are finite, but a weight is not.
+        metric: Option<(String, f64)>,
+        /// Path of the first weight, in the order of the module, that is not finite at this batch.
+        weight: Option<String>,
+    },
+    /// A file cannot be written. The checkpoints before it are unchanged.
+    #[error("cannot write {}: {source}; free space or correct the permissions, then run again to continue", path.display())]
+    Write {
+        /// Path of the file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+fn symptom(metric: Option<&(String, f64)>, weight: Option<&str>) -> String {
+    let metric = metric.map(|(name, value)| format!("the metric `{name}` is {value}"));
+    let weight =
+        weight.map_or("every weight is still finite".into(), |path| format!("the weight {path} is not finite"));
+    metric.map_or(weight.clone(), |metric| format!("{metric}, and {weight}"))
+}
+
+/// The model that holds a weight that is not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotFinite {
+    /// The model that training starts from.
+    Start,
+    /// The model of an epoch.
+    Epoch(usize),
+}
+
+impl NotFinite {
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::Start => "start from another checkpoint",
+            Self::Epoch(_) => "lower the learning rate or clip the gradients",
+        }
+    }
+}
+
+impl fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("the model that training starts from"),
+            Self::Epoch(epoch) => write!(f, "epoch {epoch}"),
+        }
+    }
 }
 
 /// The recorder of checkpoints.
-type Checkpoints = AtomicRecorder<NamedMpkFileRecorder<FullPrecisionSettings>>;
+type Checkpoints = AtomicRecorder<FullPrecisionSettings>;
 
 /// One phase of training with burn-train. It combines checkpoints, resume, schedule, history, early stopping, metrics of the
 /// ternary weights and progress lines.
@@ -270,9 +343,11 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     /// ternary weights are added in [`Phase::Ternary`]. The phase and the gradient factor of `step` and the first epoch of the
     /// training loader are set from the configuration, the devices and the checkpoint.
     ///
+    /// A checkpoint that cannot be read is replaced by the one before it, if there is one; a line says so.
+    ///
     /// # Errors
-    /// [`PhaseError`] if there is no data, the schedule is invalid, no epoch has the metric of the goal, or the history or a
-    /// checkpoint cannot be read.
+    /// [`PhaseError`] if there is no data, the schedule is invalid, a weight is not finite, the training diverges, no epoch has
+    /// the metric of the goal, a file cannot be written, or the history or all checkpoints cannot be read.
     pub fn run<M, O>(
         self,
         step: TernaryStep<B, M>,
@@ -286,17 +361,23 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         M::InnerModule: InferenceStep + ModuleDisplay,
         O: Optimizer<TernaryStep<B, M>, B> + 'static,
     {
+        self.check(&step, &data)?;
         let step = step.with_phase(self.config.phase);
         let (directory, goal) = (self.directory.clone(), self.config.goal.clone());
         let (interrupter, device) = (self.interrupter.clone(), self.execution.main_device().clone());
-        let checkpoint = self.resumes_after();
+        let newest = self.resumes_after();
+        let is_over = newest.is_some_and(|epoch| epoch >= self.config.epochs);
+        let checkpoint = if is_over { newest } else { self.readable_checkpoint(&step, &optimizer, &device)? };
         let history = match checkpoint {
             Some(epoch) => History::resume(&directory, epoch)?,
             None => History::new(&directory),
         };
+        delete_after(&directory, checkpoint.unwrap_or(0));
         let met = |config: EarlyStoppingConfig| config.init(history.clone(), goal.clone()).is_met();
-        let is_over = checkpoint.is_some_and(|epoch| epoch >= self.config.epochs);
         if !is_over && !self.config.early_stopping.is_some_and(met) {
+            if let Some(epoch) = checkpoint {
+                print_line(&format!("{}: continues after epoch {epoch}", self.config.phase));
+            }
             self.launch(step.clone(), optimizer, data, metrics, checkpoint, &history)?;
             let metrics = history.valid_metrics();
             if !metrics.is_empty() && !metrics.iter().any(|name| name == goal.metric()) {
@@ -313,9 +394,75 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             metric: goal.metric().into(),
             found: history.valid_metrics(),
         })?;
-        let model = step.load_record(load_checkpoint::<B, _>(&directory, best_epoch, &device)?);
+        let model = step.load_record(load_checkpoint::<B, _>(&directory, "model", best_epoch, &device)?);
+        require_finite(&model, NotFinite::Epoch(best_epoch))?;
         let metrics = history.epoch(best_epoch).unwrap_or_default();
         Ok(PhaseOutcome::Completed { model, best_epoch, metrics })
+    }
+
+    /// Checks the model, the data and the configuration. It writes nothing. [`run`](Self::run) begins with it.
+    ///
+    /// # Errors
+    /// [`PhaseError`] if a weight of a model that does not resume is not finite, there is no data, more batches are accumulated
+    /// than an epoch has, or the schedule is invalid.
+    pub fn check<M>(&self, step: &TernaryStep<B, M>, data: &PhaseData<B, M>) -> Result<(), PhaseError>
+    where
+        M: TrainStep + AutodiffModule<B>,
+        M::InnerModule: InferenceStep,
+    {
+        if self.resumes_after().is_none() {
+            require_finite(step, NotFinite::Start)?;
+        }
+        let (train, valid) = (data.batches_per_epoch, data.valid.num_items());
+        if train == 0 || valid == 0 {
+            return Err(PhaseError::NoData { train, valid });
+        }
+        let found = self.config.accumulated_batches;
+        if !(1..=train).contains(&found) {
+            return Err(PhaseError::AccumulatedBatches { found, batches: train });
+        }
+        self.schedule(train, &History::new(&self.directory)).map(|_| ())
+    }
+
+    fn schedule(&self, batches: usize, history: &History) -> Result<Schedule, PhaseError> {
+        let config = &self.config;
+        let length =
+            TrainingLength { epochs: config.epochs, steps_per_epoch: steps_per_epoch(batches, &self.execution) };
+        Ok(config.schedule.init_with_metric(config.learning_rate, length, history, &config.goal)?)
+    }
+
+    /// Returns the epoch of the newest checkpoint whose files can all be read.
+    fn readable_checkpoint<M, O>(
+        &self,
+        step: &TernaryStep<B, M>,
+        _: &O,
+        device: &B::Device,
+    ) -> Result<Option<usize>, PhaseError>
+    where
+        M: TrainStep + AutodiffModule<B> + ModuleDisplay + 'static,
+        M::InnerModule: InferenceStep + ModuleDisplay,
+        O: Optimizer<TernaryStep<B, M>, B> + 'static,
+    {
+        let directory = &self.directory;
+        let read = |epoch| {
+            let model = step.clone().load_record(load_checkpoint::<B, _>(directory, "model", epoch, device)?);
+            load_checkpoint::<B, O::Record>(directory, "optim", epoch, device)?;
+            load_checkpoint::<B, <Schedule as LrScheduler>::Record<B>>(directory, "scheduler", epoch, device)?;
+            require_finite(&model, NotFinite::Epoch(epoch))
+        };
+        let mut first_error = None;
+        for epoch in complete_checkpoints(directory) {
+            match read(epoch) {
+                Ok(()) => {
+                    if let Some(error) = first_error {
+                        print_line(&format!("{error}: the checkpoint of epoch {epoch} is used"));
+                    }
+                    return Ok(Some(epoch));
+                }
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        first_error.map_or(Ok(None), Err)
     }
 
     fn launch<M, O>(
@@ -333,28 +480,21 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         M::InnerModule: InferenceStep + ModuleDisplay,
         O: Optimizer<TernaryStep<B, M>, B> + 'static,
     {
+        let schedule = self.schedule(data.batches_per_epoch, history)?;
         let Self { directory, config, execution, interrupter, lines } = self;
-        let (train, valid) = (data.batches_per_epoch, data.valid.num_items());
-        if train == 0 || valid == 0 {
-            return Err(PhaseError::NoData { train, valid });
-        }
-        if !(1..=train).contains(&config.accumulated_batches) {
-            return Err(PhaseError::AccumulatedBatches { found: config.accumulated_batches, batches: train });
-        }
-        let length = TrainingLength {
-            epochs: config.epochs,
-            steps_per_epoch: steps_per_epoch(data.batches_per_epoch, &execution),
-        };
-        let schedule = config.schedule.init_with_metric(config.learning_rate, length, history, &config.goal)?;
+        create_files(&directory)?;
+        let watch = Watch::new(history.clone(), interrupter.clone(), outputs_per_step(&execution));
         let step = step
             .with_phase(config.phase)
-            .with_gradient_factor(1.0 / (devices(&execution) * config.accumulated_batches) as f64);
+            .with_gradient_factor(1.0 / (devices(&execution) * config.accumulated_batches) as f64)
+            .with_watch(watch.clone());
+        let recorder = Checkpoints::default();
         let strategy = KeepLastAndBest::new(history.clone(), config.goal.clone()).with_interrupter(interrupter.clone());
         let mut training =
             metrics(SupervisedTraining::new(&directory, (data.train)(checkpoint.unwrap_or(0) + 1), data.valid))
                 .num_epochs(config.epochs)
                 .with_interrupter(interrupter)
-                .with_file_checkpointer(Checkpoints::default())
+                .with_file_checkpointer(recorder.clone())
                 .with_checkpointing_strategy(strategy)
                 .with_training_strategy(TrainingStrategy::Default(execution));
         if config.phase == Phase::Ternary {
@@ -376,25 +516,52 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         }
         let label = config.phase.to_string();
         training = if lines {
-            training
-                .with_metric_logger(EpochLines::new(history.clone(), &label, config.epochs))
-                .renderer(ProgressLines::new(label))
+            let inner = EpochLines::new(history.clone(), &label, config.epochs);
+            training.with_metric_logger(WatchLogger { inner, watch: watch.clone() }).renderer(ProgressLines::new(label))
         } else {
-            training.with_metric_logger(history.clone())
+            training.with_metric_logger(WatchLogger { inner: history.clone(), watch: watch.clone() })
         };
         drop(training.launch(Learner::new(step, optimizer, schedule)));
-        Ok(())
+        if let Some(Divergence { epoch, batch, metric, weight }) = watch.found() {
+            return Err(PhaseError::Diverged { epoch, batch, metric, weight });
+        }
+        match recorder.take_failure().or_else(|| history.take_failure()) {
+            Some((path, source)) => Err(PhaseError::Write { path, source }),
+            None => Ok(()),
+        }
     }
 }
 
-fn load_checkpoint<B: AutodiffBackend, R: burn::record::Record<B>>(
+/// Creates the directory and the log file, whose creation panics in burn-train on an error.
+fn create_files(directory: &Path) -> Result<(), PhaseError> {
+    let (folder, log) = (directory.join("checkpoint"), directory.join("experiment.log"));
+    fs::create_dir_all(&folder).map_err(|source| PhaseError::Write { path: folder, source })?;
+    let created = File::options().append(true).create(true).open(&log);
+    created.map(|_| ()).map_err(|source| PhaseError::Write { path: log, source })
+}
+
+fn require_finite<B: Backend, M: Module<B>>(step: &TernaryStep<B, M>, origin: NotFinite) -> Result<(), PhaseError> {
+    match first_not_finite(step.ternary(), false) {
+        Some(weight) => Err(PhaseError::NotFinite { weight, origin }),
+        None => Ok(()),
+    }
+}
+
+fn load_checkpoint<B: AutodiffBackend, R: Record<B>>(
     directory: &Path,
+    part: &str,
     epoch: usize,
     device: &B::Device,
 ) -> Result<R, PhaseError> {
-    let path = directory.join("checkpoint").join(format!("model-{epoch}"));
-    Recorder::<B>::load(&Checkpoints::default(), path.clone(), device)
-        .map_err(|error| PhaseError::Checkpoint { path, reason: error.to_string() })
+    let path = directory.join("checkpoint").join(format!("{part}-{epoch}"));
+    Recorder::<B>::load(&Checkpoints::default(), path.clone(), device).map_err(|error| match error {
+        RecorderError::FileNotFound(reason)
+        | RecorderError::DeserializeError(reason)
+        | RecorderError::Unknown(reason) => {
+            // Further lines are about records of Burn before 0.14.
+            PhaseError::Checkpoint { path, reason: reason.lines().next().unwrap_or_default().into() }
+        }
+    })
 }
 
 /// Returns the number of times that burn-train asks a schedule for a rate in an epoch of `batches` batches: once per batch,
@@ -404,6 +571,14 @@ pub fn steps_per_epoch<B: Backend>(batches: usize, execution: &ExecutionStrategy
         #[cfg(feature = "distributed")]
         ExecutionStrategy::DistributedDataParallel { devices, .. } => batches * devices.len(),
         _ => batches,
+    }
+}
+
+/// Returns the number of outputs that burn-train logs for one step.
+fn outputs_per_step<B: Backend>(execution: &ExecutionStrategy<B>) -> usize {
+    match execution {
+        ExecutionStrategy::MultiDevice(devices, _) => devices.len(),
+        _ => 1,
     }
 }
 

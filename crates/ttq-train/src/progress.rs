@@ -1,6 +1,7 @@
 //! Progress of a training as plain lines: for logs, pipes and terminals without Burn's dashboard.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use burn::train::LearnerSummary;
@@ -51,13 +52,13 @@ impl MetricsRendererTraining for ProgressLines {
         }
         self.last = Instant::now();
         let left = self.start.elapsed().as_secs_f64() * (1.0 - done) / (done - before);
-        println!(
+        print_line(&format!(
             "{}: epoch {epoch}/{epochs}, {}/{} items, {} left",
             self.label,
             progress.items_processed,
             progress.items_total,
             seconds(left)
-        );
+        ));
     }
 
     fn render_valid(&mut self, _item: TrainingProgress, _indicators: Vec<ProgressType>) {}
@@ -144,9 +145,15 @@ impl MetricLogger for EpochLines {
         self.history.log_epoch_summary(summary);
         if validated && let Some(metrics) = self.history.epoch(epoch) {
             self.counted += 1;
-            println!("{}", self.line(&metrics));
+            print_line(&self.line(&metrics));
         }
     }
+}
+
+/// Prints a line. A closed standard output, as after `| head`, does not end a training: errors are ignored.
+pub(crate) fn print_line(line: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).ok();
 }
 
 /// Formats whole seconds, such as `1m 5s`.

@@ -7,6 +7,7 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use ttq_core::Ternary;
 
+use crate::divergence::{Watch, first_not_finite};
 use crate::{Phase, TernaryOutput};
 
 /// A model for burn-train that trains with ternary weights.
@@ -36,6 +37,8 @@ pub struct TernaryStep<B: Backend, M: Module<B>> {
     phase: Phase,
     #[module(skip)]
     gradient_factor: f64,
+    #[module(skip)]
+    watch: Option<Watch>,
 }
 
 impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
@@ -43,7 +46,7 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
     pub fn new(ternary: Ternary<B, M>) -> Self {
         let device = ternary.latent().devices().into_iter().next().unwrap_or_default();
         let flip_ratio = Param::from_tensor(Tensor::zeros([1], &device)).set_require_grad(false);
-        Self { ternary, flip_ratio, phase: Phase::Ternary, gradient_factor: 1.0 }
+        Self { ternary, flip_ratio, phase: Phase::Ternary, gradient_factor: 1.0, watch: None }
     }
 
     /// Sets the phase.
@@ -58,6 +61,12 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
     #[must_use]
     pub fn with_gradient_factor(mut self, factor: f64) -> Self {
         self.gradient_factor = factor;
+        self
+    }
+
+    /// Shows the weights of every step to `watch`.
+    pub(crate) fn with_watch(mut self, watch: Watch) -> Self {
+        self.watch = Some(watch);
         self
     }
 
@@ -101,7 +110,7 @@ where
 impl<B, M> TrainStep for TernaryStep<B, M>
 where
     B: AutodiffBackend,
-    M: TrainStep + AutodiffModule<B> + ModuleDisplay,
+    M: TrainStep + AutodiffModule<B> + ModuleDisplay + 'static,
     M::InnerModule: ModuleDisplay,
 {
     type Input = M::Input;
@@ -119,6 +128,13 @@ where
                 let flip_ratio = self.flip_ratio.val().inner();
                 (self.ternary.pull_back(output.grads), TernaryOutput::new(output.item, &ternary, flip_ratio))
             }
+        };
+        let item = match self.watch.clone() {
+            Some(watch) => {
+                let ternary = self.ternary.clone();
+                item.watched(watch, Box::new(move || first_not_finite(&ternary, true)))
+            }
+            None => item,
         };
         TrainOutput { grads: multiply::<B, Self>(self, output, self.gradient_factor), item }
     }

@@ -149,3 +149,123 @@ fn a_phase_config_is_saved_and_loaded() {
     config.save(&path).unwrap();
     assert_eq!(PhaseConfig::load(&path).unwrap(), config);
 }
+
+/// Trains on items whose values are those of `value`.
+fn run_on(
+    directory: &Path,
+    config: PhaseConfig,
+    optimizer: impl Rule,
+    value: impl Fn(usize, usize) -> Point + Send + Sync + 'static,
+) -> Result<PhaseOutcome<Step>, PhaseError> {
+    let item = std::sync::Arc::new(move |key: ItemKey| value(key.index, key.epoch));
+    let train = ReproducibleLoader::new(40, item, std::sync::Arc::new(PointBatcher), 8, Default::default());
+    PhaseTraining::new(directory, config, ExecutionStrategy::SingleDevice(Default::default())).run(
+        wrapped(),
+        optimizer,
+        PhaseData::new(train, loader(24)),
+        |training| training.metrics((AccuracyMetric::new(), LossMetric::new())),
+    )
+}
+
+fn checkpoints(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory.join("checkpoint")) else { return Vec::new() };
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_training_that_diverges_says_at_which_step_and_keeps_the_checkpoints_before() {
+    for phase in [Phase::FullPrecision, Phase::Ternary] {
+        let directory = tempfile::tempdir().unwrap();
+        let broken = |index, epoch| {
+            let (mut values, class) = point(index, epoch);
+            // The third batch of the second epoch.
+            values[0] = if epoch == 2 && index == 20 { f32::NAN } else { values[0] };
+            (values, class)
+        };
+        let error = run_on(directory.path(), config(phase, 3), optimizer(), broken).unwrap_err();
+        let text = error.to_string();
+        let PhaseError::Diverged { epoch, batch, metric: Some((metric, value)), weight } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((epoch, batch, metric.as_str(), weight), (2, 3, "Loss", None));
+        assert!(value.is_nan() && text.contains("`Loss` is NaN, and every weight is still finite"), "{text}");
+        assert_eq!(checkpoints(directory.path()), ["model-1.mpk", "optim-1.mpk", "scheduler-1.mpk"]);
+    }
+}
+
+#[test]
+fn a_training_that_diverges_names_the_first_weight_that_is_not_finite() {
+    for phase in [Phase::FullPrecision, Phase::Ternary] {
+        let directory = tempfile::tempdir().unwrap();
+        let sgd = || ParamGroup::new(SgdConfig::new().init::<A, Step>());
+        let optimizer = TernaryOptimizer::new(sgd().with_lr_factor(1e300), sgd(), sgd());
+        let constant = PhaseConfig::new(phase, 2, 0.1, MetricGoal::minimize("Loss"));
+        let error = run_on(directory.path(), constant, optimizer, point).unwrap_err();
+        let PhaseError::Diverged { epoch: 1, weight: Some(weight), .. } = &error else { panic!("{error}") };
+        let first = wrapped().ternary().selection().ternary().next().unwrap().path.clone();
+        assert_eq!(*weight, first);
+        let text = error.to_string();
+        assert!(text.contains("epoch 1 at batch") && text.contains(&first), "{text}");
+        assert!(checkpoints(directory.path()).is_empty());
+    }
+}
+
+#[test]
+fn a_weight_that_is_not_finite_is_refused_before_anything_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut net = Net::new(true);
+    net.second.weight = net.second.weight.map(|weight| weight.slice_fill([3..4, 5..6], f32::NAN));
+    let step = TernaryStep::new(Ternary::new(net, &TernaryConfig::default()).unwrap());
+    let error = run(directory.path(), config(Phase::FullPrecision, 1), step).unwrap_err();
+    let PhaseError::NotFinite { weight, origin: NotFinite::Start } = &error else { panic!("{error}") };
+    assert_eq!(weight, "second.weight");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_is_an_error_and_the_one_before_it_is_kept() {
+    let whole = tempfile::tempdir().unwrap();
+    let expected = completed(run(whole.path(), config(Phase::Ternary, 3), wrapped()).unwrap());
+    for part in ["model", "optim", "scheduler"] {
+        let parts = tempfile::tempdir().unwrap();
+        // A directory in the way: the file cannot be renamed to its name.
+        let blocked = parts.path().join(format!("checkpoint/{part}-2.mpk"));
+        std::fs::create_dir_all(&blocked).unwrap();
+        let error = run(parts.path(), config(Phase::Ternary, 3), wrapped()).unwrap_err();
+        let PhaseError::Write { path, .. } = &error else { panic!("{error}") };
+        assert_eq!(*path, blocked);
+        assert_eq!(latest_checkpoint(parts.path()), Some(1));
+        std::fs::remove_dir(blocked).unwrap();
+        let found = completed(run(parts.path(), config(Phase::Ternary, 3), wrapped()).unwrap());
+        assert_eq!((latent(&found.0), found.1), (latent(&expected.0), expected.1));
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_replaced_by_the_one_before_it() {
+    let whole = tempfile::tempdir().unwrap();
+    // The worst epoch is the best: two checkpoints are kept.
+    let config = |epochs| PhaseConfig::new(Phase::Ternary, epochs, 0.1, MetricGoal::maximize("Loss"));
+    let expected = completed(run(whole.path(), config(4), wrapped()).unwrap());
+    for (part, keep) in [("model", 0.5), ("optim", 0.5), ("scheduler", 0.0), ("model", 0.0), ("model", 0.99)] {
+        let parts = tempfile::tempdir().unwrap();
+        run(parts.path(), config(3), wrapped()).unwrap();
+        assert_eq!(checkpoints(parts.path()).len(), 6);
+        let path = parts.path().join(format!("checkpoint/{part}-3.mpk"));
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..(keep * bytes.len() as f64) as usize]).unwrap();
+        let found = completed(run(parts.path(), config(4), wrapped()).unwrap());
+        assert_eq!((latent(&found.0), found.1), (latent(&expected.0), expected.1), "{part} {keep}");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_without_another_one_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    run(directory.path(), config(Phase::Ternary, 1), wrapped()).unwrap();
+    std::fs::write(directory.path().join("checkpoint/optim-1.mpk"), "").unwrap();
+    let error = run(directory.path(), config(Phase::Ternary, 2), wrapped()).unwrap_err().to_string();
+    assert!(error.contains("optim-1") && error.contains("start a new run"), "{error}");
+}

@@ -58,7 +58,8 @@ fn recorder() -> BinBytesRecorder<FullPrecisionSettings> {
     BinBytesRecorder::default()
 }
 
-type Json = AtomicRecorder<PrettyJsonFileRecorder<FullPrecisionSettings>>;
+/// Text, so that checkpoints can be compared.
+type Json = PrettyJsonFileRecorder<FullPrecisionSettings>;
 
 /// Trains to epoch `epochs`, from the newest checkpoint in `directory` if there is one.
 fn train_to(epochs: usize, directory: &Path, start: &Start, schedule: &ScheduleConfig) -> History {

@@ -18,7 +18,9 @@ use ttq_examples::{RunBackend, Trains};
 /// The errors of [`Job::start`], and a job for another backend.
 pub fn run(job: Job) -> Result<()> {
     if cfg!(unoptimized) {
-        println!("for long runs on a GPU build with `--profile gpu`: this build starts kernels more slowly");
+        ttq_examples::print_line(
+            "for long runs on a GPU build with `--profile gpu`: this build starts kernels more slowly",
+        );
     }
     match job.backend() {
         #[cfg(feature = "cuda")]

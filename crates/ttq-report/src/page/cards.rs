@@ -23,7 +23,7 @@ pub(super) fn render(record: &Record) -> Markup {
     if let Some(sparsity) = summary.sparsity {
         let weights = summary.layers.as_ref().map(|l| l.layers.iter().map(|layer| layer.weights as u64).sum::<u64>());
         let detail = weights.map_or_else(String::new, |n| format!("of {} ternary weights are zero", number::count(n)));
-        cards.push(Card { name: "Sparsity", value: format!("{:.1} %", 100.0 * sparsity), detail });
+        cards.push(Card { name: "Sparsity", value: number::fixed(100.0 * sparsity, 1, " %"), detail });
     }
     if let (Some(float), Some(packed)) = (summary.float_bytes, summary.packed_bytes) {
         let (float, packed) = (float as f64, packed as f64);

@@ -58,7 +58,7 @@ fn result_row(index: usize, record: &Record, best: Option<f64>) -> Markup {
             td.n.best[ternary.is_some() && ternary == best] { (dash(ternary.map(percent))) }
             td.n { (dash(difference)) }
             td.n { (dash(summary.ternary_top5.or(summary.full_precision_top5).map(percent))) }
-            td.n { (dash(summary.sparsity.map(|share| format!("{:.1} %", 100.0 * share)))) }
+            td.n { (dash(summary.sparsity.map(|share| number::fixed(100.0 * share, 1, " %")))) }
             td.n { (dash(sizes.map(|(_, packed)| number::bytes(packed)))) }
             td.n { (dash(sizes.map(|(float, packed)| number::ratio(float / packed)))) }
             td.n { (dash(counted.map(|(_, ternary)| number::short_count(ternary.multiplications as f64)))) }

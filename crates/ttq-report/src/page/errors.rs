@@ -77,7 +77,7 @@ fn score_table(evidence: &Evidence) -> Markup {
                             td.n { (number::count(predictions.len() as u64)) }
                             td.n { (number::count(predictions.iter().filter(|p| !p.is_correct()).count() as u64)) }
                             td.n { (number::percent(predictions.accuracy())) }
-                            td.n { (format!("{:.4}", predictions.cross_entropy())) }
+                            td.n { (number::fixed(predictions.cross_entropy(), 4, "")) }
                             td.n { (number::percent(ece(predictions))) }
                             @for correct in [true, false] { td.n { (mean_confidence(predictions, correct)) } }
                         }
@@ -97,7 +97,7 @@ fn mean_confidence(predictions: &Predictions, correct: bool) -> String {
     if selected.is_empty() {
         "–".into()
     } else {
-        format!("{:.3}", selected.iter().sum::<f64>() / selected.len() as f64)
+        number::fixed(selected.iter().sum::<f64>() / selected.len() as f64, 3, "")
     }
 }
 
@@ -152,8 +152,8 @@ fn worst_classes(evidence: &Evidence, matrix: &ConfusionMatrix, other: Option<&C
             tbody { @for score in matrix.worst_classes().into_iter().take(MAX_ROWS) {
                 tr {
                     td { (evidence.class_name(score.class)) }
-                    td.n { (format!("{:.1} %", 100.0 * score.recall)) }
-                    td.n { (format!("{:.1} %", 100.0 * score.precision)) }
+                    td.n { (number::fixed(100.0 * score.recall, 1, " %")) }
+                    td.n { (number::fixed(100.0 * score.precision, 1, " %")) }
                     @if let Some(other) = other {
                         td.n.muted { (share_text(other.count(score.class, score.class), other.items(score.class))) }
                     }
@@ -260,8 +260,8 @@ fn mistakes(evidence: &Evidence) -> Markup {
                     None => { div.nothing {} }
                 }
                 figcaption {
-                    b { (evidence.class_name(mistake.predicted)) } " " (format!("{:.1}\u{a0}%", 100.0 * mistake.confidence)) br;
-                    span.muted { "true: " (evidence.class_name(mistake.label)) " " (format!("{:.1}\u{a0}%", 100.0 * mistake.label_probability)) }
+                    b { (evidence.class_name(mistake.predicted)) } " " (number::fixed(100.0 * mistake.confidence, 1, "\u{a0}%")) br;
+                    span.muted { "true: " (evidence.class_name(mistake.label)) " " (number::fixed(100.0 * mistake.label_probability, 1, "\u{a0}%")) }
                     br; span.muted.small { "test item " (mistake.index) }
                 }
             }

@@ -54,7 +54,8 @@ fn warnings(layers: &[LayerSummary]) -> Markup {
 }
 
 fn table(layers: &[LayerSummary], weights: &[Layer]) -> Markup {
-    let largest = layers.iter().flat_map(|layer| [layer.w_pos, layer.w_neg]).fold(0.0, f64::max);
+    let scales = layers.iter().flat_map(|layer| [layer.w_pos, layer.w_neg]);
+    let largest = scales.filter(|scale| scale.is_finite()).fold(0.0, f64::max);
     let threshold = |path: &str| {
         let layer = weights.iter().find(|layer| layer.path == path);
         layer.map_or_else(|| "–".into(), |layer| thresholds(&layer.thresholds))
@@ -74,12 +75,12 @@ fn table(layers: &[LayerSummary], weights: &[Layer]) -> Markup {
                             td.muted { (number::shape(&layer.shape)) }
                             td.n { (number::count(layer.weights as u64)) }
                             td { (code_shares(layer)) }
-                            td.n { (format!("{:.1} %", 100.0 * layer.sparsity)) }
+                            td.n { (number::fixed(100.0 * layer.sparsity, 1, " %")) }
                             td.n { (threshold(&layer.path)) }
                             td.n { (number::significant(layer.w_pos)) }
                             td.n { (number::significant(layer.w_neg)) }
                             td { (scale_plot(layer, largest)) }
-                            td.n { (format!("{:.3}", layer.entropy_bits)) }
+                            td.n { (number::fixed(layer.entropy_bits, 3, "")) }
                         }
                     }
                 }
@@ -101,18 +102,21 @@ fn thresholds(values: &[f32]) -> String {
 
 /// Bar of the shares of -1, 0 and +1.
 fn code_shares(layer: &LayerSummary) -> Markup {
+    let width = |share: f64| format!("{:.2}", if share.is_finite() { 100.0 * share } else { 0.0 });
     let parts = [("c-neg", "−1", layer.negative), ("c-zero", "0", layer.sparsity), ("c-pos", "+1", layer.positive)];
     let title = parts.map(|(_, name, share)| format!("{name}: {}", number::percent(share))).join(", ");
     html! {
         div.stack title=(title) {
-            @for (color, _, share) in parts { i class=(color) style={ "width:" (format!("{:.2}", 100.0 * share)) "%" } {} }
+            @for (color, _, share) in parts { i class=(color) style={ "width:" (width(share)) "%" } {} }
         }
     }
 }
 
 /// Both scales as points on an axis from 0 to `largest`, which all layers share.
 fn scale_plot(layer: &LayerSummary, largest: f64) -> Markup {
-    let position = |value: f64| format!("{:.1}", 4.0 + 92.0 * (value / largest.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0));
+    let share =
+        |value: f64| if value.is_finite() { (value / largest.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0) } else { 0.0 };
+    let position = |value: f64| format!("{:.1}", 4.0 + 92.0 * share(value));
     let [pos, neg] = [layer.w_pos, layer.w_neg].map(position);
     html! {
         svg.dumbbell viewBox="0 0 100 12" aria-hidden="true" {

@@ -1,8 +1,13 @@
 //! Formatting of numbers, shapes and layer names.
 
-/// Formats a share between 0 and 1 in percent: 97.01 %.
+/// Formats a share between 0 and 1 in percent: 97.01 %; `–` if it is not finite.
 pub(crate) fn percent(share: f64) -> String {
-    format!("{:.2} %", 100.0 * share)
+    fixed(100.0 * share, 2, " %")
+}
+
+/// Formats a value with a number of decimals and a unit; `–` if it is not finite.
+pub(crate) fn fixed(value: f64, decimals: usize, unit: &str) -> String {
+    if value.is_finite() { format!("{value:.decimals$}{unit}") } else { "–".into() }
 }
 
 /// Formats a value with four significant digits; `–` if it is not finite.
@@ -43,6 +48,9 @@ pub(crate) fn bytes(value: f64) -> String {
 }
 
 fn with_prefix(mut value: f64, units: &[&str]) -> String {
+    if !value.is_finite() {
+        return "–".into();
+    }
     let mut unit = 0;
     while value >= 999.5 && unit + 1 < units.len() {
         value /= 1000.0;

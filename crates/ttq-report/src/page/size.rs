@@ -27,7 +27,7 @@ fn bar(value: f64, largest: f64, text: String, color: &str) -> Markup {
     html! {
         td.bar {
             div {
-                i class=(color) style={ "width:" (format!("{:.2}", 100.0 * (value / largest.max(1.0)).clamp(0.0, 1.0))) "%" } {}
+                i class=(color) style={ "width:" (format!("{:.2}", 100.0 * (value / largest.max(1.0)).min(1.0).max(0.0))) "%" } {}
             }
             span { (text) }
         }
@@ -65,7 +65,7 @@ fn byte_tables(summary: &Summary) -> Markup {
                             td.n { (number::count(layer.float_bytes as u64)) }
                             td.n { (number::count(layer.packed_bytes as u64)) }
                             td.n { (number::count(layer.entropy_bytes().round() as u64)) }
-                            td.n { (format!("{:.3}", layer.entropy_bits)) }
+                            td.n { (number::fixed(layer.entropy_bits, 3, "")) }
                         }
                     }
                     tr.total { td { "Other parameters, in full precision" } @for _ in 0..3 { td.n { (number::count(kept as u64)) } } td.n { "32" } }

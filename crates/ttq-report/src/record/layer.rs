@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use ttq_packed::Codes;
 
 use super::bytes;
+use super::number::null_is_nan;
 use crate::distribution::Histogram;
 
 /// Bins of the histogram of latent weights. With 80 bins, the paper's threshold Δ = 0.05 max|w| is a bin edge.
@@ -19,8 +20,9 @@ pub struct Layer {
     /// Index of the dimension of the output channels in `shape`.
     pub channel_axis: usize,
     /// Threshold Δ of each group of weights.
+    #[serde(deserialize_with = "null_is_nan")]
     pub thresholds: Vec<f32>,
-    /// Histogram of the latent weights from `-max|w|` to `max|w|`.
+    /// Histogram of the finite latent weights from `-max|w|` to `max|w|`.
     pub histogram: Histogram,
     /// Ternary codes in row-major order, packed as by [`ttq_packed::Codes`].
     #[serde(with = "bytes")]
@@ -57,7 +59,8 @@ impl Layer {
         codes: &[i8],
     ) -> Self {
         let packed = Codes::pack(codes).unwrap_or_else(|error| panic!("layer {path}: {error}"));
-        let largest = latent.iter().fold(0f32, |largest, weight| largest.max(weight.abs()));
+        let finite = latent.iter().filter(|weight| weight.is_finite());
+        let largest = finite.fold(0f32, |largest, weight| largest.max(weight.abs()));
         Self {
             path: path.into(),
             shape: shape.to_vec(),

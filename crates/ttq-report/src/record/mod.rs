@@ -4,6 +4,7 @@ mod bytes;
 mod environment;
 mod history;
 mod layer;
+mod number;
 mod predictions;
 mod summary;
 
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{ReportError, write_text};
+
+pub(crate) use number::null_is_nan;
 
 pub use environment::Environment;
 pub use history::{Epoch, LayerEpoch};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bytes;
+use super::number::null_is_nan;
 use crate::classification::entropy;
 
 /// Prediction of a classifier for one item.
@@ -61,9 +62,13 @@ pub struct Predictions {
     classes: usize,
     labels: Vec<u16>,
     predicted: Vec<u16>,
+    #[serde(deserialize_with = "null_is_nan")]
     confidence: Vec<f32>,
+    #[serde(deserialize_with = "null_is_nan")]
     runner_up: Vec<f32>,
+    #[serde(deserialize_with = "null_is_nan")]
     label_probability: Vec<f32>,
+    #[serde(deserialize_with = "null_is_nan")]
     entropy: Vec<f32>,
 }
 
@@ -131,9 +136,13 @@ impl Predictions {
 
     /// Computes the cross-entropy in nats: the mean of `-ln p(label)`; 0 without predictions.
     ///
-    /// Probabilities below the smallest positive normal float32 are replaced by it.
+    /// Probabilities below the smallest positive normal float32 are replaced by it. A NaN stays NaN.
     pub fn cross_entropy(&self) -> f64 {
-        self.mean(|prediction| -prediction.label_probability.max(f32::MIN_POSITIVE.into()).ln())
+        let smallest = f64::from(f32::MIN_POSITIVE);
+        self.mean(|prediction| {
+            let probability = prediction.label_probability;
+            -(if probability < smallest { smallest } else { probability }).ln()
+        })
     }
 
     fn mean(&self, value: impl Fn(&Prediction) -> f64) -> f64 {
@@ -161,8 +170,10 @@ pub struct Mistake {
     /// Index of the predicted class.
     pub predicted: usize,
     /// Probability of the predicted class.
+    #[serde(deserialize_with = "null_is_nan")]
     pub confidence: f64,
     /// Probability of the true class.
+    #[serde(deserialize_with = "null_is_nan")]
     pub label_probability: f64,
     /// Image of the item.
     pub picture: Picture,

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::number::null_is_nan;
+
 /// Final results of a run. Accuracies are measured on the test set, in percent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -51,16 +53,22 @@ pub struct LayerSummary {
     /// Number of weights.
     pub weights: usize,
     /// Share of zeros, 0 to 1.
+    #[serde(deserialize_with = "null_is_nan")]
     pub sparsity: f64,
     /// Share of weights equal to +W_p, 0 to 1.
+    #[serde(deserialize_with = "null_is_nan")]
     pub positive: f64,
     /// Share of weights equal to -W_n, 0 to 1.
+    #[serde(deserialize_with = "null_is_nan")]
     pub negative: f64,
     /// Scale W_p, as the mean over groups.
+    #[serde(deserialize_with = "null_is_nan")]
     pub w_pos: f64,
     /// Scale W_n, as the mean over groups.
+    #[serde(deserialize_with = "null_is_nan")]
     pub w_neg: f64,
     /// Entropy of the codes in bits per weight.
+    #[serde(deserialize_with = "null_is_nan")]
     pub entropy_bits: f64,
     /// Size at 2 bits per weight, with the scales in float32, in bytes.
     pub packed_bytes: usize,

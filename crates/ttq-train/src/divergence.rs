@@ -1,0 +1,190 @@
+//! Detection of a training that diverges.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::prelude::*;
+use burn::train::Interrupter;
+use burn::train::logger::MetricLogger;
+use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
+use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
+use ttq_core::Ternary;
+
+use crate::History;
+
+/// Name of Burn's [`LossMetric`](burn::train::metric::LossMetric).
+const LOSS: &str = "Loss";
+
+/// A value that is not finite, and where it appeared.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Divergence {
+    pub(crate) epoch: usize,
+    pub(crate) batch: usize,
+    /// The metric that is not finite. `None` if a weight is not finite and all metrics are.
+    pub(crate) metric: Option<(String, f64)>,
+    /// The first weight that is not finite in this step.
+    pub(crate) weight: Option<String>,
+}
+
+/// Finds the first weight that is not finite in the model of one training step.
+pub(crate) type WeightProbe = Box<dyn FnOnce() -> Option<String> + Send>;
+
+/// Watches the metrics of a training, and the weights after the last batch of each epoch. Within an epoch it reads no tensor
+/// while the metrics are finite: each step leaves handles of its weights, and the logger drops them when it has seen the
+/// metrics of that step. It is a handle: clones share one state.
+#[derive(Clone)]
+pub(crate) struct Watch {
+    shared: Arc<Mutex<State>>,
+    history: History,
+    interrupter: Interrupter,
+    /// Number of outputs of one step.
+    devices: usize,
+}
+
+#[derive(Default)]
+struct State {
+    probes: VecDeque<WeightProbe>,
+    names: HashMap<MetricId, String>,
+    outputs: usize,
+    /// The weights of the last output.
+    last: Option<WeightProbe>,
+    found: Option<Divergence>,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    pub(crate) fn new(history: History, interrupter: Interrupter, devices: usize) -> Self {
+        Self { shared: Arc::default(), history, interrupter, devices }
+    }
+
+    /// Adds the weights of a step. burn-train synchronizes the output of a step right before it computes its metrics, so that
+    /// probes arrive in the order of the logger's calls.
+    pub(crate) fn push(&self, probe: WeightProbe) {
+        self.lock().probes.push_back(probe);
+    }
+
+    pub(crate) fn found(&self) -> Option<Divergence> {
+        self.lock().found.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks the metrics of one output. A loss that is not finite stops the training; any other metric does if a weight is
+    /// not finite either, since some metrics are undefined on a batch.
+    fn check(&self, update: &MetricsUpdate) {
+        let mut state = self.lock();
+        state.outputs += 1;
+        state.last = state.probes.pop_front();
+        if state.found.is_some() {
+            return;
+        }
+        let values = update.entries_numeric.iter().map(|numeric| {
+            let name = state.names.get(&numeric.entry.metric_id).cloned().unwrap_or_default();
+            (name, numeric.numeric_entry.current())
+        });
+        let mut undefined: Vec<_> = values.filter(|(_, value)| !value.is_finite()).collect();
+        undefined.sort_by_key(|(name, _)| name != LOSS);
+        let Some((metric, value)) = undefined.into_iter().next() else { return };
+        let weight = state.last.take().and_then(|probe| probe());
+        if metric == LOSS || weight.is_some() {
+            self.stop(&mut state, Some((metric, value)), weight);
+        }
+    }
+
+    /// Checks the weights of the last step of an epoch, which metrics can hide: `max(x, 0)` of a NaN is 0 on some backends.
+    fn end_epoch(&self) {
+        let mut state = self.lock();
+        let weight = state.last.take().and_then(|probe| probe());
+        if state.found.is_none() && weight.is_some() {
+            self.stop(&mut state, None, weight);
+        }
+        state.outputs = 0;
+    }
+
+    fn stop(&self, state: &mut State, metric: Option<(String, f64)>, weight: Option<String>) {
+        let epoch = self.history.epochs().last().map_or(1, |last| last.epoch + 1);
+        let batch = state.outputs.div_ceil(self.devices.max(1));
+        state.found = Some(Divergence { epoch, batch, metric, weight });
+        self.interrupter.stop(Some("the training diverged"));
+    }
+}
+
+/// A metric logger that shows the metrics of training to a [`Watch`] before it passes them on.
+pub(crate) struct WatchLogger<L> {
+    pub(crate) inner: L,
+    pub(crate) watch: Watch,
+}
+
+impl<L: MetricLogger> MetricLogger for WatchLogger<L> {
+    fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {
+        if *split == Split::Train {
+            self.watch.check(&update);
+        }
+        self.inner.log(update, epoch, split);
+    }
+
+    fn read_numeric(&mut self, name: &str, epoch: usize, split: &Split) -> Result<Vec<NumericEntry>, String> {
+        self.inner.read_numeric(name, epoch, split)
+    }
+
+    fn log_metric_definition(&mut self, definition: MetricDefinition) {
+        self.watch.lock().names.insert(definition.metric_id.clone(), definition.name.clone());
+        self.inner.log_metric_definition(definition);
+    }
+
+    fn log_epoch_summary(&mut self, summary: EpochSummary) {
+        if summary.split == Split::Train {
+            self.watch.end_epoch();
+        }
+        self.inner.log_epoch_summary(summary);
+    }
+}
+
+/// Returns the path of the first weight of a wrapper that is not finite, in the order of its module; then those of its scales.
+/// With `trained`, only parameters that train count: running statistics are shared with later steps.
+pub(crate) fn first_not_finite<B: Backend, M: Module<B>>(ternary: &Ternary<B, M>, trained: bool) -> Option<String> {
+    let mut visitor = FirstNotFinite { trained, path: Vec::new(), found: None };
+    ternary.latent().visit(&mut visitor);
+    let scales = || {
+        let paths = ternary.selection().ternary().map(|choice| &choice.path);
+        let mut scales = paths.zip(ternary.scales()).filter(|(_, scales)| !is_finite(&scales.val()));
+        scales.next().map(|(path, _)| format!("{path} (its scales)"))
+    };
+    visitor.found.or_else(scales)
+}
+
+struct FirstNotFinite {
+    trained: bool,
+    path: Vec<String>,
+    found: Option<String>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for FirstNotFinite {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let counts = !self.trained || param.is_require_grad();
+        if self.found.is_none() && counts && !is_finite(&param.val()) {
+            self.found = Some(self.path.join("."));
+        }
+    }
+}
+
+fn is_finite<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> bool {
+    tensor.clone().is_finite().all().into_data().iter::<bool>().all(|finite| finite)
+}
