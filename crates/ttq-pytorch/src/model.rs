@@ -124,45 +124,31 @@ impl Checkpoint {
         if let Some((path, class)) = self.modules.first().filter(|_| is_whole && models.is_empty()) {
             return Err(Error::WholeModule { path: path.clone(), class: class.clone() });
         }
-        let top = self.containers.first();
-        let at_top = |container: &&Container| container.parent == Some(0);
-        let mut unused: Vec<String> = Vec::new();
-        let mut tensors: Vec<(String, &Entry)> = Vec::new();
-        let whole = top.filter(|top| is_whole && top.is_dict);
-        let training: Vec<&Container> = match whole {
-            Some(_) => self.containers.iter().filter(at_top).filter(|container| is_training(&container.path)).collect(),
-            None => Vec::new(),
-        };
-        // A file of an optimizer alone keeps its tensors.
-        let skips_training =
-            training.iter().map(|container| container.end - container.start).sum::<usize>() < self.entries().len();
+        let path = container.map_or("", |container| &self.containers[container].path);
         let range = container.map_or(0..self.entries().len(), |container| {
             self.containers[container].start..self.containers[container].end
         });
-        let path = container.map_or("", |container| &self.containers[container].path);
-        for index in range.clone() {
-            let entry = &self.entries()[index];
-            if skips_training && training.iter().any(|container| (container.start..container.end).contains(&index)) {
-                continue;
-            }
-            let name = if is_whole { entry.path() } else { &entry.path()[path.len() + 1..] };
-            tensors.push((name.to_owned(), entry));
+        // The container at the top of the file that each entry is in.
+        let mut owners = vec![None; self.entries().len()];
+        for container in self.containers.iter().filter(|container| container.parent == Some(0)) {
+            owners[container.start..container.end].fill(Some(container));
         }
-        if is_whole {
-            unused.extend(training.iter().filter(|_| skips_training).map(|container| container.path.clone()));
-        } else {
-            let others = self
-                .containers
-                .iter()
-                .filter(at_top)
-                .filter(|other| other.start < other.end && (other.end <= range.start || other.start >= range.end));
-            unused.extend(others.map(|container| container.path.clone()));
-            let is_direct = |index: &usize| {
-                !range.contains(index)
-                    && !self.containers.iter().filter(at_top).any(|other| (other.start..other.end).contains(index))
-            };
-            let direct = (0..self.entries().len()).filter(is_direct);
-            unused.extend(direct.map(|index| self.entries()[index].path().to_owned()));
+        let is_state = |container: &Container| is_whole && self.containers[0].is_dict && is_training(&container.path);
+        let is_state = |owner: &Option<&Container>| owner.is_some_and(is_state);
+        // A file of an optimizer alone keeps its tensors.
+        let skips_state = !owners.iter().all(is_state);
+        let mut tensors: Vec<(String, &Entry)> = Vec::new();
+        let mut unused: Vec<String> = Vec::new();
+        for (index, (entry, owner)) in self.entries().iter().zip(&owners).enumerate() {
+            if range.contains(&index) && !(skips_state && is_state(owner)) {
+                let name = if is_whole { entry.path() } else { &entry.path()[path.len() + 1..] };
+                tensors.push((name.to_owned(), entry));
+            } else {
+                let name = owner.map_or(entry.path(), |container| &container.path);
+                if unused.last().is_none_or(|last| last != name) {
+                    unused.push(name.to_owned());
+                }
+            }
         }
         let prefix = remove_prefixes(&mut tensors);
         let mut names = BTreeSet::new();
