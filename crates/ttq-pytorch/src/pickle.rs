@@ -411,9 +411,10 @@ impl<'a> Machine<'a> {
                 self.get(key as u64)?;
             }
             // Extension codes are numbers of classes that a registry in the process of the writer knows.
-            0x82 => _ = self.bytes(1).map(|_| self.push(Object::Other("an object of a registered class")))?,
-            0x83 => _ = self.bytes(2).map(|_| self.push(Object::Other("an object of a registered class")))?,
-            0x84 => _ = self.bytes(4).map(|_| self.push(Object::Other("an object of a registered class")))?,
+            0x82..=0x84 => {
+                self.bytes([1, 2, 4][usize::from(opcode - 0x82)])?;
+                self.push(Object::Other("an object of a registered class"));
+            }
             0x98 => {}
             _ => return Err(self.error(&format!("has the invalid opcode {opcode:#04x}"))),
         }
