@@ -454,8 +454,13 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         for epoch in complete_checkpoints(directory) {
             match read(epoch) {
                 Ok(()) => {
-                    if let Some(error) = first_error {
-                        print_line(&format!("{error}: the checkpoint of epoch {epoch} is used"));
+                    match first_error {
+                        Some(PhaseError::Checkpoint { path, reason }) => print_line(&format!(
+                            "the checkpoint {} cannot be read ({reason}): that of epoch {epoch} is used",
+                            path.display()
+                        )),
+                        Some(error) => print_line(&format!("{error}: epoch {epoch} is used")),
+                        None => {}
                     }
                     return Ok(Some(epoch));
                 }
