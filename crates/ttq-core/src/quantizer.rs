@@ -45,7 +45,7 @@ pub struct TernaryGradients<B: Backend, const D: usize> {
 ///
 /// # Types
 /// Results have the type of the latent weight: float32, float64, float16 or bfloat16. With 16 bits, sums, counts and
-/// products are computed in float32.
+/// products are computed in float32. Scales may have another type than the latent weight, which their gradient keeps.
 ///
 /// # Weights that are not finite
 /// NaN is not hidden: if a latent weight is NaN or infinite, the threshold, all ternary weights and the measured scales
@@ -141,7 +141,7 @@ impl<B: Backend> TernaryQuantizer<B> {
         }
         let dtype = latent.dtype();
         let (latent, masks) = self.grouped(latent, channel_axis);
-        let scales = widen(scales);
+        let scales = scales.cast(latent.dtype());
         let (w_pos, w_neg) = columns(scales.clone());
         let w_neg = match self.config.negative_scale_gradient {
             NegativeScaleGradient::Exact => w_neg,
@@ -182,8 +182,8 @@ impl<B: Backend> TernaryQuantizer<B> {
             return device::gradients(&self.config, grad, latent, scales, channel_axis);
         }
         let dtypes = [latent.dtype(), scales.dtype()];
-        let (_, masks) = self.grouped(latent, channel_axis);
-        let grad = self.to_groups(grad, channel_axis);
+        let (latent, masks) = self.grouped(latent, channel_axis);
+        let grad = self.to_groups(grad, channel_axis).cast(latent.dtype());
         let positive = (grad.clone() * masks.positive.clone()).sum_dim(1);
         let negative = (grad.clone() * masks.negative.clone()).sum_dim(1);
         let negative = match self.config.negative_scale_gradient {
@@ -191,7 +191,7 @@ impl<B: Backend> TernaryQuantizer<B> {
             NegativeScaleGradient::Published => negative,
         };
         let of_scales = Tensor::cat(vec![positive, negative], 1) + masks.invalid.clone();
-        let of_latent = self.times_slope(grad, masks, widen(scales));
+        let of_latent = self.times_slope(grad, masks, scales.cast(latent.dtype()));
         TernaryGradients {
             latent: self.ungroup(of_latent, dims, channel_axis).cast(dtypes[0]),
             scales: of_scales.cast(dtypes[1]),

@@ -63,6 +63,23 @@ fn weights_of_16_bits_keep_their_type_and_round_only_results() {
 }
 
 #[test]
+fn scales_may_have_another_type_than_the_weight() {
+    let (dims, types) = ([5, 7], [DType::F16, DType::BF16, DType::F32, DType::F64]);
+    for dtype in types {
+        for of_scales in types {
+            let quantizer: TernaryQuantizer<B> = QuantizerConfig::ttq().init().unwrap();
+            let latent = typed::<B, 2>(&normal(&dims, 1), dtype);
+            let scales = typed::<B, 2>(&[[0.5f32, 2.0]].into(), of_scales);
+            let ternary = quantizer.ternarize(latent.clone(), scales.clone(), 1);
+            assert_eq!(ternary.dtype(), dtype);
+            assert!(floats(ternary).into_iter().all(|value| [-2.0, 0.0, 0.5].contains(&value)));
+            let gradients = quantizer.gradients(latent.ones_like(), latent, scales, 1);
+            assert_eq!([gradients.latent.dtype(), gradients.scales.dtype()], [dtype, of_scales]);
+        }
+    }
+}
+
+#[test]
 fn sums_and_counts_of_16_bit_weights_do_not_overflow_or_round_off() {
     // More elements than the largest float16, 65,504; a sum in bfloat16 stops growing at 256 times its terms.
     let n = 70_000;
