@@ -89,7 +89,7 @@ fn a_nan_scale_makes_its_ternary_weights_nan() {
 
 /// Trains one step in which the gradient of W_p is NaN. Returns W_p and W_n.
 fn scales_after_a_nan<B: Backend>(quantizer: QuantizerConfig) -> [f64; 2] {
-    let selection = SelectionConfig { keep_last_linear: false, ..SelectionConfig::default() };
+    let selection = SelectionConfig { keep_last_layer: false, ..SelectionConfig::default() };
     let model: Linear<Autodiff<B>> = LinearConfig::new(4, 3).init(&Default::default());
     let ternary = Ternary::new(model, &TernaryConfig { quantizer, selection }).unwrap();
     let mut grads = GradientsParams::new();

@@ -91,7 +91,8 @@ impl<B: Backend> Net<B> {
 #[test]
 fn behind_batch_normalization_the_gradients_of_both_logarithms_cancel() {
     type A = Autodiff<Flex>;
-    let selection = SelectionConfig { keep_first_convolution: false, ..SelectionConfig::default() };
+    let selection =
+        SelectionConfig { keep_first_convolution: false, keep_last_layer: false, ..SelectionConfig::default() };
     for quantizer in configs() {
         let config = TernaryConfig { quantizer, selection: selection.clone() };
         let ternary = Ternary::new(Net::<A>::new(), &config).unwrap();
@@ -111,7 +112,8 @@ fn behind_batch_normalization_the_gradients_of_both_logarithms_cancel() {
 #[test]
 fn the_gradient_of_a_logarithm_is_that_of_its_scale_times_the_scale() {
     type A = Autodiff<Flex>;
-    let selection = SelectionConfig { keep_first_convolution: false, ..SelectionConfig::default() };
+    let selection =
+        SelectionConfig { keep_first_convolution: false, keep_last_layer: false, ..SelectionConfig::default() };
     let gradients = [ScaleParameter::Logarithm, ScaleParameter::Linear].map(|parameter| {
         let quantizer = QuantizerConfig::ttq().with_scale_parameter(parameter);
         let ternary =
