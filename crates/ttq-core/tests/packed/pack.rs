@@ -3,6 +3,7 @@
 use burn::backend::{Autodiff, Flex};
 use burn::module::{AutodiffModule, ModuleMapper, Param};
 use burn::prelude::*;
+use burn::tensor::TensorData;
 use ttq_core::packed::{PackError, load, pack};
 use ttq_core::{Granularity, Ternary};
 
@@ -76,5 +77,40 @@ fn pack_writes_the_running_statistics_after_the_last_update_and_training_goes_on
         packed.view().forward(images(9));
         reference.view().forward(images(9));
         assert_eq!(statistics(&packed), statistics(&reference));
+    }
+}
+
+#[test]
+fn a_column_major_linear_layer_is_packed_and_loaded_in_its_real_shape() {
+    use burn::nn::{Linear, LinearConfig, LinearLayout};
+    use ttq_core::packed::{LinearLayer, PackedLinear};
+    use ttq_core::{SelectionConfig, TernaryConfig};
+
+    #[derive(Module, Debug)]
+    struct Net<B: Backend, L: Module<B>> {
+        hidden: L,
+        classes: Linear<B>,
+    }
+
+    fn net<L: LinearLayer<Flex>>(layout: LinearLayout) -> Net<Flex, L> {
+        let config = |inputs, outputs| LinearConfig::new(inputs, outputs).with_layout(layout);
+        let device = Default::default();
+        Net { hidden: L::init(&config(6, 9), &device), classes: config(9, 4).init(&device) }
+    }
+
+    fn forward<L: LinearLayer<Flex>>(net: &Net<Flex, L>) -> TensorData {
+        net.classes.forward(net.hidden.forward(random::<Flex, 2>([3, 6], 41))).into_data()
+    }
+
+    let selection = SelectionConfig::new().with_include(vec!["hidden".into()]);
+    let config = TernaryConfig::new().with_selection(selection);
+    let ternary = Ternary::new(net::<Linear<Flex>>(LinearLayout::Col), &config).unwrap();
+    let expected = forward(&ternary.materialize());
+    let file = pack(&ternary).unwrap();
+    for layout in [LinearLayout::Col, LinearLayout::Row] {
+        let loaded = load(net::<Linear<Flex>>(layout), &file).unwrap();
+        crate::assert_close(forward(&loaded), expected.clone(), 1e-6);
+        let loaded = load(net::<PackedLinear<Flex>>(layout), &file).unwrap();
+        crate::assert_close(forward(&loaded), expected.clone(), 1e-5);
     }
 }

@@ -121,7 +121,15 @@ impl Drop for Temporary {
     }
 }
 
-/// Syncs a directory, which makes a rename durable. Only Unix can open directories as files.
+/// Syncs a directory, which makes a rename durable, where the system and the file system can. Only Unix can open
+/// directories as files.
 fn sync_directory(directory: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.or_else(|error| match error.kind() {
+        ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::PermissionDenied => Ok(()),
+        _ => Err(error),
+    })
 }
