@@ -11,7 +11,7 @@ use crate::{Dense, random, ternary};
 
 type A = Autodiff<Flex>;
 
-/// Sets one element of the parameter at a path.
+/// Sets one element of the parameter at a path, or of the parameters below it.
 struct Poison<'a> {
     path: &'a str,
     names: Vec<String>,
@@ -28,7 +28,7 @@ impl<B: Backend> ModuleMapper<B> for Poison<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        if self.names.join(".") != self.path {
+        if !format!("{}.", self.names.join(".")).starts_with(&format!("{}.", self.path)) {
             return param;
         }
         param.map(|values| {
@@ -57,7 +57,7 @@ fn pack_refuses_nan_and_infinite_weights_and_nan_anywhere_with_the_path() {
         let error = pack(&poisoned(&format!("model.{path}"), f32::NAN)).unwrap_err();
         assert!(error.to_string().contains(&format!("`{path}`")), "{error}");
     }
-    let error = pack(&poisoned("scales.0", f32::NAN)).unwrap_err();
+    let error = pack(&poisoned("scales", f32::NAN)).unwrap_err();
     assert!(error.to_string().contains("`conv.weight`"), "{error}");
 }
 
