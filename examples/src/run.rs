@@ -83,14 +83,18 @@ fn require_dependence<B: Backend, N: Network<B>>(network: &N, images: &Images, d
 fn interrupter(minutes: Option<f64>) -> Result<Interrupter> {
     let interrupter = Interrupter::new();
     let handle = interrupter.clone();
-    ctrlc::set_handler(move || {
+    let listens = ctrlc::set_handler(move || {
         if handle.should_stop() {
             std::process::exit(130);
         }
         eprintln!("stopping after this batch; press Ctrl-C again to stop at once");
         handle.stop(Some("stopped by the user"));
-    })
-    .context("cannot listen for Ctrl-C")?;
+    });
+    match listens {
+        // Only the first run of a process listens.
+        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => {}
+        Err(error) => return Err(error).context("cannot listen for Ctrl-C"),
+    }
     if let Some(minutes) = minutes {
         let handle = interrupter.clone();
         std::thread::spawn(move || {
@@ -115,7 +119,7 @@ impl Run {
         if config.fp_epochs + config.epochs == 0 {
             bail!("there is nothing to train: raise --fp-epochs or --epochs");
         }
-        let (device, why) = select(options.backend, options.devices)?;
+        let (device, why) = select(options.backend, config.devices)?;
         options.strategy.check(device, options)?;
         if let Some(init) = config.init.as_ref().filter(|init| !init.is_file()) {
             bail!("there is no checkpoint at {}: check --init", init.display());

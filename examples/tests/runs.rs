@@ -1,0 +1,89 @@
+//! Runs from the command line to their files, on a few images.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Result;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::prelude::*;
+use ttq_examples::model::MnistNet;
+use ttq_examples::{Cpu, Job, Options, Recipe, data, save};
+
+/// Writes MNIST with `train` and 20 test images: class `c` has a bright stripe at row `2 c`.
+fn write_images(directory: &Path, train: usize) {
+    for (name, count) in [("train", train), ("t10k", 20)] {
+        let size = (count as u32).to_be_bytes();
+        let mut images = [&[0, 0, 8, 3], &size[..], &[0, 0, 0, 28, 0, 0, 0, 28]].concat();
+        let mut labels = [&[0, 0, 8, 1], &size[..]].concat();
+        for index in 0..count {
+            let class = index % 10;
+            labels.push(class as u8);
+            images.extend((0..784).map(|pixel| {
+                let stripe = if pixel / 28 / 2 == class { 200 } else { 0 };
+                stripe + ((index * 7 + pixel * 13) % 50) as u8
+            }));
+        }
+        fs::write(directory.join(format!("{name}-images-idx3-ubyte")), images).unwrap();
+        fs::write(directory.join(format!("{name}-labels-idx1-ubyte")), labels).unwrap();
+    }
+}
+
+/// Initial weights are drawn from a generator that the threads of a process share: one test at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Runs `mnist` with the data of `directory`, in its folder `out`.
+fn mnist(directory: &Path, out: &str, options: &str) -> Result<()> {
+    let [data, out] = [directory.to_path_buf(), directory.join(out)].map(|path| path.display().to_string());
+    let line = format!("mnist --backend cpu --no-tui --data {data} --out {out} {options}");
+    let arguments = line.split_whitespace().map(Into::into).collect::<Vec<std::ffi::OsString>>();
+    let recipe = Recipe::mnist();
+    let (options, _) = Options::parse_from(&recipe, |command| command, arguments);
+    ttq_examples_cpu::run(Job::prepare(&recipe, &options, data::mnist)?)
+}
+
+struct Poison;
+
+impl<B: Backend> ModuleMapper<B> for Poison {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        param.map(|tensor| if D == 4 { tensor.mul_scalar(f32::NAN) } else { tensor })
+    }
+}
+
+#[test]
+fn a_run_that_cannot_start_says_why_and_writes_nothing() {
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    write_images(directory.path(), 100);
+    let poisoned = directory.path().join("nan.safetensors");
+    save(&MnistNet::<Cpu>::new(10, &Default::default()).map(&mut Poison), &poisoned).unwrap();
+    let init = format!("--init {}", poisoned.display());
+    for (options, reason) in [
+        ("--limit 1", "raise --limit"),
+        ("--accumulate 9", "cannot be accumulated"),
+        ("--batch-size 1", "--batch-size"),
+        (init.as_str(), "conv1.weight"),
+        ("--resume", "no run to resume"),
+    ] {
+        let error = mnist(directory.path(), "run", options).unwrap_err().to_string();
+        assert!(error.contains(reason), "{options}: {error}");
+        assert!(!directory.path().join("run").exists(), "{options}");
+    }
+}
+
+#[test]
+fn a_run_with_more_epochs_equals_one_that_was_started_with_them() {
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    write_images(directory.path(), 100);
+    let options = "--schedule constant --batch-size 30 --fp-epochs 1";
+    mnist(directory.path(), "whole", &format!("{options} --epochs 2")).unwrap();
+    mnist(directory.path(), "parts", &format!("{options} --epochs 1")).unwrap();
+    let error = mnist(directory.path(), "parts", "--resume --lr 0.5").unwrap_err().to_string();
+    assert!(error.contains("--lr cannot change the run"), "{error}");
+    mnist(directory.path(), "parts", "--resume --epochs 2").unwrap();
+    let packed = |run: &str| fs::read(directory.path().join(run).join("packed.safetensors")).unwrap();
+    assert!(packed("parts") == packed("whole"));
+    let config = fs::read_to_string(directory.path().join("parts/config.json")).unwrap();
+    assert!(config.contains("\"epochs\": 2"), "{config}");
+}
