@@ -17,6 +17,7 @@ mod first_step;
 mod frozen;
 mod records;
 mod selection;
+mod shared;
 mod tracing;
 
 type A = Autodiff<Flex>;
