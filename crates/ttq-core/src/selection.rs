@@ -279,7 +279,8 @@ impl Selection {
     /// the first use counts. A weight that is not used stays in full precision.
     ///
     /// A selection does not depend on the backend: with an autodiff module, trace `model.valid()` and pass the result to
-    /// [`Ternary::with_selection`](crate::Ternary::with_selection).
+    /// [`Ternary::with_selection`](crate::Ternary::with_selection). With new layers of `LinearLayout::Col`, trace
+    /// `model.clone().valid()`: a weight of this layout that Burn has initialized for `valid` does not train.
     ///
     /// ```
     /// use burn::backend::{Autodiff, Flex};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::first_step::findings;
 use crate::granularity::widen;
-use crate::leaf::leaf;
+use crate::leaf::{initialize_as_leaves, leaf};
 use crate::learned_scales::LearnedScales;
 use crate::module_path::ModulePath;
 use crate::plan::Plan;
@@ -125,6 +125,7 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     /// # Errors
     /// Returns [`TernaryError`] if the threshold is out of range or the selection is not possible for this model.
     pub fn new(model: M, config: &TernaryConfig) -> Result<Self, TernaryError> {
+        let model = initialize_as_leaves(model);
         let selection = Selection::of(&model, &config.selection)?;
         Self::wrap(model, config, selection)
     }
@@ -135,6 +136,7 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     /// # Errors
     /// Returns [`TernaryError`] if the threshold is out of range or the model has not the weights of the selection.
     pub fn with_selection(model: M, config: &TernaryConfig, selection: Selection) -> Result<Self, TernaryError> {
+        let model = initialize_as_leaves(model);
         selection.check(&model)?;
         Self::wrap(model, config, selection)
     }
