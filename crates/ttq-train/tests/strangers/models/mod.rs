@@ -1,0 +1,9 @@
+//! Models as their authors write them, without regard to this library.
+
+pub(crate) mod containers;
+pub(crate) mod convolutional;
+pub(crate) mod gpt;
+pub(crate) mod mlp;
+pub(crate) mod own_layers;
+pub(crate) mod random;
+pub(crate) mod recurrent;
