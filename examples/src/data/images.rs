@@ -87,7 +87,7 @@ impl ImageSet {
     pub fn truncate(&mut self, n: usize) {
         let size: usize = self.shape.iter().product();
         self.labels.truncate(n);
-        self.pixels.truncate(n * size);
+        self.pixels.truncate(self.labels.len() * size);
     }
 
     /// Splits off `validation` images at random: returns the remaining training images, in their order, and the validation
