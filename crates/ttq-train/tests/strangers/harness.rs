@@ -261,7 +261,7 @@ pub(crate) fn copies_compute_the_same_and_train_apart<B: AutodiffBackend, M: Tra
 }
 
 const LEARNING_RATE: f64 = 0.01;
-const STEPS: usize = 12;
+const STEPS: usize = 10;
 
 fn train_by_steps<B: AutodiffBackend, M: Trainable<B>>(ternary: Ternary<B, M>, steps: usize) -> Ternary<B, M> {
     let mut step = TernaryStep::new(ternary);
