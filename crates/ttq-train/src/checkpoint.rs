@@ -293,7 +293,7 @@ mod tests {
         fs::create_dir(blocked.with_extension("mpk")).unwrap();
         let error = Recorder::<Flex>::record(&recorder, 8_usize, blocked.clone()).unwrap_err().to_string();
         assert!(error.contains("model-4.mpk"), "{error}");
-        assert_eq!(recorder.clone().take_failure().unwrap().0, blocked.with_extension("mpk"));
+        assert_eq!(recorder.take_failure().unwrap().0, blocked.with_extension("mpk"));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "no temporary file is left");
         let loaded: usize = Recorder::<Flex>::load(&Atomic::default(), path, &Default::default()).unwrap();
         assert_eq!(loaded, 7);

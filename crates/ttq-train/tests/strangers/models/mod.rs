@@ -1,5 +1,7 @@
 //! Models as their authors write them, without regard to this library.
 
+#![allow(clippy::large_enum_variant, clippy::type_complexity)]
+
 pub(crate) mod containers;
 pub(crate) mod convolutional;
 pub(crate) mod gpt;
