@@ -128,7 +128,8 @@ impl<B: Backend> CodeMasks<B> {
     /// Computes the masks `w > Δ` and `w < -Δ`. A weight of exactly ±Δ is in neither.
     pub(crate) fn new(latent: Tensor<B, 2>, threshold: Tensor<B, 2>) -> Self {
         let dtype = FloatDType::from(latent.dtype());
-        let invalid = threshold.clone() - threshold.clone();
+        // Not `Δ - Δ`, which compilers of shaders replace by 0.
+        let invalid = threshold.clone().mul_scalar(0.0);
         let threshold = threshold.expand(latent.dims());
         Self {
             positive: latent.clone().greater(threshold.clone()).cast(dtype),

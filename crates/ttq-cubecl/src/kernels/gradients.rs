@@ -17,7 +17,7 @@ use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearView;
 
 use super::layout::{Fold, Groups, Layout, UNITS, cubes, fold_cube};
-use super::threshold::{Partials, Thresholds};
+use super::threshold::{Partials, Thresholds, zero_or_nan};
 
 /// The slope `∂q/∂w` where the code is +1, 0 and -1: the factor of the latent gradient on `g`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,8 +126,7 @@ fn gradients_kernel<F: Float, S: Float, O: Float>(
         terminate!();
     }
     let delta = thresholds.at::<F>(partials, &layout, unit, fold, lanes);
-    // 0, or NaN if the threshold is.
-    let invalid = delta - delta;
+    let invalid = zero_or_nan::<F>(delta);
     let mut positive = f32::cast_from(invalid);
     let mut negative = f32::cast_from(invalid);
     if unit.first < unit.end {
@@ -148,7 +147,7 @@ fn gradients_kernel<F: Float, S: Float, O: Float>(
             let weight = latent[index];
             let grad = grad[index];
             let above = weight > delta;
-            let below = weight < invalid - delta;
+            let below = weight < F::new(0.0) - delta;
             let sum = f32::cast_from(grad);
             positive += select(above, sum, 0.0f32);
             negative += select(below, sum, 0.0f32);

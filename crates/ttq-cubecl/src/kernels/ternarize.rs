@@ -11,7 +11,7 @@ use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearView;
 
 use super::layout::{Fold, Groups, Layout, UNITS};
-use super::threshold::{Partials, Thresholds};
+use super::threshold::{Partials, Thresholds, zero_or_nan};
 
 /// Computes the ternary weight of a latent weight, in its shape and type. There is one pair of scales for each group or for
 /// all.
@@ -69,8 +69,7 @@ fn ternarize_kernel<F: Float, S: Float>(
         let pair = 2 * unit.group * pair_stride;
         let w_pos = F::cast_from(scales[pair as usize]);
         let w_neg = F::cast_from(scales[(pair + 1) as usize]);
-        // 0, or NaN if the threshold is.
-        let zero = delta - delta;
+        let zero = zero_or_nan::<F>(delta);
         let mut member = unit.first;
         while member < unit.end {
             let index = layout.index(unit.group, member);

@@ -16,6 +16,13 @@ use cubecl::std::tensor::layout::linear::LinearView;
 
 use super::layout::{Fold, Groups, Layout, UNITS, UnitRange, cubes, fold_cube, fold_pair};
 
+/// Bits of a float32 without its sign.
+const MAGNITUDE: u32 = 0x7fff_ffff;
+/// Bits of infinity. NaN has larger ones.
+const INFINITY: u32 = 0x7f80_0000;
+/// The bit that turns infinity into NaN.
+const QUIET_NAN: u32 = 0x0040_0000;
+
 /// Partial results of thresholds.
 #[derive(Clone)]
 pub(crate) struct Partials<R: CubeRuntime> {
@@ -139,6 +146,19 @@ fn finish_kernel<F: Float>(
     }
 }
 
+/// Returns whether the float32 with these bits is finite. (Compilers of shaders may replace `x - x` by 0 and assume that no
+/// number is NaN.)
+#[cube]
+fn is_finite_bits(bits: u32) -> bool {
+    (bits & MAGNITUDE) < INFINITY
+}
+
+/// Returns 0, or NaN if the threshold is NaN.
+#[cube]
+pub(crate) fn zero_or_nan<F: Float>(threshold: F) -> F {
+    select(is_finite_bits(u32::reinterpret(f32::cast_from(threshold))), F::new(0.0), threshold)
+}
+
 #[cube]
 impl Thresholds {
     /// Returns Δ of the unit's group, in the type of the weight, in which weights are compared with it. All units of a
@@ -172,8 +192,9 @@ impl Thresholds {
                 part += comptime!(UNITS / lanes);
             }
         }
-        let threshold = fold_cube(threshold, fold, lanes) * self.factor;
+        let bits = u32::reinterpret(fold_cube(threshold, fold, lanes) * self.factor);
         // An infinite threshold becomes NaN.
-        F::cast_from(threshold + (threshold - threshold))
+        let bits = select(is_finite_bits(bits), bits, bits | QUIET_NAN);
+        F::cast_from(f32::reinterpret(bits))
     }
 }

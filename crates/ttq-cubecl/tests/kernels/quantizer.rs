@@ -314,7 +314,8 @@ fn half_precision_weights_keep_their_type() {
 
 fn assert_nan_is_not_masked<B: Backend<Device = Device>>() {
     let Some(device) = device() else { return };
-    for (dims, axis) in SHAPES {
+    // The largest weights of these have several parts for each group.
+    for (dims, axis) in [SHAPES[1], SHAPES[2], SHAPES[4], SHAPES[6]] {
         for spoiled in [f32::NAN, f32::NEG_INFINITY] {
             let n = dims.iter().product();
             let mut weights = random(n, 1);
