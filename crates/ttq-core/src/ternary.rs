@@ -10,7 +10,6 @@ use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::first_step::findings;
-use crate::granularity::widen;
 use crate::leaf::{initialize_as_leaves, leaf};
 use crate::learned_scales::LearnedScales;
 use crate::module_path::ModulePath;
@@ -207,6 +206,13 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
         self.model
     }
 
+    /// Applies `map`, which must keep the paths and shapes of the selected weights, to the wrapped module. The scales stay.
+    #[must_use]
+    pub fn map_latent(mut self, map: impl FnOnce(M) -> M) -> Self {
+        self.model = map(self.model);
+        self
+    }
+
     /// Returns the parameters of the learned scales, `[groups, 2]` each, in the order of [`Selection::ternary`]: the
     /// scales or their logarithms, by [`QuantizerConfig::scale_parameter`]. Empty for scale rules other than
     /// [`ScaleRule::Learned`].
@@ -244,31 +250,6 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     /// Returns a plain module whose selected weights are ternary constants, for deployment.
     pub fn materialize(&self) -> M {
         replace_selected(self.model.clone(), &self.scales, self.quantizer(), Constant, None)
-    }
-
-    /// Computes the flip ratio `[1]`: the share of codes, over all selected weights, that differ between this wrapper
-    /// and `earlier`, from 0 to 1.
-    ///
-    /// # Panics
-    /// Panics if the two do not wrap the same model.
-    pub fn flip_ratio(&self, earlier: &Self) -> Tensor<B, 1> {
-        let quantizer = self.quantizer();
-        let mut codes = CollectCodes { quantizer: &quantizer, codes: Vec::new() };
-        visit_selected(&earlier.model, self.layers(), &mut codes);
-        let before = Tensor::cat(codes.codes, 0);
-        let mut codes = CollectCodes { quantizer: &quantizer, codes: Vec::new() };
-        visit_selected(&self.model, self.layers(), &mut codes);
-        let after = Tensor::cat(codes.codes, 0);
-        before.not_equal(after).float().mean()
-    }
-
-    /// Computes the statistics for training metrics on the device, without a read: one row for each selected weight,
-    /// `[layers, 4]`: share of +1, share of -1, W_p, W_n. The scales are means over the groups.
-    pub fn summary(&self) -> Tensor<B, 2> {
-        let quantizer = self.quantizer();
-        let mut rows = CollectSummary { quantizer: &quantizer, scales: &self.scales, index: 0, rows: Vec::new() };
-        visit_selected(&self.model, self.layers(), &mut rows);
-        Tensor::cat(rows.rows, 0)
     }
 
     /// Computes the statistics of each selected weight. Reads from the device.
@@ -500,46 +481,6 @@ impl<B: Backend> LayerVisitor<B> for CollectInitialScales<'_, B> {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
         let scales = self.quantizer.initial_scales(param.val(), channel_axis).detach();
         self.scales.push(self.quantizer.config.scale_parameter.parameters(scales));
-    }
-}
-
-struct CollectCodes<'a, B: Backend> {
-    quantizer: &'a TernaryQuantizer<B>,
-    codes: Vec<Tensor<B, 1>>,
-}
-
-impl<B: Backend> LayerVisitor<B> for CollectCodes<'_, B> {
-    fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
-        let codes = self.quantizer.float_codes(param.val().detach(), channel_axis);
-        let n = codes.shape().num_elements();
-        self.codes.push(codes.reshape([n]));
-    }
-}
-
-struct CollectSummary<'a, B: Backend> {
-    quantizer: &'a TernaryQuantizer<B>,
-    scales: &'a LearnedScales<B>,
-    index: usize,
-    rows: Vec<Tensor<B, 2>>,
-}
-
-impl<B: Backend> LayerVisitor<B> for CollectSummary<'_, B> {
-    fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
-        let latent = param.val().detach();
-        let scales = self.scales.of_layer(self.quantizer, self.index, &latent, channel_axis);
-        let codes = self.quantizer.float_codes(latent, channel_axis);
-        // With s = mean of the codes and m = mean of their magnitudes: share of +1 = (m + s) / 2, of -1 = (m - s) / 2.
-        let sum = codes.clone().mean().reshape([1, 1]);
-        let magnitude = codes.abs().mean().reshape([1, 1]);
-        self.rows.push(Tensor::cat(
-            vec![
-                (magnitude.clone() + sum.clone()).mul_scalar(0.5),
-                (magnitude - sum).mul_scalar(0.5),
-                widen(scales.detach()).mean_dim(0),
-            ],
-            1,
-        ));
-        self.index += 1;
     }
 }
 

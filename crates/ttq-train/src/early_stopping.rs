@@ -86,8 +86,14 @@ impl EarlyStopping {
     /// Returns whether the rule stops a training after the complete epochs of the history. Check it before a resumed training
     /// is launched: burn-train checks after an epoch only.
     pub fn is_met(&self) -> bool {
+        self.is_met_after(usize::MAX)
+    }
+
+    /// Decides from the epochs up to `epoch`, so that every worker decides the same, whenever it asks.
+    fn is_met_after(&self, epoch: usize) -> bool {
         let epochs = self.history.epochs();
-        let values = epochs.iter().filter_map(|epoch| epoch.valid.get(self.goal.metric()));
+        let values = epochs.iter().filter(|metrics| metrics.epoch <= epoch);
+        let values = values.filter_map(|metrics| metrics.valid.get(self.goal.metric()));
         self.config.stops(&values.map(|value| self.goal.score(*value)).collect::<Vec<_>>())
     }
 }
@@ -95,7 +101,7 @@ impl EarlyStopping {
 impl EarlyStoppingStrategy for EarlyStopping {
     fn should_stop(&mut self, epoch: usize, _store: &EventStoreClient) -> bool {
         self.history.wait_valid(epoch, self.goal.metric());
-        self.is_met()
+        self.is_met_after(epoch)
     }
 }
 
@@ -142,6 +148,20 @@ mod tests {
             let history = with_accuracies(directory.path(), &[50.0, 50.0, 50.0, 50.0, 50.0, latest]);
             assert_eq!(rule.init(history, goal.clone()).is_met(), stops, "{latest} {goal:?}");
         }
+    }
+
+    #[test]
+    fn a_worker_that_asks_late_decides_as_the_first_did() {
+        let directory = tempfile::tempdir().unwrap();
+        let goal = MetricGoal::maximize("Accuracy");
+        let rule = EarlyStoppingConfig { patience: 1, ..Default::default() };
+        let accuracies = [50.0, 50.0, 50.0, 50.0, 50.0, 50.9, 60.0, 50.0];
+        let late = rule.init(with_accuracies(directory.path(), &accuracies), goal.clone());
+        for epoch in 1..=accuracies.len() {
+            let in_time = rule.init(with_accuracies(directory.path(), &accuracies[..epoch]), goal.clone());
+            assert_eq!(late.is_met_after(epoch), in_time.is_met(), "epoch {epoch}");
+        }
+        assert!(late.is_met_after(6) && !late.is_met_after(7));
     }
 
     #[test]

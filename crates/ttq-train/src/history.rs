@@ -16,8 +16,8 @@ use ttq_packed::file::write_atomically;
 use crate::metric_files::MetricFiles;
 use crate::{LayerState, LayersMetric, MetricGoal};
 
-/// Time limit for metrics that are still being computed on their thread.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// Time without an entry after which waiting for a validation fails: before the first entry and after it.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(600)];
 
 /// An error of a history's file.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +93,10 @@ pub struct History {
 struct Shared {
     path: PathBuf,
     state: Mutex<State>,
+    /// Notified of every entry.
     validated: Condvar,
+    /// Time without an entry after which waiting fails: before the first entry and after it.
+    patience: [Duration; 2],
 }
 
 struct State {
@@ -110,6 +113,8 @@ struct State {
     layers: Option<String>,
     epochs: BTreeMap<usize, EpochMetrics>,
     complete: usize,
+    /// Number of entries that are logged by this process.
+    entries: usize,
 }
 
 impl History {
@@ -145,8 +150,10 @@ impl History {
             layers: None,
             epochs,
             complete: offset,
+            entries: 0,
         };
-        let shared = Shared { path: file(directory), state: Mutex::new(state), validated: Condvar::new() };
+        let (state, validated) = (Mutex::new(state), Condvar::new());
+        let shared = Shared { path: file(directory), state, validated, patience: PATIENCE };
         Self { shared: Arc::new(shared) }
     }
 
@@ -162,13 +169,32 @@ impl History {
         state.epochs.range(..=state.complete).map(|(_, metrics)| metrics.clone()).collect()
     }
 
-    /// Waits until the validation metrics of an epoch are complete and returns one of them. Call it after the last batch of
-    /// the epoch was validated. Returns `None` if no metric of that name is logged or after one minute.
+    /// Waits until the validation metrics of an epoch are complete and returns one of them, or `None` if no metric of that
+    /// name is logged. Call it after the last batch of the epoch was trained.
+    ///
+    /// Under Burn's distributed strategy every worker waits here for the one that validates, so that all decide from the same
+    /// numbers.
+    ///
+    /// # Panics
+    /// Panics if nothing is logged for ten minutes, or for one minute if nothing ever was: the worker that validates has
+    /// failed, or this history is not registered with the training.
     pub fn wait_valid(&self, epoch: usize, metric: &str) -> Option<f64> {
-        let waited = self.shared.validated.wait_timeout_while(self.lock(), TIMEOUT, |state| state.complete < epoch);
-        let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-        if waited.timed_out() {
-            log::warn!("the metrics of epoch {epoch} are not complete after {} s", TIMEOUT.as_secs());
+        let mut state = self.lock();
+        while state.complete < epoch {
+            let entries = state.entries;
+            let patience = self.shared.patience[usize::from(entries > 0)];
+            let silent = |state: &mut State| state.complete < epoch && state.entries == entries;
+            let waited = self.shared.validated.wait_timeout_while(state, patience, silent);
+            let (next, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = next;
+            if waited.timed_out() {
+                drop(state);
+                panic!(
+                    "History: the validation metrics of epoch {epoch} are not complete and nothing was logged for {:.0?}: look \
+                     for the failure of the worker that validates, or register the history by `with_metric_logger`",
+                    patience
+                );
+            }
         }
         state.epochs.get(&epoch)?.valid.get(metric).copied()
     }
@@ -265,6 +291,8 @@ impl State {
 impl MetricLogger for History {
     fn log(&mut self, mut update: MetricsUpdate, epoch: usize, split: &Split) {
         let mut state = self.lock();
+        state.entries += 1;
+        self.shared.validated.notify_all();
         state.take_layers(&mut update);
         let epoch = state.number(epoch, split);
         for numeric in &update.entries_numeric {
@@ -288,6 +316,8 @@ impl MetricLogger for History {
 
     fn log_epoch_summary(&mut self, summary: EpochSummary) {
         let mut state = self.lock();
+        state.entries += 1;
+        self.shared.validated.notify_all();
         let (epoch, split) = (summary.epoch_number, summary.split);
         let written = state.files.end_epoch(epoch, &split);
         state.note(written);
@@ -306,7 +336,6 @@ impl MetricLogger for History {
                 let path = &self.shared.path;
                 let written = write(path, &state.epochs.values().collect::<Vec<_>>());
                 state.note(written.map_err(|error| (path.clone(), error)));
-                self.shared.validated.notify_all();
             }
             Split::Test(_) => {}
         }
@@ -378,6 +407,28 @@ pub(crate) mod tests {
         let waiter = std::thread::spawn(move || waiting.wait_valid(2, "Accuracy"));
         log_epoch(&mut history, 2, 2, 60.0);
         assert_eq!(waiter.join().unwrap(), Some(60.0));
+    }
+
+    #[test]
+    fn waiting_goes_on_as_long_as_entries_arrive_and_then_ends_with_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut history = with_accuracies(directory.path(), &[50.0]);
+        let patience = Duration::from_millis(400);
+        Arc::get_mut(&mut history.shared).unwrap().patience = [patience; 2];
+        let waiting = history.clone();
+        let waiter = std::thread::spawn(move || waiting.wait_valid(2, "Accuracy"));
+        // A validation that takes three times the patience.
+        for _ in 0..12 {
+            std::thread::sleep(patience / 4);
+            history.log(update(60.0, 60.0), 2, &Split::Valid);
+        }
+        log_epoch(&mut history, 2, 2, 60.0);
+        assert_eq!(waiter.join().unwrap(), Some(60.0));
+        let waiting = history.clone();
+        let error = std::thread::spawn(move || waiting.wait_valid(3, "Accuracy")).join().unwrap_err();
+        let error = error.downcast::<String>().unwrap();
+        assert!(error.contains("epoch 3") && error.contains("with_metric_logger"), "{error}");
+        assert_eq!(history.wait_valid(2, "Accuracy"), Some(60.0), "the history itself is intact");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //!
 //! The example `learner` (`cargo run --release -p ttq-train --example learner`) shows a whole program.
 
+mod accumulation;
 mod checkpoint;
 mod divergence;
 mod early_stopping;
@@ -31,6 +32,7 @@ mod schedule;
 mod seed;
 mod step;
 
+pub use accumulation::Accumulated;
 pub use checkpoint::{AtomicRecorder, KeepLastAndBest, latest_checkpoint};
 pub use early_stopping::{EarlyStopping, EarlyStoppingConfig};
 pub use freeze::freeze;
@@ -38,8 +40,8 @@ pub use history::{EpochMetrics, History, HistoryError};
 pub use loader::{ItemKey, MakeItem, ReproducibleLoader};
 pub use metric::{FlipRatioMetric, LayersMetric, NegativeScaleMetric, PositiveScaleMetric, SparsityMetric};
 pub use metric_goal::MetricGoal;
-pub use optimizer::{ParamGroup, TernaryOptimizer};
-pub use output::{LayerState, SyncedTernaryOutput, TernaryOutput, TernaryState};
+pub use optimizer::{ByRank, ParamGroup, TernaryModule, TernaryOptimizer};
+pub use output::{LayerState, OnOutput, OutputInput, SyncedTernaryOutput, TernaryOutput, TernaryState};
 pub use phase::{
     NotFinite, Phase, PhaseConfig, PhaseData, PhaseError, PhaseOutcome, PhaseTraining, TernaryTraining, steps_per_epoch,
 };

@@ -10,6 +10,9 @@ use burn::train::metric::{
 
 use crate::{LayerState, TernaryState};
 
+/// Text of a metric that reads the flip ratio of a step which does not compute it.
+const NO_FLIP_RATIO: &str = "Flip ratio: not computed, create the step with `.with_flip_ratio(true)`";
+
 macro_rules! ternary_metric {
     ($(#[$doc:meta])* $metric:ident, $name:literal, $unit:expr, $value:expr) => {
         $(#[$doc])*
@@ -42,13 +45,18 @@ macro_rules! ternary_metric {
 
             fn update(&mut self, state: &Self::Input, _metadata: &MetricMetadata) -> SerializedEntry {
                 let unit: Option<&str> = $unit;
-                let value: fn(&TernaryState) -> f64 = $value;
+                let value: fn(&TernaryState) -> Option<f64> = $value;
                 let format = FormatOptions::new(self.name()).precision(4);
                 let format = match unit {
                     Some(unit) => format.unit(unit),
                     None => format,
                 };
-                self.state.update(state.as_ref().map_or(f64::NAN, value), 1, format)
+                let value = state.as_ref().map(value);
+                let entry = self.state.update(value.flatten().unwrap_or(f64::NAN), 1, format);
+                match value {
+                    Some(None) => SerializedEntry::new(NO_FLIP_RATIO.into(), entry.serialized),
+                    _ => entry,
+                }
             }
 
             fn clear(&mut self) {
@@ -70,19 +78,22 @@ macro_rules! ternary_metric {
 
 ternary_metric!(
     /// Share of zeros among all ternary weights, in percent.
-    SparsityMetric, "Sparsity", Some("%"), |state| 100.0 * state.sparsity
+    SparsityMetric, "Sparsity", Some("%"), |state| Some(100.0 * state.sparsity)
 );
 ternary_metric!(
     /// Mean of W_p over layers.
-    PositiveScaleMetric, "W_p", None, |state| state.w_pos
+    PositiveScaleMetric, "W_p", None, |state| Some(state.w_pos)
 );
 ternary_metric!(
     /// Mean of W_n over layers.
-    NegativeScaleMetric, "W_n", None, |state| state.w_neg
+    NegativeScaleMetric, "W_n", None, |state| Some(state.w_neg)
 );
 ternary_metric!(
     /// Share of codes that an update changed, in percent. It falls towards zero as training converges.
-    FlipRatioMetric, "Flip ratio", Some("%"), |state| 100.0 * state.flip_ratio
+    ///
+    /// It needs [`TernaryStep::with_flip_ratio`](crate::TernaryStep::with_flip_ratio), without which its value is NaN and
+    /// its text says so.
+    FlipRatioMetric, "Flip ratio", Some("%"), |state| state.flip_ratio.map(|ratio| 100.0 * ratio)
 );
 
 /// Sparsity and scales of each layer: the dashboard shows their ranges, the [history](crate::EpochMetrics::layers) holds all.

@@ -1,31 +1,32 @@
 //! The output of a training step, from which metrics are computed.
 
+use std::cell::LazyCell;
+
 use burn::prelude::*;
 use burn::train::ItemLazy;
 use burn::train::metric::{
-    AccuracyInput, Adaptor, AurocInput, CerInput, ConfusionStatsInput, HammingScoreInput, LossInput, PerplexityInput,
+    AccuracyInput, Adaptor, AurocInput, CerInput, ConfusionStatsInput, HammingScoreInput, LossInput, Metric,
+    MetricAttributes, MetricMetadata, MetricName, Numeric, NumericEntry, PerplexityInput, SerializedEntry,
     TopKAccuracyInput, WerInput,
 };
 use serde::{Deserialize, Deserializer, Serialize};
-use ttq_core::Ternary;
+use ttq_core::TernarySnapshot;
 
 use crate::divergence::{Watch, WeightProbe};
 
-/// The output of the model's own training step, with the state of the ternary weights in that step.
+/// The output of the model's own training step, with the ternary weights of that step.
 ///
-/// The state stays on the device until the metrics' thread reads it.
+/// It holds handles of tensors. Their statistics are computed when a metric asks for them, and only once.
 pub struct TernaryOutput<B: Backend, O> {
     output: O,
-    state: Option<LazyState<B>>,
+    state: Option<StepState<B>>,
     watch: Option<(Watch, WeightProbe)>,
 }
 
-struct LazyState<B: Backend> {
-    /// `[layers, 4]`, see [`Ternary::summary`].
-    summary: Tensor<B, 2>,
-    /// Path and number of weights of each layer.
-    layers: Vec<(String, usize)>,
-    flip_ratio: Tensor<B, 1>,
+/// The weights of a step, and the flip ratio of the update before it.
+struct StepState<B: Backend> {
+    snapshot: TernarySnapshot<B>,
+    flip_ratio: Option<Tensor<B, 1>>,
 }
 
 impl<B: Backend, O> TernaryOutput<B, O> {
@@ -33,13 +34,10 @@ impl<B: Backend, O> TernaryOutput<B, O> {
         Self { output, state: None, watch: None }
     }
 
-    pub(crate) fn new<M: Module<B>>(output: O, ternary: &Ternary<B, M>, flip_ratio: Tensor<B, 1>) -> Self {
-        let layers = ternary.selection().ternary().map(|choice| (choice.path.clone(), choice.len())).collect();
-        Self { output, state: Some(LazyState { summary: ternary.summary(), layers, flip_ratio }), watch: None }
+    pub(crate) fn new(output: O, snapshot: TernarySnapshot<B>, flip_ratio: Option<Tensor<B, 1>>) -> Self {
+        Self { output, state: Some(StepState { snapshot, flip_ratio }), watch: None }
     }
-}
 
-impl<B: Backend, O> TernaryOutput<B, O> {
     /// Shows the weights of this step to `watch` when the output is synchronized.
     pub(crate) fn watched(self, watch: Watch, probe: WeightProbe) -> Self {
         Self { watch: Some((watch, probe)), ..self }
@@ -50,8 +48,17 @@ impl<B: Backend, O> TernaryOutput<B, O> {
 pub struct SyncedTernaryOutput<O> {
     /// The model's output.
     pub output: O,
-    /// The state of the ternary weights; `None` in full precision.
-    pub state: Option<TernaryState>,
+    state: Option<LazyState>,
+}
+
+type LazyState = LazyCell<TernaryState, Box<dyn FnOnce() -> TernaryState + Send>>;
+
+impl<O> SyncedTernaryOutput<O> {
+    /// Returns the state of the ternary weights; `None` in full precision. The first call computes it and reads from the
+    /// device.
+    pub fn state(&self) -> Option<&TernaryState> {
+        self.state.as_deref()
+    }
 }
 
 /// State of all ternary weights at one training step. The input of this crate's metrics.
@@ -63,8 +70,9 @@ pub struct TernaryState {
     pub w_pos: f64,
     /// Mean of W_n over layers.
     pub w_neg: f64,
-    /// Share of codes that the last update changed, 0 to 1.
-    pub flip_ratio: f64,
+    /// Share of codes that the last update changed, 0 to 1, and 0 before the first update; `None` without
+    /// [`TernaryStep::with_flip_ratio`](crate::TernaryStep::with_flip_ratio).
+    pub flip_ratio: Option<f64>,
     /// State of each layer, in the order of the network.
     pub layers: Vec<LayerState>,
 }
@@ -90,25 +98,25 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Err
     Ok(Option::<f32>::deserialize(deserializer)?.unwrap_or(f32::NAN))
 }
 
-impl<B: Backend> LazyState<B> {
-    fn sync(self) -> TernaryState {
-        let summary: Vec<f64> = self.summary.into_data().iter().collect();
-        let count = self.layers.len() as f64;
-        let total: usize = self.layers.iter().map(|(_, weights)| weights).sum();
-        let rows = || summary.chunks_exact(4);
-        let nonzero: f64 = rows().zip(&self.layers).map(|(row, (_, n))| (row[0] + row[1]) * *n as f64).sum();
+impl<B: Backend> StepState<B> {
+    fn read(self) -> TernaryState {
+        let summary: Vec<f64> = self.snapshot.summary().into_data().iter().collect();
+        let rows = || summary.chunks_exact(4).zip(self.snapshot.layers());
+        let count = self.snapshot.layers().count() as f64;
+        let total: usize = self.snapshot.layers().map(|(_, weights)| weights).sum();
+        let nonzero: f64 = rows().map(|(row, (_, weights))| (row[0] + row[1]) * weights as f64).sum();
         TernaryState {
             sparsity: 1.0 - nonzero / total as f64,
-            w_pos: rows().map(|row| row[2]).sum::<f64>() / count,
-            w_neg: rows().map(|row| row[3]).sum::<f64>() / count,
-            flip_ratio: self.flip_ratio.into_data().iter().next().unwrap_or(0.0),
-            layers: rows().zip(&self.layers).map(|(row, (path, _))| LayerState::new(path, row)).collect(),
+            w_pos: rows().map(|(row, _)| row[2]).sum::<f64>() / count,
+            w_neg: rows().map(|(row, _)| row[3]).sum::<f64>() / count,
+            flip_ratio: self.flip_ratio.and_then(|ratio| ratio.into_data().iter().next()),
+            layers: rows().map(|(row, (path, _))| LayerState::new(path, row)).collect(),
         }
     }
 }
 
 impl LayerState {
-    /// Creates the state from a row of [`Ternary::summary`].
+    /// Creates the state from a row of [`TernarySnapshot::summary`].
     fn new(path: &str, row: &[f64]) -> Self {
         let sparsity = (1.0 - row[0] - row[1]).max(0.0);
         Self { path: path.into(), sparsity: sparsity as f32, w_pos: row[2] as f32, w_neg: row[3] as f32 }
@@ -122,18 +130,19 @@ impl<B: Backend, O: ItemLazy> ItemLazy for TernaryOutput<B, O> {
         if let Some((watch, probe)) = self.watch {
             watch.push(probe);
         }
-        SyncedTernaryOutput { output: self.output.sync(), state: self.state.map(LazyState::sync) }
+        let lazy = |state: StepState<B>| -> LazyState { LazyCell::new(Box::new(move || state.read())) };
+        SyncedTernaryOutput { output: self.output.sync(), state: self.state.map(lazy) }
     }
 }
 
 impl<O> Adaptor<Option<TernaryState>> for SyncedTernaryOutput<O> {
     fn adapt(&self) -> Option<TernaryState> {
-        self.state.clone()
+        self.state().cloned()
     }
 }
 
-/// Passes through the inputs of Burn's own metrics. (One implementation for all inputs is not possible: Burn implements the
-/// input `()` for every type.) For an input of your own, implement `Adaptor<MyInput> for SyncedTernaryOutput<MyOutput>`.
+/// Passes through the inputs of burn-train's metrics. (One implementation for all inputs is not possible: burn-train
+/// implements the input `()` for every type.)
 macro_rules! pass_through {
     ($($input:ident),*) => {$(
         impl<B: Backend, O: Adaptor<$input<B>>> Adaptor<$input<B>> for SyncedTernaryOutput<O> {
@@ -155,6 +164,66 @@ pass_through!(
     TopKAccuracyInput,
     WerInput
 );
+
+/// Makes any metric of the model's own output a metric of a [`TernaryStep`](crate::TernaryStep).
+///
+/// Burn's metrics without a feature need no wrapper. All others do: those of burn-train's features `vision` and `rl`, those of
+/// other crates and your own. Wrap them for the training split, `.metric_train_numeric(OnOutput::new(metric))`; the output of
+/// validation is the model's own.
+#[derive(Debug, Clone)]
+pub struct OnOutput<M> {
+    metric: M,
+}
+
+impl<M: Metric> OnOutput<M> {
+    /// Wraps a metric.
+    pub fn new(metric: M) -> Self {
+        Self { metric }
+    }
+}
+
+/// The input of a metric, taken from the model's own output by [`OnOutput`].
+pub struct OutputInput<I>(I);
+
+impl<I, O: Adaptor<I>> Adaptor<OutputInput<I>> for SyncedTernaryOutput<O> {
+    fn adapt(&self) -> OutputInput<I> {
+        OutputInput(self.output.adapt())
+    }
+}
+
+impl<M: Metric> Metric for OnOutput<M> {
+    type Input = OutputInput<M::Input>;
+
+    fn name(&self) -> MetricName {
+        self.metric.name()
+    }
+
+    fn description(&self) -> Option<String> {
+        self.metric.description()
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        self.metric.attributes()
+    }
+
+    fn update(&mut self, OutputInput(input): &Self::Input, metadata: &MetricMetadata) -> SerializedEntry {
+        self.metric.update(input, metadata)
+    }
+
+    fn clear(&mut self) {
+        self.metric.clear();
+    }
+}
+
+impl<M: Metric + Numeric> Numeric for OnOutput<M> {
+    fn value(&self) -> NumericEntry {
+        self.metric.value()
+    }
+
+    fn running_value(&self) -> NumericEntry {
+        self.metric.running_value()
+    }
+}
 
 #[cfg(test)]
 mod tests {

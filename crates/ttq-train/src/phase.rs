@@ -24,7 +24,7 @@ use crate::checkpoint::{complete_checkpoints, delete_after};
 use crate::divergence::{Divergence, Watch, WatchLogger, first_not_finite};
 use crate::progress::print_line;
 use crate::{
-    AtomicRecorder, EarlyStoppingConfig, EpochLines, EpochMetrics, FlipRatioMetric, History, HistoryError,
+    Accumulated, AtomicRecorder, EarlyStoppingConfig, EpochLines, EpochMetrics, FlipRatioMetric, History, HistoryError,
     KeepLastAndBest, LayersMetric, MetricGoal, NegativeScaleMetric, PositiveScaleMetric, ProgressLines,
     ReproducibleLoader, Schedule, ScheduleConfig, ScheduleError, SparsityMetric, TernaryStep, TrainingLength,
     latest_checkpoint,
@@ -67,8 +67,8 @@ pub struct PhaseConfig {
     /// Early stopping. None by default.
     #[serde(default)]
     pub early_stopping: Option<EarlyStoppingConfig>,
-    /// Number of batches whose gradients make one update, from 1 to the batches of an epoch. burn-train discards the gradients
-    /// of the batches left over at the end of an epoch. 1 by default.
+    /// Number of batches whose gradients make one update, from 1 to the batches of an epoch. Batches left over at the end of an
+    /// epoch make an update of their own, [`Accumulated`]. 1 by default.
     #[serde(default = "one")]
     pub accumulated_batches: usize,
 }
@@ -109,7 +109,8 @@ impl PhaseConfig {
 }
 
 /// burn-train's builder for a [`TernaryStep`] around the model `M`.
-pub type TernaryTraining<B, M, O> = SupervisedTraining<LearningComponentsMarker<B, Schedule, TernaryStep<B, M>, O>>;
+pub type TernaryTraining<B, M, O> =
+    SupervisedTraining<LearningComponentsMarker<B, Schedule, TernaryStep<B, M>, Accumulated<O>>>;
 
 /// Returns the training loader whose first epoch is the argument.
 type TrainLoaderFrom<B, I> = Box<dyn FnOnce(usize) -> Arc<dyn DataLoader<B, I>>>;
@@ -485,12 +486,14 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         M::InnerModule: InferenceStep + ModuleDisplay,
         O: Optimizer<TernaryStep<B, M>, B> + 'static,
     {
-        let schedule = self.schedule(data.batches_per_epoch, history)?;
+        let batches = data.batches_per_epoch;
+        let schedule = self.schedule(batches, history)?;
         let Self { directory, config, execution, interrupter, lines } = self;
         create_files(&directory)?;
         let watch = Watch::new(history.clone(), interrupter.clone(), outputs_per_step(&execution));
         let step = step
             .with_phase(config.phase)
+            .with_flip_ratio(config.phase == Phase::Ternary)
             .with_gradient_factor(1.0 / (devices(&execution) * config.accumulated_batches) as f64)
             .with_watch(watch.clone());
         let recorder = Checkpoints::default();
@@ -516,9 +519,6 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         if let Some(epoch) = checkpoint {
             training = training.checkpoint(epoch);
         }
-        if config.accumulated_batches > 1 {
-            training = training.grads_accumulation(config.accumulated_batches);
-        }
         let label = config.phase.to_string();
         training = if lines {
             let inner = EpochLines::new(history.clone(), &label, config.epochs);
@@ -526,6 +526,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         } else {
             training.with_metric_logger(WatchLogger { inner: history.clone(), watch: watch.clone() })
         };
+        let optimizer = Accumulated::new(optimizer, config.accumulated_batches, batches);
         drop(training.launch(Learner::new(step, optimizer, schedule)));
         if let Some(Divergence { epoch, batch, metric, weight }) = watch.found() {
             return Err(PhaseError::Diverged { epoch, batch, metric, weight });

@@ -1,11 +1,14 @@
 //! The learner step that burn-train calls for each batch.
 
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::module::{AutodiffModule, ModuleDisplay, ModuleVisitor, Param};
-use burn::optim::{GradientsParams, MultiGradientsParams, Optimizer};
+use burn::optim::{GradientsParams, LearningRate, MultiGradientsParams, Optimizer};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use ttq_core::Ternary;
+use ttq_core::{Ternary, TernarySnapshot};
 
 use crate::divergence::{Watch, first_not_finite};
 use crate::{Phase, TernaryOutput};
@@ -17,7 +20,7 @@ use crate::{Phase, TernaryOutput};
 /// 1. the model's step runs on a view whose selected weights are ternary;
 /// 2. the gradients of the ternary weights are turned into those of the latent weights and the scales in closed form
 ///    ([`Ternary::pull_back`]);
-/// 3. the optimizer updates the parameters, and scales below their floor are set to it.
+/// 3. the model's own [`TrainStep::optimize`] updates the parameters, and scales below their floor are set to it.
 ///
 /// This is `optimization_step` of the PyTorch port of TTQ.
 ///
@@ -39,6 +42,11 @@ pub struct TernaryStep<B: Backend, M: Module<B>> {
     gradient_factor: f64,
     #[module(skip)]
     watch: Option<Watch>,
+    #[module(skip)]
+    computes_flip_ratio: bool,
+    /// Whether the last step of the optimizer was an update, and not one of several accumulated batches.
+    #[module(skip)]
+    updated: bool,
 }
 
 impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
@@ -46,12 +54,24 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
     pub fn new(ternary: Ternary<B, M>) -> Self {
         let device = ternary.latent().devices().into_iter().next().unwrap_or_default();
         let flip_ratio = Param::from_tensor(Tensor::zeros([1], &device)).set_require_grad(false);
-        Self { ternary, flip_ratio, phase: Phase::Ternary, gradient_factor: 1.0, watch: None }
+        Self {
+            ternary,
+            flip_ratio,
+            phase: Phase::Ternary,
+            gradient_factor: 1.0,
+            watch: None,
+            computes_flip_ratio: false,
+            updated: true,
+        }
     }
 
-    /// Sets the phase.
+    /// Sets the phase. A change from full precision to ternary fits the scales to the weights ([`Ternary::refit`]), which were
+    /// trained without them.
     #[must_use]
     pub fn with_phase(mut self, phase: Phase) -> Self {
+        if (self.phase, phase) == (Phase::FullPrecision, Phase::Ternary) {
+            self.ternary = self.ternary.refit();
+        }
         self.phase = phase;
         self
     }
@@ -70,6 +90,19 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
         self
     }
 
+    /// Computes the flip ratio of each update, which [`FlipRatioMetric`](crate::FlipRatioMetric) shows. It costs the codes of
+    /// all weights before and after the update. Off by default.
+    #[must_use]
+    pub fn with_flip_ratio(mut self, computed: bool) -> Self {
+        self.computes_flip_ratio = computed;
+        self
+    }
+
+    pub(crate) fn with_updated(mut self, updated: bool) -> Self {
+        self.updated = updated;
+        self
+    }
+
     /// Returns the phase.
     pub fn phase(&self) -> Phase {
         self.phase
@@ -84,6 +117,13 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
     pub fn into_ternary(self) -> Ternary<B, M> {
         self.ternary
     }
+
+    /// Applies `map` to the wrapped module with its scales.
+    #[must_use]
+    pub fn map_ternary(mut self, map: impl FnOnce(Ternary<B, M>) -> Ternary<B, M>) -> Self {
+        self.ternary = map(self.ternary);
+        self
+    }
 }
 
 impl<B, M> TernaryStep<B, M>
@@ -92,18 +132,22 @@ where
     M: AutodiffModule<B> + ModuleDisplay,
     M::InnerModule: ModuleDisplay,
 {
-    /// Clamps the scales and counts changed codes, after each optimizer step.
-    fn after_update(mut self, before: Option<Ternary<B, M>>) -> Self {
-        self.ternary = self.ternary.clamp_scales();
-        if let Some(before) = before {
-            let ratio = self.ternary.valid().flip_ratio(&before.valid());
-            self.flip_ratio = self.flip_ratio.map(|_| Tensor::from_inner(ratio));
-        }
-        self
+    fn has_flip_ratio(&self) -> bool {
+        self.phase == Phase::Ternary && self.computes_flip_ratio
     }
 
-    fn before_update(&self) -> Option<Ternary<B, M>> {
-        (self.phase == Phase::Ternary).then(|| self.ternary.clone())
+    fn before_update(&self) -> Option<TernarySnapshot<B::InnerBackend>> {
+        self.has_flip_ratio().then(|| self.ternary.snapshot())
+    }
+
+    /// Clamps the scales and counts changed codes, after each optimizer step.
+    fn after_update(mut self, before: Option<TernarySnapshot<B::InnerBackend>>) -> Self {
+        self.ternary = self.ternary.clamp_scales();
+        if let Some(before) = before.filter(|_| self.updated) {
+            let ratio = self.ternary.snapshot().flip_ratio(&before);
+            self.flip_ratio = self.flip_ratio.map(|old| Tensor::from_inner(ratio.to_device(&old.device())));
+        }
+        self
     }
 }
 
@@ -124,9 +168,11 @@ where
             }
             Phase::Ternary => {
                 let output = self.ternary.leaf_view().step(item);
-                let ternary = self.ternary.valid();
-                let flip_ratio = self.flip_ratio.val().inner();
-                (self.ternary.pull_back(output.grads), TernaryOutput::new(output.item, &ternary, flip_ratio))
+                let flip_ratio = self.has_flip_ratio().then(|| self.flip_ratio.val().inner());
+                (
+                    self.ternary.pull_back(output.grads),
+                    TernaryOutput::new(output.item, self.ternary.snapshot(), flip_ratio),
+                )
             }
         };
         let item = match self.watch.clone() {
@@ -146,7 +192,8 @@ where
         Self: AutodiffModule<B2>,
     {
         let before = self.before_update();
-        optim.step(lr, self, grads).after_update(before)
+        let step = by_model(self, optim, |model, optim| M::optimize::<B, _>(model, optim, lr, grads));
+        step.after_update(before)
     }
 
     fn optimize_multi<B2, O>(self, optim: &mut O, lr: f64, grads: MultiGradientsParams) -> Self
@@ -156,7 +203,8 @@ where
         Self: AutodiffModule<B2>,
     {
         let before = self.before_update();
-        optim.step_multi(lr, self, grads).after_update(before)
+        let step = by_model(self, optim, |model, optim| M::optimize_multi::<B, _>(model, optim, lr, grads));
+        step.after_update(before)
     }
 }
 
@@ -172,7 +220,88 @@ impl<B: Backend, M: Module<B> + InferenceStep> InferenceStep for TernaryStep<B, 
     }
 }
 
-fn multiply<B: AutodiffBackend, M: Module<B>>(module: &M, mut grads: GradientsParams, factor: f64) -> GradientsParams {
+/// Calls the model's own `optimize` with an optimizer of models that steps the whole `step`.
+fn by_model<B, B2, M, O>(
+    step: TernaryStep<B, M>,
+    optimizer: &mut O,
+    optimize: impl FnOnce(M, &mut ModelOptimizer<'_, O, TernaryStep<B, M>, B2>) -> M,
+) -> TernaryStep<B, M>
+where
+    B: AutodiffBackend,
+    M: AutodiffModule<B> + ModuleDisplay,
+{
+    let model = step.ternary.latent().clone();
+    let shared = Arc::new(Mutex::new(Shared { optimizer, step }));
+    let model = optimize(model, &mut ModelOptimizer { shared: shared.clone(), backend: PhantomData });
+    let shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.step.clone().map_ternary(|ternary| ternary.map_latent(|_| model))
+}
+
+/// An optimizer of the wrapped model for its [`TrainStep::optimize`]: it steps the [`TernaryStep`] around that model.
+struct ModelOptimizer<'a, O, S, B2> {
+    shared: Arc<Mutex<Shared<'a, O, S>>>,
+    backend: PhantomData<fn() -> B2>,
+}
+
+struct Shared<'a, O, S> {
+    optimizer: &'a mut O,
+    step: S,
+}
+
+impl<O, S, B2> Clone for ModelOptimizer<'_, O, S, B2> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), backend: PhantomData }
+    }
+}
+
+impl<B, B2, M, O> ModelOptimizer<'_, O, TernaryStep<B, M>, B2>
+where
+    B: AutodiffBackend,
+    M: AutodiffModule<B> + ModuleDisplay,
+{
+    fn update(&self, model: M, update: impl FnOnce(&mut O, TernaryStep<B, M>) -> TernaryStep<B, M>) -> M {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = shared.step.clone().map_ternary(|ternary| ternary.map_latent(|_| model));
+        shared.step = update(shared.optimizer, step);
+        shared.step.ternary.latent().clone()
+    }
+}
+
+impl<B, B2, M, O> Optimizer<M, B> for ModelOptimizer<'_, O, TernaryStep<B, M>, B2>
+where
+    B: AutodiffBackend,
+    B2: AutodiffBackend,
+    M: AutodiffModule<B> + ModuleDisplay,
+    TernaryStep<B, M>: AutodiffModule<B2>,
+    O: Optimizer<TernaryStep<B, M>, B2>,
+{
+    type Record = ();
+
+    fn step(&mut self, lr: LearningRate, module: M, grads: GradientsParams) -> M {
+        self.update(module, |optimizer, step| optimizer.step(lr, step, grads))
+    }
+
+    fn step_multi(&mut self, lr: LearningRate, module: M, grads: MultiGradientsParams) -> M {
+        self.update(module, |optimizer, step| optimizer.step_multi(lr, step, grads))
+    }
+
+    fn to_record(&self) {
+        panic!("{NO_RECORD}");
+    }
+
+    fn load_record(self, (): ()) -> Self {
+        panic!("{NO_RECORD}");
+    }
+}
+
+const NO_RECORD: &str = "TernaryStep: the optimizer that `TrainStep::optimize` is given has no record: take the record of the \
+                         optimizer that was passed to the learner";
+
+pub(crate) fn multiply<B: AutodiffBackend, M: Module<B>>(
+    module: &M,
+    mut grads: GradientsParams,
+    factor: f64,
+) -> GradientsParams {
     if factor != 1.0 {
         module.visit(&mut Multiply { grads: &mut grads, factor });
     }

@@ -1,10 +1,11 @@
 //! Whole trainings through burn-train: exact resume, several devices, gradient accumulation, both phases.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use burn::backend::{Autodiff, Flex};
 use burn::data::dataloader::batcher::Batcher;
+use burn::lr_scheduler::LrScheduler;
 use burn::module::{AutodiffModule, Module};
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamConfig, SgdConfig};
@@ -96,7 +97,7 @@ fn train_to(epochs: usize, directory: &Path, start: &Start, schedule: &ScheduleC
     );
     let length = TrainingLength { epochs: epochs.max(6), steps_per_epoch: 5 };
     let schedule = schedule.init_with_metric(0.1, length, &history, &goal()).unwrap();
-    training.launch(Learner::new(start.step(), optimizer, schedule));
+    training.launch(Learner::new(start.step().with_flip_ratio(true), optimizer, schedule));
     history
 }
 
@@ -176,7 +177,7 @@ fn train_split(strategy: ExecutionStrategy<A>, batch_size: usize, accumulate: us
     if accumulate > 1 {
         training = training.grads_accumulation(accumulate);
     }
-    let step = start.step().with_gradient_factor(1.0 / (devices * accumulate) as f64);
+    let step = start.step().with_flip_ratio(true).with_gradient_factor(1.0 / (devices * accumulate) as f64);
     let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
     let sgd = SgdConfig::new().with_momentum(Some(momentum)).init();
     let optimizer = TernaryOptimizer::uniform(sgd).with_weight_decay(1e-2);
@@ -206,10 +207,128 @@ fn two_devices_give_the_result_of_one() {
 }
 
 #[test]
+fn batch_normalization_on_two_devices_has_the_statistics_of_burn_without_ttq() {
+    // The learning rate is 0: both networks see the same batches with the same weights.
+    macro_rules! trained {
+        ($model:expr, $strategy:expr) => {{
+            let directory = tempfile::tempdir().unwrap();
+            let data = (Arc::new(loader(64, 16).shuffle(5)), Arc::new(loader(9, 9)));
+            let rate = burn::optim::lr_scheduler::constant::ConstantLr::new(0.0);
+            SupervisedTraining::new(directory.path(), data.0, data.1)
+                .with_training_strategy(TrainingStrategy::Default($strategy))
+                .num_epochs(2)
+                .launch(Learner::new($model, SgdConfig::new().init(), rate))
+                .model
+        }};
+    }
+    let statistics = |net: &Net<Flex>| {
+        let norm = net.norm.as_ref().unwrap();
+        [norm.running_mean.value_sync(), norm.running_var.value_sync()].map(|values| values.into_data())
+    };
+    for optim in [MultiDeviceOptim::OptimMainDevice, MultiDeviceOptim::OptimSharded] {
+        let strategy = || ExecutionStrategy::MultiDevice(vec![Default::default(); 2], optim);
+        let burns = statistics(&trained!(Start::new(true).step().into_ternary().materialize(), strategy()));
+        let found = trained!(Start::new(true).step().with_flip_ratio(true), strategy());
+        for (found, expected) in statistics(found.ternary().latent()).iter().zip(&burns) {
+            found.assert_approx_eq::<f32>(expected, burn::tensor::Tolerance::absolute(1e-6));
+        }
+        assert!(burns[0].iter::<f32>().any(|mean| mean.abs() > 0.01), "the statistics moved");
+    }
+}
+
+#[test]
 fn accumulated_batches_give_the_result_of_one_large_batch() {
     let start = Start::new(false);
     let one = train_split(ExecutionStrategy::SingleDevice(Default::default()), 16, 1, &start);
     assert_close(&train_split(ExecutionStrategy::SingleDevice(Default::default()), 8, 2, &start), &one);
+}
+
+/// A schedule that keeps the rates that it returned.
+#[derive(Clone)]
+struct Recorded(Schedule, Arc<Mutex<Vec<f64>>>);
+
+impl LrScheduler for Recorded {
+    type Record<B: Backend> = <Schedule as LrScheduler>::Record<B>;
+
+    fn step(&mut self) -> f64 {
+        let rate = self.0.step();
+        self.1.lock().unwrap().push(rate);
+        rate
+    }
+
+    fn to_record<B: Backend>(&self) -> Self::Record<B> {
+        self.0.to_record::<B>()
+    }
+
+    fn load_record<B: Backend>(self, record: Self::Record<B>) -> Self {
+        Self(self.0.load_record::<B>(record), self.1)
+    }
+}
+
+#[test]
+fn a_cosine_ends_with_the_last_step_of_every_strategy() {
+    let two = |optim| ExecutionStrategy::MultiDevice(vec![Default::default(); 2], optim);
+    for (strategy, accumulate) in [
+        (ExecutionStrategy::SingleDevice(Default::default()), 1),
+        (ExecutionStrategy::SingleDevice(Default::default()), 2),
+        (two(MultiDeviceOptim::OptimMainDevice), 1),
+        (two(MultiDeviceOptim::OptimSharded), 2),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let train = loader(40, 8).shuffle(5);
+        let length =
+            TrainingLength { epochs: 3, steps_per_epoch: steps_per_epoch(train.batches_per_epoch(), &strategy) };
+        let cosine = ScheduleConfig::WarmupCosine { warmup_epochs: 0, min_factor: 0.1 };
+        let rates = Arc::new(Mutex::new(Vec::new()));
+        let schedule = Recorded(cosine.init(0.05, length).unwrap(), rates.clone());
+        let mut training = SupervisedTraining::new(directory.path(), Arc::new(train), Arc::new(loader(9, 9)))
+            .with_training_strategy(TrainingStrategy::Default(strategy))
+            .num_epochs(3);
+        if accumulate > 1 {
+            training = training.grads_accumulation(accumulate);
+        }
+        let optimizer = TernaryOptimizer::uniform(SgdConfig::new().init());
+        training.launch(Learner::new(Start::new(false).step(), optimizer, schedule.clone()));
+        let rates = rates.lock().unwrap().clone();
+        assert_eq!(rates.len(), 15);
+        assert!(rates.windows(2).all(|pair| pair[1] < pair[0]), "{rates:?}");
+        let mut schedule = cosine.init(0.05, length).unwrap();
+        let next = (0..16).map(|_| schedule.step()).last().unwrap();
+        assert!((next - 0.005).abs() < 1e-12, "the step after the last one would have the smallest rate, {next}");
+    }
+}
+
+#[test]
+fn batches_left_over_at_the_end_of_an_epoch_make_an_update_of_their_own() {
+    // Five batches of 8, two for each update: 16, 16 and 8 points.
+    let start = Start::new(false).step();
+    let sgd = || TernaryOptimizer::uniform(SgdConfig::new().init());
+    let mut learner = Learner::new(
+        start.clone().with_flip_ratio(true).with_gradient_factor(0.5),
+        Accumulated::new(sgd(), 2, 5),
+        burn::optim::lr_scheduler::constant::ConstantLr::new(0.2),
+    );
+    let mut one = Learner::new(start, sgd(), burn::optim::lr_scheduler::constant::ConstantLr::new(0.2));
+    let batch = |points: std::ops::Range<usize>| {
+        let points = points.map(|index| point(index, 1)).collect();
+        Batcher::<A, _, Batch<A>>::batch(&PointBatcher, points, &Default::default())
+    };
+    let numbers = |step: &Step| -> Vec<f32> {
+        step.ternary().layer_values().into_iter().flat_map(|layer| [layer.latent, layer.scales].concat()).collect()
+    };
+    for _epoch in 0..2 {
+        for (step, update) in [None, Some(0..16), None, Some(16..32), Some(32..40)].into_iter().enumerate() {
+            learner.lr_step();
+            let output = learner.train_step(batch(8 * step..8 * (step + 1)));
+            learner.optimizer_step(output.grads);
+            if let Some(points) = update {
+                one.lr_step();
+                let output = one.train_step(batch(points));
+                one.optimizer_step(output.grads);
+            }
+            assert_close(&numbers(&learner.model()), &numbers(&one.model()));
+        }
+    }
 }
 
 #[test]

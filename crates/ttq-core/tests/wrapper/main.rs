@@ -194,7 +194,7 @@ fn a_record_restores_latents_and_scales() {
     assert_ne!(other.stats(), ternary.stats());
     let loaded = other.load_record(Recorder::<A>::load(&recorder, bytes, &device).unwrap());
     assert_eq!(loaded.stats(), ternary.stats());
-    assert_eq!(loaded.flip_ratio(&ternary).into_scalar(), 0.0);
+    assert_eq!(loaded.snapshot().flip_ratio(&ternary.snapshot()).into_scalar(), 0.0);
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn clamping_keeps_linear_scales_positive_and_trainable() {
 #[test]
 fn statistics_of_a_known_weight_are_exact() {
     let device = Default::default();
-    let mut net = Net::<Flex>::new(&device);
+    let mut net = Net::<A>::new(&device);
     let values: Vec<f32> = (0..216).map(|i| [1.0, 0.0, 0.0, -0.5][i % 4]).collect();
     let weight = Tensor::from_data(TensorData::new(values, [6, 4, 3, 3]), &device);
     net.body[0].weight = burn::module::Param::from_tensor(weight);
@@ -233,7 +233,7 @@ fn statistics_of_a_known_weight_are_exact() {
     let values = &ternary.layer_values()[0];
     assert_eq!((&values.latent[..4], &values.codes[..4]), (&[1.0, 0.0, 0.0, -0.5][..], &[1, 0, 0, -1][..]));
     assert_eq!((&values.thresholds[..], &values.scales[..]), (&[0.05][..], &[1.0, 0.5][..]));
-    let summary: Vec<f32> = ternary.summary().into_data().iter().collect();
+    let summary: Vec<f32> = ternary.snapshot().summary().into_data().iter().collect();
     assert_eq!(summary[..4], [0.25, 0.25, 1.0, 0.5]);
     assert!(stats.to_string().lines().nth(2).unwrap().ends_with("! all zero"));
     assert_eq!(stats.float_bytes(), 4 * ternary.latent().num_params());
