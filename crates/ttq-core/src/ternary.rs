@@ -220,6 +220,13 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
         &self.scales.params
     }
 
+    /// Applies `map`, which must keep shapes and identifiers, to each parameter of the learned scales.
+    #[must_use]
+    pub fn map_scales(mut self, map: impl FnMut(Param<Tensor<B, 2>>) -> Param<Tensor<B, 2>>) -> Self {
+        self.scales = self.scales.map_params(map);
+        self
+    }
+
     /// Returns the configuration of the wrapper.
     pub fn config(&self) -> &TernaryConfig {
         &self.plan().config
@@ -344,7 +351,7 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
     /// [`ScaleParameter::Linear`]. Logarithms need no bound.
     ///
     /// Call it after each optimizer step: a scale that crosses zero would swap the meaning of its codes. A scale that is
-    /// NaN stays NaN.
+    /// NaN stays NaN. `TernaryOptimizer` of ttq-train calls it itself.
     ///
     /// # Panics
     /// Panics if a [`view`](Self::view) was made and no latent weight and no scale was replaced since: its gradients were

@@ -90,10 +90,11 @@ pub fn run(directory: &Path, epochs: usize) -> Result<[f64; 2], Box<dyn Error>> 
     let device = Default::default();
     A::seed(&device, 1);
     let linear = |inputs, outputs| LinearConfig::new(inputs, outputs).init(&device);
-    let model = Net { first: linear(64, 128), hidden: linear(128, 128), classes: linear(128, 4) };
-    let train = |phase: Phase, model: Net<A>| -> Result<_, Box<dyn Error>> {
-        // [learner]
-        let step = TernaryStep::new(Ternary::new(model, &TernaryConfig::new())?);
+    let model: Net<A> = Net { first: linear(64, 128), hidden: linear(128, 128), classes: linear(128, 4) };
+    let mut accuracies = Vec::new();
+    // [learner]
+    let mut step = TernaryStep::new(Ternary::new(model, &TernaryConfig::new())?);
+    for phase in [Phase::FullPrecision, Phase::Ternary] {
         let sgd = SgdConfig::new().with_momentum(Some(MomentumConfig::new())).init();
         let optimizer = TernaryOptimizer::uniform(sgd);
         let data = PhaseData::new(loader(0..8000).shuffle(1), loader(8000..9000));
@@ -103,13 +104,13 @@ pub fn run(directory: &Path, epochs: usize) -> Result<[f64; 2], Box<dyn Error>> 
         let outcome = training
             .run(step, optimizer, data, |training| training.metrics((AccuracyMetric::new(), LossMetric::new())))?;
         let PhaseOutcome::Completed { model, metrics, .. } = outcome else { return Err("interrupted".into()) };
-        // [/learner]
-        Ok((model.into_ternary(), metrics.valid["Accuracy"]))
-    };
-    let (float, float_accuracy) = train(Phase::FullPrecision, model)?;
-    let (ternary, accuracy) = train(Phase::Ternary, float.into_latent())?; // the scales start from the trained weights
-    println!("{}\naccuracy: {float_accuracy:.1} % in full precision, {accuracy:.1} % ternary", ternary.stats());
-    Ok([float_accuracy, accuracy])
+        accuracies.push(metrics.valid["Accuracy"]);
+        step = model; // the ternary phase fits the scales to its weights
+    }
+    // [/learner]
+    let [float, ternary] = accuracies[..] else { unreachable!("two phases") };
+    println!("{}\naccuracy: {float:.1} % in full precision, {ternary:.1} % ternary", step.ternary().stats());
+    Ok([float, ternary])
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -8,11 +8,11 @@ use crate::TernaryStep;
 use crate::optimizer::sum;
 use crate::step::multiply;
 
-/// An optimizer that updates once for several batches, with the sum of their gradients. The batches left over at the end of
-/// an epoch make an update of their own.
+/// An optimizer that updates once for several batches, with the sum of their gradients. The batches left over at the
+/// end of an epoch make an update of their own.
 ///
-/// burn-train's `grads_accumulation` discards the gradients of those batches instead. With the factor
-/// `1 / batches` ([`TernaryStep::with_gradient_factor`]) every update has the mean of its batches, the last one of an epoch too.
+/// burn-train's `grads_accumulation` discards the gradients of those batches instead. With the factor `1 / batches`
+/// ([`TernaryStep::with_gradient_factor`]) every update has the mean of its batches, the last one of an epoch too.
 ///
 /// The model's own [`TrainStep::optimize`](burn::train::TrainStep::optimize) is called for every batch.
 pub struct Accumulated<O> {
@@ -71,7 +71,7 @@ where
         let factor = self.batches as f64 / self.pending as f64;
         let grads = multiply::<B, _>(&module, std::mem::take(&mut self.grads), factor);
         self.pending = 0;
-        self.optimizer.step(lr, module, grads).with_updated(true)
+        self.optimizer.step(lr, module, grads)
     }
 
     fn step_multi(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,8 +22,8 @@ use crate::{History, MetricGoal};
 /// Burn's [`NamedMpkFileRecorder`] with atomic writing: a file is complete and synced when it appears under its name.
 ///
 /// Each recorder writes files that the other one reads. On failure, for instance on a full disk, an existing file is
-/// unchanged and no temporary file is left. (Burn's file recorders drop the error of their last write, and leave a truncated
-/// file under the final name.)
+/// unchanged and no temporary file is left. (Burn's file recorders drop the error of their last write, and leave a
+/// truncated file under the final name.)
 #[derive(Debug, Clone, Default)]
 pub struct AtomicRecorder<S: PrecisionSettings> {
     format: NamedMpkFileRecorder<S>,
@@ -37,9 +37,9 @@ impl<S: PrecisionSettings> AtomicRecorder<S> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), RecorderError> {
+    fn write(&self, path: &Path, contents: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), RecorderError> {
         let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
-        folder.and_then(|()| write_atomically(path, |file| file.write_all(bytes))).map_err(|error| {
+        folder.and_then(|()| write_atomically(path, contents)).map_err(|error| {
             let message = format!("cannot write {}: {error}", path.display());
             self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((path.into(), error));
             RecorderError::Unknown(message)
@@ -55,7 +55,8 @@ impl<B: Backend, S: PrecisionSettings> Recorder<B> for AtomicRecorder<S> {
 
     fn save_item<I: Serialize>(&self, item: I, path: PathBuf) -> Result<(), RecorderError> {
         let bytes = Recorder::<B>::save_item(&NamedMpkBytesRecorder::<S>::default(), item, ())?;
-        self.write(&path.with_extension(<Self as FileRecorder<B>>::file_extension()), &bytes)
+        let path = path.with_extension(<Self as FileRecorder<B>>::file_extension());
+        self.write(&path, |file| file.write_all(&bytes))
     }
 
     fn load_item<I: DeserializeOwned>(&self, path: &mut PathBuf) -> Result<I, RecorderError> {
@@ -69,12 +70,12 @@ impl<B: Backend, S: PrecisionSettings> FileRecorder<B> for AtomicRecorder<S> {
     }
 }
 
-/// Saves every epoch; keeps the last checkpoint, to resume from, and the one with the best validation metric (the earliest
-/// of equal ones), to use.
+/// Saves every epoch; keeps the last checkpoint, to resume from, and the one with the best validation metric (the
+/// earliest of equal ones), to use.
 ///
-/// It deletes an older checkpoint only after it finds all files of a newer one on the disk: before the next checkpoint, and
-/// when it is dropped. If the metric is not logged, it deletes nothing, logs an error that lists the metrics, and stops the
-/// training by its interrupter.
+/// It deletes an older checkpoint only after it finds all files of a newer one on the disk: before the next checkpoint,
+/// and when it is dropped. If the metric is not logged, it deletes nothing, logs an error that lists the metrics, and
+/// stops the training by its interrupter.
 ///
 /// The directory of the history must be that of the training.
 #[derive(Clone)]
@@ -92,9 +93,9 @@ impl KeepLastAndBest {
 
     /// Saves no checkpoint after `interrupter` has stopped the training.
     ///
-    /// burn-train then ends the validation of the running epoch early and asks for its checkpoint all the same. The metric
-    /// of a part of the validation split would take part in the choice of the best epoch, and a resumed run would differ
-    /// from an uninterrupted one. Without the checkpoint, the resumed run trains that epoch again.
+    /// burn-train then ends the validation of the running epoch early and asks for its checkpoint all the same. The
+    /// metric of a part of the validation split would take part in the choice of the best epoch, and a resumed run
+    /// would differ from an uninterrupted one. Without the checkpoint, the resumed run trains that epoch again.
     #[must_use]
     pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
         self.interrupter = interrupter;
@@ -180,7 +181,8 @@ pub(crate) fn complete_checkpoints(directory: &Path) -> Vec<usize> {
     files.into_iter().rev().filter(|(_, count)| *count == PARTS.len()).map(|(epoch, _)| epoch).collect()
 }
 
-/// Deletes the files of the checkpoints after `epoch`, and the temporary files of a process that was killed while it wrote.
+/// Deletes the files of the checkpoints after `epoch`, and the temporary files of a process that was killed while it
+/// wrote.
 pub(crate) fn delete_after(directory: &Path, epoch: usize) {
     let later = checkpoint_files(directory).into_iter().filter(|(_, found)| *found > epoch).map(|(path, _)| path);
     let folders = [directory.to_path_buf(), directory.join("checkpoint")];
@@ -195,8 +197,8 @@ pub(crate) fn delete_after(directory: &Path, epoch: usize) {
     }
 }
 
-/// Returns the newest epoch whose model, optimizer and schedule are all saved in the folder `checkpoint` of a training's
-/// directory, by any recorder. Incomplete files do not count.
+/// Returns the newest epoch whose model, optimizer and schedule are all saved in the folder `checkpoint` of a
+/// training's directory, by any recorder. Incomplete files do not count.
 pub fn latest_checkpoint(directory: impl AsRef<Path>) -> Option<usize> {
     complete_checkpoints(directory.as_ref()).first().copied()
 }
@@ -264,23 +266,30 @@ mod tests {
         };
         let path = disk.0.path().join("model-3");
         let recorder = Atomic::default();
+        Recorder::<Flex>::record(&recorder, vec![0.25_f32; 1], path.clone()).unwrap();
+        let mut failures = 0;
         // Every size around the space that is left, a block of 4 KiB.
         for size in (40..80).map(|kib| 1024 * kib - 300) {
-            let result = Recorder::<Flex>::record(&recorder, vec![0.5_f32; size / 4], path.clone());
-            let names: Vec<_> = fs::read_dir(disk.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-            let loaded = Recorder::<Flex>::load::<Vec<f32>>(&recorder, path.clone(), &Default::default());
-            match result {
-                Ok(()) => {
-                    assert_eq!(loaded.unwrap().len(), size / 4);
-                    fs::remove_file(path.with_extension("mpk")).unwrap();
-                }
+            let expected = match Recorder::<Flex>::record(&recorder, vec![0.5_f32; size / 4], path.clone()) {
+                Ok(()) => vec![0.5; size / 4],
                 Err(_) => {
-                    assert!(names.is_empty(), "{names:?}");
+                    failures += 1;
                     let (failed, error) = recorder.take_failure().unwrap();
                     assert_eq!((failed, error.kind()), (path.with_extension("mpk"), io::ErrorKind::StorageFull));
+                    vec![0.25]
                 }
-            }
+            };
+            assert_eq!(names(disk.0.path()), ["model-3.mpk"], "{size}");
+            let loaded = Recorder::<Flex>::load::<Vec<f32>>(&recorder, path.clone(), &Default::default());
+            assert_eq!(loaded.unwrap(), expected, "{size}");
+            Recorder::<Flex>::record(&recorder, vec![0.25_f32; 1], path.clone()).unwrap();
         }
+        assert!((1..40).contains(&failures), "{failures} of 40 sizes do not fit");
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     #[test]
@@ -288,15 +297,33 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("model-3");
         Recorder::<Flex>::record(&Atomic::default(), 7_usize, path.clone()).unwrap();
+        // It fails at once, in the writer's buffer, and after bytes have reached the disk.
+        for written in [0, 10, 1 << 20] {
+            let recorder = Atomic::default();
+            let file = path.with_extension("mpk");
+            let result = recorder.write(&file, |contents| {
+                contents.write_all(&vec![1; written])?;
+                Err(io::ErrorKind::StorageFull.into())
+            });
+            assert!(result.unwrap_err().to_string().contains("model-3.mpk"));
+            let (failed, error) = recorder.take_failure().unwrap();
+            assert_eq!((failed, error.kind()), (file, io::ErrorKind::StorageFull));
+            assert_eq!(names(directory.path()), ["model-3.mpk"], "no temporary file is left");
+            let loaded: usize = Recorder::<Flex>::load(&recorder, path.clone(), &Default::default()).unwrap();
+            assert_eq!(loaded, 7);
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_get_its_name_is_an_error_and_leaves_no_temporary_file() {
+        let directory = tempfile::tempdir().unwrap();
         let recorder = Atomic::default();
         let blocked = directory.path().join("model-4");
         fs::create_dir(blocked.with_extension("mpk")).unwrap();
         let error = Recorder::<Flex>::record(&recorder, 8_usize, blocked.clone()).unwrap_err().to_string();
         assert!(error.contains("model-4.mpk"), "{error}");
         assert_eq!(recorder.take_failure().unwrap().0, blocked.with_extension("mpk"));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "no temporary file is left");
-        let loaded: usize = Recorder::<Flex>::load(&Atomic::default(), path, &Default::default()).unwrap();
-        assert_eq!(loaded, 7);
+        assert_eq!(names(directory.path()), ["model-4.mpk"]);
     }
 
     /// Writes the files of a checkpoint.

@@ -31,9 +31,9 @@ pub(crate) struct Divergence {
 /// Finds the first weight that is not finite in the model of one training step.
 pub(crate) type WeightProbe = Box<dyn FnOnce() -> Option<String> + Send>;
 
-/// Watches the metrics of a training, and the weights after the last batch of each epoch. Within an epoch it reads no tensor
-/// while the metrics are finite: each step leaves handles of its weights, and the logger drops them when it has seen the
-/// metrics of that step. It is a handle: clones share one state.
+/// Watches the metrics of a training, and the weights after the last batch of each epoch. Within an epoch it reads no
+/// tensor while the metrics are finite: each step leaves handles of its weights, and the logger drops them when it has
+/// seen the metrics of that step. It is a handle: clones share one state.
 #[derive(Clone)]
 pub(crate) struct Watch {
     shared: Arc<Mutex<State>>,
@@ -64,8 +64,8 @@ impl Watch {
         Self { shared: Arc::default(), history, interrupter, devices }
     }
 
-    /// Adds the weights of a step. burn-train synchronizes the output of a step right before it computes its metrics, so that
-    /// probes arrive in the order of the logger's calls.
+    /// Adds the weights of a step. burn-train synchronizes the output of a step right before it computes its metrics,
+    /// so that probes arrive in the order of the logger's calls.
     pub(crate) fn push(&self, probe: WeightProbe) {
         self.lock().probes.push_back(probe);
     }
@@ -78,8 +78,8 @@ impl Watch {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks the metrics of one output. A loss that is not finite stops the training; any other metric does if a weight is
-    /// not finite either, since some metrics are undefined on a batch.
+    /// Checks the metrics of one output. A loss that is not finite stops the training; any other metric does if a
+    /// weight is not finite either, since some metrics are undefined on a batch.
     fn check(&self, update: &MetricsUpdate) {
         let mut state = self.lock();
         state.outputs += 1;
@@ -100,7 +100,8 @@ impl Watch {
         }
     }
 
-    /// Checks the weights of the last step of an epoch, which metrics can hide: `max(x, 0)` of a NaN is 0 on some backends.
+    /// Checks the weights of the last step of an epoch, which metrics can hide: `max(x, 0)` of a NaN is 0 on some
+    /// backends.
     fn end_epoch(&self) {
         let mut state = self.lock();
         let weight = state.last.take().and_then(|probe| probe());
@@ -149,10 +150,22 @@ impl<L: MetricLogger> MetricLogger for WatchLogger<L> {
     }
 }
 
-/// Returns the path of the first weight of a wrapper that is not finite, in the order of its module; then those of its scales.
-/// With `trained`, only parameters that train count: running statistics are shared with later steps.
-pub(crate) fn first_not_finite<B: Backend, M: Module<B>>(ternary: &Ternary<B, M>, trained: bool) -> Option<String> {
-    let mut visitor = FirstNotFinite { trained, path: Vec::new(), found: None };
+/// The parameters that [`first_not_finite`] reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parameters {
+    /// All. One that does not require a gradient may be infinite, as a mask is, but not NaN.
+    All,
+    /// Those that require a gradient. Running statistics, which do not, are shared with later steps.
+    Trained,
+}
+
+/// Returns the path of the first weight of a wrapper that is not finite, in the order of its module; then those of its
+/// scales.
+pub(crate) fn first_not_finite<B: Backend, M: Module<B>>(
+    ternary: &Ternary<B, M>,
+    parameters: Parameters,
+) -> Option<String> {
+    let mut visitor = FirstNotFinite { parameters, path: Vec::new(), found: None };
     ternary.latent().visit(&mut visitor);
     let scales = || {
         let paths = ternary.selection().ternary().map(|choice| &choice.path);
@@ -163,7 +176,7 @@ pub(crate) fn first_not_finite<B: Backend, M: Module<B>>(ternary: &Ternary<B, M>
 }
 
 struct FirstNotFinite {
-    trained: bool,
+    parameters: Parameters,
     path: Vec<String>,
     found: Option<String>,
 }
@@ -178,11 +191,22 @@ impl<B: Backend> ModuleVisitor<B> for FirstNotFinite {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let counts = !self.trained || param.is_require_grad();
-        if self.found.is_none() && counts && !is_finite(&param.val()) {
+        if self.found.is_some() {
+            return;
+        }
+        let is_valid = match (param.is_require_grad(), self.parameters) {
+            (true, _) => is_finite(&param.val()),
+            (false, Parameters::All) => !has_nan(&param.val()),
+            (false, Parameters::Trained) => true,
+        };
+        if !is_valid {
             self.found = Some(self.path.join("."));
         }
     }
+}
+
+fn has_nan<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> bool {
+    tensor.clone().is_nan().any().into_data().iter::<bool>().any(|nan| nan)
 }
 
 fn is_finite<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> bool {

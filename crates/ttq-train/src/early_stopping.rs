@@ -13,8 +13,8 @@ use crate::{History, MetricGoal};
 pub struct EarlyStoppingConfig {
     /// Age in epochs of the newest of the five epochs that the latest one is compared with. Defaults to 10.
     pub patience: usize,
-    /// Required improvement over the mean of those five, in the metric's own unit. Defaults to 1: one percentage point of
-    /// Burn's accuracy.
+    /// Required improvement over the mean of those five, in the metric's own unit. Defaults to 1: one percentage point
+    /// of Burn's accuracy.
     pub threshold: f64,
 }
 
@@ -83,8 +83,8 @@ pub struct EarlyStopping {
 const WINDOW: usize = 5;
 
 impl EarlyStopping {
-    /// Returns whether the rule stops a training after the complete epochs of the history. Check it before a resumed training
-    /// is launched: burn-train checks after an epoch only.
+    /// Returns whether the rule stops a training after the complete epochs of the history. Check it before a resumed
+    /// training is launched: burn-train checks after an epoch only.
     pub fn is_met(&self) -> bool {
         self.is_met_after(usize::MAX)
     }

@@ -24,7 +24,10 @@ const PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(60
 #[non_exhaustive]
 pub enum HistoryError {
     /// The file cannot be read.
-    #[error("the history {} of the run to resume cannot be read: restore it or start a new run ({source})", path.display())]
+    #[error(
+        "the history {} of the run to resume cannot be read: restore it or start a new run ({source})",
+        path.display()
+    )]
     Read {
         /// Path of the file.
         path: PathBuf,
@@ -78,9 +81,10 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<St
 
 /// The metrics of every epoch. It is a handle: clones share one history.
 ///
-/// It implements [`MetricLogger`], writes the same files as Burn's own logger, and corrects two faults: Burn's event store
-/// can be read before all batches of the epoch are aggregated; and after a resume it numbers the first epoch 1. Register it with `SupervisedTraining::with_metric_logger(history.clone())`.
-/// The schedules, the early stopping and the checkpoint strategy of this crate read from it.
+/// It implements [`MetricLogger`], writes the same files as Burn's own logger, and corrects two faults: Burn's event
+/// store can be read before all batches of the epoch are aggregated; and after a resume it numbers the first epoch 1.
+/// Register it with `SupervisedTraining::with_metric_logger(history.clone())`. The schedules, the early stopping and
+/// the checkpoint strategy of this crate read from it.
 ///
 /// The value of an epoch is Burn's running value after the last batch: for a mean, the mean over the epoch's items.
 ///
@@ -169,15 +173,15 @@ impl History {
         state.epochs.range(..=state.complete).map(|(_, metrics)| metrics.clone()).collect()
     }
 
-    /// Waits until the validation metrics of an epoch are complete and returns one of them, or `None` if no metric of that
-    /// name is logged. Call it after the last batch of the epoch was trained.
+    /// Waits until the validation metrics of an epoch are complete and returns one of them, or `None` if no metric of
+    /// that name is logged. Call it after the last batch of the epoch was trained.
     ///
-    /// Under Burn's distributed strategy every worker waits here for the one that validates, so that all decide from the same
-    /// numbers.
+    /// Under Burn's distributed strategy every worker waits here for the one that validates, so that all decide from
+    /// the same numbers.
     ///
     /// # Panics
-    /// Panics if nothing is logged for ten minutes, or for one minute if nothing ever was: the worker that validates has
-    /// failed, or this history is not registered with the training.
+    /// Panics if nothing is logged for ten minutes, or for one minute if nothing ever was: the worker that validates
+    /// has failed, or this history is not registered with the training.
     pub fn wait_valid(&self, epoch: usize, metric: &str) -> Option<f64> {
         let mut state = self.lock();
         while state.complete < epoch {
@@ -190,8 +194,8 @@ impl History {
             if waited.timed_out() {
                 drop(state);
                 panic!(
-                    "History: the validation metrics of epoch {epoch} are not complete and nothing was logged for {:.0?}: look \
-                     for the failure of the worker that validates, or register the history by `with_metric_logger`",
+                    "History: the validation metrics of epoch {epoch} are not complete and nothing was logged for {:.0?}: \
+                     look for the failure of the worker that validates, or register the history by `with_metric_logger`",
                     patience
                 );
             }

@@ -1,12 +1,13 @@
-//! Trained ternary quantization for burn-train: the learner step, one optimizer for each group of parameters, training in
-//! phases, schedules, metrics and exact resume.
+//! Trained ternary quantization for burn-train: the learner step, one optimizer for each group of parameters, training
+//! in phases, schedules, metrics and exact resume.
 //!
-//! A model that trains with burn-train keeps its `TrainStep` and `InferenceStep`. Only the lines that pass it to the learner
-//! change: [`TernaryStep`] wraps the model, [`TernaryOptimizer`] wraps its optimizer.
+//! A model that trains with burn-train keeps its `TrainStep` and `InferenceStep`. Only the lines that pass it to the
+//! learner change: [`TernaryStep`] wraps the model, [`TernaryOptimizer`] wraps its optimizer.
 //!
 //! | to do | use |
 //! |---|---|
 //! | train a model of your own with burn-train | [`TernaryStep`], [`TernaryOptimizer`] |
+//! | train in a loop of your own, without burn-train | [`TernaryOptimizer`] |
 //! | train in full precision, then with ternary weights, with checkpoints and resume | [`PhaseTraining`] |
 //! | log sparsity, scales and flip ratio | [`SparsityMetric`], [`PositiveScaleMetric`], [`NegativeScaleMetric`], [`FlipRatioMetric`] |
 //! | resume bit for bit | [`ReproducibleLoader`], [`History`], [`Schedule`], [`AtomicRecorder`] |

@@ -37,14 +37,14 @@ const PREFETCH: usize = 2;
 /// Burn's own loaders draw from one random generator for the whole run, so that a resumed run sees other data.
 ///
 /// - The order of epoch `e` is a Fisher-Yates shuffle from the last position to the second. With `mix` the finalizer of
-///   splitmix64 and `s = mix(seed ^ mix(e))`, draw `k` (from 1) is `mix(s + k)` modulo the number of positions left. The
-///   order does not depend on the version of any random-number crate.
+///   splitmix64 and `s = mix(seed ^ mix(e))`, draw `k` (from 1) is `mix(s + k)` modulo the number of positions left.
+///   The order does not depend on the version of any random-number crate.
 /// - Each call of `iter` starts the next epoch, beginning with [`first_epoch`](Self::first_epoch).
 /// - Worker threads make items and batches; the iterator yields them in order. Dropping the iterator ends the threads.
-/// - A slice, which Burn gives to each of several devices, takes the same share of *every* batch: all devices together see
-///   exactly the batches that one device would see. The slice `[start, end)` of `n` items takes, of a batch of `b` items,
-///   those from `round(b start / n)` up to `round(b end / n)`. It yields no batch where that range is empty. Rounding
-///   makes the shares of `d` devices equal wherever `d` divides `b`, even where `d` does not divide `n`.
+/// - A slice, which Burn gives to each of several devices, takes the same share of *every* batch: all devices together
+///   see exactly the batches that one device would see. The slice `[start, end)` of `n` items takes, of a batch of `b`
+///   items, those from `round(b start / n)` up to `round(b end / n)`. It yields no batch where that range is empty.
+///   Rounding makes the shares of `d` devices equal wherever `d` divides `b`, even where `d` does not divide `n`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -163,8 +163,8 @@ impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
         self
     }
 
-    /// Sets the epoch of the first call of `iter`: 1 by default, or the epoch after the checkpoint that training resumes
-    /// from.
+    /// Sets the epoch of the first call of `iter`: 1 by default, or the epoch after the checkpoint that training
+    /// resumes from.
     #[must_use]
     pub fn first_epoch(mut self, epoch: usize) -> Self {
         self.first_epoch = epoch;
@@ -179,8 +179,8 @@ impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
         self
     }
 
-    /// Leaves out the last batch of an epoch if it is smaller than the others. The items left out differ between epochs;
-    /// `num_items` counts them, `progress` does not.
+    /// Leaves out the last batch of an epoch if it is smaller than the others. The items left out differ between
+    /// epochs; `num_items` counts them, `progress` does not.
     #[must_use]
     pub fn without_partial_batch(mut self) -> Self {
         self.whole_batches = true;
@@ -207,8 +207,8 @@ impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
             .collect()
     }
 
-    /// Converts position `at` of `len` items to a position in a batch of `n`, rounded to the nearest. (Burn rounds the ends
-    /// of its slices down; rounding down twice would give the first of two devices 63 of 128 items.)
+    /// Converts position `at` of `len` items to a position in a batch of `n`, rounded to the nearest. (Burn rounds the
+    /// ends of its slices down; rounding down twice would give the first of two devices 63 of 128 items.)
     fn part(&self, at: usize, n: usize) -> usize {
         let (at, n, len) = (at as u128, n as u128, self.len as u128);
         ((2 * n * at + len) / (2 * len).max(1)) as usize

@@ -91,13 +91,13 @@ ternary_metric!(
 ternary_metric!(
     /// Share of codes that an update changed, in percent. It falls towards zero as training converges.
     ///
-    /// It needs [`TernaryStep::with_flip_ratio`](crate::TernaryStep::with_flip_ratio), without which its value is NaN and
-    /// its text says so.
+    /// It needs [`TernaryStep::with_flip_ratio`](crate::TernaryStep::with_flip_ratio), without which its value is NaN
+    /// and its text says so.
     FlipRatioMetric, "Flip ratio", Some("%"), |state| state.flip_ratio.map(|ratio| 100.0 * ratio)
 );
 
-/// Sparsity and scales of each layer: the dashboard shows their ranges, the [history](crate::EpochMetrics::layers) holds all.
-/// Register it with `.metric_train(LayersMetric::new())`.
+/// Sparsity and scales of each layer: the dashboard shows their ranges, the [history](crate::EpochMetrics::layers)
+/// holds all. Register it with `.metric_train(LayersMetric::new())`.
 #[derive(Clone, Default)]
 pub struct LayersMetric {}
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use burn::train::metric::NumericEntry;
 use burn::train::metric::store::Split;
 
-/// Writes `<split>/epoch-<n>/<metric>.log`, one line for each batch, at the end of an epoch. (Burn's own logger panics in a
-/// thread of its own if a file cannot be written.)
+/// Writes `<split>/epoch-<n>/<metric>.log`, one line for each batch, at the end of an epoch. (Burn's own logger panics
+/// in a thread of its own if a file cannot be written.)
 pub(crate) struct MetricFiles {
     directory: PathBuf,
     /// The lines of the running epochs.

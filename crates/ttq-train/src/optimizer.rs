@@ -3,28 +3,36 @@
 use std::collections::HashSet;
 
 use burn::grad_clipping::GradientClipping;
-use burn::module::{AutodiffModule, ModuleDisplay, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{AutodiffModule, ModuleDisplay, ModuleVisitor, Param, ParamId};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::{GradientsParams, LearningRate, MultiGradientsParams, Optimizer, SimpleOptimizer};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 #[cfg(feature = "distributed")]
 use burn::tensor::backend::distributed::DistributedParamId;
-use ttq_core::{ScaleParameter, Ternary, TernaryConfig};
+use ttq_core::{ScaleParameter, Ternary};
 
 use crate::TernaryStep;
 
 /// A module that a [`TernaryOptimizer`] trains: a [`Ternary`] in a training loop of your own, or a [`TernaryStep`].
-pub trait TernaryModule<B: AutodiffBackend>: AutodiffModule<B> {
-    /// Returns the identifiers of the latent weights and those of the learned scales.
-    fn parameter_groups(&self) -> (Vec<ParamId>, Vec<ParamId>);
+///
+/// No other type can implement this trait.
+pub trait TernaryModule<B: AutodiffBackend>: AutodiffModule<B> + sealed::Sealed {
+    /// The wrapped model.
+    type Model: AutodiffModule<B>;
 
-    /// Returns the configuration of the ternary weights.
-    fn config(&self) -> &TernaryConfig;
+    /// Returns the wrapper.
+    fn ternary(&self) -> &Ternary<B, Self::Model>;
 
-    /// Sets every learned scale below its floor to it.
+    /// Applies `map` to the wrapper.
     #[must_use]
-    fn clamp_scales(self) -> Self;
+    fn map_ternary(self, map: impl FnOnce(Ternary<B, Self::Model>) -> Ternary<B, Self::Model>) -> Self;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl<B: super::Backend, M: super::Module<B>> Sealed for super::Ternary<B, M> {}
+    impl<B: super::Backend, M: super::Module<B>> Sealed for super::TernaryStep<B, M> {}
 }
 
 impl<B, M> TernaryModule<B> for Ternary<B, M>
@@ -33,16 +41,14 @@ where
     M: AutodiffModule<B> + ModuleDisplay,
     M::InnerModule: ModuleDisplay,
 {
-    fn parameter_groups(&self) -> (Vec<ParamId>, Vec<ParamId>) {
-        Ternary::parameter_groups(self)
+    type Model = M;
+
+    fn ternary(&self) -> &Self {
+        self
     }
 
-    fn config(&self) -> &TernaryConfig {
-        Ternary::config(self)
-    }
-
-    fn clamp_scales(self) -> Self {
-        Ternary::clamp_scales(self)
+    fn map_ternary(self, map: impl FnOnce(Self) -> Self) -> Self {
+        map(self)
     }
 }
 
@@ -52,16 +58,14 @@ where
     M: AutodiffModule<B> + ModuleDisplay,
     M::InnerModule: ModuleDisplay,
 {
-    fn parameter_groups(&self) -> (Vec<ParamId>, Vec<ParamId>) {
-        self.ternary().parameter_groups()
+    type Model = M;
+
+    fn ternary(&self) -> &Ternary<B, M> {
+        self.ternary()
     }
 
-    fn config(&self) -> &TernaryConfig {
-        self.ternary().config()
-    }
-
-    fn clamp_scales(self) -> Self {
-        self.map_ternary(Ternary::clamp_scales)
+    fn map_ternary(self, map: impl FnOnce(Ternary<B, M>) -> Ternary<B, M>) -> Self {
+        self.map_ternary(map)
     }
 }
 
@@ -104,10 +108,10 @@ where
     M: AutodiffModule<B>,
     B: AutodiffBackend,
 {
-    /// Adds `weight_decay · w` to the gradients of this group, after the optimizer's gradient clipping and before its rule (an
-    /// L2 penalty, as `with_weight_decay` of Burn's SGD and Adam). In the group of all other parameters, vectors are left out:
-    /// biases and the scale and shift of normalization layers. In the group of scales, w is a scale, also where its logarithm
-    /// is trained.
+    /// Adds `weight_decay · w` to the gradients of this group, after the optimizer's gradient clipping and before its
+    /// rule (an L2 penalty, as `with_weight_decay` of Burn's SGD and Adam). In the group of all other parameters,
+    /// vectors are left out: biases and the scale and shift of normalization layers. In the group of scales, w is a
+    /// scale, also where its logarithm is trained.
     ///
     /// For other optimizers than Burn's own, use their setting.
     #[must_use]
@@ -124,7 +128,7 @@ where
 }
 
 /// The optimizer of a [`TernaryStep`], or of a [`Ternary`] in a loop of your own: one Burn optimizer for each group of
-/// parameters. After each step it sets scales below their floor to it.
+/// parameters. After each step it sets scales below their floor to it: a loop need not call [`Ternary::clamp_scales`].
 ///
 /// | group | parameters | [`with_weight_decay`](ParamGroup::with_weight_decay) | decay of the optimizer itself |
 /// |---|---|---|---|
@@ -216,7 +220,7 @@ where
         let [latents, scales, rest] = self.split(&module, grads);
         let module = self.latents.step(lr, module, latents);
         let module = step_without_decay(module, scales, |module, grads| self.scales.step(lr, module, grads));
-        self.rest.step(lr, module, rest).clamp_scales()
+        self.rest.step(lr, module, rest).map_ternary(Ternary::clamp_scales)
     }
 
     fn step_multi(&mut self, lr: LearningRate, module: W, grads: MultiGradientsParams) -> W {
@@ -243,12 +247,12 @@ impl<L, S, R> TernaryOptimizer<L, S, R> {
         module: &W,
         grads: GradientsParams,
     ) -> [GradientsParams; 3] {
-        let (latents, scales) = module.parameter_groups();
+        let (latents, scales) = module.ternary().parameter_groups();
         let mut split = Split {
             ids: [latents.into_iter().collect(), scales.into_iter().collect()],
             weight_decay: [self.latents.weight_decay, self.scales.weight_decay, self.rest.weight_decay],
             clipping: [&self.latents.clipping, &self.scales.clipping, &self.rest.clipping],
-            scale_parameter: module.config().quantizer.scale_parameter,
+            scale_parameter: module.ternary().config().quantizer.scale_parameter,
             grads,
             groups: Default::default(),
         };
@@ -308,9 +312,9 @@ pub(crate) fn sum<B: AutodiffBackend, W: Module<B>>(module: &W, grads: MultiGrad
     sum.sums
 }
 
-/// Updates the parameters that have a gradient as if they were zero and adds the result to their values: every rule that
+/// Updates the scales that have a gradient as if they were zero and adds the result to their values: every rule that
 /// multiplies a parameter by a decay then leaves it as it is, and all others compute the same.
-fn step_without_decay<B: AutodiffBackend, W: Module<B>>(
+fn step_without_decay<B: AutodiffBackend, W: TernaryModule<B>>(
     module: W,
     grads: GradientsParams,
     step: impl FnOnce(W, GradientsParams) -> W,
@@ -318,38 +322,23 @@ fn step_without_decay<B: AutodiffBackend, W: Module<B>>(
     if grads.is_empty() {
         return module;
     }
-    let mut values = SetToZero { grads, values: GradientsParams::new() };
-    let module = module.map(&mut values);
-    step(module, values.grads).map(&mut AddValues { values: values.values })
-}
-
-struct SetToZero {
-    grads: GradientsParams,
-    values: GradientsParams,
-}
-
-impl<B: AutodiffBackend> ModuleMapper<B> for SetToZero {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        if self.grads.get::<B::InnerBackend, D>(param.id).is_none() {
+    let mut values = GradientsParams::new();
+    let set_to_zero = |param: Param<Tensor<B, 2>>| {
+        if grads.get::<B::InnerBackend, 2>(param.id).is_none() {
             return param;
         }
         let value = param.val().inner();
-        self.values.register(param.id, value.clone());
+        values.register(param.id, value.clone());
         with_value(param, value.zeros_like())
-    }
-}
-
-struct AddValues {
-    values: GradientsParams,
-}
-
-impl<B: AutodiffBackend> ModuleMapper<B> for AddValues {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let Some(value) = self.values.remove::<B::InnerBackend, D>(param.id) else { return param };
+    };
+    let module = module.map_ternary(|ternary| ternary.map_scales(set_to_zero));
+    let add_value = |param: Param<Tensor<B, 2>>| {
+        let Some(value) = values.remove::<B::InnerBackend, 2>(param.id) else { return param };
         let change = param.val().inner();
         let value = value.to_device(&change.device());
         with_value(param, value + change)
-    }
+    };
+    step(module, grads).map_ternary(|ternary| ternary.map_scales(add_value))
 }
 
 /// Replaces the value of a parameter, which stays a leaf with its properties.

@@ -54,8 +54,8 @@ pub struct SyncedTernaryOutput<O> {
 type LazyState = LazyCell<TernaryState, Box<dyn FnOnce() -> TernaryState + Send>>;
 
 impl<O> SyncedTernaryOutput<O> {
-    /// Returns the state of the ternary weights; `None` in full precision. The first call computes it and reads from the
-    /// device.
+    /// Returns the state of the ternary weights; `None` in full precision. The first call computes it and reads from
+    /// the device.
     pub fn state(&self) -> Option<&TernaryState> {
         self.state.as_deref()
     }
@@ -106,7 +106,7 @@ impl<B: Backend> StepState<B> {
         let total: usize = self.snapshot.layers().map(|(_, weights)| weights).sum();
         let nonzero: f64 = rows().map(|(row, (_, weights))| (row[0] + row[1]) * weights as f64).sum();
         TernaryState {
-            sparsity: 1.0 - nonzero / total as f64,
+            sparsity: (1.0 - nonzero / total as f64).clamp(0.0, 1.0),
             w_pos: rows().map(|(row, _)| row[2]).sum::<f64>() / count,
             w_neg: rows().map(|(row, _)| row[3]).sum::<f64>() / count,
             flip_ratio: self.flip_ratio.and_then(|ratio| ratio.into_data().iter().next()),
@@ -118,7 +118,8 @@ impl<B: Backend> StepState<B> {
 impl LayerState {
     /// Creates the state from a row of [`TernarySnapshot::summary`].
     fn new(path: &str, row: &[f64]) -> Self {
-        let sparsity = (1.0 - row[0] - row[1]).max(0.0);
+        // `clamp` keeps NaN.
+        let sparsity = (1.0 - row[0] - row[1]).clamp(0.0, 1.0);
         Self { path: path.into(), sparsity: sparsity as f32, w_pos: row[2] as f32, w_neg: row[3] as f32 }
     }
 }
@@ -167,9 +168,9 @@ pass_through!(
 
 /// Makes any metric of the model's own output a metric of a [`TernaryStep`](crate::TernaryStep).
 ///
-/// Burn's metrics without a feature need no wrapper. All others do: those of burn-train's features `vision` and `rl`, those of
-/// other crates and your own. Wrap them for the training split, `.metric_train_numeric(OnOutput::new(metric))`; the output of
-/// validation is the model's own.
+/// Burn's metrics without a feature need no wrapper. All others do: those of burn-train's features `vision` and `rl`,
+/// those of other crates and your own. Wrap them for the training split,
+/// `.metric_train_numeric(OnOutput::new(metric))`; the output of validation is the model's own.
 #[derive(Debug, Clone)]
 pub struct OnOutput<M> {
     metric: M,
@@ -237,5 +238,14 @@ mod tests {
         let read: LayerState = serde_json::from_str(&text).unwrap();
         assert!(read.w_pos.is_nan());
         assert_eq!((read.path.as_str(), read.sparsity, read.w_neg), ("a", 0.5, 0.5));
+    }
+
+    #[test]
+    fn a_layer_whose_codes_are_nan_has_a_sparsity_of_nan() {
+        for row in [[f64::NAN, 0.25, 0.5, 0.5], [0.25, f64::NAN, 0.5, 0.5], [f64::NAN; 4]] {
+            assert!(LayerState::new("a", &row).sparsity.is_nan(), "{row:?}");
+        }
+        // Shares rounded to float32 add up to a little more than 1.
+        assert_eq!(LayerState::new("a", &[0.6, 0.400_000_1, 0.5, 0.5]).sparsity, 0.0);
     }
 }

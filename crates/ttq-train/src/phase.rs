@@ -19,9 +19,10 @@ use burn::train::{
     TrainStep, TrainingStrategy,
 };
 use serde::{Deserialize, Serialize};
+use ttq_core::RecordError;
 
 use crate::checkpoint::{complete_checkpoints, delete_after};
-use crate::divergence::{Divergence, Watch, WatchLogger, first_not_finite};
+use crate::divergence::{Divergence, Parameters, Watch, WatchLogger, first_not_finite};
 use crate::progress::print_line;
 use crate::{
     Accumulated, AtomicRecorder, EarlyStoppingConfig, EpochLines, EpochMetrics, FlipRatioMetric, History, HistoryError,
@@ -67,8 +68,8 @@ pub struct PhaseConfig {
     /// Early stopping. None by default.
     #[serde(default)]
     pub early_stopping: Option<EarlyStoppingConfig>,
-    /// Number of batches whose gradients make one update, from 1 to the batches of an epoch. Batches left over at the end of an
-    /// epoch make an update of their own, [`Accumulated`]. 1 by default.
+    /// Number of batches whose gradients make one update, from 1 to the batches of an epoch. Batches left over at the
+    /// end of an epoch make an update of their own, [`Accumulated`]. 1 by default.
     #[serde(default = "one")]
     pub accumulated_batches: usize,
 }
@@ -131,8 +132,8 @@ where
     M: TrainStep + AutodiffModule<B>,
     M::InnerModule: InferenceStep,
 {
-    /// Creates the data of a phase: a loader of training batches on the autodiff backend, and one of validation batches on the
-    /// inner backend. Their batch sizes may differ.
+    /// Creates the data of a phase: a loader of training batches on the autodiff backend, and one of validation batches
+    /// on the inner backend. Their batch sizes may differ.
     pub fn new<I: 'static>(
         train: ReproducibleLoader<B, I, M::Input>,
         valid: impl DataLoader<B::InnerBackend, <M::InnerModule as InferenceStep>::Input> + 'static,
@@ -180,7 +181,8 @@ pub enum PhaseError {
     Schedule(#[from] ScheduleError),
     /// A loader yields no batch.
     #[error(
-        "there are {train} training batches and {valid} validation items: both need at least one, use more data or smaller batches"
+        "there are {train} training batches and {valid} validation items: both need at least one, use more data \
+         or smaller batches"
     )]
     NoData {
         /// Training batches per epoch.
@@ -198,8 +200,8 @@ pub enum PhaseError {
     },
     /// No epoch has the metric that chooses the best one.
     #[error(
-        "no epoch in {} has a finite validation metric `{metric}`: register it in `metrics`, correct the name of the goal, or lower the \
-         learning rate; the metrics are: {}", directory.display(), found.join(", ")
+        "no epoch in {} has a finite validation metric `{metric}`: register it in `metrics`, correct the name of the \
+         goal, or lower the learning rate; the metrics are: {}", directory.display(), found.join(", ")
     )]
     NoMetric {
         /// Directory of the phase.
@@ -217,7 +219,18 @@ pub enum PhaseError {
         /// Burn's message.
         reason: String,
     },
-    /// A weight is not finite (NaN or infinite) before training starts, or in the best epoch.
+    /// A checkpoint is of another selection of ternary weights or of another quantizer.
+    #[error(
+        "the checkpoint of epoch {epoch} does not fit the model: {source}; to train this one, choose another directory"
+    )]
+    Record {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The difference.
+        source: RecordError,
+    },
+    /// A weight is not finite (NaN or infinite) before training starts, or in the best epoch. In a parameter that does
+    /// not train, such as a mask of -∞, infinite values are allowed.
     #[error("the weight {weight} of {origin} is not finite (NaN or infinite): {}", NotFinite::remedy(origin))]
     NotFinite {
         /// Path of the weight.
@@ -227,8 +240,8 @@ pub enum PhaseError {
     },
     /// The training diverged. Its checkpoints are those of the epochs before.
     #[error(
-        "the training diverged in epoch {epoch} at batch {batch}: {}; lower the learning rate, clip the gradients, or look for \
-         values in the data that are not finite",
+        "the training diverged in epoch {epoch} at batch {batch}: {}; lower the learning rate, clip the gradients, or look \
+         for values in the data that are not finite",
         symptom(metric.as_ref(), weight.as_deref())
     )]
     Diverged {
@@ -242,7 +255,10 @@ pub enum PhaseError {
         weight: Option<String>,
     },
     /// A file cannot be written. The checkpoints before it are unchanged.
-    #[error("cannot write {}: {source}; free space or correct the permissions, then run again to continue", path.display())]
+    #[error(
+        "cannot write {}: {source}; free space or correct the permissions, then run again to continue",
+        path.display()
+    )]
     Write {
         /// Path of the file.
         path: PathBuf,
@@ -289,21 +305,21 @@ impl fmt::Display for NotFinite {
 /// The recorder of checkpoints.
 type Checkpoints = AtomicRecorder<FullPrecisionSettings>;
 
-/// One phase of training with burn-train. It combines checkpoints, resume, schedule, history, early stopping, metrics of the
-/// ternary weights and progress lines.
+/// One phase of training with burn-train. It combines checkpoints, resume, schedule, history, early stopping, metrics
+/// of the ternary weights and progress lines.
 ///
-/// A run of the same phase in the same directory continues after its newest checkpoint. On a CPU the result equals that of an
-/// uninterrupted run bit for bit, provided that items depend on their [`ItemKey`](crate::ItemKey) alone.
+/// A run of the same phase in the same directory continues after its newest checkpoint. On a CPU the result equals that
+/// of an uninterrupted run bit for bit, provided that items depend on their [`ItemKey`](crate::ItemKey) alone.
 ///
-/// TTQ trains in two phases (paper, section 4): in full precision, then, wrapped anew so that the scales start from the
-/// trained weights, with ternary ones:
+/// TTQ trains in two phases (paper, section 4): in full precision, then with ternary weights. The second phase starts
+/// from the model of the first one and fits the scales to its weights:
 ///
 /// ```ignore
 /// let first = PhaseTraining::new("run/full-precision", config.clone(), execution);
 /// let step = TernaryStep::new(Ternary::new(model, &ternary)?);
 /// let PhaseOutcome::Completed { model, .. } = first.run(step, optimizer(), data, metrics)? else { return Ok(()) };
-/// let step = TernaryStep::new(Ternary::new(model.into_ternary().into_latent(), &ternary)?);
-/// // … and a second `PhaseTraining` with `Phase::Ternary`.
+/// let second = PhaseTraining::new("run/ternary", PhaseConfig { phase: Phase::Ternary, ..config }, execution);
+/// second.run(model, optimizer(), data, metrics)?
 /// ```
 pub struct PhaseTraining<B: AutodiffBackend> {
     directory: PathBuf,
@@ -319,7 +335,8 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         Self { directory: directory.into(), config, execution, interrupter: Interrupter::new(), lines: true }
     }
 
-    /// Stops when `interrupter` is stopped. Stop it with a reason, and use a new one for each run: its reason is not cleared.
+    /// Stops when `interrupter` is stopped. Stop it with a reason, and use a new one for each run: its reason is not
+    /// cleared.
     #[must_use]
     pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
         self.interrupter = interrupter;
@@ -340,15 +357,16 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
 
     /// Trains, from the newest checkpoint in the directory if there is one.
     ///
-    /// `metrics` registers the metrics of the model's own output, the one of [`PhaseConfig::goal`] among them; those of the
-    /// ternary weights are added in [`Phase::Ternary`]. The phase and the gradient factor of `step` and the first epoch of the
-    /// training loader are set from the configuration, the devices and the checkpoint.
+    /// `metrics` registers the metrics of the model's own output, the one of [`PhaseConfig::goal`] among them; those of
+    /// the ternary weights are added in [`Phase::Ternary`]. The phase and the gradient factor of `step` and the first
+    /// epoch of the training loader are set from the configuration, the devices and the checkpoint.
     ///
     /// A checkpoint that cannot be read is replaced by the one before it, if there is one; a line says so.
     ///
     /// # Errors
-    /// [`PhaseError`] if there is no data, the schedule is invalid, a weight is not finite, the training diverges, no epoch has
-    /// the metric of the goal, a file cannot be written, or the history or all checkpoints cannot be read.
+    /// [`PhaseError`] if there is no data, the schedule is invalid, a weight is not finite, the training diverges, no
+    /// epoch has the metric of the goal, a file cannot be written, the history or all checkpoints cannot be read, or
+    /// they are those of another selection or quantizer.
     pub fn run<M, O>(
         self,
         step: TernaryStep<B, M>,
@@ -395,7 +413,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             metric: goal.metric().into(),
             found: history.valid_metrics(),
         })?;
-        let model = step.load_record(load_checkpoint::<B, _>(&directory, "model", best_epoch, &device)?);
+        let model = load_model(step, &directory, best_epoch, &device)?;
         require_finite(&model, NotFinite::Epoch(best_epoch))?;
         let metrics = history.epoch(best_epoch).unwrap_or_default();
         Ok(PhaseOutcome::Completed { model, best_epoch, metrics })
@@ -404,8 +422,8 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     /// Checks the model, the data and the configuration. It writes nothing. [`run`](Self::run) begins with it.
     ///
     /// # Errors
-    /// [`PhaseError`] if a weight of a model that does not resume is not finite, there is no data, more batches are accumulated
-    /// than an epoch has, or the schedule is invalid.
+    /// [`PhaseError`] if a weight of a model that does not resume is not finite, there is no data, more batches are
+    /// accumulated than an epoch has, or the schedule is invalid.
     pub fn check<M>(&self, step: &TernaryStep<B, M>, data: &PhaseData<B, M>) -> Result<(), PhaseError>
     where
         M: TrainStep + AutodiffModule<B>,
@@ -446,7 +464,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     {
         let directory = &self.directory;
         let read = |epoch| {
-            let model = step.clone().load_record(load_checkpoint::<B, _>(directory, "model", epoch, device)?);
+            let model = load_model(step.clone(), directory, epoch, device)?;
             load_checkpoint::<B, O::Record>(directory, "optim", epoch, device)?;
             load_checkpoint::<B, <Schedule as LrScheduler>::Record<B>>(directory, "scheduler", epoch, device)?;
             require_finite(&model, NotFinite::Epoch(epoch))
@@ -465,6 +483,8 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
                     }
                     return Ok(Some(epoch));
                 }
+                // The checkpoints are those of another training.
+                Err(error @ PhaseError::Record { .. }) => return Err(error),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
@@ -547,10 +567,26 @@ fn create_files(directory: &Path) -> Result<(), PhaseError> {
 }
 
 fn require_finite<B: Backend, M: Module<B>>(step: &TernaryStep<B, M>, origin: NotFinite) -> Result<(), PhaseError> {
-    match first_not_finite(step.ternary(), false) {
+    match first_not_finite(step.ternary(), Parameters::All) {
         Some(weight) => Err(PhaseError::NotFinite { weight, origin }),
         None => Ok(()),
     }
+}
+
+fn load_model<B, M>(
+    step: TernaryStep<B, M>,
+    directory: &Path,
+    epoch: usize,
+    device: &B::Device,
+) -> Result<TernaryStep<B, M>, PhaseError>
+where
+    B: AutodiffBackend,
+    M: AutodiffModule<B> + ModuleDisplay,
+    M::InnerModule: ModuleDisplay,
+{
+    let record = load_checkpoint::<B, _>(directory, "model", epoch, device)?;
+    step.check_record(&record).map_err(|source| PhaseError::Record { epoch, source })?;
+    Ok(step.load_record(record))
 }
 
 fn load_checkpoint<B: AutodiffBackend, R: Record<B>>(
@@ -570,8 +606,8 @@ fn load_checkpoint<B: AutodiffBackend, R: Record<B>>(
     })
 }
 
-/// Returns the number of times that burn-train asks a schedule for a rate in an epoch of `batches` batches: once per batch,
-/// except under Burn's distributed strategy, where each device counts the steps of all devices.
+/// Returns the number of times that burn-train asks a schedule for a rate in an epoch of `batches` batches: once per
+/// batch, except under Burn's distributed strategy, where each device counts the steps of all devices.
 pub fn steps_per_epoch<B: Backend>(batches: usize, execution: &ExecutionStrategy<B>) -> usize {
     match execution {
         #[cfg(feature = "distributed")]

@@ -33,8 +33,8 @@ pub enum ScheduleConfig {
     /// lr = base * gamma ^ (number of milestones m with e >= m)
     /// ```
     ///
-    /// The milestones 80 and 120 with `gamma` 0.1 are the TTQ paper's "divided by ten at epochs 80, 120": epochs 1 to 80 use
-    /// the base rate.
+    /// The milestones 80 and 120 with `gamma` 0.1 are the TTQ paper's "divided by ten at epochs 80, 120": epochs 1 to
+    /// 80 use the base rate.
     MultiStep {
         /// Epochs after which the rate changes.
         milestones: Vec<usize>,
@@ -48,7 +48,8 @@ pub enum ScheduleConfig {
     /// base * (min_factor + (1 - min_factor) (1 + cos(pi (t - w) / (n - w))) / 2)                  t >= w
     /// ```
     ///
-    /// The rates are those of Burn's linear scheduler, then of its cosine scheduler. (The linear one cannot start at 0.)
+    /// The rates are those of Burn's linear scheduler, then of its cosine scheduler. (The linear one cannot start at
+    /// 0.)
     WarmupCosine {
         /// Epochs of warm-up.
         warmup_epochs: usize,
@@ -62,16 +63,16 @@ pub enum ScheduleConfig {
 
 impl Config for ScheduleConfig {}
 
-/// PyTorch's `ReduceLROnPlateau(threshold_mode="abs")` with the numbers of the PyTorch port of TTQ. For a metric that is
-/// maximized, after each epoch:
+/// PyTorch's `ReduceLROnPlateau(threshold_mode="abs")` with the numbers of the PyTorch port of TTQ. For a metric that
+/// is maximized, after each epoch:
 ///
 /// ```text
 /// value > best + threshold:  best = value, bad = 0        otherwise:  bad = bad + 1
 /// bad > patience:            lr = max(lr * factor, min_lr), bad = 0
 /// ```
 ///
-/// For a metric that is minimized the first line reads `value < best - threshold`. As in PyTorch, a reduction of the rate by
-/// 1e-8 or less is left out.
+/// For a metric that is minimized the first line reads `value < best - threshold`. As in PyTorch, a reduction of the
+/// rate by 1e-8 or less is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlateauConfig {
@@ -134,9 +135,9 @@ impl PlateauConfig {
 pub struct TrainingLength {
     /// Number of epochs.
     pub epochs: usize,
-    /// Number of times that burn-train asks the schedule for a rate in an epoch: the number of batches that the training
-    /// loader yields. Accumulated batches count one by one, and a batch that several devices share counts once. Under
-    /// Burn's distributed strategy each device counts every step of all devices: see
+    /// Number of times that burn-train asks the schedule for a rate in an epoch: the number of batches that the
+    /// training loader yields. Accumulated batches count one by one, and a batch that several devices share counts
+    /// once. Under Burn's distributed strategy each device counts every step of all devices: see
     /// [`steps_per_epoch`](crate::steps_per_epoch).
     pub steps_per_epoch: usize,
 }
@@ -188,8 +189,8 @@ impl ScheduleConfig {
         self.build(base, length, None)
     }
 
-    /// Creates the schedule of a training whose validation metrics are logged in `history`; a plateau watches the metric of
-    /// `goal`.
+    /// Creates the schedule of a training whose validation metrics are logged in `history`; a plateau watches the
+    /// metric of `goal`.
     ///
     /// # Errors
     /// [`ScheduleError`] if a number is out of range.
@@ -249,10 +250,11 @@ impl ScheduleConfig {
     }
 }
 
-/// A learning-rate schedule for burn-train, made by a [`ScheduleConfig`]. burn-train asks it for one rate per iteration.
+/// A learning-rate schedule for burn-train, made by a [`ScheduleConfig`]. burn-train asks it for one rate per
+/// iteration.
 ///
-/// Its record, saved in every checkpoint, holds the number of steps taken and the state of the plateau. A schedule loaded
-/// from a record returns exactly the rates that the saved one would have returned next.
+/// Its record, saved in every checkpoint, holds the number of steps taken and the state of the plateau. A schedule
+/// loaded from a record returns exactly the rates that the saved one would have returned next.
 #[derive(Clone)]
 pub struct Schedule {
     kind: Kind,
@@ -306,7 +308,8 @@ impl Plateau {
 }
 
 impl LrScheduler for Schedule {
-    /// Steps taken and states of Burn's two schedulers; best score, epochs without improvement and reductions of a plateau.
+    /// Steps taken and states of Burn's two schedulers; best score, epochs without improvement and reductions of a
+    /// plateau.
     type Record<B: Backend> = ((usize, usize, usize), (Option<f64>, usize, usize));
 
     fn step(&mut self) -> LearningRate {

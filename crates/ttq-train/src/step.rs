@@ -8,9 +8,9 @@ use burn::optim::{GradientsParams, LearningRate, MultiGradientsParams, Optimizer
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use ttq_core::{Ternary, TernarySnapshot};
+use ttq_core::{RecordError, Ternary, TernarySnapshot};
 
-use crate::divergence::{Watch, first_not_finite};
+use crate::divergence::{Parameters, Watch, first_not_finite};
 use crate::{Phase, TernaryOutput};
 
 /// A model for burn-train that trains with ternary weights.
@@ -20,7 +20,8 @@ use crate::{Phase, TernaryOutput};
 /// 1. the model's step runs on a view whose selected weights are ternary;
 /// 2. the gradients of the ternary weights are turned into those of the latent weights and the scales in closed form
 ///    ([`Ternary::pull_back`]);
-/// 3. the model's own [`TrainStep::optimize`] updates the parameters, and scales below their floor are set to it.
+/// 3. the model's own [`TrainStep::optimize`] updates the parameters, and scales below their floor are set to it,
+///    whatever the optimizer is.
 ///
 /// This is `optimization_step` of the PyTorch port of TTQ.
 ///
@@ -44,7 +45,8 @@ pub struct TernaryStep<B: Backend, M: Module<B>> {
     watch: Option<Watch>,
     #[module(skip)]
     computes_flip_ratio: bool,
-    /// Whether the last step of the optimizer was an update, and not one of several accumulated batches.
+    /// Whether the last `optimize` updated the parameters: its optimizer was called and did not only accumulate
+    /// gradients.
     #[module(skip)]
     updated: bool,
 }
@@ -65,8 +67,8 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
         }
     }
 
-    /// Sets the phase. A change from full precision to ternary fits the scales to the weights ([`Ternary::refit`]), which were
-    /// trained without them.
+    /// Sets the phase. A change from full precision to ternary fits the scales to the weights ([`Ternary::refit`]),
+    /// which were trained without them.
     #[must_use]
     pub fn with_phase(mut self, phase: Phase) -> Self {
         if (self.phase, phase) == (Phase::FullPrecision, Phase::Ternary) {
@@ -76,8 +78,9 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
         self
     }
 
-    /// Multiplies every gradient by `factor`. burn-train adds the gradients of all devices and of all accumulated batches:
-    /// the factor `1 / (devices · accumulated batches)` turns the sum into the mean, the gradient of one large batch.
+    /// Multiplies every gradient by `factor`. burn-train adds the gradients of all devices and of all accumulated
+    /// batches: the factor `1 / (devices · accumulated batches)` turns the sum into the mean, the gradient of one large
+    /// batch.
     #[must_use]
     pub fn with_gradient_factor(mut self, factor: f64) -> Self {
         self.gradient_factor = factor;
@@ -90,8 +93,8 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
         self
     }
 
-    /// Computes the flip ratio of each update, which [`FlipRatioMetric`](crate::FlipRatioMetric) shows. It costs the codes of
-    /// all weights before and after the update. Off by default.
+    /// Computes the flip ratio of each update, which [`FlipRatioMetric`](crate::FlipRatioMetric) shows. It costs the
+    /// codes of all weights before and after the update. Off by default.
     #[must_use]
     pub fn with_flip_ratio(mut self, computed: bool) -> Self {
         self.computes_flip_ratio = computed;
@@ -126,6 +129,13 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
     }
 }
 
+impl<B: Backend, M: Module<B> + ModuleDisplay> TernaryStep<B, M> {
+    /// Checks that a record has the selection and the quantizer of this step, so that `load_record` does not panic.
+    pub(crate) fn check_record(&self, record: &<Self as Module<B>>::Record) -> Result<(), RecordError> {
+        self.ternary.check_record(&record.ternary)
+    }
+}
+
 impl<B, M> TernaryStep<B, M>
 where
     B: AutodiffBackend,
@@ -140,10 +150,14 @@ where
         self.has_flip_ratio().then(|| self.ternary.snapshot())
     }
 
-    /// Clamps the scales and counts changed codes, after each optimizer step.
+    /// Clamps the scales and counts changed codes, if the parameters were updated.
     fn after_update(mut self, before: Option<TernarySnapshot<B::InnerBackend>>) -> Self {
+        if !self.updated {
+            return self;
+        }
+        // A `TernaryOptimizer` has clamped them; other optimizers know no scales.
         self.ternary = self.ternary.clamp_scales();
-        if let Some(before) = before.filter(|_| self.updated) {
+        if let Some(before) = before {
             let ratio = self.ternary.snapshot().flip_ratio(&before);
             self.flip_ratio = self.flip_ratio.map(|old| Tensor::from_inner(ratio.to_device(&old.device())));
         }
@@ -178,7 +192,7 @@ where
         let item = match self.watch.clone() {
             Some(watch) => {
                 let ternary = self.ternary.clone();
-                item.watched(watch, Box::new(move || first_not_finite(&ternary, true)))
+                item.watched(watch, Box::new(move || first_not_finite(&ternary, Parameters::Trained)))
             }
             None => item,
         };
@@ -221,6 +235,8 @@ impl<B: Backend, M: Module<B> + InferenceStep> InferenceStep for TernaryStep<B, 
 }
 
 /// Calls the model's own `optimize` with an optimizer of models that steps the whole `step`.
+///
+/// While that optimizer steps, `step` holds the only handles of the parameters, so that they are updated in place.
 fn by_model<B, B2, M, O>(
     step: TernaryStep<B, M>,
     optimizer: &mut O,
@@ -231,10 +247,11 @@ where
     M: AutodiffModule<B> + ModuleDisplay,
 {
     let model = step.ternary.latent().clone();
+    let step = Some(step.with_updated(false));
     let shared = Arc::new(Mutex::new(Shared { optimizer, step }));
     let model = optimize(model, &mut ModelOptimizer { shared: shared.clone(), backend: PhantomData });
-    let shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-    shared.step.clone().map_ternary(|ternary| ternary.map_latent(|_| model))
+    let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.take_around(model)
 }
 
 /// An optimizer of the wrapped model for its [`TrainStep::optimize`]: it steps the [`TernaryStep`] around that model.
@@ -245,7 +262,16 @@ struct ModelOptimizer<'a, O, S, B2> {
 
 struct Shared<'a, O, S> {
     optimizer: &'a mut O,
-    step: S,
+    /// `None` while the optimizer steps.
+    step: Option<S>,
+}
+
+impl<B: Backend, M: Module<B>, O> Shared<'_, O, TernaryStep<B, M>> {
+    /// Takes the step out, around `model`. Its own handles of the model are dropped.
+    fn take_around(&mut self, model: M) -> TernaryStep<B, M> {
+        let Some(step) = self.step.take() else { panic!("{PANICKED}") };
+        step.map_ternary(|ternary| ternary.map_latent(|_| model))
+    }
 }
 
 impl<O, S, B2> Clone for ModelOptimizer<'_, O, S, B2> {
@@ -261,9 +287,13 @@ where
 {
     fn update(&self, model: M, update: impl FnOnce(&mut O, TernaryStep<B, M>) -> TernaryStep<B, M>) -> M {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let step = shared.step.clone().map_ternary(|ternary| ternary.map_latent(|_| model));
-        shared.step = update(shared.optimizer, step);
-        shared.step.ternary.latent().clone()
+        let step = shared.take_around(model);
+        let updated = step.updated;
+        let step = update(shared.optimizer, step.with_updated(true));
+        let model = step.ternary.latent().clone();
+        let updated = updated || step.updated;
+        shared.step = Some(step.with_updated(updated));
+        model
     }
 }
 
@@ -294,8 +324,10 @@ where
     }
 }
 
-const NO_RECORD: &str = "TernaryStep: the optimizer that `TrainStep::optimize` is given has no record: take the record of the \
-                         optimizer that was passed to the learner";
+const PANICKED: &str = "TernaryStep: the optimizer that `TrainStep::optimize` is given panicked in an earlier step";
+
+const NO_RECORD: &str = "TernaryStep: the optimizer that `TrainStep::optimize` is given has no record: take the record of \
+                         the optimizer that was passed to the learner";
 
 pub(crate) fn multiply<B: AutodiffBackend, M: Module<B>>(
     module: &M,

@@ -121,7 +121,7 @@ fn a_loop_on_a_bare_wrapper_does_what_the_learner_does() {
 #[test]
 fn the_step_of_the_optimizer_alone_keeps_linear_scales_above_their_floor() {
     fn step<W: TernaryModule<A>>(module: W) -> W {
-        let (_, scales) = module.parameter_groups();
+        let (_, scales) = module.ternary().parameter_groups();
         let mut grads = GradientsParams::new();
         grads.register(scales[0], Tensor::<Flex, 2>::from_floats([[1e3, -0.1]], &Default::default()));
         TernaryOptimizer::uniform(SgdConfig::new().init()).step(1.0, module, grads)

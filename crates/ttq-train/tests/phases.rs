@@ -7,7 +7,7 @@ use burn::optim::SgdConfig;
 use burn::prelude::*;
 use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{ExecutionStrategy, Interrupter};
-use ttq_core::{Ternary, TernaryConfig};
+use ttq_core::{QuantizerConfig, RecordError, SelectionConfig, Ternary, TernaryConfig};
 use ttq_testing::points::{Batch, Net, Point, PointBatcher, point};
 use ttq_train::*;
 
@@ -79,11 +79,16 @@ fn two_phases_train_a_network_whose_scales_start_from_the_trained_weights() {
     let (model, _) = completed(run(&first, config(Phase::FullPrecision, 3), start).unwrap());
     assert_ne!(latent(&model), before);
     assert_eq!(model.phase(), Phase::FullPrecision);
-    let wrapped = Ternary::new(model.into_ternary().into_latent(), &TernaryConfig::default()).unwrap();
-    let scales = wrapped.scales()[0].val().into_data();
-    let (model, best) = completed(run(&second, config(Phase::Ternary, 3), TernaryStep::new(wrapped)).unwrap());
+    let anew = Ternary::new(model.ternary().latent().clone(), &TernaryConfig::default()).unwrap();
+    let scales = |ternary: &Ternary<A, Net<A>>| ternary.scales()[0].val().into_data();
+    assert_ne!(scales(model.ternary()), scales(&anew));
+    // Its updates are lost in rounding.
+    let still = PhaseConfig { learning_rate: 1e-30, ..config(Phase::Ternary, 1) };
+    let (started, _) = completed(run(&directory.path().join("still"), still, model.clone()).unwrap());
+    assert_eq!(scales(started.ternary()), scales(&anew));
+    let (model, best) = completed(run(&second, config(Phase::Ternary, 3), model).unwrap());
     assert!((1..=3).contains(&best));
-    assert_ne!(model.ternary().scales()[0].val().into_data(), scales, "scales train");
+    assert_ne!(scales(model.ternary()), scales(&anew), "scales train");
     let history = History::resume(&second, 3).unwrap();
     assert!(history.epochs()[2].train.contains_key("Sparsity"));
     let losses: Vec<f64> = history.epochs().iter().map(|epoch| epoch.valid["Loss"]).collect();
@@ -222,6 +227,54 @@ fn a_weight_that_is_not_finite_is_refused_before_anything_is_written() {
     let PhaseError::NotFinite { weight, origin: NotFinite::Start } = &error else { panic!("{error}") };
     assert_eq!(weight, "second.weight");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_frozen_parameter_may_be_infinite_but_not_nan() {
+    let directory = tempfile::tempdir().unwrap();
+    let training = PhaseTraining::new(
+        directory.path(),
+        config(Phase::Ternary, 1),
+        ExecutionStrategy::SingleDevice(Default::default()),
+    );
+    for (value, frozen, refused) in
+        [(f32::NEG_INFINITY, true, false), (f32::NAN, true, true), (f32::NEG_INFINITY, false, true)]
+    {
+        let mut net = Net::new(true);
+        net.last.bias = net.last.bias.map(|bias| {
+            bias.map(|bias| bias.slice_fill([1..2], value).detach().require_grad()).set_require_grad(!frozen)
+        });
+        let step = TernaryStep::new(Ternary::new(net, &TernaryConfig::default()).unwrap());
+        match training.check(&step, &data(40)) {
+            Ok(()) => assert!(!refused, "{value}, frozen: {frozen}"),
+            Err(PhaseError::NotFinite { weight, .. }) => assert!(refused && weight == "last.bias", "{weight} {value}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_selection_or_quantizer_is_an_error_that_names_the_difference() {
+    let directory = tempfile::tempdir().unwrap();
+    run(directory.path(), config(Phase::Ternary, 1), wrapped()).unwrap();
+    let files = checkpoints(directory.path());
+    let selection = SelectionConfig::new().with_exclude(vec!["^second".into()]);
+    let others =
+        [TernaryConfig::new().with_selection(selection), TernaryConfig::new().with_quantizer(QuantizerConfig::paper())];
+    for other in &others {
+        // With the phase complete, and with epochs left.
+        for epochs in [1, 2] {
+            let step = TernaryStep::new(Ternary::new(Net::new(true), other).unwrap());
+            let error = run(directory.path(), config(Phase::Ternary, epochs), step).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("epoch 1") && text.contains("another directory"), "{text}");
+            let PhaseError::Record { epoch: 1, source } = error else { panic!("{error}") };
+            let is_selection = matches!(source, RecordError::Selection { .. });
+            assert_eq!(is_selection, other.quantizer == QuantizerConfig::ttq(), "{source}");
+        }
+    }
+    assert_eq!(checkpoints(directory.path()), files);
+    run(directory.path(), config(Phase::Ternary, 2), wrapped()).unwrap();
 }
 
 #[test]

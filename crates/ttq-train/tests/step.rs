@@ -1,6 +1,7 @@
 //! The learner step: the model's own `optimize`, its output and the metrics that read it.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use burn::backend::{Autodiff, Flex};
 use burn::data::dataloader::batcher::Batcher;
@@ -35,12 +36,15 @@ thread_local! {
 struct Own<B: Backend> {
     hidden: Linear<B>,
     last: Linear<B>,
+    /// Its clones are those of the model.
+    #[module(skip)]
+    clones: Arc<()>,
 }
 
 impl<B: Backend> Own<B> {
     fn new() -> Self {
         let linear = |inputs, outputs| LinearConfig::new(inputs, outputs).init(&Default::default());
-        reproducible(Self { hidden: linear(6, 12), last: linear(12, 3) }, 2)
+        reproducible(Self { hidden: linear(6, 12), last: linear(12, 3), clones: Arc::new(()) }, 2)
     }
 
     fn classify(&self, (x, targets): Batch<B>) -> ClassificationOutput<B> {
@@ -142,6 +146,89 @@ fn scales_are_fitted_to_the_weights_when_the_phase_changes_to_ternary() {
     let anew = Ternary::new(trained.ternary().latent().clone(), &TernaryConfig::default()).unwrap();
     assert_ne!(scales(trained.ternary()), scales(&anew));
     assert_eq!(scales(trained.with_phase(Phase::Ternary).ternary()), scales(&anew));
+}
+
+#[test]
+fn a_batch_that_is_only_accumulated_is_no_update() {
+    for phase in [Phase::FullPrecision, Phase::Ternary] {
+        let step = wrapped().with_phase(phase);
+        // After a view, the first update must change a weight.
+        step.ternary().view();
+        let optimizer = Accumulated::new(SgdConfig::new().init(), 2, 4);
+        let mut learner = Learner::new(step, optimizer, ConstantLr::new(0.5));
+        let latent = |ternary: &Ternary<A, Own<A>>| ternary.layer_values()[0].latent.clone();
+        let start = latent(learner.model().ternary());
+        for number in 0..2 {
+            learner.lr_step();
+            let output = learner.train_step(batch(number));
+            learner.optimizer_step(output.grads);
+            assert_eq!(latent(learner.model().ternary()) == start, number == 0, "{phase}");
+        }
+    }
+}
+
+#[test]
+fn every_update_has_a_flip_ratio_also_after_an_accumulation_that_was_not_finished() {
+    let mut learner = Learner::new(
+        wrapped().with_flip_ratio(true),
+        Accumulated::new(SgdConfig::new().init(), 2, 4),
+        ConstantLr::new(0.5),
+    );
+    learner.lr_step();
+    let output = learner.train_step(batch(0));
+    learner.optimizer_step(output.grads);
+    let unfinished = learner.model();
+    for batches in [1, 2] {
+        let optimizer = Accumulated::new(SgdConfig::new().init(), batches, 4);
+        let mut learner = Learner::new(unfinished.clone(), optimizer, ConstantLr::new(0.5));
+        let mut ratio: f64 = 0.0;
+        for number in 0..4 {
+            learner.lr_step();
+            let TrainOutput { grads, item } = learner.train_step(batch(number));
+            learner.optimizer_step(grads);
+            ratio = item.sync().state().unwrap().flip_ratio.unwrap().max(ratio);
+        }
+        assert!(ratio > 0.0, "{batches}");
+    }
+}
+
+/// Notes how many clones of the model live while it steps.
+#[derive(Clone, Default)]
+struct CountClones(Vec<usize>);
+
+impl Optimizer<TernaryStep<A, Own<A>>, A> for CountClones {
+    type Record = ();
+
+    fn step(&mut self, _lr: f64, step: TernaryStep<A, Own<A>>, _grads: GradientsParams) -> TernaryStep<A, Own<A>> {
+        self.0.push(Arc::strong_count(&step.ternary().latent().clones));
+        step
+    }
+
+    fn step_multi(
+        &mut self,
+        lr: f64,
+        step: TernaryStep<A, Own<A>>,
+        _grads: MultiGradientsParams,
+    ) -> TernaryStep<A, Own<A>> {
+        self.step(lr, step, GradientsParams::new())
+    }
+
+    fn to_record(&self) {}
+
+    fn load_record(self, (): ()) -> Self {
+        self
+    }
+}
+
+#[test]
+fn no_clone_of_the_model_keeps_its_memory_while_the_optimizer_steps() {
+    for flip_ratio in [false, true] {
+        let mut optimizer = CountClones::default();
+        let step = wrapped().with_flip_ratio(flip_ratio);
+        let step = step.optimize::<A, _>(&mut optimizer, 0.1, GradientsParams::new());
+        let _ = step.optimize_multi::<A, _>(&mut optimizer, 0.1, MultiGradientsParams { grads: Vec::new() });
+        assert_eq!(optimizer.0, [1, 1]);
+    }
 }
 
 fn metadata() -> MetricMetadata {

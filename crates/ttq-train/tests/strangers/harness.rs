@@ -273,8 +273,8 @@ fn train_by_steps<B: AutodiffBackend, M: Trainable<B>>(ternary: Ternary<B, M>, s
     step.into_ternary()
 }
 
-/// Asserts that the loss fell, and that exactly the parameters that are not frozen changed. The scales of a frozen weight
-/// are frozen.
+/// Asserts that the loss fell, and that exactly the parameters that are not frozen changed. The scales of a frozen
+/// weight are frozen.
 fn assert_trained<B: AutodiffBackend, M: Trainable<B>>(
     (loss_before, before): &(f64, Vec<Parameter>),
     after: &Ternary<B, M>,

@@ -154,7 +154,8 @@ impl<B: Backend> Stranger<B> for Separable<B> {
 
 crate::train_step!(Separable);
 
-/// Generators with transposed convolutions in one, two and three dimensions. Their weights are `[in, out / groups, k..]`.
+/// Generators with transposed convolutions in one, two and three dimensions. Their weights are `[in, out / groups,
+/// k..]`.
 #[derive(Module, Debug)]
 pub(crate) struct Transposed<B: Backend> {
     line: ConvTranspose1d<B>,

@@ -1,4 +1,5 @@
-//! A language model whose head is the matrix of its token embedding, by reference and as a second copy of the parameter.
+//! A language model whose head is the matrix of its token embedding, by reference and as a second copy of the
+//! parameter.
 
 use burn::module::Param;
 use burn::nn::loss::CrossEntropyLossConfig;
