@@ -27,6 +27,7 @@ mod metric_goal;
 mod optimizer;
 mod output;
 mod phase;
+mod phase_error;
 pub mod prelude;
 mod progress;
 mod schedule;
@@ -43,9 +44,8 @@ pub use metric::{FlipRatioMetric, LayersMetric, NegativeScaleMetric, PositiveSca
 pub use metric_goal::MetricGoal;
 pub use optimizer::{ByRank, ParamGroup, TernaryModule, TernaryOptimizer};
 pub use output::{LayerState, OnOutput, OutputInput, SyncedTernaryOutput, TernaryOutput, TernaryState};
-pub use phase::{
-    NotFinite, Phase, PhaseConfig, PhaseData, PhaseError, PhaseOutcome, PhaseTraining, TernaryTraining, steps_per_epoch,
-};
+pub use phase::{Phase, PhaseConfig, PhaseData, PhaseOutcome, PhaseTraining, TernaryTraining, steps_per_epoch};
+pub use phase_error::{NotFinite, PhaseError};
 pub use progress::{EpochLines, ProgressLines};
 pub use schedule::{PlateauConfig, Schedule, ScheduleConfig, ScheduleError, TrainingLength};
 pub use seed::item_seed;

@@ -242,7 +242,7 @@ fn a_frozen_parameter_may_be_infinite_but_not_nan() {
     {
         let mut net = Net::new(true);
         net.last.bias = net.last.bias.map(|bias| {
-            bias.map(|bias| bias.slice_fill([1..2], value).detach().require_grad()).set_require_grad(!frozen)
+            bias.map(|bias| bias.slice_fill(1..2, value).detach().require_grad()).set_require_grad(!frozen)
         });
         let step = TernaryStep::new(Ternary::new(net, &TernaryConfig::default()).unwrap());
         match training.check(&step, &data(40)) {

@@ -1,0 +1,142 @@
+//! Errors of a phase of training.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use ttq_core::RecordError;
+
+use crate::{HistoryError, ScheduleError};
+
+/// An error of a [`PhaseTraining`](crate::PhaseTraining).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PhaseError {
+    /// The history of the run to resume cannot be read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The schedule is invalid.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A loader yields no batch.
+    #[error(
+        "there are {train} training batches and {valid} validation items: both need at least one, use more data \
+         or smaller batches"
+    )]
+    NoData {
+        /// Training batches per epoch.
+        train: usize,
+        /// Validation items.
+        valid: usize,
+    },
+    /// The number of accumulated batches does not fit an epoch.
+    #[error("{found} batches cannot be accumulated: an epoch has {batches}, choose 1 to {batches}")]
+    AccumulatedBatches {
+        /// The number in the configuration.
+        found: usize,
+        /// Batches per epoch.
+        batches: usize,
+    },
+    /// No epoch has the metric that chooses the best one.
+    #[error(
+        "no epoch in {} has a finite validation metric `{metric}`: register it in `metrics`, correct the name of the \
+         goal, or lower the learning rate; the metrics are: {}", directory.display(), found.join(", ")
+    )]
+    NoMetric {
+        /// Directory of the phase.
+        directory: PathBuf,
+        /// Name of the metric.
+        metric: String,
+        /// Names of the metrics that are logged.
+        found: Vec<String>,
+    },
+    /// A checkpoint cannot be read, and there is no earlier one that can.
+    #[error("cannot read the checkpoint {}: {reason}; restore the file or start a new run", path.display())]
+    Checkpoint {
+        /// Path of the file without its extension.
+        path: PathBuf,
+        /// Burn's message.
+        reason: String,
+    },
+    /// A checkpoint is of another selection of ternary weights or of another quantizer.
+    #[error(
+        "the checkpoint of epoch {epoch} does not fit the model: {source}; to train this one, choose another directory"
+    )]
+    Record {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The difference.
+        source: RecordError,
+    },
+    /// A weight is not finite (NaN or infinite) before training starts, or in the best epoch. In a parameter that does
+    /// not train, such as a mask of -∞, infinite values are allowed.
+    #[error("the weight {weight} of {origin} is not finite (NaN or infinite): {}", NotFinite::remedy(origin))]
+    NotFinite {
+        /// Path of the weight.
+        weight: String,
+        /// The model.
+        origin: NotFinite,
+    },
+    /// The training diverged. Its checkpoints are those of the epochs before.
+    #[error(
+        "the training diverged in epoch {epoch} at batch {batch}: {}; lower the learning rate, clip the gradients, or look \
+         for values in the data that are not finite",
+        symptom(metric.as_ref(), weight.as_deref())
+    )]
+    Diverged {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The batch in the epoch, from 1.
+        batch: usize,
+        /// The training metric that is not finite, and its value. `None` if all are finite, but a weight is not.
+        metric: Option<(String, f64)>,
+        /// Path of the first weight, in the order of the module, that is not finite at this batch.
+        weight: Option<String>,
+    },
+    /// A file cannot be written. The checkpoints before it are unchanged.
+    #[error(
+        "cannot write {}: {source}; free space or correct the permissions, then run again to continue",
+        path.display()
+    )]
+    Write {
+        /// Path of the file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+fn symptom(metric: Option<&(String, f64)>, weight: Option<&str>) -> String {
+    let metric = metric.map(|(name, value)| format!("the metric `{name}` is {value}"));
+    let weight =
+        weight.map_or("every weight is still finite".into(), |path| format!("the weight {path} is not finite"));
+    metric.map_or(weight.clone(), |metric| format!("{metric}, and {weight}"))
+}
+
+/// The model that holds a weight that is not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotFinite {
+    /// The model that training starts from.
+    Start,
+    /// The model of an epoch.
+    Epoch(usize),
+}
+
+impl NotFinite {
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::Start => "start from another checkpoint",
+            Self::Epoch(_) => "lower the learning rate or clip the gradients",
+        }
+    }
+}
+
+impl fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("the model that training starts from"),
+            Self::Epoch(epoch) => write!(f, "epoch {epoch}"),
+        }
+    }
+}
