@@ -194,9 +194,9 @@ impl History {
             if waited.timed_out() {
                 drop(state);
                 panic!(
-                    "History: the validation metrics of epoch {epoch} are not complete and nothing was logged for {:.0?}: \
-                     look for the failure of the worker that validates, or register the history by `with_metric_logger`",
-                    patience
+                    "History: the validation metrics of epoch {epoch} are not complete and nothing was logged for \
+                     {patience:.0?}: look for the failure of the worker that validates, or register the history by \
+                     `with_metric_logger`"
                 );
             }
         }

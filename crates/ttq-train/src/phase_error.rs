@@ -79,8 +79,8 @@ pub enum PhaseError {
     },
     /// The training diverged. Its checkpoints are those of the epochs before.
     #[error(
-        "the training diverged in epoch {epoch} at batch {batch}: {}; lower the learning rate, clip the gradients, or look \
-         for values in the data that are not finite",
+        "the training diverged in epoch {epoch} at batch {batch}: {}; lower the learning rate, clip the gradients, or \
+         look for values in the data that are not finite",
         symptom(metric.as_ref(), weight.as_deref())
     )]
     Diverged {

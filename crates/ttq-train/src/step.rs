@@ -326,8 +326,8 @@ where
 
 const PANICKED: &str = "TernaryStep: the optimizer that `TrainStep::optimize` is given panicked in an earlier step";
 
-const NO_RECORD: &str = "TernaryStep: the optimizer that `TrainStep::optimize` is given has no record: take the record of \
-                         the optimizer that was passed to the learner";
+const NO_RECORD: &str = "TernaryStep: the optimizer that `TrainStep::optimize` is given has no record: take the record \
+                         of the optimizer that was passed to the learner";
 
 pub(crate) fn multiply<B: AutodiffBackend, M: Module<B>>(
     module: &M,
