@@ -98,8 +98,8 @@ fn golden_name(path: &str) -> Option<&'static str> {
         "ternary.model.bn2.beta" => "bn2_b",
         "ternary.model.fc.weight" => "fc_w",
         "ternary.model.fc.bias" => "fc_b",
-        "ternary.scales.0" => "conv2_w",
-        "ternary.scales.1" => "conv3_w",
+        "ternary.scales.conv2.weight" => "conv2_w",
+        "ternary.scales.conv3.weight" => "conv3_w",
         _ => return None,
     })
 }
