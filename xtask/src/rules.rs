@@ -12,6 +12,8 @@ const MAX_LINES: usize = 600;
 const MAX_BYTES: u64 = 512 * 1024;
 /// First characters of a generated file.
 const GENERATED: &str = "// @generated";
+/// The only file that may look beside the repository; it passes what it finds on in environment variables.
+const CI: &str = ".ci/run";
 /// This file, which contains the words that it forbids.
 const THIS_FILE: &str = "xtask/src/rules.rs";
 
@@ -73,6 +75,9 @@ fn text_rules(path: &str, text: &str) -> Vec<String> {
             }
         }
     }
+    if path != CI && text.contains("../shared") {
+        violations.push(format!("{path}: `../shared` is above the repository: read an environment variable"));
+    }
     // A package that is its own workspace cannot inherit lints.
     if path.ends_with("/Cargo.toml") && !text.contains("[lints]\nworkspace = true") && !text.contains("[workspace]") {
         violations.push(format!("{path}: inherit the lints of the workspace: `[lints]` with `workspace = true`"));
@@ -89,6 +94,14 @@ mod tests {
         assert!(name_rule("crates/a/src/utils.rs").is_some());
         assert!(name_rule("crates/a/src/common/mod.rs").is_some());
         assert!(name_rule("crates/a/src/threshold.rs").is_none());
+    }
+
+    #[test]
+    fn paths_above_the_repository_are_rejected_except_in_the_script_of_ci() {
+        let text = r#"join("../../../shared/cases")"#;
+        assert_eq!(text_rules("crates/a/tests/a.rs", text).len(), 1);
+        assert_eq!(text_rules("tools/a.py", text).len(), 1);
+        assert!(text_rules(CI, text).is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Makes a packed file with ternary weights from a float checkpoint: load, wrap, fine-tune, pack.
 //!
-//! CHECKPOINT is a safetensors or PyTorch file (`.pt`) with the parameters of `Net`. Replace `Net` to load your own.
+//! CHECKPOINT is a safetensors file with the parameters of `Net`. Replace `Net` to load your own.
 //! Without CHECKPOINT the program trains `Net` first. The data are images of stripes; their direction is the class.
 //!
 //! ```sh
@@ -17,7 +17,7 @@ use burn::nn::{Linear, LinearConfig, PaddingConfig2d, loss::CrossEntropyLossConf
 use burn::optim::{AdamConfig, GradientsParams, Optimizer};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use burn_store::{ModuleSnapshot, PytorchStore, SafetensorsStore};
+use burn_store::{ModuleSnapshot, SafetensorsStore};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use ttq_core::packed::{Coding, pack};
 use ttq_core::prelude::*;
@@ -95,10 +95,9 @@ pub fn run(checkpoint: Option<PathBuf>, directory: &Path, steps: u64) -> Result<
     let file = directory.join("ttq-packed.safetensors");
     // [checkpoint]
     let mut model = Net::<Autodiff<Flex>>::new(&Default::default());
-    match checkpoint.extension() {
-        Some(pytorch) if pytorch == "pt" => model.load_from(&mut PytorchStore::from_file(&checkpoint))?,
-        _ => model.load_from(&mut SafetensorsStore::from_file(&checkpoint))?,
-    };
+    // A PyTorch file (`.pt`): save its `state_dict` by `safetensors.torch.save_file` and add
+    // `.with_from_adapter(PyTorchToBurnAdapter)`, or read it with `ttq-pytorch`. `PytorchStore` ignores strides.
+    model.load_from(&mut SafetensorsStore::from_file(&checkpoint))?;
     let mut ternary = Ternary::new(model, &TernaryConfig::new())?; // the scales start from the loaded weights
     let [float, start] = [ternary.latent(), &ternary.view()].map(accuracy);
     let mut optimizer = AdamConfig::new().init();

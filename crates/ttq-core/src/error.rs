@@ -50,6 +50,19 @@ pub enum SelectionError {
         /// Paths of the weights that can become ternary.
         candidates: Vec<String>,
     },
+    /// A pattern of [`SelectionConfig::include`](crate::SelectionConfig::include) matches only weights that cannot become
+    /// ternary.
+    #[error(
+        "the pattern `{pattern}` of `include` matches no weight that can become ternary: add the kind by `with_kinds`, or \
+         name the channel axis by `with_axis`:{}",
+        list(weights)
+    )]
+    IncludedInVain {
+        /// The pattern.
+        pattern: String,
+        /// Paths of the weights that it matches, each with its kind and the reason.
+        weights: Vec<String>,
+    },
     /// A pattern of [`SelectionConfig::axes`](crate::SelectionConfig::axes) names a dimension that a weight does not
     /// have.
     #[error("`with_axis(\"{pattern}\", {channel_axis})`: `{path}` of shape {shape:?} has no dimension {channel_axis}")]

@@ -18,7 +18,8 @@ use crate::{
     Choice, InitialScales, LatentGradient, NegativeScaleGradient, QuantizerConfig, RecordError, TernaryQuantizer,
 };
 
-/// The parameters of the learned scales, by [`QuantizerConfig::scale_parameter`], `[groups, 2]` each, one for each selected weight or none at all.
+/// The parameters of the learned scales, by [`QuantizerConfig::scale_parameter`], `[groups, 2]` each, one for each
+/// selected weight or none at all.
 ///
 /// Their paths are those of the weights.
 #[derive(Debug, Clone)]

@@ -69,6 +69,7 @@ mod stats;
 mod ternary;
 mod threshold;
 mod views;
+mod weights;
 
 pub use error::{ConfigError, RecordError, SelectionError};
 pub use granularity::Granularity;

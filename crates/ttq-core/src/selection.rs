@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use burn::config::Config;
-use burn::module::{ModuleVisitor, Param, ParamId};
+use burn::module::ParamId;
 use burn::prelude::*;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use crate::module_path::ModulePath;
-use crate::module_types::module_types;
 use crate::order_of_use::order_of_use;
+use crate::weights::Weights;
 use crate::{LayerKind, SelectionError};
 
 /// The dimension of the output channels of weights that Burn's layers do not tell.
@@ -54,11 +53,13 @@ pub struct SelectionConfig {
     pub axes: Vec<ChannelAxis>,
     /// Whether the first convolution stays in full precision. It reads the raw input, has few weights, and its
     /// quantization costs most accuracy. Default: `true`.
+    ///
+    /// By declaration this is the first convolution of the [`kinds`](Self::kinds) or [`axes`](Self::axes).
     pub keep_first_convolution: bool,
     /// Whether the last layer stays in full precision. It computes the logits, or the output image. Default: `true`.
     ///
-    /// By declaration this is the last linear layer, or the last convolution of a module without linear layers. By use
-    /// it is the last layer of any kind.
+    /// By declaration this is the last linear layer or, without linear layers, the last convolution of the
+    /// [`kinds`](Self::kinds) or [`axes`](Self::axes). By use it is the last layer of any kind.
     #[serde(alias = "keep_last_linear")]
     pub keep_last_layer: bool,
 }
@@ -262,13 +263,15 @@ impl Selection {
     /// Selects the weights of `module` that become ternary. First and last layer are those by declaration.
     ///
     /// The kind of a layer is known by its Rust type: a `Linear` of the user's is a [`LayerKind::Parameter`]. This
-    /// initializes every parameter of the module, and reads them from the device once.
+    /// initializes every parameter of the module. To learn the types it makes a record of the module in host memory,
+    /// which reads every parameter from the device once.
     ///
     /// # Errors
-    /// Returns [`SelectionError`] if a pattern is not a regular expression or matches no weight, if a channel axis is
-    /// out of range, if a selected weight has the identifier of another parameter, or if no weight is selected.
+    /// Returns [`SelectionError`] if a pattern is not a regular expression or matches no weight, if a pattern of
+    /// [`SelectionConfig::include`] matches only weights that cannot become ternary, if a channel axis is out of range, if
+    /// a selected weight has the identifier of another parameter, or if no weight is selected.
     pub fn of<B: Backend, M: Module<B>>(module: &M, config: &SelectionConfig) -> Result<Self, SelectionError> {
-        Self::new(module, config, None)
+        Self::new(Weights::of(module), config, None)
     }
 
     /// Selects the weights of `module` that become ternary. First and last layer are those by use in `forward`, which
@@ -322,30 +325,33 @@ impl Selection {
         if B::ad_enabled(&module.devices().into_iter().next().unwrap_or_default()) {
             return Err(SelectionError::Autodiff);
         }
-        let paths = Weights::of(module).choices.into_iter().map(|choice| choice.path).collect();
-        Self::new(module, config, Some(order_of_use(module, paths, forward)))
+        let weights = Weights::of(module);
+        let paths = weights.choices.iter().map(|choice| choice.path.clone()).collect();
+        Self::new(weights, config, Some(order_of_use(module, paths, forward)))
     }
 
     /// Selects by the order of declaration, or by the order of use: indices of the weights.
-    fn new<B: Backend, M: Module<B>>(
-        module: &M,
-        config: &SelectionConfig,
-        used: Option<Vec<usize>>,
-    ) -> Result<Self, SelectionError> {
-        let Weights { mut choices, ids, owners, other_parameters, .. } = Weights::of(module);
+    fn new(weights: Weights, config: &SelectionConfig, used: Option<Vec<usize>>) -> Result<Self, SelectionError> {
+        let Weights { mut choices, ids, owners, other_parameters, .. } = weights;
         let include = compile_patterns(config.include.iter().map(String::as_str), &choices)?;
         let exclude = compile_patterns(config.exclude.iter().map(String::as_str), &choices)?;
         let named = name_axes(&config.axes, &mut choices)?;
+        let obstacles: Vec<Option<KeepReason>> = (0..choices.len())
+            .map(|index| match &choices[index] {
+                _ if named[index] => None,
+                choice if choice.channel_axis.is_none() => Some(KeepReason::UnknownAxis(owners[index].clone())),
+                choice => (!config.kinds.contains(&choice.kind)).then_some(KeepReason::Kind),
+            })
+            .collect();
+        check_included(&include, &choices, &obstacles)?;
         let (first, last) = match &used {
             Some(used) => first_and_last_used(&choices, used),
-            None => first_and_last_declared(&choices, &named),
+            None => first_and_last_declared(&choices, &named, &obstacles),
         };
         for (index, choice) in choices.iter_mut().enumerate() {
             let excluded = exclude.iter().find(|pattern| pattern.is_match(&choice.path));
-            choice.kept = if !named[index] && choice.channel_axis.is_none() {
-                Some(KeepReason::UnknownAxis(owners[index].clone()))
-            } else if !named[index] && !config.kinds.contains(&choice.kind) {
-                Some(KeepReason::Kind)
+            choice.kept = if obstacles[index].is_some() {
+                obstacles[index].clone()
             } else if used.as_ref().is_some_and(|used| !used.contains(&index)) {
                 Some(KeepReason::NotUsed)
             } else if config.keep_first_convolution && first == Some(index) {
@@ -397,13 +403,15 @@ impl Selection {
         kept + self.other_parameters
     }
 
-    /// Checks that `module` has the weights of this selection.
+    /// Checks that `module` has the weights of this selection. Reads nothing from the device.
     pub(crate) fn check<B: Backend, M: Module<B>>(&self, module: &M) -> Result<(), SelectionError> {
-        let weights = Weights::of(module);
+        let weights = Weights::by_type_names(module);
         let describe = |choice: &Choice| format!("{} {:?}", choice.kind, choice.shape);
         for choice in self.choices.iter().filter(|choice| choice.kept.is_none()) {
             let found = weights.choices.iter().find(|found| found.path == choice.path);
-            if !found.is_some_and(|found| found.shape == choice.shape && found.kind == choice.kind) {
+            // A user's `Linear` has the kind of Burn's here.
+            let same_kind = |found: &Choice| choice.kind == LayerKind::Parameter || found.kind == choice.kind;
+            if !found.is_some_and(|found| found.shape == choice.shape && same_kind(found)) {
                 return Err(SelectionError::Mismatch {
                     path: choice.path.clone(),
                     expected: describe(choice),
@@ -461,6 +469,25 @@ fn compile_patterns<'a>(
         .collect()
 }
 
+/// Checks that each pattern matches a weight that can become ternary: one without an obstacle.
+fn check_included(
+    patterns: &[Regex],
+    choices: &[Choice],
+    obstacles: &[Option<KeepReason>],
+) -> Result<(), SelectionError> {
+    for pattern in patterns {
+        let matches = || choices.iter().zip(obstacles).filter(|(choice, _)| pattern.is_match(&choice.path));
+        if matches().all(|(_, obstacle)| obstacle.is_some()) {
+            let weight = |(c, obstacle): (&Choice, &Option<KeepReason>)| {
+                obstacle.as_ref().map(|reason| format!("{} ({}, {reason})", c.path, c.kind))
+            };
+            let weights = matches().filter_map(weight).collect();
+            return Err(SelectionError::IncludedInVain { pattern: pattern.as_str().into(), weights });
+        }
+    }
+    Ok(())
+}
+
 /// Sets the channel axes that the configuration names and returns, for each choice, whether it was named.
 fn name_axes(axes: &[ChannelAxis], choices: &mut [Choice]) -> Result<Vec<bool>, SelectionError> {
     let patterns = compile_patterns(axes.iter().map(|axis| axis.pattern.as_str()), choices)?;
@@ -490,12 +517,19 @@ pub(crate) fn first_and_last_used(choices: &[Choice], used: &[usize]) -> (Option
 
 /// Returns the first convolution, and the last linear layer or, without one, the last matrix that the configuration
 /// names or the last convolution.
-fn first_and_last_declared(choices: &[Choice], named: &[bool]) -> (Option<usize>, Option<usize>) {
-    let first = choices.iter().position(|choice| choice.kind.is_convolution());
+///
+/// Convolutions with an obstacle, such as transposed ones, stay in full precision anyway and do not count.
+fn first_and_last_declared(
+    choices: &[Choice],
+    named: &[bool],
+    obstacles: &[Option<KeepReason>],
+) -> (Option<usize>, Option<usize>) {
+    let mut convolutions =
+        (0..choices.len()).filter(|index| choices[*index].kind.is_convolution() && obstacles[*index].is_none());
+    let (first, last) = (convolutions.clone().next(), convolutions.next_back());
     let linear = choices.iter().rposition(|choice| choice.kind == LayerKind::Linear);
     let matrix = || (0..choices.len()).rfind(|index| named[*index] && choices[*index].shape.len() == 2);
-    let convolution = || choices.iter().rposition(|choice| choice.kind.is_convolution());
-    (first, linear.or_else(matrix).or_else(convolution))
+    (first, linear.or_else(matrix).or(last))
 }
 
 /// Checks that no selected weight has the identifier of another parameter.
@@ -507,84 +541,4 @@ fn check_identifiers(choices: &[Choice], ids: &BTreeMap<String, ParamId>) -> Res
         }
     }
     Ok(())
-}
-
-/// The float parameters of a module.
-#[derive(Default)]
-struct Weights {
-    path: ModulePath,
-    types: BTreeMap<String, String>,
-    /// The parameters of two or more dimensions.
-    choices: Vec<Choice>,
-    /// The type of the module that holds each of `choices`.
-    owners: Vec<String>,
-    /// Identifiers of all float parameters by path.
-    ids: BTreeMap<String, ParamId>,
-    other_parameters: usize,
-}
-
-impl Weights {
-    /// Initializes the parameters of a module and collects them.
-    fn of<B: Backend, M: Module<B>>(module: &M) -> Self {
-        module.visit(&mut Initialize);
-        let mut weights = Self { types: module_types(module), ..Self::default() };
-        module.visit(&mut weights);
-        weights
-    }
-
-    /// Returns the type of the innermost module around the current parameter whose type is known.
-    fn owner(&self) -> String {
-        let mut path = self.path.parent();
-        loop {
-            match (self.types.get(&path), path.rfind('.')) {
-                (Some(name), _) => return name.clone(),
-                (None, Some(dot)) => path.truncate(dot),
-                (None, None) if path.is_empty() => return "an unknown type".into(),
-                (None, None) => path.clear(),
-            }
-        }
-    }
-}
-
-impl<B: Backend> ModuleVisitor<B> for Weights {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let (path, shape) = (self.path.joined(), param.val().dims());
-        self.ids.insert(path.clone(), param.id);
-        let elements: usize = shape.iter().product();
-        if D < 2 || elements == 0 {
-            self.other_parameters += elements;
-            return;
-        }
-        let module_type = self.types.get(&self.path.parent()).map(String::as_str);
-        let kind = LayerKind::of(module_type, self.path.name(), D);
-        let choice = Choice { path, kind, shape: shape.to_vec(), channel_axis: kind.channel_axis(), kept: None };
-        self.owners.push(self.owner());
-        self.choices.push(choice);
-    }
-}
-
-/// Initializes every lazy parameter. Burn's parameters are lazy, each clone of an uninitialized one draws other values,
-/// and its shape can differ from that of the initialized one (`LinearLayout::Col`).
-struct Initialize;
-
-impl<B: Backend> ModuleVisitor<B> for Initialize {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        param.val();
-    }
-
-    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<B, D, Int>>) {
-        param.val();
-    }
-
-    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
-        param.val();
-    }
 }

@@ -15,8 +15,11 @@ pub enum Warning {
     AllZero,
     /// No weight has the code +1, or none has the code -1.
     OneSided,
-    /// A scale that some weight uses is at [`SCALE_FLOOR`], because training drove it to zero.
-    ScaleAtFloor,
+    /// A scale that some weight uses is near zero: at most [`SCALE_FLOOR`], up to rounding.
+    #[serde(alias = "scale_at_floor")]
+    ScaleNearZero,
+    /// A latent weight, a threshold or a scale is NaN or infinite. The shares of the codes and their entropy are NaN.
+    NotFinite,
 }
 
 impl fmt::Display for Warning {
@@ -24,7 +27,8 @@ impl fmt::Display for Warning {
         f.write_str(match self {
             Self::AllZero => "all zero",
             Self::OneSided => "one-sided",
-            Self::ScaleAtFloor => "scale at its floor",
+            Self::ScaleNearZero => "scale near zero",
+            Self::NotFinite => "not finite",
         })
     }
 }
@@ -39,7 +43,7 @@ pub struct LayerValues {
     pub latent: Vec<f32>,
     /// The threshold Δ of each group.
     pub thresholds: Vec<f32>,
-    /// The codes -1, 0 and +1 in row-major order.
+    /// The codes -1, 0 and +1 in row-major order; 0 where the threshold is NaN.
     pub codes: Vec<i8>,
     /// W_p and W_n of each group: `[groups, 2]` in row-major order.
     pub scales: Vec<f32>,
@@ -77,9 +81,10 @@ pub struct LayerStats {
 
 impl LayerStats {
     /// Computes the statistics from the codes and scales of a weight.
-    pub(crate) fn new(LayerValues { choice, codes, scales, .. }: &LayerValues) -> Self {
+    pub(crate) fn new(LayerValues { choice, latent, thresholds, codes, scales }: &LayerValues) -> Self {
         let weights = codes.len();
-        let share = |count: usize| count as f64 / weights as f64;
+        let finite = [latent, thresholds, scales].iter().all(|values| values.iter().all(|value| value.is_finite()));
+        let share = |count: usize| if finite { count as f64 / weights as f64 } else { f64::NAN };
         let plus = codes.iter().filter(|code| **code > 0).count();
         let minus = codes.iter().filter(|code| **code < 0).count();
         let shares = [share(plus), share(minus), share(weights - plus - minus)];
@@ -87,16 +92,19 @@ impl LayerStats {
             let values = scales.iter().skip(column).step_by(2);
             values.map(|value| f64::from(*value)).sum::<f64>() / (scales.len() / 2) as f64
         };
-        let at_floor =
-            |column: usize| scales.iter().skip(column).step_by(2).any(|s| f64::from(*s) <= SCALE_FLOOR * 1.001);
+        // 16-bit floats round the floor by up to 1.4 %.
+        let near_zero =
+            |column: usize| scales.iter().skip(column).step_by(2).any(|s| f64::from(*s) <= SCALE_FLOOR * 1.02);
         let mut warnings = Vec::new();
-        if plus + minus == 0 {
+        if !finite {
+            warnings.push(Warning::NotFinite);
+        } else if plus + minus == 0 {
             warnings.push(Warning::AllZero);
         } else if plus == 0 || minus == 0 {
             warnings.push(Warning::OneSided);
         }
-        if (plus > 0 && at_floor(0)) || (minus > 0 && at_floor(1)) {
-            warnings.push(Warning::ScaleAtFloor);
+        if (plus > 0 && near_zero(0)) || (minus > 0 && near_zero(1)) {
+            warnings.push(Warning::ScaleNearZero);
         }
         Self {
             path: choice.path.clone(),
@@ -117,6 +125,9 @@ impl LayerStats {
 
 /// Computes the entropy of a distribution in bits.
 fn entropy(shares: &[f64]) -> f64 {
+    if shares.iter().any(|p| p.is_nan()) {
+        return f64::NAN;
+    }
     let bits: f64 = shares.iter().filter(|p| **p > 0.0).map(|p| -p * p.log2()).sum();
     bits.max(0.0)
 }

@@ -397,8 +397,8 @@ fn clamp<B: AutodiffBackend>(param: Param<Tensor<B, 2>>) -> Param<Tensor<B, 2>> 
     })
 }
 
-/// Computes the parameters of the scales of the selected weights by the rule for their initial values, `[groups, 2]` each. Empty if the
-/// scales are not learned.
+/// Computes the parameters of the scales of the selected weights by the rule for their initial values, `[groups, 2]`
+/// each. Empty if the scales are not learned.
 fn fitted_scales<B: Backend, M: Module<B>>(
     model: &M,
     quantizer: &TernaryQuantizer<B>,

@@ -1,5 +1,5 @@
-//! Files that other people's tools wrote, if the folder `shared/cases` beside the repository has them: exit code, message and
-//! values of `ttq pack` and `ttq inspect`.
+//! Files that other people's tools wrote, if the environment variable `TTQ_CASES` names their folder: exit code, message
+//! and values of `ttq pack` and `ttq inspect`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -95,12 +95,12 @@ const STATE: &[&str] =
 
 /// Returns the paths of the files.
 fn cases() -> Option<Vec<PathBuf>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/cases");
-    let Ok(entries) = fs::read_dir(&folder) else {
-        eprintln!("skipped: there is no folder {}", folder.display());
+    let Some(folder) = std::env::var_os("TTQ_CASES") else {
+        eprintln!("skipped: set TTQ_CASES to a folder with files of other tools");
         return None;
     };
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(folder).expect("TTQ_CASES is a folder").map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "pt" || extension == "safetensors"));
     paths.sort();
     Some(paths)

@@ -1,5 +1,5 @@
-//! Tests that run `ttq` on small generated files and, with the environment variable `TTQ_DATA`, on published
-//! checkpoints.
+//! Tests that run `ttq` on small generated files and, with the environment variables `TTQ_DATA` and `TTQ_CASES`, on
+//! published checkpoints and on files of other tools.
 
 mod bad_input;
 mod cases;

@@ -210,7 +210,24 @@ fn clamping_keeps_linear_scales_positive_and_trainable() {
     assert!(values[1] > 0.1);
     assert!(ternary.scales()[0].val().is_require_grad());
     let warnings: Vec<Warning> = ternary.stats().warnings().map(|(_, warning)| warning).collect();
-    assert_eq!(warnings, [Warning::ScaleAtFloor]);
+    assert_eq!(warnings, [Warning::ScaleNearZero]);
+}
+
+#[test]
+fn a_layer_that_is_not_finite_has_a_warning_and_no_shares_and_the_others_have_theirs() {
+    for spoiled in [f32::NAN, f32::INFINITY] {
+        let mut net: Net<A> = reproducible(Net::new(&Default::default()), 1);
+        let mut values = normal(&[6, 4, 3, 3], 3);
+        values.as_mut_slice::<f32>().unwrap()[5] = spoiled;
+        net.body[0].weight = burn::module::Param::from_tensor(tensor(&values));
+        let ternary = Ternary::new(net, &channelwise()).unwrap();
+        let stats = ternary.stats();
+        let [body, hidden] = &stats.layers[..] else { panic!("two layers are ternary") };
+        assert_eq!(body.warnings, [Warning::NotFinite], "{spoiled}");
+        assert!([body.sparsity, body.positive, body.negative, body.entropy_bits].iter().all(|share| share.is_nan()));
+        assert!(hidden.warnings.is_empty() && hidden.sparsity > 0.0, "{spoiled}: {:?}", hidden.warnings);
+        assert!(stats.sparsity().is_nan() && stats.to_string().contains("! not finite"));
+    }
 }
 
 #[test]

@@ -223,6 +223,48 @@ fn the_last_convolution_of_a_module_without_linear_layers_stays_in_full_precisio
     assert_eq!(selection.ternary().map(|choice| choice.path.as_str()).collect::<Vec<_>>(), ["layers.1.weight"]);
 }
 
+/// A U-Net whose first and last fields are transposed convolutions.
+#[derive(Module, Debug)]
+struct UNet<B: Backend> {
+    up: ConvTranspose2d<B>,
+    input: Conv2d<B>,
+    body: Conv2d<B>,
+    output: Conv2d<B>,
+    up_again: ConvTranspose2d<B>,
+}
+
+#[test]
+fn a_transposed_convolution_that_stays_full_anyway_is_not_kept_in_the_place_of_the_first_or_last_convolution() {
+    let device = &Default::default();
+    let conv = || Conv2dConfig::new([2, 2], [3, 3]).init(device);
+    let up = || ConvTranspose2dConfig::new([2, 2], [2, 2]).init(device);
+    let model = UNet::<Flex> { up: up(), input: conv(), body: conv(), output: conv(), up_again: up() };
+    let ternary = |config| -> Vec<String> {
+        Selection::of(&model, &config).unwrap().ternary().map(|choice| choice.path.clone()).collect()
+    };
+    assert_eq!(ternary(SelectionConfig::default()), ["body.weight"]);
+    let named = SelectionConfig::default().with_axis("^up", 1);
+    assert_eq!(ternary(named), ["input.weight", "body.weight", "output.weight"]);
+}
+
+#[test]
+fn an_include_pattern_that_matches_only_weights_that_cannot_become_ternary_is_an_error_that_says_why() {
+    let model = Strange::<Flex>::new();
+    let include = |patterns: &[&str]| SelectionConfig {
+        include: patterns.iter().map(|pattern| pattern.to_string()).collect(),
+        ..SelectionConfig::default()
+    };
+    let error = Selection::of(&model, &include(&["^layers", "^tokens"])).unwrap_err();
+    assert!(matches!(&error, SelectionError::IncludedInVain { pattern, .. } if pattern == "^tokens"));
+    let error = error.to_string();
+    assert!(error.contains("`with_axis`") && error.contains("tokens.weight (Embedding, kind not selected)"), "{error}");
+    let error = Selection::of(&model, &include(&["^raw$"])).unwrap_err().to_string();
+    assert!(error.contains("raw (Parameter, a parameter of `") && error.contains("channel axis"), "{error}");
+    Selection::of(&model, &include(&["^layers", "^tokens"]).with_axis("^tokens", 0)).unwrap();
+    let kinds = vec![LayerKind::Linear, LayerKind::Embedding];
+    Selection::of(&model, &include(&["^layers", "^tokens"]).with_kinds(kinds)).unwrap();
+}
+
 #[test]
 fn a_clone_with_the_identifier_of_another_weight_is_an_error_that_names_both() {
     let layer: Conv2d<Flex> = Conv2dConfig::new([2, 2], [3, 3]).init(&Default::default());

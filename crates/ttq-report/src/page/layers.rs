@@ -46,7 +46,7 @@ fn warnings(layers: &[LayerSummary]) -> Markup {
         .collect();
     html! {
         @if warnings.is_empty() {
-            p.fine { "No warnings: no layer is all zero or one-sided, and no scale is at its floor." }
+            p.fine { "No warnings: no layer is all zero, one-sided or not finite, and no scale is near zero." }
         } @else {
             ul.warnings { @for (layer, warning) in &warnings { li { b { (layer) } ": " (warning) } } }
         }

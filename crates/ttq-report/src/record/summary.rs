@@ -74,7 +74,7 @@ pub struct LayerSummary {
     pub packed_bytes: usize,
     /// Size in float32, in bytes.
     pub float_bytes: usize,
-    /// Names of warnings, such as `scale_at_floor`.
+    /// Names of warnings, such as `scale_near_zero`.
     pub warnings: Vec<String>,
 }
 

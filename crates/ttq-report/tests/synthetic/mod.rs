@@ -154,7 +154,7 @@ fn summary(evidence: &Evidence) -> Value {
                 "path": layer.path, "shape": layer.shape, "weights": n, "negative": shares[0], "sparsity": shares[1],
                 "positive": shares[2], "w_pos": 0.12 / (index + 1) as f64, "w_neg": 0.08 / (index + 1) as f64,
                 "entropy_bits": bits, "packed_bytes": n.div_ceil(4) + 8, "float_bytes": 4 * n,
-                "warnings": if index == 2 { vec!["scale_at_floor"] } else { vec![] },
+                "warnings": if index == 2 { vec!["scale_near_zero"] } else { vec![] },
             })
         })
         .collect();
