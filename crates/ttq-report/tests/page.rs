@@ -88,7 +88,7 @@ fn curves_contain_every_epoch_of_both_phases() {
 fn the_layers_section_shows_latent_weights_thresholds_kernels_shares_and_warnings() {
     let page = page(run(1).path());
     let layers = section(&page, "layers");
-    assert!(layers.contains("blocks.1.conv1</b>: scale at floor"));
+    assert!(layers.contains("blocks.1.conv1</b>: scale near zero"));
     assert_eq!(layers.matches("class=\"stack\"").count(), 3);
     assert_eq!(layers.matches("class=\"dumbbell\"").count(), 3);
     assert_eq!(layers.matches("ternary weights of ").count(), 3);
