@@ -64,8 +64,8 @@ fn a_model_larger_than_the_file_is_loaded_in_part_only_if_asked_for_and_the_rest
 fn a_part_of_a_larger_file_is_loaded_by_its_prefix() {
     let part = file();
     let mut larger = PackedModel::default();
-    larger.weights = part.weights.iter().map(|(name, weight)| (format!("encoder.{name}"), weight.clone())).collect();
-    larger.tensors = part.tensors.iter().map(|(name, tensor)| (format!("encoder.{name}"), tensor.clone())).collect();
+    larger.weights.extend(part.weights.iter().map(|(name, weight)| (format!("encoder.{name}"), weight.clone())));
+    larger.tensors.extend(part.tensors.iter().map(|(name, tensor)| (format!("encoder.{name}"), tensor.clone())));
     larger.tensors.insert("decoder.bias".into(), DenseTensor::from_f32([1], &[0.0]).unwrap());
     larger.tensors.insert("encoder.extra".into(), DenseTensor::from_f32([1], &[0.0]).unwrap());
     let options = LoadOptions::new().with_prefix("encoder.");

@@ -27,7 +27,7 @@ fn bar(value: f64, largest: f64, text: String, color: &str) -> Markup {
     html! {
         td.bar {
             div {
-                i class=(color) style={ "width:" (format!("{:.2}", 100.0 * (value / largest.max(1.0)).min(1.0).max(0.0))) "%" } {}
+                i class=(color) style={ "width:" (format!("{:.2}", 100.0 * (value / largest.max(1.0)).clamp(0.0, 1.0))) "%" } {}
             }
             span { (text) }
         }
