@@ -1,19 +1,28 @@
 //! Checks of the first training step of a wrapper and its copies.
 //!
-//! - [`Ternary::leaf_view`](crate::Ternary::leaf_view) notes the order in which the forward pass uses the weights;
-//!   [`Ternary::pull_back`](crate::Ternary::pull_back) compares it with the selection.
-//! - [`Ternary::view`](crate::Ternary::view) remembers which tensors the weights are;
-//!   [`Ternary::clamp_scales`](crate::Ternary::clamp_scales) checks that the optimizer has replaced them.
+//! - A view notes the order in which its forward pass uses the weights.
+//!   [`Ternary::pull_back`](crate::Ternary::pull_back) and [`Ternary::clamp_scales`](crate::Ternary::clamp_scales) compare it
+//!   with the selection.
+//! - [`Ternary::view`](crate::Ternary::view) remembers which tensors the parameters are. `clamp_scales` checks that the
+//!   optimizer has replaced those of ternary weights.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
+use burn::module::{AutodiffModule, Module, ModuleVisitor, Param, ParamId};
+use burn::optim::GradientsParams;
 use burn::prelude::*;
+use burn::tensor::backend::AutodiffBackend;
 
+use crate::learned_scales::LearnedScales;
+use crate::module_path::ModulePath;
 use crate::order_of_use::UseLog;
+use crate::plan::Plan;
+use crate::selected::{LayerVisitor, visit_selected};
 use crate::selection::{Selection, first_and_last_used};
-use crate::{KeepReason, LayerOrder, SelectionConfig};
+use crate::{Choice, KeepReason, LayerOrder, SelectionConfig};
 
 /// The state of the checks.
 #[derive(Debug, Default)]
@@ -35,7 +44,7 @@ enum Order {
 enum Update {
     #[default]
     None,
-    /// A tracked tensor `[1]` that depends on the latent weights and the scales of the first view.
+    /// A tracked tensor `[1]` that depends on all trainable parameters at the time of a view.
     Viewed(Box<dyn Any + Send>),
     Checked,
 }
@@ -58,8 +67,27 @@ impl FirstStep {
         Some(log)
     }
 
+    /// Compares the order that a view of the current thread noted with the selection, once, and logs the findings. With the
+    /// gradients of the view, weights without one are among them.
+    pub(crate) fn check_order<B: AutodiffBackend, M: AutodiffModule<B>>(
+        &self,
+        model: &M,
+        plan: &Plan,
+        grads: Option<&GradientsParams>,
+    ) {
+        let Some(used) = self.noted_order() else { return };
+        let mut unused = Vec::new();
+        if let Some(grads) = grads {
+            let choices = plan.selection.choices();
+            model.visit(&mut FindUnused { path: ModulePath::default(), choices, next: 0, grads, unused: &mut unused });
+        }
+        for finding in findings(&plan.selection, &plan.config.selection, &used, &unused) {
+            log::warn!("{finding}");
+        }
+    }
+
     /// Returns the order that a view of the current thread noted, once.
-    pub(crate) fn noted_order(&self) -> Option<Vec<usize>> {
+    fn noted_order(&self) -> Option<Vec<usize>> {
         let mut order = lock(&self.order);
         let used = match &*order {
             Order::Noting(id, log) if *id == thread::current().id() => log.used(),
@@ -69,18 +97,61 @@ impl FirstStep {
         Some(used)
     }
 
-    /// Returns whether a view must be remembered.
-    pub(crate) fn awaits_view(&self) -> bool {
-        matches!(*lock(&self.update), Update::None)
+    /// Remembers the parameters of the first view, and returns the log for the order in which it uses its weights. Does
+    /// nothing on a backend without autodiff.
+    pub(crate) fn watch_view<B: Backend, M: Module<B>>(
+        &self,
+        model: &M,
+        scales: &LearnedScales<B>,
+    ) -> Option<Arc<UseLog>> {
+        let device = scales.params.first().map(|scales| scales.val().device());
+        if !B::ad_enabled(&device.unwrap_or_default()) {
+            return None;
+        }
+        let mut update = lock(&self.update);
+        if matches!(*update, Update::None) {
+            let mut probes = Probes { scales: scales.params.iter(), tracked: Vec::new() };
+            visit_selected(model, &scales.plan.layers, &mut probes);
+            model.visit(&mut probes);
+            let sum = probes.tracked.into_iter().reduce(|sum, probe| {
+                let device = sum.device();
+                sum + probe.to_device(&device)
+            });
+            if let Some(sum) = sum {
+                *update = Update::Viewed(Box::new(sum));
+            }
+        }
+        self.note_order()
     }
 
-    /// Remembers the weights of a view by a tensor that depends on them.
-    pub(crate) fn remember_view<B: Backend>(&self, dependent: Tensor<B, 1>) {
-        *lock(&self.update) = Update::Viewed(Box::new(dependent));
+    /// Checks that the first optimizer step after a view replaced ternary weights too. Waits if it has replaced nothing.
+    pub(crate) fn check_update<B: AutodiffBackend, M: AutodiffModule<B>>(&self, model: &M, scales: &LearnedScales<B>) {
+        let Some(sum) = self.remembered_view::<B>() else { return };
+        let grads = sum.backward();
+        let mut find = FindReplaced::<B> {
+            grads: &grads,
+            scales: scales.params.iter(),
+            latents: HashSet::new(),
+            ternary: Replaced::default(),
+            others: Replaced::default(),
+        };
+        visit_selected(model, &scales.plan.layers, &mut find);
+        model.visit(&mut find);
+        let (ternary, others) = (find.ternary, find.others);
+        if !ternary.any && !others.any {
+            *lock(&self.update) = Update::None;
+            return;
+        }
+        assert!(
+            ternary.any || !ternary.any_kept || others.any_kept,
+            "Ternary::clamp_scales: the optimizer step changed no ternary weight and no scale: take the gradients of a \
+             view by `GradientsParams::from_grads(grads, &wrapper)`, with the wrapper and not the view (to train the other \
+             parameters alone, freeze the ternary weights)"
+        );
     }
 
-    /// Returns the tensor that depends on the weights of the first view, once.
-    pub(crate) fn remembered_view<B: Backend>(&self) -> Option<Tensor<B, 1>> {
+    /// Returns the tensor that depends on the parameters of the first view, once.
+    fn remembered_view<B: Backend>(&self) -> Option<Tensor<B, 1>> {
         let mut update = lock(&self.update);
         match std::mem::replace(&mut *update, Update::Checked) {
             Update::Viewed(dependent) => dependent.downcast().ok().map(|dependent| *dependent),
@@ -95,12 +166,7 @@ impl FirstStep {
 /// Compares the order of use with a selection and returns a sentence for every weight with the wrong role.
 ///
 /// `used` are indices of [`Selection::choices`]; `unused` are those of weights that certainly have no part in the loss.
-pub(crate) fn findings(
-    selection: &Selection,
-    config: &SelectionConfig,
-    used: &[usize],
-    unused: &[usize],
-) -> Vec<String> {
+fn findings(selection: &Selection, config: &SelectionConfig, used: &[usize], unused: &[usize]) -> Vec<String> {
     let choices = selection.choices();
     let mut findings = Vec::new();
     let used: Vec<usize> = used.iter().copied().filter(|index| !unused.contains(index)).collect();
@@ -132,4 +198,117 @@ pub(crate) fn findings(
         ));
     }
     findings
+}
+
+/// Collects a tensor `[1]` of each trainable parameter, which depends on it. A frozen latent weight freezes its scales.
+struct Probes<'a, B: Backend> {
+    scales: std::slice::Iter<'a, Param<Tensor<B, 2>>>,
+    tracked: Vec<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Probes<'_, B> {
+    fn add<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if is_trainable(param) {
+            let first: [_; D] = std::array::from_fn(|_| 0..1);
+            self.tracked.push(param.val().slice(first).reshape([1]));
+        }
+    }
+}
+
+impl<B: Backend> LayerVisitor<B> for Probes<'_, B> {
+    fn visit<const D: usize>(&mut self, latent: &Param<Tensor<B, D>>, _channel_axis: usize) {
+        if let Some(scales) = self.scales.next().filter(|_| latent.is_require_grad()) {
+            self.add(scales);
+        }
+    }
+}
+
+impl<B: Backend> ModuleVisitor<B> for Probes<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.add(param);
+    }
+}
+
+fn is_trainable<B: Backend, const D: usize>(param: &Param<Tensor<B, D>>) -> bool {
+    param.is_require_grad() && param.lazy_shape().num_elements() > 0
+}
+
+/// Whether some parameters of a kind were replaced, and whether some were not.
+#[derive(Default)]
+struct Replaced {
+    any: bool,
+    any_kept: bool,
+}
+
+/// Finds out which trainable parameters are no longer the tensors on which the gradients depend: first those of ternary
+/// weights, by `visit_selected`, then the others.
+struct FindReplaced<'a, B: AutodiffBackend> {
+    grads: &'a B::Gradients,
+    scales: std::slice::Iter<'a, Param<Tensor<B, 2>>>,
+    latents: HashSet<ParamId>,
+    ternary: Replaced,
+    others: Replaced,
+}
+
+impl<B: AutodiffBackend> FindReplaced<'_, B> {
+    fn is_replaced<const D: usize>(&self, param: &Param<Tensor<B, D>>) -> Option<bool> {
+        is_trainable(param).then(|| param.val().grad(self.grads).is_none())
+    }
+}
+
+impl Replaced {
+    fn add(&mut self, replaced: Option<bool>) {
+        match replaced {
+            Some(true) => self.any = true,
+            Some(false) => self.any_kept = true,
+            None => {}
+        }
+    }
+}
+
+impl<B: AutodiffBackend> LayerVisitor<B> for FindReplaced<'_, B> {
+    fn visit<const D: usize>(&mut self, latent: &Param<Tensor<B, D>>, _channel_axis: usize) {
+        self.latents.insert(latent.id);
+        self.ternary.add(self.is_replaced(latent));
+        if let Some(scales) = self.scales.next().filter(|_| latent.is_require_grad()) {
+            self.ternary.add(self.is_replaced(scales));
+        }
+    }
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for FindReplaced<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if !self.latents.contains(&param.id) {
+            self.others.add(self.is_replaced(param));
+        }
+    }
+}
+
+/// Collects the trainable weights without a gradient.
+struct FindUnused<'a> {
+    path: ModulePath,
+    choices: &'a [Choice],
+    next: usize,
+    grads: &'a GradientsParams,
+    unused: &'a mut Vec<usize>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for FindUnused<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if self.choices.get(self.next).is_none_or(|choice| choice.path != self.path.joined()) {
+            return;
+        }
+        if param.is_require_grad() && self.grads.get::<B::InnerBackend, D>(param.id).is_none() {
+            self.unused.push(self.next);
+        }
+        self.next += 1;
+    }
 }

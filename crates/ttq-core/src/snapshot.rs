@@ -24,7 +24,7 @@ struct Layer<B: Backend> {
     path: String,
     weights: usize,
     latent: Box<dyn Latent<B>>,
-    /// `[groups, 2]`; `None` if the rule of the scales computes them from the latent weight.
+    /// Parameter of the scales, `[groups, 2]`; `None` if the rule of the scales computes them from the latent weight.
     scales: Option<Tensor<B, 2>>,
 }
 
@@ -58,8 +58,7 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
     /// are.
     pub fn snapshot(&self) -> TernarySnapshot<B::InnerBackend> {
         let layers = self.selection().ternary().map(|choice| (choice.path.clone(), choice.len())).collect();
-        let parameter = self.config().quantizer.scale_parameter;
-        let scales = self.scales().iter().map(|scales| parameter.scales(scales.val().inner())).collect();
+        let scales = self.scales().iter().map(|scales| scales.val().inner()).collect();
         let mut handles = TakeHandles { latents: Vec::new() };
         visit_selected(self.latent(), self.layers(), &mut handles);
         TernarySnapshot::new(self.quantizer().on(), layers, handles.latents, scales)
@@ -138,7 +137,10 @@ impl<B: Backend> Layer<B> {
     /// Computes the row of [`TernarySnapshot::summary`], `[1, 4]`.
     fn row(&self, quantizer: &TernaryQuantizer<B>) -> Tensor<B, 2> {
         let codes = self.latent.codes(quantizer);
-        let scales = self.scales.clone().unwrap_or_else(|| self.latent.measured_scales(quantizer));
+        let scales = match &self.scales {
+            Some(parameter) => quantizer.config().scale_parameter.scales(parameter.clone()),
+            None => self.latent.measured_scales(quantizer),
+        };
         let scales = float32(scales.mean_dim(0)).to_device(&codes.device());
         // With s = mean of the codes and m = mean of their magnitudes: share of +1 = (m + s) / 2, of -1 = (m - s) / 2.
         let sum = codes.clone().mean().reshape([1, 1]);

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use burn::config::Config;
-use burn::module::{AutodiffModule, ModuleDisplay, ModuleVisitor, Param, ParamId};
+use burn::module::{AutodiffModule, ModuleDisplay, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use crate::first_step::findings;
 use crate::leaf::{initialize_as_leaves, leaf};
 use crate::learned_scales::LearnedScales;
-use crate::module_path::ModulePath;
 use crate::plan::Plan;
 use crate::scales::at_least_floor;
 use crate::selected::{LayerVisitor, visit_selected};
@@ -248,10 +246,11 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
 
     /// Returns the module with ternary weights, differentiable in the latent weights and scales of this wrapper.
     ///
-    /// Compute the gradients with `GradientsParams::from_grads(loss.backward(), &wrapper)`.
+    /// Compute the gradients with `GradientsParams::from_grads(loss.backward(), &wrapper)`, and call
+    /// [`clamp_scales`](Self::clamp_scales) after the optimizer step: it checks the first one.
     pub fn view(&self) -> M {
-        self.remember_view();
-        replace_selected(self.model.clone(), &self.scales, self.quantizer(), Tracked, None)
+        let log = self.plan().first_step.watch_view(&self.model, &self.scales);
+        replace_selected(self.model.clone(), &self.scales, self.quantizer(), Tracked, log)
     }
 
     /// Returns a plain module whose selected weights are ternary constants, for deployment.
@@ -276,23 +275,6 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
             CollectValues { quantizer: &quantizer, scales: &self.scales, choices: layers, layers: Vec::new() };
         visit_selected(&self.model, layers, &mut values);
         values.layers
-    }
-
-    /// Remembers the weights of the first view, so that [`clamp_scales`](Self::clamp_scales) can check that the optimizer
-    /// updates them.
-    fn remember_view(&self) {
-        if !self.plan().first_step.awaits_view() {
-            return;
-        }
-        let mut probes = Probes { scales: self.scales().iter(), trainable: Vec::new() };
-        visit_selected(&self.model, self.layers(), &mut probes);
-        let sum = probes.trainable.into_iter().reduce(|sum, probe| {
-            let device = sum.device();
-            sum + probe.to_device(&device)
-        });
-        if let Some(sum) = sum {
-            self.plan().first_step.remember_view(sum);
-        }
     }
 }
 
@@ -324,56 +306,35 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
     /// For each ternary weight q with a gradient ∂L/∂q, the gradients of its latent weight and scales are computed in
     /// closed form ([`TernaryQuantizer::gradients`]). All other gradients are returned unchanged.
     pub fn pull_back(&self, mut grads: GradientsParams) -> GradientsParams {
-        self.check_order_of_use(&grads);
+        self.plan().first_step.check_order(&self.model, self.plan(), Some(&grads));
         let quantizer = self.quantizer().on::<B::InnerBackend>();
         let mut visitor = PullBack { quantizer: &quantizer, scales: self.scales(), index: 0, grads: &mut grads };
         visit_selected(&self.model, self.layers(), &mut visitor);
         grads
     }
 
-    fn check_order_of_use(&self, grads: &GradientsParams) {
-        let plan = self.plan();
-        let Some(used) = plan.first_step.noted_order() else { return };
-        let mut visitor = FindUnused {
-            path: ModulePath::default(),
-            choices: plan.selection.choices(),
-            next: 0,
-            grads,
-            unused: Vec::new(),
-        };
-        self.model.visit(&mut visitor);
-        for finding in findings(&plan.selection, &plan.config.selection, &used, &visitor.unused) {
-            log::warn!("{finding}");
-        }
-    }
-
     /// Raises every learned scale below [`SCALE_FLOOR`](crate::SCALE_FLOOR) to it, if scales are trained as
-    /// [`ScaleParameter::Linear`]. Logarithms need no bound.
+    /// [`ScaleParameter::Linear`], and checks the first step of a training with [`view`](Self::view).
     ///
-    /// Call it after each optimizer step: a scale that crosses zero would swap the meaning of its codes. A scale that is
-    /// NaN stays NaN. `TernaryOptimizer` of ttq-train calls it itself.
+    /// Call it after each optimizer step of your own loop. (The learner step and the optimizer of `ttq-train` call it.) A
+    /// linear scale that crosses zero would swap the meaning of its codes. Logarithms need no bound. A scale that is NaN stays
+    /// NaN.
+    ///
+    /// After the first step it logs a warning if a first convolution or a last layer is ternary because the module declares
+    /// its fields in another order than its forward pass uses them.
     ///
     /// # Panics
-    /// Panics if a [`view`](Self::view) was made and no latent weight and no scale was replaced since: its gradients were
-    /// taken from the view, which has none of them, instead of the wrapper. This is checked in the first step.
+    /// Panics if the first optimizer step after a [`view`](Self::view) updated all other trainable parameters, but no latent
+    /// weight and no scale: the gradients were taken from the view, which has none of theirs, instead of the wrapper. To train
+    /// the other parameters alone, freeze the ternary weights with `no_grad`.
     #[must_use]
     pub fn clamp_scales(mut self) -> Self {
-        self.check_first_update();
+        self.plan().first_step.check_order(&self.model, self.plan(), None);
+        self.plan().first_step.check_update(&self.model, &self.scales);
         if self.config().quantizer.scale_parameter == ScaleParameter::Linear {
             self.scales = self.scales.map_params(clamp);
         }
         self
-    }
-
-    fn check_first_update(&self) {
-        let Some(sum) = self.plan().first_step.remembered_view::<B>() else { return };
-        let mut visitor = FindReplaced { scales: self.scales().iter(), grads: sum.backward(), replaced: false };
-        visit_selected(&self.model, self.layers(), &mut visitor);
-        assert!(
-            visitor.replaced,
-            "Ternary::clamp_scales: the optimizer step changed no ternary weight and no scale: take the gradients of a \
-             view by `GradientsParams::from_grads(grads, &wrapper)`, with the wrapper and not the view"
-        );
     }
 
     /// Returns the identifiers of the latent weights and those of the learned scales, for optimizers with parameter
@@ -409,74 +370,6 @@ fn fitted_scales<B: Backend, M: Module<B>>(
         visit_selected(model, layers, &mut collect);
     }
     collect.scales
-}
-
-/// Collects a tensor `[1]` of each trainable latent weight and of its scales, which depends on it.
-struct Probes<'a, B: Backend> {
-    scales: std::slice::Iter<'a, Param<Tensor<B, 2>>>,
-    trainable: Vec<Tensor<B, 1>>,
-}
-
-impl<B: Backend> LayerVisitor<B> for Probes<'_, B> {
-    fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, _channel_axis: usize) {
-        let scales = self.scales.next();
-        if param.is_require_grad() {
-            self.trainable.push(first_element(param.val()));
-            self.trainable
-                .extend(scales.filter(|scales| scales.is_require_grad()).map(|scales| first_element(scales.val())));
-        }
-    }
-}
-
-fn first_element<B: Backend, const D: usize>(value: Tensor<B, D>) -> Tensor<B, 1> {
-    let first: [_; D] = std::array::from_fn(|_| 0..1);
-    value.slice(first).reshape([1])
-}
-
-/// Finds out whether a trainable latent weight or one of its scales is no longer the tensor on which the gradients depend.
-struct FindReplaced<'a, B: AutodiffBackend> {
-    scales: std::slice::Iter<'a, Param<Tensor<B, 2>>>,
-    grads: B::Gradients,
-    replaced: bool,
-}
-
-impl<B: AutodiffBackend> LayerVisitor<B> for FindReplaced<'_, B> {
-    fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, _channel_axis: usize) {
-        let scales = self.scales.next();
-        if param.is_require_grad() {
-            self.replaced |= param.val().grad(&self.grads).is_none();
-            self.replaced |= scales.is_some_and(|s| s.is_require_grad() && s.val().grad(&self.grads).is_none());
-        }
-    }
-}
-
-/// Collects the trainable weights without a gradient.
-struct FindUnused<'a> {
-    path: ModulePath,
-    choices: &'a [Choice],
-    next: usize,
-    grads: &'a GradientsParams,
-    unused: Vec<usize>,
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for FindUnused<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if self.choices.get(self.next).is_none_or(|choice| choice.path != self.path.joined()) {
-            return;
-        }
-        if param.is_require_grad() && self.grads.get::<B::InnerBackend, D>(param.id).is_none() {
-            self.unused.push(self.next);
-        }
-        self.next += 1;
-    }
 }
 
 struct CollectInitialScales<'a, B: Backend> {
