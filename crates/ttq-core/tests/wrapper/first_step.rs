@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::thread::{self, ThreadId};
 
+use burn::module::{AutodiffModule, list_param_ids};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{GradientsParams, Optimizer, SgdConfig};
 use burn::prelude::*;
@@ -113,13 +114,41 @@ fn gradients_that_are_taken_from_the_view_are_an_error() {
 }
 
 #[test]
-fn training_one_group_alone_is_no_error() {
+#[should_panic(expected = "with the wrapper and not the view")]
+fn gradients_that_are_taken_from_the_view_are_an_error_after_views_without_a_step() {
+    let ternary = wrapped(&TernaryConfig::default());
+    ternary.valid().view();
+    ternary.view();
+    let ternary = ternary.clamp_scales();
+    let view = ternary.view();
+    let grads = GradientsParams::from_grads(view.loss(input()).backward(), &view);
+    let _ = SgdConfig::new().init::<A, Ternary<A, Net<A>>>().step(0.1, ternary, grads).clamp_scales();
+}
+
+#[test]
+fn an_accumulation_of_gradients_and_the_training_of_some_parameters_are_no_errors() {
     let ternary = wrapped(&TernaryConfig::default());
     let (latents, scales) = ternary.parameter_groups();
-    for group in [latents, scales] {
+    let some_others = list_param_ids(ternary.latent()).into_iter().filter(|id| !latents.contains(id)).take(1).collect();
+    for group in [latents, scales, some_others, Vec::new()] {
         let ternary = ternary.clone();
         let mut grads = ternary.view().loss(input()).backward();
         let grads = GradientsParams::from_params(&mut grads, &ternary, &group);
         let _ = SgdConfig::new().init::<A, Ternary<A, Net<A>>>().step(0.1, ternary, grads).clamp_scales();
     }
+}
+
+#[test]
+fn a_loop_on_the_view_warns_once_of_a_ternary_last_layer() {
+    let mut ternary = Ternary::new(Backwards::<A>::new(), &TernaryConfig::default()).unwrap();
+    let mut sgd = SgdConfig::new().init();
+    let texts = warnings(|| {
+        for _ in 0..2 {
+            let loss = ternary.view().forward(tensor(&normal(&[4, 6], 1))).sum();
+            let grads = GradientsParams::from_grads(loss.backward(), &ternary);
+            ternary = sgd.step(0.1, ternary.clone(), grads).clamp_scales();
+        }
+    });
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert!(texts[0].contains("`head.weight` is the last layer"), "{texts:?}");
 }
