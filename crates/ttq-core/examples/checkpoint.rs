@@ -103,7 +103,7 @@ pub fn run(checkpoint: Option<PathBuf>, directory: &Path, steps: u64) -> Result<
     let mut optimizer = AdamConfig::new().init();
     for step in 0..steps / 4 {
         let grads = GradientsParams::from_grads(loss(&ternary.view(), step).backward(), &ternary);
-        ternary = optimizer.step(1e-3, ternary, grads);
+        ternary = optimizer.step(1e-3, ternary, grads).clamp_scales();
     }
     pack(&ternary)?.save(&file, Coding::Plain)?; // 2 bits per ternary weight
     // [/checkpoint]
