@@ -150,7 +150,7 @@ fn on_tensors<B: Backend>(
         |values: &[f32], shape: [usize; 4]| Tensor::<B, 4>::from_data(TensorData::new(values.to_vec(), shape), &device);
     let (x, weight) = (tensor(x, layer.input()), tensor(dense, layer.weight()));
     let convolve = move || {
-        let options = ConvOptions::new([layer.stride; 2], [[layer.kernel / 2; 2]; 2], [1, 1], 1);
+        let options = ConvOptions::new([layer.stride; 2], [layer.kernel / 2; 2], [1, 1], 1);
         conv2d(x.clone(), weight.clone(), None, options)
     };
     let result = convolve().into_data().to_vec().map_err(|error| anyhow!("{name}: {error:?}"))?;
