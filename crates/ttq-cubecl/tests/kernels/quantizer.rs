@@ -143,7 +143,7 @@ fn assert_gradients_match_reference<B: Backend>(
     let scales = scales_of(groups.len());
     let pairs = Tensor::<B, 2>::from_data(TensorData::new(scales.clone(), [groups.len(), 2]), &device);
     let codes: Vec<i32> = quantizer.codes(latent.clone(), channel_axis).into_data().iter().collect();
-    let gradients = quantizer.gradients(grad.clone(), latent.clone(), pairs, channel_axis);
+    let gradients = quantizer.gradients(grad.clone(), latent, pairs, channel_axis);
     let grad = floats(grad);
     let (of_latent, of_scales) = (floats(gradients.latent), floats(gradients.scales));
     assert_eq!((of_latent.len(), of_scales.len()), (grad.len(), scales.len()));
