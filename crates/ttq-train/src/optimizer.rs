@@ -155,7 +155,7 @@ where
 /// let mut ternary = Ternary::<B, Vec<Linear<B>>>::new(model, &TernaryConfig::new())?;
 /// let mut optimizer = TernaryOptimizer::uniform(SgdConfig::new().init());
 /// for _ in 0..3 {
-///     let x = Tensor::ones([4, 8], &device);
+///     let x = Tensor::<B, 2>::ones([4, 8], &device);
 ///     let loss = ternary.view().iter().fold(x, |x, layer| layer.forward(x)).powi_scalar(2).mean();
 ///     let grads = GradientsParams::from_grads(loss.backward(), &ternary);
 ///     ternary = optimizer.step(0.05, ternary, grads);
