@@ -187,6 +187,9 @@ fn a_disk_that_is_full_leaves_the_old_file_whole_and_no_other_file_behind() {
         .stdout(std::process::Stdio::null())
         .status();
     let Ok(status) = status else { return println!("skipped: there is no bash") };
+    if matches!(status.code(), Some(126 | 127)) {
+        return println!("skipped: this test cannot start itself, as under an emulator");
+    }
     assert!(status.success());
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     assert_eq!(folder.path().read_dir().unwrap().count(), 1);
