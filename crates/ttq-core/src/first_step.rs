@@ -1,5 +1,6 @@
 //! Checks of the first training step of a wrapper and its copies.
 //!
+//! - A latent weight that should train must be a leaf of the autodiff graph.
 //! - A view notes the order in which its forward pass uses the weights.
 //!   [`Ternary::pull_back`](crate::Ternary::pull_back) and [`Ternary::clamp_scales`](crate::Ternary::clamp_scales) compare it
 //!   with the selection.
@@ -76,6 +77,7 @@ impl FirstStep {
         grads: Option<&GradientsParams>,
     ) {
         let Some(used) = self.noted_order() else { return };
+        visit_selected(model, &plan.layers, &mut RequireLeaves { layers: plan.layers.iter() });
         let mut unused = Vec::new();
         if let Some(grads) = grads {
             let choices = plan.selection.choices();
@@ -281,6 +283,24 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for FindReplaced<'_, B> {
         if !self.latents.contains(&param.id) {
             self.others.add(self.is_replaced(param));
         }
+    }
+}
+
+/// Panics at a latent weight that should train and is no leaf of the autodiff graph, which would be taken for frozen.
+struct RequireLeaves<'a> {
+    layers: std::slice::Iter<'a, Choice>,
+}
+
+impl<B: AutodiffBackend> LayerVisitor<B> for RequireLeaves<'_> {
+    fn visit<const D: usize>(&mut self, latent: &Param<Tensor<B, D>>, _channel_axis: usize) {
+        let path = self.layers.next().map_or("", |choice| &choice.path);
+        // A parameter knows apart from its tensor whether it trains; this conversion makes the tensor follow.
+        let should_train = <Param<Tensor<B, D>> as AutodiffModule<B>>::from_inner(latent.valid()).is_require_grad();
+        assert!(
+            latent.is_require_grad() || !should_train,
+            "Ternary: `{path}` should train, but its tensor is no leaf of the autodiff graph, as Burn initializes \
+             `LinearLayout::Col`: wrap the model before its first use, or wrap `AutodiffModule::from_inner(model.valid())`"
+        );
     }
 }
 

@@ -326,7 +326,8 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
     /// # Panics
     /// Panics if the first optimizer step after a [`view`](Self::view) updated all other trainable parameters, but no latent
     /// weight and no scale: the gradients were taken from the view, which has none of theirs, instead of the wrapper. To train
-    /// the other parameters alone, freeze the ternary weights with `no_grad`.
+    /// the other parameters alone, freeze the ternary weights with `no_grad`. Panics in the first step too if a latent weight
+    /// that should train is no leaf of the autodiff graph (a layer of `LinearLayout::Col` that was used before it was wrapped).
     #[must_use]
     pub fn clamp_scales(mut self) -> Self {
         self.plan().first_step.check_order(&self.model, self.plan(), None);

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::thread::{self, ThreadId};
 
 use burn::module::{AutodiffModule, list_param_ids};
-use burn::nn::{Linear, LinearConfig};
+use burn::nn::{Linear, LinearConfig, LinearLayout};
 use burn::optim::{GradientsParams, Optimizer, SgdConfig};
 use burn::prelude::*;
 use log::{Log, Metadata, Record};
@@ -151,4 +151,30 @@ fn a_loop_on_the_view_warns_once_of_a_ternary_last_layer() {
     });
     assert_eq!(texts.len(), 1, "{texts:?}");
     assert!(texts[0].contains("`head.weight` is the last layer"), "{texts:?}");
+}
+
+/// Runs the first step of a layer of column layout, after `prepare`.
+fn first_step_of_column_layout(prepare: impl FnOnce(Linear<A>) -> Linear<A>) {
+    let layer = LinearConfig::new(6, 6).with_layout(LinearLayout::Col).init(&Default::default());
+    let selection = SelectionConfig::new().with_keep_last_layer(false);
+    let ternary = Ternary::new(prepare(layer), &TernaryConfig::new().with_selection(selection)).unwrap();
+    let view = ternary.leaf_view();
+    let x: Tensor<A, 2> = tensor(&normal(&[4, 6], 1));
+    ternary.pull_back(GradientsParams::from_grads(view.forward(x).sum().backward(), &view));
+}
+
+#[test]
+#[should_panic(expected = "`weight` should train, but its tensor is no leaf")]
+fn a_weight_that_would_be_taken_for_frozen_is_an_error() {
+    first_step_of_column_layout(|layer| {
+        layer.valid();
+        layer
+    });
+}
+
+#[test]
+fn a_weight_that_is_a_leaf_or_frozen_is_no_error() {
+    first_step_of_column_layout(|layer| layer);
+    first_step_of_column_layout(|layer| AutodiffModule::from_inner(layer.valid()));
+    first_step_of_column_layout(Module::no_grad);
 }
