@@ -4,6 +4,7 @@
 mod convolution_tests;
 pub(crate) mod direct;
 pub(crate) mod elementwise;
+pub(crate) mod math;
 #[cfg(test)]
 mod naive;
 pub(crate) mod reduce;
