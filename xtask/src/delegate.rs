@@ -204,6 +204,8 @@ struct Writer {
     backend: PathSegment,
     inner: Ident,
     arguments: TokenStream,
+    ready: Option<TokenStream>,
+    views: &'static [&'static str],
 }
 
 impl Writer {
@@ -212,6 +214,8 @@ impl Writer {
             backend: syn::parse_str(target.backend)?,
             inner: syn::parse_str(target.inner)?,
             arguments: tokens(target.arguments)?,
+            ready: target.ready.map(tokens).transpose()?,
+            views: target.views,
         })
     }
 
@@ -224,19 +228,27 @@ impl Writer {
 
     /// A method of the trait `name` that calls the inner backend and converts arguments and result.
     fn delegated(&self, signature: &Signature, name: &str) -> Result<TokenStream> {
-        let arguments = signature.inputs.iter().map(|input| match input {
-            FnArg::Typed(argument) => needs_conversion(&argument.ty),
-            FnArg::Receiver(_) => false,
-        });
-        let converted_arguments: Vec<bool> = arguments.collect();
+        let reads = !self.views.contains(&signature.ident.to_string().as_str());
+        let ready = self.ready.as_ref().filter(|_| reads);
+        let types: Vec<Type> = signature
+            .inputs
+            .iter()
+            .filter_map(|input| match input {
+                FnArg::Typed(argument) => Some((*argument.ty).clone()),
+                FnArg::Receiver(_) => None,
+            })
+            .collect();
         let converts_result = match &signature.output {
             ReturnType::Type(_, output) => needs_conversion(output),
             ReturnType::Default => false,
         };
         let (signature, names) = self.specialize(signature)?;
-        let arguments = names.iter().zip(converted_arguments).map(|(name, convert)| match convert {
-            true => quote!(#name.convert_backend()),
-            false => name.to_token_stream(),
+        let arguments = names.iter().zip(&types).map(|(name, ty)| match (ready, float_tensors(ty)) {
+            _ if needs_conversion(ty) => quote!(#name.convert_backend()),
+            (Some(ready), Some(Floats::One)) => quote!(#ready(#name)),
+            (Some(ready), Some(Floats::Optional)) => quote!(#name.map(#ready)),
+            (Some(ready), Some(Floats::Several)) => quote!(#name.into_iter().map(#ready).collect()),
+            _ => name.to_token_stream(),
         });
         let (name, method, inner) = (format_ident!("{name}"), &signature.ident, &self.inner);
         let call = quote!(<#inner as #name<#inner>>::#method(#(#arguments),*));
@@ -268,6 +280,23 @@ impl Writer {
 
 fn tokens(text: &str) -> Result<TokenStream> {
     text.parse().map_err(|error| anyhow!("cannot parse `{text}`: {error}"))
+}
+
+/// The float tensors of an argument.
+enum Floats {
+    One,
+    Optional,
+    Several,
+}
+
+/// Returns the float tensors of an argument of this type; `None` if it has none, or borrows them.
+fn float_tensors(ty: &Type) -> Option<Floats> {
+    match ty.to_token_stream().to_string().replace(' ', "").as_str() {
+        "FloatTensor<B>" => Some(Floats::One),
+        "Option<FloatTensor<B>>" => Some(Floats::Optional),
+        "Vec<FloatTensor<B>>" => Some(Floats::Several),
+        _ => None,
+    }
 }
 
 /// Returns whether the type has the backend as a parameter and differs between the backends.

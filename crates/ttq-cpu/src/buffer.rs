@@ -45,7 +45,7 @@ impl Buffer {
         unsafe { buffer.into_tensor(shape) }
     }
 
-    fn floats(&mut self) -> &mut [MaybeUninit<f32>] {
+    pub(crate) fn floats(&mut self) -> &mut [MaybeUninit<f32>] {
         // SAFETY: a line is an array of floats without padding, and the lines hold at least `len` floats.
         unsafe { core::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }

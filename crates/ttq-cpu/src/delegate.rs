@@ -39,7 +39,7 @@ impl FloatTensorOps<Cpu> for Cpu {
         <Flex as FloatTensorOps<Flex>>::float_full(shape, fill_value, device, dtype)
     }
     fn float_into_data(tensor: FloatTensor<Cpu>) -> impl Future<Output = Result<TensorData, ExecutionError>> + Send {
-        <Flex as FloatTensorOps<Flex>>::float_into_data(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_into_data(ops::ready(tensor))
     }
     fn float_device(tensor: &FloatTensor<Cpu>) -> Device<Cpu> {
         <Flex as FloatTensorOps<Flex>>::float_device(tensor)
@@ -48,13 +48,13 @@ impl FloatTensorOps<Cpu> for Cpu {
         <Flex as FloatTensorOps<Flex>>::float_to_device(tensor, device)
     }
     fn float_into_int(tensor: FloatTensor<Cpu>, out_dtype: IntDType) -> IntTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_into_int(tensor, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_into_int(ops::ready(tensor), out_dtype)
     }
     fn float_empty(shape: Shape, device: &Device<Cpu>, dtype: FloatDType) -> FloatTensor<Cpu> {
         <Flex as FloatTensorOps<Flex>>::float_empty(shape, device, dtype)
     }
     fn float_repeat_dim(tensor: FloatTensor<Cpu>, dim: usize, times: usize) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_repeat_dim(tensor, dim, times)
+        <Flex as FloatTensorOps<Flex>>::float_repeat_dim(ops::ready(tensor), dim, times)
     }
     fn float_add(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
         ops::float_add(lhs, rhs)
@@ -63,13 +63,13 @@ impl FloatTensorOps<Cpu> for Cpu {
         ops::float_add_scalar(lhs, rhs)
     }
     fn float_clamp_min(tensor: FloatTensor<Cpu>, min: Scalar) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_clamp_min(tensor, min)
+        ops::float_clamp_min(tensor, min)
     }
     fn float_clamp_max(tensor: FloatTensor<Cpu>, max: Scalar) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_clamp_max(tensor, max)
+        ops::float_clamp_max(tensor, max)
     }
     fn float_clamp(tensor: FloatTensor<Cpu>, min: Scalar, max: Scalar) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_clamp(tensor, min, max)
+        ops::float_clamp(tensor, min, max)
     }
     fn float_sub(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
         ops::float_sub(lhs, rhs)
@@ -90,22 +90,22 @@ impl FloatTensorOps<Cpu> for Cpu {
         ops::float_div_scalar(lhs, rhs)
     }
     fn float_remainder(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_remainder(lhs, rhs)
+        <Flex as FloatTensorOps<Flex>>::float_remainder(ops::ready(lhs), ops::ready(rhs))
     }
     fn float_remainder_scalar(lhs: FloatTensor<Cpu>, rhs: Scalar) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_remainder_scalar(lhs, rhs)
+        <Flex as FloatTensorOps<Flex>>::float_remainder_scalar(ops::ready(lhs), rhs)
     }
     fn float_matmul(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_matmul(lhs, rhs)
+        <Flex as FloatTensorOps<Flex>>::float_matmul(ops::ready(lhs), ops::ready(rhs))
     }
     fn float_cross(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_cross(lhs, rhs, dim)
+        <Flex as FloatTensorOps<Flex>>::float_cross(ops::ready(lhs), ops::ready(rhs), dim)
     }
     fn float_neg(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
         ops::float_neg(tensor)
     }
     fn float_recip(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_recip(tensor)
+        ops::float_recip(tensor)
     }
     fn float_transpose(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
         <Flex as FloatTensorOps<Flex>>::float_transpose(tensor)
@@ -123,7 +123,7 @@ impl FloatTensorOps<Cpu> for Cpu {
         ops::float_reshape(tensor, shape)
     }
     fn float_gather(dim: usize, tensor: FloatTensor<Cpu>, indices: IntTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_gather(dim, tensor, indices)
+        <Flex as FloatTensorOps<Flex>>::float_gather(dim, ops::ready(tensor), indices)
     }
     fn float_scatter_add(
         dim: usize,
@@ -131,7 +131,7 @@ impl FloatTensorOps<Cpu> for Cpu {
         indices: IntTensor<Cpu>,
         value: FloatTensor<Cpu>,
     ) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_scatter_add(dim, tensor, indices, value)
+        <Flex as FloatTensorOps<Flex>>::float_scatter_add(dim, ops::ready(tensor), indices, ops::ready(value))
     }
     fn float_scatter_nd(
         data: FloatTensor<Cpu>,
@@ -139,13 +139,13 @@ impl FloatTensorOps<Cpu> for Cpu {
         values: FloatTensor<Cpu>,
         reduction: burn_backend::tensor::IndexingUpdateOp,
     ) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_scatter_nd(data, indices, values, reduction)
+        <Flex as FloatTensorOps<Flex>>::float_scatter_nd(ops::ready(data), indices, ops::ready(values), reduction)
     }
     fn float_gather_nd(data: FloatTensor<Cpu>, indices: IntTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_gather_nd(data, indices)
+        <Flex as FloatTensorOps<Flex>>::float_gather_nd(ops::ready(data), indices)
     }
     fn float_select(tensor: FloatTensor<Cpu>, dim: usize, indices: IntTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_select(tensor, dim, indices)
+        <Flex as FloatTensorOps<Flex>>::float_select(ops::ready(tensor), dim, indices)
     }
     fn float_select_add(
         tensor: FloatTensor<Cpu>,
@@ -153,58 +153,58 @@ impl FloatTensorOps<Cpu> for Cpu {
         indices: IntTensor<Cpu>,
         value: FloatTensor<Cpu>,
     ) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_select_add(tensor, dim, indices, value)
+        <Flex as FloatTensorOps<Flex>>::float_select_add(ops::ready(tensor), dim, indices, ops::ready(value))
     }
     fn float_slice(tensor: FloatTensor<Cpu>, slices: &[Slice]) -> FloatTensor<Cpu> {
         <Flex as FloatTensorOps<Flex>>::float_slice(tensor, slices)
     }
     fn float_slice_assign(tensor: FloatTensor<Cpu>, slices: &[Slice], value: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_slice_assign(tensor, slices, value)
+        <Flex as FloatTensorOps<Flex>>::float_slice_assign(ops::ready(tensor), slices, ops::ready(value))
     }
     fn float_mask_where(tensor: FloatTensor<Cpu>, mask: BoolTensor<Cpu>, value: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_mask_where(tensor, mask, value)
+        ops::float_mask_where(tensor, mask, value)
     }
     fn float_mask_fill(tensor: FloatTensor<Cpu>, mask: BoolTensor<Cpu>, value: Scalar) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_mask_fill(tensor, mask, value)
+        ops::float_mask_fill(tensor, mask, value)
     }
     fn float_equal(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_equal(lhs, rhs, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_equal(ops::ready(lhs), ops::ready(rhs), out_dtype)
     }
     fn float_not_equal(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_not_equal(lhs, rhs, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_not_equal(ops::ready(lhs), ops::ready(rhs), out_dtype)
     }
     fn float_equal_elem(lhs: FloatTensor<Cpu>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_equal_elem(lhs, rhs, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_equal_elem(ops::ready(lhs), rhs, out_dtype)
     }
     fn float_not_equal_elem(lhs: FloatTensor<Cpu>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_not_equal_elem(lhs, rhs, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_not_equal_elem(ops::ready(lhs), rhs, out_dtype)
     }
     fn float_greater(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_greater(lhs, rhs, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_greater(ops::ready(lhs), ops::ready(rhs), out_dtype)
     }
     fn float_greater_elem(lhs: FloatTensor<Cpu>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_greater_elem(lhs, rhs, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_greater_elem(ops::ready(lhs), rhs, out_dtype)
     }
     fn float_greater_equal(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_greater_equal(lhs, rhs, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_greater_equal(ops::ready(lhs), ops::ready(rhs), out_dtype)
     }
     fn float_greater_equal_elem(lhs: FloatTensor<Cpu>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_greater_equal_elem(lhs, rhs, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_greater_equal_elem(ops::ready(lhs), rhs, out_dtype)
     }
     fn float_lower(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_lower(lhs, rhs, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_lower(ops::ready(lhs), ops::ready(rhs), out_dtype)
     }
     fn float_lower_elem(lhs: FloatTensor<Cpu>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_lower_elem(lhs, rhs, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_lower_elem(ops::ready(lhs), rhs, out_dtype)
     }
     fn float_lower_equal(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_lower_equal(lhs, rhs, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_lower_equal(ops::ready(lhs), ops::ready(rhs), out_dtype)
     }
     fn float_lower_equal_elem(lhs: FloatTensor<Cpu>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_lower_equal_elem(lhs, rhs, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_lower_equal_elem(ops::ready(lhs), rhs, out_dtype)
     }
     fn float_detach(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_detach(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_detach(ops::ready(tensor))
     }
     fn float_sum(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
         ops::float_sum(tensor)
@@ -213,10 +213,10 @@ impl FloatTensorOps<Cpu> for Cpu {
         ops::float_sum_dim(tensor, dim)
     }
     fn float_prod(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_prod(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_prod(ops::ready(tensor))
     }
     fn float_prod_dim(tensor: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_prod_dim(tensor, dim)
+        <Flex as FloatTensorOps<Flex>>::float_prod_dim(ops::ready(tensor), dim)
     }
     fn float_mean(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
         ops::float_mean(tensor)
@@ -225,168 +225,168 @@ impl FloatTensorOps<Cpu> for Cpu {
         ops::float_mean_dim(tensor, dim)
     }
     fn float_cumsum(tensor: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_cumsum(tensor, dim)
+        <Flex as FloatTensorOps<Flex>>::float_cumsum(ops::ready(tensor), dim)
     }
     fn float_cumprod(tensor: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_cumprod(tensor, dim)
+        <Flex as FloatTensorOps<Flex>>::float_cumprod(ops::ready(tensor), dim)
     }
     fn float_cummin(tensor: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_cummin(tensor, dim)
+        <Flex as FloatTensorOps<Flex>>::float_cummin(ops::ready(tensor), dim)
     }
     fn float_cummax(tensor: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_cummax(tensor, dim)
+        <Flex as FloatTensorOps<Flex>>::float_cummax(ops::ready(tensor), dim)
     }
     fn float_cast(tensor: FloatTensor<Cpu>, dtype: FloatDType) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_cast(tensor, dtype)
+        <Flex as FloatTensorOps<Flex>>::float_cast(ops::ready(tensor), dtype)
     }
     fn float_exp(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_exp(tensor)
+        ops::float_exp(tensor)
     }
     fn float_log(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_log(tensor)
+        ops::float_log(tensor)
     }
     fn float_log1p(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_log1p(tensor)
+        ops::float_log1p(tensor)
     }
     fn float_powf(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_powf(lhs, rhs)
+        <Flex as FloatTensorOps<Flex>>::float_powf(ops::ready(lhs), ops::ready(rhs))
     }
     fn float_powi(lhs: FloatTensor<Cpu>, rhs: IntTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_powi(lhs, rhs)
+        <Flex as FloatTensorOps<Flex>>::float_powi(ops::ready(lhs), rhs)
     }
     fn float_powi_scalar(lhs: FloatTensor<Cpu>, rhs: Scalar) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_powi_scalar(lhs, rhs)
+        <Flex as FloatTensorOps<Flex>>::float_powi_scalar(ops::ready(lhs), rhs)
     }
     fn float_powf_scalar(tensor: FloatTensor<Cpu>, value: Scalar) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_powf_scalar(tensor, value)
+        <Flex as FloatTensorOps<Flex>>::float_powf_scalar(ops::ready(tensor), value)
     }
     fn float_powf_scalar_impl(tensor: FloatTensor<Cpu>, value: Scalar) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_powf_scalar_impl(tensor, value)
+        <Flex as FloatTensorOps<Flex>>::float_powf_scalar_impl(ops::ready(tensor), value)
     }
     fn float_sqrt(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_sqrt(tensor)
+        ops::float_sqrt(tensor)
     }
     fn float_abs(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_abs(tensor)
+        ops::float_abs(tensor)
     }
     fn float_cos(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_cos(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_cos(ops::ready(tensor))
     }
     fn float_sin(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_sin(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_sin(ops::ready(tensor))
     }
     fn float_tan(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_tan(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_tan(ops::ready(tensor))
     }
     fn float_cosh(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_cosh(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_cosh(ops::ready(tensor))
     }
     fn float_sinh(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_sinh(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_sinh(ops::ready(tensor))
     }
     fn float_tanh(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_tanh(tensor)
+        ops::float_tanh(tensor)
     }
     fn float_acos(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_acos(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_acos(ops::ready(tensor))
     }
     fn float_acosh(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_acosh(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_acosh(ops::ready(tensor))
     }
     fn float_asin(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_asin(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_asin(ops::ready(tensor))
     }
     fn float_asinh(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_asinh(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_asinh(ops::ready(tensor))
     }
     fn float_atan(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_atan(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_atan(ops::ready(tensor))
     }
     fn float_atanh(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_atanh(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_atanh(ops::ready(tensor))
     }
     fn float_atan2(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_atan2(lhs, rhs)
+        <Flex as FloatTensorOps<Flex>>::float_atan2(ops::ready(lhs), ops::ready(rhs))
     }
     fn float_round(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_round(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_round(ops::ready(tensor))
     }
     fn float_floor(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_floor(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_floor(ops::ready(tensor))
     }
     fn float_ceil(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_ceil(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_ceil(ops::ready(tensor))
     }
     fn float_trunc(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_trunc(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_trunc(ops::ready(tensor))
     }
     fn float_erf(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_erf(tensor)
+        ops::float_erf(tensor)
     }
     fn float_cat(tensors: Vec<FloatTensor<Cpu>>, dim: usize) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_cat(tensors, dim)
+        <Flex as FloatTensorOps<Flex>>::float_cat(tensors.into_iter().map(ops::ready).collect(), dim)
     }
     fn float_argmax(tensor: FloatTensor<Cpu>, dim: usize, out_dtype: IntDType) -> IntTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_argmax(tensor, dim, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_argmax(ops::ready(tensor), dim, out_dtype)
     }
     fn float_argtopk(tensor: FloatTensor<Cpu>, dim: usize, k: usize, out_dtype: IntDType) -> IntTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_argtopk(tensor, dim, k, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_argtopk(ops::ready(tensor), dim, k, out_dtype)
     }
     fn float_argmin(tensor: FloatTensor<Cpu>, dim: usize, out_dtype: IntDType) -> IntTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_argmin(tensor, dim, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_argmin(ops::ready(tensor), dim, out_dtype)
     }
     fn float_max(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_max(tensor)
+        ops::float_max(tensor)
     }
     fn float_max_dim(tensor: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_max_dim(tensor, dim)
+        ops::float_max_dim(tensor, dim)
     }
     fn float_max_dim_with_indices(
         tensor: FloatTensor<Cpu>,
         dim: usize,
         indices_dtype: IntDType,
     ) -> (FloatTensor<Cpu>, IntTensor<Cpu>) {
-        <Flex as FloatTensorOps<Flex>>::float_max_dim_with_indices(tensor, dim, indices_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_max_dim_with_indices(ops::ready(tensor), dim, indices_dtype)
     }
     fn float_min(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_min(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_min(ops::ready(tensor))
     }
     fn float_min_dim(tensor: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_min_dim(tensor, dim)
+        <Flex as FloatTensorOps<Flex>>::float_min_dim(ops::ready(tensor), dim)
     }
     fn float_min_dim_with_indices(
         tensor: FloatTensor<Cpu>,
         dim: usize,
         indices_dtype: IntDType,
     ) -> (FloatTensor<Cpu>, IntTensor<Cpu>) {
-        <Flex as FloatTensorOps<Flex>>::float_min_dim_with_indices(tensor, dim, indices_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_min_dim_with_indices(ops::ready(tensor), dim, indices_dtype)
     }
     fn float_max_abs(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_max_abs(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_max_abs(ops::ready(tensor))
     }
     fn float_max_abs_dim(tensor: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_max_abs_dim(tensor, dim)
+        <Flex as FloatTensorOps<Flex>>::float_max_abs_dim(ops::ready(tensor), dim)
     }
     fn float_any(tensor: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_any(tensor, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_any(ops::ready(tensor), out_dtype)
     }
     fn float_any_dim(tensor: FloatTensor<Cpu>, dim: usize, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_any_dim(tensor, dim, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_any_dim(ops::ready(tensor), dim, out_dtype)
     }
     fn float_all(tensor: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_all(tensor, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_all(ops::ready(tensor), out_dtype)
     }
     fn float_all_dim(tensor: FloatTensor<Cpu>, dim: usize, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_all_dim(tensor, dim, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_all_dim(ops::ready(tensor), dim, out_dtype)
     }
     fn float_sign(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_sign(tensor)
+        <Flex as FloatTensorOps<Flex>>::float_sign(ops::ready(tensor))
     }
     fn float_expand(tensor: FloatTensor<Cpu>, shape: Shape) -> FloatTensor<Cpu> {
         <Flex as FloatTensorOps<Flex>>::float_expand(tensor, shape)
     }
     fn float_sort(tensor: FloatTensor<Cpu>, dim: usize, descending: bool) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_sort(tensor, dim, descending)
+        <Flex as FloatTensorOps<Flex>>::float_sort(ops::ready(tensor), dim, descending)
     }
     fn float_sort_with_indices(
         tensor: FloatTensor<Cpu>,
@@ -394,26 +394,26 @@ impl FloatTensorOps<Cpu> for Cpu {
         descending: bool,
         indices_dtype: IntDType,
     ) -> (FloatTensor<Cpu>, IntTensor<Cpu>) {
-        <Flex as FloatTensorOps<Flex>>::float_sort_with_indices(tensor, dim, descending, indices_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_sort_with_indices(ops::ready(tensor), dim, descending, indices_dtype)
     }
     fn float_argsort(tensor: FloatTensor<Cpu>, dim: usize, descending: bool, out_dtype: IntDType) -> IntTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_argsort(tensor, dim, descending, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_argsort(ops::ready(tensor), dim, descending, out_dtype)
     }
     fn float_grid_sample_2d(
         tensor: FloatTensor<Cpu>,
         grid: FloatTensor<Cpu>,
         options: GridSampleOptions,
     ) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_grid_sample_2d(tensor, grid, options)
+        <Flex as FloatTensorOps<Flex>>::float_grid_sample_2d(ops::ready(tensor), ops::ready(grid), options)
     }
     fn float_unfold(tensor: FloatTensor<Cpu>, dim: usize, size: usize, step: usize) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_unfold(tensor, dim, size, step)
+        <Flex as FloatTensorOps<Flex>>::float_unfold(ops::ready(tensor), dim, size, step)
     }
     fn float_is_nan(tensor: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_is_nan(tensor, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_is_nan(ops::ready(tensor), out_dtype)
     }
     fn float_is_inf(tensor: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_is_inf(tensor, out_dtype)
+        <Flex as FloatTensorOps<Flex>>::float_is_inf(ops::ready(tensor), out_dtype)
     }
 }
 
@@ -879,14 +879,14 @@ impl IntTensorOps<Cpu> for Cpu {
 
 impl ModuleOps<Cpu> for Cpu {
     fn embedding(weights: FloatTensor<Cpu>, indices: IntTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::embedding(weights, indices)
+        <Flex as ModuleOps<Flex>>::embedding(ops::ready(weights), indices)
     }
     fn embedding_backward(
         weights: FloatTensor<Cpu>,
         output_grad: FloatTensor<Cpu>,
         indices: IntTensor<Cpu>,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::embedding_backward(weights, output_grad, indices)
+        <Flex as ModuleOps<Flex>>::embedding_backward(ops::ready(weights), ops::ready(output_grad), indices)
     }
     fn conv1d(
         x: FloatTensor<Cpu>,
@@ -894,7 +894,7 @@ impl ModuleOps<Cpu> for Cpu {
         bias: Option<FloatTensor<Cpu>>,
         options: ConvOptions<1>,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::conv1d(x, weight, bias, options)
+        <Flex as ModuleOps<Flex>>::conv1d(ops::ready(x), ops::ready(weight), bias.map(ops::ready), options)
     }
     fn conv2d(
         x: FloatTensor<Cpu>,
@@ -928,7 +928,14 @@ impl ModuleOps<Cpu> for Cpu {
         bias: Option<FloatTensor<Cpu>>,
         options: DeformConvOptions<2>,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::deform_conv2d(x, offset, weight, mask, bias, options)
+        <Flex as ModuleOps<Flex>>::deform_conv2d(
+            ops::ready(x),
+            ops::ready(offset),
+            ops::ready(weight),
+            mask.map(ops::ready),
+            bias.map(ops::ready),
+            options,
+        )
     }
     fn deform_conv2d_backward(
         x: FloatTensor<Cpu>,
@@ -939,8 +946,16 @@ impl ModuleOps<Cpu> for Cpu {
         output_grad: FloatTensor<Cpu>,
         options: DeformConvOptions<2>,
     ) -> DeformConv2dBackward<Cpu> {
-        <Flex as ModuleOps<Flex>>::deform_conv2d_backward(x, offset, weight, mask, bias, output_grad, options)
-            .convert_backend()
+        <Flex as ModuleOps<Flex>>::deform_conv2d_backward(
+            ops::ready(x),
+            ops::ready(offset),
+            ops::ready(weight),
+            mask.map(ops::ready),
+            bias.map(ops::ready),
+            ops::ready(output_grad),
+            options,
+        )
+        .convert_backend()
     }
     fn conv3d(
         x: FloatTensor<Cpu>,
@@ -948,7 +963,7 @@ impl ModuleOps<Cpu> for Cpu {
         bias: Option<FloatTensor<Cpu>>,
         options: ConvOptions<3>,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::conv3d(x, weight, bias, options)
+        <Flex as ModuleOps<Flex>>::conv3d(ops::ready(x), ops::ready(weight), bias.map(ops::ready), options)
     }
     fn conv_transpose1d(
         x: FloatTensor<Cpu>,
@@ -956,7 +971,7 @@ impl ModuleOps<Cpu> for Cpu {
         bias: Option<FloatTensor<Cpu>>,
         options: ConvTransposeOptions<1>,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::conv_transpose1d(x, weight, bias, options)
+        <Flex as ModuleOps<Flex>>::conv_transpose1d(ops::ready(x), ops::ready(weight), bias.map(ops::ready), options)
     }
     fn conv_transpose2d(
         x: FloatTensor<Cpu>,
@@ -964,7 +979,7 @@ impl ModuleOps<Cpu> for Cpu {
         bias: Option<FloatTensor<Cpu>>,
         options: ConvTransposeOptions<2>,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::conv_transpose2d(x, weight, bias, options)
+        <Flex as ModuleOps<Flex>>::conv_transpose2d(ops::ready(x), ops::ready(weight), bias.map(ops::ready), options)
     }
     fn conv_transpose3d(
         x: FloatTensor<Cpu>,
@@ -972,7 +987,7 @@ impl ModuleOps<Cpu> for Cpu {
         bias: Option<FloatTensor<Cpu>>,
         options: ConvTransposeOptions<3>,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::conv_transpose3d(x, weight, bias, options)
+        <Flex as ModuleOps<Flex>>::conv_transpose3d(ops::ready(x), ops::ready(weight), bias.map(ops::ready), options)
     }
     fn avg_pool2d(
         x: FloatTensor<Cpu>,
@@ -982,7 +997,7 @@ impl ModuleOps<Cpu> for Cpu {
         count_include_pad: bool,
         ceil_mode: bool,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::avg_pool2d(x, kernel_size, stride, padding, count_include_pad, ceil_mode)
+        <Flex as ModuleOps<Flex>>::avg_pool2d(ops::ready(x), kernel_size, stride, padding, count_include_pad, ceil_mode)
     }
     fn avg_pool2d_backward(
         x: FloatTensor<Cpu>,
@@ -994,8 +1009,8 @@ impl ModuleOps<Cpu> for Cpu {
         ceil_mode: bool,
     ) -> FloatTensor<Cpu> {
         <Flex as ModuleOps<Flex>>::avg_pool2d_backward(
-            x,
-            grad,
+            ops::ready(x),
+            ops::ready(grad),
             kernel_size,
             stride,
             padding,
@@ -1004,10 +1019,10 @@ impl ModuleOps<Cpu> for Cpu {
         )
     }
     fn adaptive_avg_pool2d(x: FloatTensor<Cpu>, output_size: [usize; 2]) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::adaptive_avg_pool2d(x, output_size)
+        <Flex as ModuleOps<Flex>>::adaptive_avg_pool2d(ops::ready(x), output_size)
     }
     fn adaptive_avg_pool2d_backward(x: FloatTensor<Cpu>, grad: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::adaptive_avg_pool2d_backward(x, grad)
+        <Flex as ModuleOps<Flex>>::adaptive_avg_pool2d_backward(ops::ready(x), ops::ready(grad))
     }
     fn max_pool2d(
         x: FloatTensor<Cpu>,
@@ -1017,7 +1032,7 @@ impl ModuleOps<Cpu> for Cpu {
         dilation: [usize; 2],
         ceil_mode: bool,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
+        <Flex as ModuleOps<Flex>>::max_pool2d(ops::ready(x), kernel_size, stride, padding, dilation, ceil_mode)
     }
     fn max_pool2d_with_indices(
         x: FloatTensor<Cpu>,
@@ -1027,8 +1042,15 @@ impl ModuleOps<Cpu> for Cpu {
         dilation: [usize; 2],
         ceil_mode: bool,
     ) -> MaxPool2dWithIndices<Cpu> {
-        <Flex as ModuleOps<Flex>>::max_pool2d_with_indices(x, kernel_size, stride, padding, dilation, ceil_mode)
-            .convert_backend()
+        <Flex as ModuleOps<Flex>>::max_pool2d_with_indices(
+            ops::ready(x),
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            ceil_mode,
+        )
+        .convert_backend()
     }
     fn max_pool2d_with_indices_backward(
         x: FloatTensor<Cpu>,
@@ -1041,19 +1063,19 @@ impl ModuleOps<Cpu> for Cpu {
         indices: IntTensor<Cpu>,
     ) -> MaxPool2dBackward<Cpu> {
         <Flex as ModuleOps<Flex>>::max_pool2d_with_indices_backward(
-            x,
+            ops::ready(x),
             kernel_size,
             stride,
             padding,
             dilation,
             ceil_mode,
-            output_grad,
+            ops::ready(output_grad),
             indices,
         )
         .convert_backend()
     }
     fn interpolate(x: FloatTensor<Cpu>, output_size: [usize; 2], options: InterpolateOptions) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::interpolate(x, output_size, options)
+        <Flex as ModuleOps<Flex>>::interpolate(ops::ready(x), output_size, options)
     }
     fn interpolate_backward(
         x: FloatTensor<Cpu>,
@@ -1061,7 +1083,7 @@ impl ModuleOps<Cpu> for Cpu {
         output_size: [usize; 2],
         options: InterpolateOptions,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::interpolate_backward(x, grad, output_size, options)
+        <Flex as ModuleOps<Flex>>::interpolate_backward(ops::ready(x), ops::ready(grad), output_size, options)
     }
     fn attention(
         query: FloatTensor<Cpu>,
@@ -1071,7 +1093,14 @@ impl ModuleOps<Cpu> for Cpu {
         attn_bias: Option<FloatTensor<Cpu>>,
         options: AttentionModuleOptions,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::attention(query, key, value, mask, attn_bias, options)
+        <Flex as ModuleOps<Flex>>::attention(
+            ops::ready(query),
+            ops::ready(key),
+            ops::ready(value),
+            mask,
+            attn_bias.map(ops::ready),
+            options,
+        )
     }
     fn layer_norm(
         tensor: FloatTensor<Cpu>,
@@ -1079,10 +1108,10 @@ impl ModuleOps<Cpu> for Cpu {
         beta: Option<FloatTensor<Cpu>>,
         epsilon: f64,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::layer_norm(tensor, gamma, beta, epsilon)
+        <Flex as ModuleOps<Flex>>::layer_norm(ops::ready(tensor), ops::ready(gamma), beta.map(ops::ready), epsilon)
     }
     fn rfft(signal: FloatTensor<Cpu>, dim: usize, n: Option<usize>) -> (FloatTensor<Cpu>, FloatTensor<Cpu>) {
-        <Flex as ModuleOps<Flex>>::rfft(signal, dim, n)
+        <Flex as ModuleOps<Flex>>::rfft(ops::ready(signal), dim, n)
     }
     fn irfft(
         spectrum_re: FloatTensor<Cpu>,
@@ -1090,13 +1119,13 @@ impl ModuleOps<Cpu> for Cpu {
         dim: usize,
         n: Option<usize>,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::irfft(spectrum_re, spectrum_im, dim, n)
+        <Flex as ModuleOps<Flex>>::irfft(ops::ready(spectrum_re), ops::ready(spectrum_im), dim, n)
     }
 }
 
 impl ActivationOps<Cpu> for Cpu {
     fn leaky_relu(tensor: FloatTensor<Cpu>, negative_slope: Scalar) -> FloatTensor<Cpu> {
-        <Flex as ActivationOps<Flex>>::leaky_relu(tensor, negative_slope)
+        <Flex as ActivationOps<Flex>>::leaky_relu(ops::ready(tensor), negative_slope)
     }
     fn relu(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
         ops::relu(tensor)
@@ -1105,31 +1134,31 @@ impl ActivationOps<Cpu> for Cpu {
         ops::relu_backward(output, grad)
     }
     fn gelu(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as ActivationOps<Flex>>::gelu(tensor)
+        ops::gelu(tensor)
     }
     fn prelu(tensor: FloatTensor<Cpu>, alpha: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as ActivationOps<Flex>>::prelu(tensor, alpha)
+        <Flex as ActivationOps<Flex>>::prelu(ops::ready(tensor), ops::ready(alpha))
     }
     fn gelu_backward(x: FloatTensor<Cpu>, grad: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as ActivationOps<Flex>>::gelu_backward(x, grad)
+        ops::gelu_backward(x, grad)
     }
     fn sigmoid(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as ActivationOps<Flex>>::sigmoid(tensor)
+        ops::sigmoid(tensor)
     }
     fn sigmoid_backward(output: FloatTensor<Cpu>, grad: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as ActivationOps<Flex>>::sigmoid_backward(output, grad)
+        ops::sigmoid_backward(output, grad)
     }
     fn hard_sigmoid(tensor: FloatTensor<Cpu>, alpha: Scalar, beta: Scalar) -> FloatTensor<Cpu> {
-        <Flex as ActivationOps<Flex>>::hard_sigmoid(tensor, alpha, beta)
+        <Flex as ActivationOps<Flex>>::hard_sigmoid(ops::ready(tensor), alpha, beta)
     }
     fn log_sigmoid(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as ActivationOps<Flex>>::log_sigmoid(tensor)
+        <Flex as ActivationOps<Flex>>::log_sigmoid(ops::ready(tensor))
     }
     fn softmax(tensor: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
-        <Flex as ActivationOps<Flex>>::softmax(tensor, dim)
+        <Flex as ActivationOps<Flex>>::softmax(ops::ready(tensor), dim)
     }
     fn log_sigmoid_backward(x: FloatTensor<Cpu>, grad: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as ActivationOps<Flex>>::log_sigmoid_backward(x, grad)
+        <Flex as ActivationOps<Flex>>::log_sigmoid_backward(ops::ready(x), ops::ready(grad))
     }
 }
 
@@ -1142,10 +1171,10 @@ impl QTensorOps<Cpu> for Cpu {
         scheme: &QuantScheme,
         qparams: QuantizationParametersPrimitive<Cpu>,
     ) -> QuantizedTensor<Cpu> {
-        <Flex as QTensorOps<Flex>>::quantize(tensor, scheme, qparams.convert_backend())
+        <Flex as QTensorOps<Flex>>::quantize(ops::ready(tensor), scheme, qparams.convert_backend())
     }
     fn quantize_dynamic(tensor: FloatTensor<Cpu>, scheme: &QuantScheme) -> QuantizedTensor<Cpu> {
-        <Flex as QTensorOps<Flex>>::quantize_dynamic(tensor, scheme)
+        <Flex as QTensorOps<Flex>>::quantize_dynamic(ops::ready(tensor), scheme)
     }
     fn dequantize(tensor: QuantizedTensor<Cpu>, dtype: FloatDType) -> FloatTensor<Cpu> {
         <Flex as QTensorOps<Flex>>::dequantize(tensor, dtype)

@@ -1,10 +1,19 @@
-//! A CPU backend for [Burn](https://burn.dev) 0.21 on which convolutional networks train several times faster than on
-//! Flex.
+//! A CPU backend for [Burn](https://burn.dev) 0.21 on which networks train several times faster than on Flex.
 //!
 //! [`Cpu`] has the tensor primitives and the device of [`Flex`], so tensors, models and records of
-//! either backend can be used on the other without a conversion. This crate implements two-dimensional convolution and
-//! both of its gradients, arithmetic with broadcasting, scalar arithmetic, ReLU, sums and means, copies of strided
-//! views, and the allocation of results. Every other operation is delegated to Flex.
+//! either backend can be used on the other without a conversion.
+//!
+//! **Element-wise operations and reductions are recorded** and computed when their result is read: a chain of them
+//! reads each operand from memory once and writes the result once. Batch and layer normalization, activation functions,
+//! softmax, residual sums and optimizers are such chains. Reductions over the same axes, such as the gradients of
+//! a normalization's parameters, share a pass. An intermediate result that the backward pass needs is stored only if it
+//! cannot be computed again from one operand in a few operations, which also saves memory. Results are those of the
+//! single operations: each is rounded to f32. The environment variable `TTQ_CPU_EAGER=1` computes every operation at
+//! once.
+//!
+//! **Convolutions and matrix products** have kernels of this crate, with both gradients. Images are stored with their
+//! channels last (strides of `[batch, height, width, channels]` for the shape `[batch, channels, height, width]`)
+//! between layers. Every other operation is delegated to Flex.
 //!
 //! To switch, replace `Autodiff<Flex>` with `Autodiff<Cpu>`:
 //!
@@ -21,7 +30,7 @@
 //! assert_eq!(gradient.dims(), [4, 3, 3, 3]);
 //! ```
 //!
-//! **Instruction sets.** The convolution kernels are compiled for AVX-512, for AVX2 with FMA, and for the instructions
+//! **Instruction sets.** The kernels are compiled for AVX-512, for AVX2 with FMA, and for the instructions
 //! of the compilation target. The best one that the processor supports is chosen at run time.
 //!
 //! **Threads.** Kernels run on rayon's global thread pool; `RAYON_NUM_THREADS` sets its size. Results do not depend on
@@ -40,12 +49,14 @@ mod delegate;
 #[cfg(feature = "distributed")]
 mod distributed;
 mod kernels;
+mod lazy;
 mod ops;
 
 use burn_backend::{Backend, BackendTypes, DType, DTypeUsageSet};
 use burn_flex::{Flex, FlexDevice, FlexQTensor, FlexTensor};
 
-/// CPU backend with Flex's tensors and device and its own kernels for convolutions, arithmetic and reductions.
+/// CPU backend with Flex's tensors and device, its own kernels for convolutions and matrix products, and recorded
+/// element-wise operations and reductions.
 ///
 /// Tensor primitives are [`FlexTensor`] (float elements f32, int elements i32, bool elements `bool`), the device is
 /// [`FlexDevice`]. The [crate documentation](crate) lists the operations that do not run on Flex.

@@ -20,6 +20,10 @@ pub(super) struct Target {
     pub(super) own: &'static [&'static str],
     /// Type arguments of those functions.
     pub(super) arguments: &'static str,
+    /// Function that float tensors go through before a delegated method reads them.
+    pub(super) ready: Option<&'static str>,
+    /// Delegated methods that return views or metadata, and read no elements.
+    pub(super) views: &'static [&'static str],
     /// Methods that keep the default implementation of the trait, which calls other operations of the generated
     /// backend.
     pub(super) defaults: Defaults,
@@ -40,7 +44,7 @@ impl Target {
             Defaults::AsInFlex => &[],
             Defaults::Listed(methods) => methods,
         };
-        self.own.iter().chain(defaults).copied().collect()
+        self.own.iter().chain(self.views).chain(defaults).copied().collect()
     }
 }
 
@@ -77,8 +81,38 @@ pub(super) const TARGETS: [Target; 2] = [
             "conv2d_weight_backward",
             "relu",
             "relu_backward",
+            "gelu",
+            "gelu_backward",
+            "sigmoid",
+            "sigmoid_backward",
+            "float_abs",
+            "float_recip",
+            "float_sqrt",
+            "float_exp",
+            "float_log",
+            "float_log1p",
+            "float_tanh",
+            "float_erf",
+            "float_clamp",
+            "float_clamp_min",
+            "float_clamp_max",
+            "float_mask_where",
+            "float_mask_fill",
+            "float_max",
+            "float_max_dim",
         ],
         arguments: "",
+        ready: Some("ops::ready"),
+        views: &[
+            "float_device",
+            "float_to_device",
+            "float_transpose",
+            "float_swap_dims",
+            "float_permute",
+            "float_flip",
+            "float_expand",
+            "float_slice",
+        ],
         defaults: Defaults::AsInFlex,
     },
     Target {
@@ -107,6 +141,8 @@ pub(super) const TARGETS: [Target; 2] = [
             "conv_transpose3d",
         ],
         arguments: "::<B, P>",
+        ready: None,
+        views: &[],
         defaults: Defaults::Listed(&[
             "linear",
             "linear_x_backward",

@@ -7,10 +7,12 @@ pub(crate) mod elementwise;
 pub(crate) mod math;
 #[cfg(test)]
 mod naive;
-pub(crate) mod reduce;
 pub(crate) mod simd;
 pub(crate) mod strides;
 mod strip;
+pub(crate) mod tape;
+pub(crate) mod tape_operation;
+pub(crate) mod tape_reduce;
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -69,6 +71,11 @@ unsafe impl Sync for SharedOutput {}
 impl SharedOutput {
     pub(crate) fn new(memory: &mut [MaybeUninit<f32>]) -> Self {
         Self(memory.as_mut_ptr().cast())
+    }
+
+    /// Returns the start of the memory.
+    pub(crate) fn pointer(&self) -> *mut f32 {
+        self.0
     }
 
     /// Returns the range `start..start + len` of the memory.

@@ -43,15 +43,6 @@ impl<const K: usize> Runs<K> {
         Self { leading: axes, len, steps, starts }
     }
 
-    /// Splits a single long run into runs of `len` elements, so that threads can share them.
-    pub(crate) fn cut(mut self, len: usize) -> Self {
-        if self.leading.is_empty() && self.len > len && self.len.is_multiple_of(len) {
-            self.leading.push((self.len / len, self.steps.map(|step| step * len as isize)));
-            self.len = len;
-        }
-        self
-    }
-
     /// Returns the operands' offsets, positioned at run `index`.
     pub(crate) fn offsets_from(&self, index: usize) -> StridedOffsets<'_, K> {
         let starts = self.starts.map(|start| start as isize);
@@ -117,11 +108,9 @@ mod tests {
     }
 
     #[test]
-    fn a_contiguous_tensor_is_one_run_until_it_is_cut() {
+    fn a_contiguous_tensor_is_one_run() {
         let runs = Runs::new(&[8, 1, 16], [&[16, 3, 1]], [5]);
         assert_eq!((runs.len, &runs.leading), (128, &vec![]));
-        let runs = runs.cut(32);
-        assert_eq!((runs.len, runs.offsets_from(3).current()), (32, [101]));
         assert_eq!(Runs::new(&[], [&[]], [3]).offsets_from(0).current(), [3]);
     }
 

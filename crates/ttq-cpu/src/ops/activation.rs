@@ -1,16 +1,32 @@
-//! Activation functions.
+//! Activation functions and their gradients.
 
 use burn_backend::ops::ActivationOps;
 use burn_flex::{Flex, FlexTensor};
 
 use super::arithmetic::combine;
-use super::scalar::map;
+use super::scalar::each;
+use crate::kernels::tape_operation::Operation;
 
 pub(crate) fn relu(tensor: FlexTensor) -> FlexTensor {
-    map(tensor, |x| x.max(0.0), <Flex as ActivationOps<Flex>>::relu)
+    each(Operation::Relu, tensor, <Flex as ActivationOps<Flex>>::relu)
 }
 
 pub(crate) fn relu_backward(output: FlexTensor, grad: FlexTensor) -> FlexTensor {
-    let passes = |output: f32, grad: f32| if output > 0.0 { grad } else { 0.0 };
-    combine(output, grad, passes, <Flex as ActivationOps<Flex>>::relu_backward)
+    combine(Operation::ReluBackward, output, grad, <Flex as ActivationOps<Flex>>::relu_backward)
+}
+
+pub(crate) fn gelu(tensor: FlexTensor) -> FlexTensor {
+    each(Operation::Gelu, tensor, <Flex as ActivationOps<Flex>>::gelu)
+}
+
+pub(crate) fn gelu_backward(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
+    combine(Operation::GeluBackward, x, grad, <Flex as ActivationOps<Flex>>::gelu_backward)
+}
+
+pub(crate) fn sigmoid(tensor: FlexTensor) -> FlexTensor {
+    each(Operation::Sigmoid, tensor, <Flex as ActivationOps<Flex>>::sigmoid)
+}
+
+pub(crate) fn sigmoid_backward(output: FlexTensor, grad: FlexTensor) -> FlexTensor {
+    combine(Operation::SigmoidBackward, output, grad, <Flex as ActivationOps<Flex>>::sigmoid_backward)
 }

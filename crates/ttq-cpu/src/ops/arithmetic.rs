@@ -1,125 +1,95 @@
-//! Element-wise arithmetic of two tensors, with broadcasting.
+//! Element-wise operations of two or three tensors, with broadcasting.
 
-use burn_backend::Shape;
+use burn_backend::DType;
 use burn_backend::ops::FloatTensorOps;
-use burn_flex::{Flex, FlexTensor, Layout};
+use burn_backend::{Scalar, TensorMetadata};
+use burn_flex::{Flex, FlexTensor};
 
-use super::layout::{contiguous, is_supported};
-use crate::buffer::Buffer;
-use crate::kernels::elementwise;
-use crate::kernels::strides::Runs;
+use super::layout::is_supported;
+use crate::kernels::tape_operation::Operation;
+use crate::lazy::{Node, map, ready};
+
+/// Results with fewer elements are computed at once by Flex, unless an operand is pending: recording takes longer.
+pub(super) const MIN_RECORDED: usize = 1 << 10;
 
 type Binary = fn(FlexTensor, FlexTensor) -> FlexTensor;
 
 pub(crate) fn float_add(lhs: FlexTensor, rhs: FlexTensor) -> FlexTensor {
-    combine(lhs, rhs, |l, r| l + r, <Flex as FloatTensorOps<Flex>>::float_add)
+    combine(Operation::Add, lhs, rhs, <Flex as FloatTensorOps<Flex>>::float_add)
 }
 
 pub(crate) fn float_sub(lhs: FlexTensor, rhs: FlexTensor) -> FlexTensor {
-    combine(lhs, rhs, |l, r| l - r, <Flex as FloatTensorOps<Flex>>::float_sub)
+    combine(Operation::Sub, lhs, rhs, <Flex as FloatTensorOps<Flex>>::float_sub)
 }
 
 pub(crate) fn float_mul(lhs: FlexTensor, rhs: FlexTensor) -> FlexTensor {
-    combine(lhs, rhs, |l, r| l * r, <Flex as FloatTensorOps<Flex>>::float_mul)
+    combine(Operation::Mul, lhs, rhs, <Flex as FloatTensorOps<Flex>>::float_mul)
 }
 
 pub(crate) fn float_div(lhs: FlexTensor, rhs: FlexTensor) -> FlexTensor {
-    combine(lhs, rhs, |l, r| l / r, <Flex as FloatTensorOps<Flex>>::float_div)
+    combine(Operation::Div, lhs, rhs, <Flex as FloatTensorOps<Flex>>::float_div)
 }
 
-/// Computes `f` of each pair of elements; axes of size 1 are broadcast. The result reuses the memory of an operand that
-/// has the result's shape and is not shared. `flex` computes inputs that the kernels do not support.
-pub(super) fn combine(
-    lhs: FlexTensor,
-    rhs: FlexTensor,
-    f: impl Fn(f32, f32) -> f32 + Sync,
-    flex: Binary,
-) -> FlexTensor {
-    let shape = match broadcast(&lhs, &rhs) {
-        Some(shape) if is_supported(&lhs) && is_supported(&rhs) => shape,
-        _ => return flex(lhs, rhs),
-    };
-    let [l_strides, r_strides] = [&lhs, &rhs].map(|tensor| broadcast_strides(tensor, &shape));
-    // Where both operands are constant along an axis, so is the result: it is computed once and expanded.
-    let distinct: Vec<usize> = (0..shape.len())
-        .map(|axis| if l_strides[axis] == 0 && r_strides[axis] == 0 { 1 } else { shape[axis] })
-        .collect();
-    let result = combine_views(view(lhs, &distinct, l_strides), view(rhs, &distinct, r_strides), &distinct, f);
-    if distinct == shape {
-        return result;
+/// Records `operation` of each pair of elements; axes of size 1 are broadcast. `flex` computes small results, and inputs
+/// that cannot be recorded.
+pub(super) fn combine(operation: Operation, lhs: FlexTensor, rhs: FlexTensor, flex: Binary) -> FlexTensor {
+    match broadcast(&[&lhs, &rhs]) {
+        Some(shape) if is_supported(&lhs) && is_supported(&rhs) && is_recorded(&shape, &[&lhs, &rhs]) => {
+            map(operation, vec![lhs, rhs], &shape)
+        }
+        _ => flex(ready(lhs), ready(rhs)),
     }
-    let strides = result.layout().strides().iter().zip(distinct.iter().zip(&shape));
-    let strides = strides.map(|(stride, (distinct, size))| if distinct == size { *stride } else { 0 }).collect();
-    let start = result.layout().start_offset();
-    result.with_layout(Layout::new(Shape::from(shape), strides, start))
+}
+
+/// Returns whether an operation with a result of `shape` is recorded.
+pub(super) fn is_recorded(shape: &[usize], operands: &[&FlexTensor]) -> bool {
+    shape.iter().product::<usize>() >= MIN_RECORDED || operands.iter().any(|tensor| Node::pending(tensor).is_some())
 }
 
 /// Shape of the result; `None` if the shapes cannot be broadcast.
-fn broadcast(lhs: &FlexTensor, rhs: &FlexTensor) -> Option<Vec<usize>> {
-    let (l, r) = (lhs.layout().shape(), rhs.layout().shape());
-    if l.num_dims() != r.num_dims() {
-        return None;
+fn broadcast(tensors: &[&FlexTensor]) -> Option<Vec<usize>> {
+    let mut shape = tensors[0].layout().shape().to_vec();
+    for tensor in &tensors[1..] {
+        let other = tensor.layout().shape();
+        if other.num_dims() != shape.len() {
+            return None;
+        }
+        for (size, other) in shape.iter_mut().zip(other.iter()) {
+            match (*size, *other) {
+                (own, other) if own == other || other == 1 => {}
+                (1, other) => *size = other,
+                _ => return None,
+            }
+        }
     }
-    l.iter().zip(r.iter()).map(|(l, r)| (l == r || *l == 1 || *r == 1).then_some(*l.max(r))).collect()
+    Some(shape)
 }
 
-/// Strides of a tensor in the shape that it is broadcast to: 0 along axes of size 1 in either shape.
-fn broadcast_strides(tensor: &FlexTensor, shape: &[usize]) -> Vec<isize> {
-    let own = tensor.layout().shape().iter().zip(tensor.layout().strides());
-    own.zip(shape).map(|((size, stride), target)| if *size == 1 || *target == 1 { 0 } else { *stride }).collect()
-}
-
-fn view(tensor: FlexTensor, shape: &[usize], strides: Vec<isize>) -> FlexTensor {
-    // A tensor of this shape keeps its layout, so that the result can reuse its memory.
-    if tensor.layout().shape().to_vec() == shape {
-        return tensor;
-    }
-    let start = tensor.layout().start_offset();
-    tensor.with_layout(Layout::new(Shape::from(shape.to_vec()), strides, start))
-}
-
-/// Combines two views that have the shape of the result.
-fn combine_views(lhs: FlexTensor, rhs: FlexTensor, shape: &[usize], f: impl Fn(f32, f32) -> f32 + Sync) -> FlexTensor {
-    let runs = Runs::new(shape, [lhs.layout().strides(), rhs.layout().strides()], starts(&lhs, &rhs));
-    if let Some(strided) = runs.steps.iter().position(|step| !matches!(step, 0 | 1)) {
-        // An operand with strided runs is copied first.
-        return match strided {
-            0 => combine_views(contiguous(lhs), rhs, shape, f),
-            _ => combine_views(lhs, contiguous(rhs), shape, f),
-        };
-    }
-    if is_reusable(&lhs) {
-        return combine_in_place(lhs, &rhs, shape, f);
-    }
-    if is_reusable(&rhs) {
-        return combine_in_place(rhs, &lhs, shape, |r, l| f(l, r));
-    }
-    let runs = runs.cut(elementwise::CUT);
-    // SAFETY: the runs cover the shape.
-    unsafe {
-        Buffer::filled(Shape::from(shape.to_vec()), |out| {
-            elementwise::combine(&runs, lhs.storage(), rhs.storage(), out, f);
-        })
+pub(crate) fn float_mask_where(tensor: FlexTensor, mask: FlexTensor, value: FlexTensor) -> FlexTensor {
+    match broadcast(&[&mask, &value, &tensor]) {
+        Some(shape)
+            if is_supported(&tensor)
+                && is_supported(&value)
+                && is_mask(&mask)
+                && is_recorded(&shape, &[&tensor, &value]) =>
+        {
+            map(Operation::Select, vec![mask, value, tensor], &shape)
+        }
+        _ => <Flex as FloatTensorOps<Flex>>::float_mask_where(ready(tensor), mask, ready(value)),
     }
 }
 
-fn starts(lhs: &FlexTensor, rhs: &FlexTensor) -> [usize; 2] {
-    [lhs, rhs].map(|tensor| tensor.layout().start_offset())
+pub(crate) fn float_mask_fill(tensor: FlexTensor, mask: FlexTensor, value: Scalar) -> FlexTensor {
+    match broadcast(&[&mask, &tensor]) {
+        Some(shape) if is_supported(&tensor) && is_mask(&mask) && is_recorded(&shape, &[&tensor]) => {
+            map(Operation::Fill(value.elem()), vec![mask, tensor], &shape)
+        }
+        _ => <Flex as FloatTensorOps<Flex>>::float_mask_fill(ready(tensor), mask, value),
+    }
 }
 
-/// Returns whether the result can be written over the tensor's memory.
-fn is_reusable(tensor: &FlexTensor) -> bool {
-    tensor.is_unique() && matches!(tensor.layout().contiguous_offsets(), Some((0, _)))
-}
-
-fn combine_in_place(
-    mut target: FlexTensor,
-    other: &FlexTensor,
-    shape: &[usize],
-    f: impl Fn(f32, f32) -> f32 + Sync,
-) -> FlexTensor {
-    let runs = Runs::new(shape, [other.layout().strides()], [other.layout().start_offset()]).cut(elementwise::CUT);
-    let n = target.layout().num_elements();
-    elementwise::combine_in_place(&runs, &mut target.storage_mut()[..n], other.storage(), f);
-    target
+/// Returns whether the kernels read the elements: bytes that are 0 or 1.
+fn is_mask(tensor: &FlexTensor) -> bool {
+    use burn_std::BoolStore::{Native, U8};
+    matches!(tensor.dtype(), DType::Bool(Native | U8)) && tensor.shape().num_elements() > 0
 }

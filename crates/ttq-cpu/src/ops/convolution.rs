@@ -8,6 +8,7 @@ use super::layout::{contiguous, floats};
 use crate::buffer::Buffer;
 use crate::kernels::simd::Level;
 use crate::kernels::{Geometry, direct};
+use crate::lazy::ready;
 
 pub(crate) fn conv2d(
     x: FlexTensor,
@@ -18,7 +19,7 @@ pub(crate) fn conv2d(
     let fits =
         |bias: &FlexTensor| bias.dtype() == DType::F32 && bias.layout().shape()[..] == weight.layout().shape()[..1];
     let Some((geometry, output)) = geometry(&x, &weight, &options).filter(|_| bias.as_ref().is_none_or(fits)) else {
-        return <Flex as ModuleOps<Flex>>::conv2d(x, weight, bias, options);
+        return <Flex as ModuleOps<Flex>>::conv2d(ready(x), ready(weight), bias.map(ready), options);
     };
     let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
     let (x, weight, bias) = (floats(&x), floats(&weight), bias.as_ref().map(floats));
@@ -34,7 +35,7 @@ pub(crate) fn conv2d_x_backward(
     options: ConvOptions<2>,
 ) -> FlexTensor {
     let Some((geometry, output)) = gradient_geometry(&x, &weight, &output_grad, &options) else {
-        return <Flex as ModuleOps<Flex>>::conv2d_x_backward(x, weight, output_grad, options);
+        return <Flex as ModuleOps<Flex>>::conv2d_x_backward(ready(x), ready(weight), ready(output_grad), options);
     };
     let shape = x.layout().shape().clone();
     let (weight, dy) = (contiguous(weight), contiguous(output_grad));
@@ -50,7 +51,7 @@ pub(crate) fn conv2d_weight_backward(
     options: ConvOptions<2>,
 ) -> FlexTensor {
     let Some((geometry, output)) = gradient_geometry(&x, &weight, &output_grad, &options) else {
-        return <Flex as ModuleOps<Flex>>::conv2d_weight_backward(x, weight, output_grad, options);
+        return <Flex as ModuleOps<Flex>>::conv2d_weight_backward(ready(x), ready(weight), ready(output_grad), options);
     };
     let shape = weight.layout().shape().clone();
     let (x, dy) = (contiguous(x), contiguous(output_grad));

@@ -7,6 +7,7 @@ use burn_flex::{Flex, FlexDevice, FlexTensor, Layout};
 use crate::buffer::Buffer;
 use crate::kernels::elementwise;
 use crate::kernels::strides::Runs;
+use crate::lazy::ready;
 
 /// Smallest number of elements for which a tensor of ones is an expanded view.
 const MIN_EXPANDED_ONES: usize = 1 << 12;
@@ -18,6 +19,7 @@ pub(super) fn is_supported(tensor: &FlexTensor) -> bool {
 
 /// Returns the tensor itself if its elements are contiguous, else a contiguous copy.
 pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    let tensor = ready(tensor);
     let layout = tensor.layout();
     if layout.contiguous_offsets().is_some() {
         return tensor;

@@ -9,9 +9,14 @@ mod layout;
 mod reduction;
 mod scalar;
 
-pub(crate) use activation::{relu, relu_backward};
-pub(crate) use arithmetic::{float_add, float_div, float_mul, float_sub};
+pub(crate) use activation::{gelu, gelu_backward, relu, relu_backward, sigmoid, sigmoid_backward};
+pub(crate) use arithmetic::{float_add, float_div, float_mask_fill, float_mask_where, float_mul, float_sub};
 pub(crate) use convolution::{conv2d, conv2d_weight_backward, conv2d_x_backward};
 pub(crate) use layout::{float_ones, float_reshape};
-pub(crate) use reduction::{float_mean, float_mean_dim, float_sum, float_sum_dim};
-pub(crate) use scalar::{float_add_scalar, float_div_scalar, float_mul_scalar, float_neg, float_sub_scalar};
+pub(crate) use reduction::{float_max, float_max_dim, float_mean, float_mean_dim, float_sum, float_sum_dim};
+pub(crate) use scalar::{
+    float_abs, float_add_scalar, float_clamp, float_clamp_max, float_clamp_min, float_div_scalar, float_erf, float_exp,
+    float_log, float_log1p, float_mul_scalar, float_neg, float_recip, float_sqrt, float_sub_scalar, float_tanh,
+};
+
+pub(crate) use crate::lazy::ready;

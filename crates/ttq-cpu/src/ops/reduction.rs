@@ -1,58 +1,71 @@
-//! Sums and means.
+//! Sums, means and maxima.
 
-use burn_backend::Shape;
 use burn_backend::ops::FloatTensorOps;
-use burn_flex::{Flex, FlexTensor};
+use burn_backend::{Shape, TensorMetadata};
+use burn_flex::{Flex, FlexTensor, Layout};
 
-use super::layout::{contiguous, floats, is_supported};
-use crate::buffer::Buffer;
-use crate::kernels::reduce;
+use super::arithmetic::is_recorded;
+use super::layout::is_supported;
+use crate::kernels::tape_reduce::Reduction;
+use crate::lazy::{ready, reduce};
 
 pub(crate) fn float_sum(tensor: FlexTensor) -> FlexTensor {
-    if !is_supported(&tensor) {
-        return <Flex as FloatTensorOps<Flex>>::float_sum(tensor);
-    }
-    scalar(reduce::sum(floats(&contiguous(tensor))))
+    over_all(tensor, Reduction::Sum, false, <Flex as FloatTensorOps<Flex>>::float_sum)
 }
 
 pub(crate) fn float_mean(tensor: FlexTensor) -> FlexTensor {
-    if !is_supported(&tensor) {
-        return <Flex as FloatTensorOps<Flex>>::float_mean(tensor);
-    }
-    let n = tensor.layout().num_elements();
-    scalar(reduce::sum(floats(&contiguous(tensor))) / n as f32)
+    over_all(tensor, Reduction::Sum, true, <Flex as FloatTensorOps<Flex>>::float_mean)
 }
 
-/// A tensor of shape `[1]`.
-fn scalar(value: f32) -> FlexTensor {
-    // SAFETY: the only float is written.
-    unsafe {
-        Buffer::filled(Shape::from([1]), |out| {
-            out[0].write(value);
-        })
-    }
+pub(crate) fn float_max(tensor: FlexTensor) -> FlexTensor {
+    over_all(tensor, Reduction::Max, false, <Flex as FloatTensorOps<Flex>>::float_max)
 }
 
 pub(crate) fn float_sum_dim(tensor: FlexTensor, dim: usize) -> FlexTensor {
-    if !is_supported(&tensor) || dim >= tensor.layout().num_dims() {
-        return <Flex as FloatTensorOps<Flex>>::float_sum_dim(tensor, dim);
-    }
-    sum_axis(tensor, dim, 1.0)
+    over_axis(tensor, dim, Reduction::Sum, false, <Flex as FloatTensorOps<Flex>>::float_sum_dim)
 }
 
 pub(crate) fn float_mean_dim(tensor: FlexTensor, dim: usize) -> FlexTensor {
-    if !is_supported(&tensor) || dim >= tensor.layout().num_dims() {
-        return <Flex as FloatTensorOps<Flex>>::float_mean_dim(tensor, dim);
-    }
-    let len = tensor.layout().shape()[dim];
-    sum_axis(tensor, dim, 1.0 / len as f32)
+    over_axis(tensor, dim, Reduction::Sum, true, <Flex as FloatTensorOps<Flex>>::float_mean_dim)
 }
 
-fn sum_axis(tensor: FlexTensor, dim: usize, factor: f32) -> FlexTensor {
-    let tensor = contiguous(tensor);
-    let mut shape = tensor.layout().shape().to_vec();
-    let (len, inner) = (shape[dim], shape[dim + 1..].iter().product());
-    shape[dim] = 1;
-    // SAFETY: the kernel writes one sum for each index of the other axes.
-    unsafe { Buffer::filled(Shape::from(shape), |out| reduce::sum_axis(floats(&tensor), [len, inner], factor, out)) }
+pub(crate) fn float_max_dim(tensor: FlexTensor, dim: usize) -> FlexTensor {
+    over_axis(tensor, dim, Reduction::Max, false, <Flex as FloatTensorOps<Flex>>::float_max_dim)
+}
+
+/// Records a reduction to a tensor of shape `[1]`.
+fn over_all(tensor: FlexTensor, reduction: Reduction, is_mean: bool, flex: fn(FlexTensor) -> FlexTensor) -> FlexTensor {
+    let shape = tensor.shape();
+    if !is_supported(&tensor) || !is_recorded(&shape, &[&tensor]) || has_negative_strides(&tensor) {
+        return flex(ready(tensor));
+    }
+    let axes: Vec<usize> = (0..shape.num_dims()).collect();
+    let result = reduce(tensor, &axes, reduction, factor(is_mean, shape.num_elements()));
+    let start = result.layout().start_offset();
+    result.with_layout(Layout::new(Shape::from([1]), vec![1], start))
+}
+
+/// Records a reduction over one axis.
+fn over_axis(
+    tensor: FlexTensor,
+    dim: usize,
+    reduction: Reduction,
+    is_mean: bool,
+    flex: fn(FlexTensor, usize) -> FlexTensor,
+) -> FlexTensor {
+    let shape = tensor.shape();
+    let is_possible = is_supported(&tensor) && dim < shape.num_dims() && !has_negative_strides(&tensor);
+    if !is_possible || !is_recorded(&shape, &[&tensor]) {
+        return flex(ready(tensor), dim);
+    }
+    let n = shape[dim];
+    reduce(tensor, &[dim], reduction, factor(is_mean, n))
+}
+
+fn factor(is_mean: bool, n: usize) -> f64 {
+    if is_mean { 1.0 / n as f64 } else { 1.0 }
+}
+
+fn has_negative_strides(tensor: &FlexTensor) -> bool {
+    tensor.layout().strides().iter().any(|stride| *stride < 0)
 }

@@ -1,72 +1,66 @@
 //! Element-wise functions of one tensor, and arithmetic of a tensor and a scalar.
 
+use burn_backend::Scalar;
 use burn_backend::ops::FloatTensorOps;
-use burn_backend::{Scalar, Shape};
-use burn_flex::{Flex, FlexTensor, Layout};
+use burn_flex::{Flex, FlexTensor};
 
-use super::layout::{contiguous, floats, is_supported};
-use crate::buffer::Buffer;
-use crate::kernels::elementwise;
+use super::arithmetic::is_recorded;
+use super::layout::is_supported;
+use crate::kernels::tape_operation::Operation;
+use crate::lazy::{map, ready};
 
-pub(crate) fn float_add_scalar(lhs: FlexTensor, rhs: Scalar) -> FlexTensor {
-    let scalar = rhs.elem::<f32>();
-    map(lhs, |x| x + scalar, |lhs| <Flex as FloatTensorOps<Flex>>::float_add_scalar(lhs, rhs))
+/// Functions of one tensor.
+macro_rules! functions {
+    ($($name:ident = $operation:expr;)*) => {$(
+        pub(crate) fn $name(tensor: FlexTensor) -> FlexTensor {
+            each($operation, tensor, <Flex as FloatTensorOps<Flex>>::$name)
+        }
+    )*};
 }
 
-pub(crate) fn float_sub_scalar(lhs: FlexTensor, rhs: Scalar) -> FlexTensor {
-    let scalar = rhs.elem::<f32>();
-    map(lhs, |x| x - scalar, |lhs| <Flex as FloatTensorOps<Flex>>::float_sub_scalar(lhs, rhs))
+/// Arithmetic of a tensor and a scalar.
+macro_rules! functions_of_a_scalar {
+    ($($name:ident = $operation:expr;)*) => {$(
+        pub(crate) fn $name(lhs: FlexTensor, rhs: Scalar) -> FlexTensor {
+            each($operation(rhs.elem()), lhs, |lhs| <Flex as FloatTensorOps<Flex>>::$name(lhs, rhs))
+        }
+    )*};
 }
 
-pub(crate) fn float_mul_scalar(lhs: FlexTensor, rhs: Scalar) -> FlexTensor {
-    let scalar = rhs.elem::<f32>();
-    map(lhs, |x| x * scalar, |lhs| <Flex as FloatTensorOps<Flex>>::float_mul_scalar(lhs, rhs))
+functions! {
+    float_neg = Operation::Neg;
+    float_abs = Operation::Abs;
+    float_recip = Operation::Recip;
+    float_sqrt = Operation::Sqrt;
+    float_exp = Operation::Exp;
+    float_log = Operation::Log;
+    float_log1p = Operation::Log1p;
+    float_tanh = Operation::Tanh;
+    float_erf = Operation::Erf;
 }
 
-pub(crate) fn float_div_scalar(lhs: FlexTensor, rhs: Scalar) -> FlexTensor {
-    let scalar = rhs.elem::<f32>();
-    map(lhs, |x| x / scalar, |lhs| <Flex as FloatTensorOps<Flex>>::float_div_scalar(lhs, rhs))
+functions_of_a_scalar! {
+    float_add_scalar = Operation::AddScalar;
+    float_sub_scalar = Operation::SubScalar;
+    float_mul_scalar = Operation::MulScalar;
+    float_div_scalar = Operation::DivScalar;
+    float_clamp_min = Operation::ClampMin;
+    float_clamp_max = Operation::ClampMax;
 }
 
-pub(crate) fn float_neg(tensor: FlexTensor) -> FlexTensor {
-    map(tensor, |x| -x, <Flex as FloatTensorOps<Flex>>::float_neg)
+pub(crate) fn float_clamp(tensor: FlexTensor, min: Scalar, max: Scalar) -> FlexTensor {
+    float_clamp_max(float_clamp_min(tensor, min), max)
 }
 
-/// Computes `f` of each element, in place if the tensor is not shared. `flex` computes inputs that the kernels do not
-/// support.
-pub(super) fn map(
+/// Records `operation` of each element. `flex` computes small tensors, and those that cannot be recorded.
+pub(super) fn each(
+    operation: Operation,
     tensor: FlexTensor,
-    f: impl Fn(f32) -> f32 + Sync,
     flex: impl FnOnce(FlexTensor) -> FlexTensor,
 ) -> FlexTensor {
-    if !is_supported(&tensor) {
-        return flex(tensor);
+    let shape = tensor.layout().shape().to_vec();
+    match is_supported(&tensor) && is_recorded(&shape, &[&tensor]) {
+        true => map(operation, vec![tensor], &shape),
+        false => flex(ready(tensor)),
     }
-    let (shape, strides) = (tensor.layout().shape().clone(), tensor.layout().strides().to_vec());
-    let is_expanded = |axis: usize| strides[axis] == 0 && shape[axis] > 1;
-    if !(0..shape.num_dims()).any(is_expanded) {
-        return map_contiguous(contiguous(tensor), f);
-    }
-    // The result is constant along expanded axes: it is computed once and expanded.
-    let distinct: Vec<usize> =
-        (0..shape.num_dims()).map(|axis| if is_expanded(axis) { 1 } else { shape[axis] }).collect();
-    let start = tensor.layout().start_offset();
-    let once = tensor.with_layout(Layout::new(Shape::from(distinct), strides.clone(), start));
-    let result = map_contiguous(contiguous(once), f);
-    let expanded =
-        (0..shape.num_dims()).map(|axis| if is_expanded(axis) { 0 } else { result.layout().strides()[axis] });
-    let layout = Layout::new(shape.clone(), expanded.collect(), result.layout().start_offset());
-    result.with_layout(layout)
-}
-
-fn map_contiguous(mut tensor: FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
-    if tensor.is_unique()
-        && let Some((0, n)) = tensor.layout().contiguous_offsets()
-    {
-        elementwise::map_in_place(&mut tensor.storage_mut()[..n], f);
-        return tensor;
-    }
-    let shape = tensor.layout().shape().clone();
-    // SAFETY: the kernel writes as many elements as it reads.
-    unsafe { Buffer::filled(shape, |out| elementwise::map(floats(&tensor), out, f)) }
 }

@@ -1,0 +1,352 @@
+//! Interpreter of recorded element-wise operations.
+//!
+//! A [`Tape`] is a list of instructions over an index space. It is run *tile* by tile: a tile is a range of a few
+//! hundred consecutive indices, whose intermediate values stay in the first-level cache, so that each operand is read
+//! from memory once and each result written once, whatever the number of operations between them.
+//!
+//! Every value is rounded to f32 after each operation, and no operations are contracted: results are those of the same
+//! operations one by one.
+
+use super::SharedOutput;
+use super::simd::{Kernel, Level, Vector};
+use super::tape_operation::{Operation, apply};
+
+/// Largest number of elements of a tile.
+pub(crate) const TILE: usize = 512;
+/// Elements per task.
+const TASK: usize = 1 << 15;
+
+/// Memory that a value is read from.
+#[derive(Clone, Copy)]
+pub(crate) enum Memory<'a> {
+    Floats(&'a [f32]),
+    /// Read as 0 (false) or 1 (true).
+    Bools(&'a [u8]),
+}
+
+/// A value that is read from memory.
+#[derive(Clone)]
+pub(crate) struct Load<'a> {
+    pub(crate) memory: Memory<'a>,
+    pub(crate) start: isize,
+    /// Stride along each axis of the tape's index space.
+    pub(crate) strides: Vec<isize>,
+}
+
+/// Number of a value: loads come first, then the results of the instructions.
+pub(crate) type Value = usize;
+
+/// An instruction. Operations with fewer than three operands ignore the others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Instruction {
+    pub(crate) operation: Operation,
+    pub(crate) operands: [Value; 3],
+}
+
+/// Recorded operations over an index space.
+#[derive(Default)]
+pub(crate) struct Tape<'a> {
+    /// Sizes of the axes, outermost first.
+    pub(crate) axes: Vec<usize>,
+    pub(crate) loads: Vec<Load<'a>>,
+    pub(crate) instructions: Vec<Instruction>,
+}
+
+/// Where the value of a tile is while the tile is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In the memory of a contiguous operand.
+    Direct,
+    /// In a slot of the tile's memory.
+    Slot(usize),
+    /// In the memory of a result.
+    Output(usize),
+}
+
+/// A tape with the places of its values.
+pub(crate) struct Plan<'a> {
+    loads: Vec<PlannedLoad<'a>>,
+    instructions: Vec<Instruction>,
+    places: Vec<Place>,
+    slots: usize,
+    /// Number of elements of a tile.
+    pub(crate) tile: usize,
+    len: usize,
+}
+
+/// A load, with the axes along which its strides merge.
+struct PlannedLoad<'a> {
+    memory: Memory<'a>,
+    start: isize,
+    axes: Vec<(usize, isize)>,
+    /// Number of indices after which the values repeat, if that is not the whole space.
+    period: Option<usize>,
+}
+
+impl<'a> Tape<'a> {
+    /// Number of indices.
+    pub(crate) fn len(&self) -> usize {
+        self.axes.iter().product()
+    }
+
+    /// Plans the memory of the tape. `stored` are the values that are written to results, `kept` those that are read
+    /// after the last instruction.
+    pub(crate) fn plan(self, stored: &[Value], kept: &[Value]) -> Plan<'a> {
+        let len = self.len();
+        let loads: Vec<_> = self.loads.into_iter().map(|load| PlannedLoad::new(load, &self.axes)).collect();
+        let periods = loads.iter().filter_map(|load| load.period).filter(|period| *period <= TILE);
+        // A tile is a multiple of the periods, so that repeated values are loaded once.
+        let unit = periods.fold(1, |unit, period| {
+            let multiple = least_common_multiple(unit, period);
+            if multiple <= TILE { multiple } else { unit }
+        });
+        let tile = TILE / unit * unit;
+        let mut last_use = vec![0; loads.len() + self.instructions.len()];
+        for (index, instruction) in self.instructions.iter().enumerate() {
+            for operand in &instruction.operands[..instruction.operation.operands()] {
+                last_use[*operand] = index;
+            }
+        }
+        for value in kept {
+            last_use[*value] = usize::MAX;
+        }
+        let mut slots = 0;
+        let mut places: Vec<Place> = loads
+            .iter()
+            .map(|load| match load.is_direct() {
+                true => Place::Direct,
+                false => {
+                    slots += 1;
+                    Place::Slot(slots - 1)
+                }
+            })
+            .collect();
+        let mut free = Vec::new();
+        for index in 0..self.instructions.len() {
+            let value = loads.len() + index;
+            let place = match stored.iter().position(|stored| *stored == value) {
+                Some(output) => Place::Output(output),
+                None => Place::Slot(free.pop().unwrap_or_else(|| {
+                    slots += 1;
+                    slots - 1
+                })),
+            };
+            places.push(place);
+            // Slots are released after the place of the result is chosen: a result never overwrites its operands.
+            for earlier in loads.len()..=value {
+                if let Place::Slot(slot) = places[earlier]
+                    && last_use[earlier].max(earlier - loads.len()) == index
+                {
+                    free.push(slot);
+                }
+            }
+        }
+        Plan { loads, instructions: self.instructions, places, slots, tile, len }
+    }
+}
+
+fn least_common_multiple(a: usize, b: usize) -> usize {
+    let (mut x, mut y) = (a, b);
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    a / x * b
+}
+
+impl<'a> PlannedLoad<'a> {
+    fn new(load: Load<'a>, sizes: &[usize]) -> Self {
+        let axes = merge_axes(sizes.iter().copied().zip(load.strides.iter().copied()));
+        let constant = axes.iter().take_while(|(_, stride)| *stride == 0).count();
+        let period = (constant > 0).then(|| axes[constant..].iter().map(|(size, _)| size).product());
+        Self { memory: load.memory, start: load.start, axes, period }
+    }
+
+    /// Returns whether the values of a tile are contiguous floats.
+    fn is_direct(&self) -> bool {
+        let contiguous = match self.axes.as_slice() {
+            [] => true,
+            [(_, stride)] => *stride == 1,
+            _ => false,
+        };
+        contiguous && matches!(self.memory, Memory::Floats(_))
+    }
+
+    /// Writes the values of the indices from `first` on to `to`.
+    #[inline(always)]
+    fn fill(&self, first: usize, to: &mut [f32]) {
+        match self.memory {
+            Memory::Floats(memory) => self.fill_from(memory, |x: f32| x, first, to),
+            Memory::Bools(memory) => self.fill_from(memory, |x: u8| f32::from(u8::from(x != 0)), first, to),
+        }
+    }
+
+    #[inline(always)]
+    fn fill_from<T: Copy>(&self, memory: &[T], read: impl Fn(T) -> f32, first: usize, to: &mut [f32]) {
+        let Some(((run, step), outer)) = self.axes.split_last() else {
+            to.fill(read(memory[self.start as usize]));
+            return;
+        };
+        // The index along each outer axis, and the offset of the current run.
+        let mut counters = [0; 16];
+        let mut offset = self.start;
+        let mut rest = first / run;
+        for (axis, (size, stride)) in outer.iter().enumerate().rev() {
+            counters[axis] = rest % size;
+            rest /= size;
+            offset += counters[axis] as isize * stride;
+        }
+        let mut within = first % run;
+        let mut to = to;
+        while !to.is_empty() {
+            let n = (run - within).min(to.len());
+            let (own, others) = to.split_at_mut(n);
+            let at = offset + within as isize * step;
+            match *step {
+                0 => own.fill(read(memory[at as usize])),
+                1 => {
+                    let from = &memory[at as usize..at as usize + n];
+                    own.iter_mut().zip(from).for_each(|(to, from)| *to = read(*from));
+                }
+                step => {
+                    for (index, to) in own.iter_mut().enumerate() {
+                        *to = read(memory[(at + index as isize * step) as usize]);
+                    }
+                }
+            }
+            (to, within) = (others, 0);
+            for (axis, (size, stride)) in outer.iter().enumerate().rev() {
+                counters[axis] += 1;
+                offset += stride;
+                if counters[axis] < *size {
+                    break;
+                }
+                counters[axis] = 0;
+                offset -= *size as isize * stride;
+            }
+        }
+    }
+}
+
+/// Merges adjacent axes that are traversed with one stride, and removes axes of size 1.
+pub(crate) fn merge_axes(axes: impl Iterator<Item = (usize, isize)>) -> Vec<(usize, isize)> {
+    let mut merged: Vec<(usize, isize)> = Vec::new();
+    for (size, stride) in axes.filter(|(size, _)| *size != 1) {
+        match merged.last_mut() {
+            Some((before, outer)) if *outer == stride * size as isize => (*before, *outer) = (*before * size, stride),
+            _ => merged.push((size, stride)),
+        }
+    }
+    merged
+}
+
+impl Plan<'_> {
+    /// Number of indices.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Number of indices of a task: a multiple of the tile.
+    pub(crate) fn task(&self) -> usize {
+        TASK / self.tile * self.tile
+    }
+
+    /// Computes the stored values.
+    ///
+    /// # Safety
+    /// There must be one output for each stored value, with as many floats as the tape has indices, none of which is in
+    /// use elsewhere.
+    pub(crate) unsafe fn store(&self, outputs: &[SharedOutput]) {
+        let task = self.task();
+        let run = |index: usize| {
+            let indices = index * task..self.len.min((index + 1) * task);
+            Level::best().run(Store { plan: self, outputs, indices });
+        };
+        if self.len <= task {
+            return run(0);
+        }
+        use rayon::prelude::*;
+        (0..self.len.div_ceil(task)).into_par_iter().for_each(run);
+    }
+}
+
+/// Computes the stored values of a range of indices.
+struct Store<'a> {
+    plan: &'a Plan<'a>,
+    outputs: &'a [SharedOutput],
+    indices: std::ops::Range<usize>,
+}
+
+impl Kernel for Store<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let mut tiles = Tiles::new(self.plan, self.outputs);
+        for first in self.indices.clone().step_by(self.plan.tile) {
+            tiles.compute(first, self.plan.tile.min(self.indices.end - first));
+        }
+    }
+}
+
+/// The memory of the tiles of a task.
+pub(crate) struct Tiles<'a> {
+    plan: &'a Plan<'a>,
+    outputs: &'a [SharedOutput],
+    memory: Vec<[f32; TILE]>,
+    /// The position within the period, and the length, of the values that a slot of a load already holds.
+    filled: Vec<(usize, usize)>,
+}
+
+impl<'a> Tiles<'a> {
+    pub(crate) fn new(plan: &'a Plan<'a>, outputs: &'a [SharedOutput]) -> Self {
+        Self { plan, outputs, memory: vec![[0.0; TILE]; plan.slots], filled: vec![(0, 0); plan.loads.len()] }
+    }
+
+    /// Computes all values of the `len` indices from `first` on.
+    #[inline(always)]
+    pub(crate) fn compute(&mut self, first: usize, len: usize) {
+        let plan = self.plan;
+        for (load, (place, filled)) in plan.loads.iter().zip(plan.places.iter().zip(&mut self.filled)) {
+            let Place::Slot(slot) = *place else { continue };
+            if let Some(period) = load.period {
+                if filled.0 == first % period && filled.1 >= len {
+                    continue;
+                }
+                *filled = (first % period, len);
+            }
+            load.fill(first, &mut self.memory[slot][..len]);
+        }
+        for (index, instruction) in plan.instructions.iter().enumerate() {
+            let [a, b, c] = instruction.operands.map(|operand| self.pointer(operand, first));
+            let to = self.pointer(plan.loads.len() + index, first).cast_mut();
+            // SAFETY: each pointer is valid for the tile's floats: of a slot, of an operand or of an output. An output
+            // belongs to these indices alone, and a slot is not shared by a result and its operands.
+            unsafe {
+                let operand = |from: *const f32| core::slice::from_raw_parts(from, len);
+                let to = core::slice::from_raw_parts_mut(to, len);
+                apply(instruction.operation, operand(a), operand(b), operand(c), to);
+            }
+        }
+    }
+
+    /// Returns the values of the tile that was computed last.
+    #[inline(always)]
+    pub(crate) fn value(&self, value: Value, first: usize, len: usize) -> &[f32] {
+        // SAFETY: as in `compute`.
+        unsafe { core::slice::from_raw_parts(self.pointer(value, first), len) }
+    }
+
+    #[inline(always)]
+    fn pointer(&self, value: Value, first: usize) -> *const f32 {
+        match self.plan.places[value] {
+            Place::Slot(slot) => self.memory[slot].as_ptr(),
+            // SAFETY: the index is within the memory of the output.
+            Place::Output(output) => unsafe { self.outputs[output].pointer().add(first) },
+            Place::Direct => {
+                let load = &self.plan.loads[value];
+                let Memory::Floats(memory) = load.memory else { unreachable!("only floats are read in place") };
+                memory[load.start as usize + first..].as_ptr()
+            }
+        }
+    }
+}
