@@ -894,7 +894,23 @@ impl ModuleOps<Cpu> for Cpu {
         bias: Option<FloatTensor<Cpu>>,
         options: ConvOptions<1>,
     ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::conv1d(ops::ready(x), ops::ready(weight), bias.map(ops::ready), options)
+        ops::conv1d(x, weight, bias, options)
+    }
+    fn conv1d_x_backward(
+        x: FloatTensor<Cpu>,
+        weight: FloatTensor<Cpu>,
+        output_grad: FloatTensor<Cpu>,
+        options: ConvOptions<1>,
+    ) -> FloatTensor<Cpu> {
+        ops::conv1d_x_backward(x, weight, output_grad, options)
+    }
+    fn conv1d_weight_backward(
+        x: FloatTensor<Cpu>,
+        weight: FloatTensor<Cpu>,
+        output_grad: FloatTensor<Cpu>,
+        options: ConvOptions<1>,
+    ) -> FloatTensor<Cpu> {
+        ops::conv1d_weight_backward(x, weight, output_grad, options)
     }
     fn conv2d(
         x: FloatTensor<Cpu>,

@@ -2,9 +2,10 @@
 
 use std::mem::MaybeUninit;
 
+use super::images::Images;
 use super::naive::{self, Rng};
 use super::simd::Level;
-use super::{Geometry, direct};
+use super::{Geometry, convolution, weight_gradient};
 
 /// Largest error relative to the sum of magnitudes.
 const TOLERANCE: f64 = 1e-6;
@@ -59,16 +60,83 @@ impl Case {
     fn check(&self, level: Level) {
         let Self { geometry, x, dy, weight, bias } = self;
         let output = geometry.output().unwrap();
-        let y = filled(dy.len(), |y| direct::forward(level, geometry, output, x, weight, Some(bias), y));
-        let error = naive::error(&y, &naive::forward(geometry, x, weight, bias));
-        assert!(error < TOLERANCE, "forward {error:e} {level:?} {geometry:?}");
-        let dx = filled(x.len(), |dx| direct::input_gradient(level, geometry, output, dy, weight, dx));
-        let error = naive::error(&dx, &naive::input_gradient(geometry, dy, weight));
-        assert!(error < TOLERANCE, "input gradient {error:e} {level:?} {geometry:?}");
-        let dw = filled(weight.len(), |dw| direct::weight_gradient(level, geometry, output, x, dy, dw));
-        let error = naive::error(&dw, &naive::weight_gradient(geometry, x, dy));
-        assert!(error < TOLERANCE, "weight gradient {error:e} {level:?} {geometry:?}");
+        let x_shape = [geometry.batch, geometry.channels_in, geometry.input[0], geometry.input[1]];
+        let dy_shape = [geometry.batch, geometry.channels_out, output[0], output[1]];
+        let expected = naive::forward(geometry, x, weight, bias);
+        let expected_dx = naive::input_gradient(geometry, dy, weight);
+        let expected_dw = naive::weight_gradient(geometry, x, dy);
+        for order in Order::ALL {
+            let what = format!("{level:?} {order:?} {geometry:?}");
+            let (x, dy) = (order.of(x, x_shape), order.of(dy, dy_shape));
+            let (x, dy) = (x.images(), dy.images());
+            let y = filled(expected.len(), |y| convolution::forward(level, geometry, output, x, weight, Some(bias), y));
+            let error = naive::error(&channels_first(&y, dy_shape), &expected);
+            assert!(error < TOLERANCE, "forward {error:e} {what}");
+            let dx = filled(expected_dx.len(), |dx| convolution::input_gradient(level, geometry, dy, weight, dx));
+            let error = naive::error(&channels_first(&dx, x_shape), &expected_dx);
+            assert!(error < TOLERANCE, "input gradient {error:e} {what}");
+            let dw = filled(weight.len(), |dw| weight_gradient::weight_gradient(level, geometry, x, dy, dw));
+            let error = naive::error(&dw, &expected_dw);
+            assert!(error < TOLERANCE, "weight gradient {error:e} {what}");
+        }
     }
+}
+
+/// Order of images in memory.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    ChannelsLast,
+    Contiguous,
+    /// Channels-last, each pixel followed by other memory.
+    Padded,
+    /// Axes from last to first, each backwards.
+    Reversed,
+}
+
+struct Ordered {
+    memory: Vec<f32>,
+    start: usize,
+    shape: [usize; 4],
+    strides: [isize; 4],
+}
+
+impl Order {
+    const ALL: [Self; 4] = [Self::ChannelsLast, Self::Contiguous, Self::Padded, Self::Reversed];
+
+    /// Stores contiguous images `[n, c, h, w]` in this order. Memory between the elements is NaN.
+    fn of(self, x: &[f32], shape: [usize; 4]) -> Ordered {
+        let [n, c, h, w] = shape.map(|size| size as isize);
+        let strides = match self {
+            Self::ChannelsLast => [h * w * c, 1, w * c, c],
+            Self::Contiguous => [c * h * w, h * w, w, 1],
+            Self::Padded => [h * w * (c + 3), 1, w * (c + 3), c + 3],
+            Self::Reversed => [-1, -n, -n * c, -n * c * h],
+        };
+        let start: isize = strides.iter().zip(shape).map(|(stride, size)| (-stride).max(0) * (size as isize - 1)).sum();
+        let mut memory = vec![f32::NAN; x.len() + 3 * shape[0] * shape[2] * shape[3]];
+        for (value, [n, c, h, w]) in x.iter().zip(indices(shape)) {
+            let offset: isize = [n, c, h, w].iter().zip(strides).map(|(index, stride)| *index as isize * stride).sum();
+            memory[(start + offset) as usize] = *value;
+        }
+        Ordered { memory, start: start as usize, shape, strides }
+    }
+}
+
+impl Ordered {
+    fn images(&self) -> Images<'_> {
+        Images::new(&self.memory, self.start, self.shape, self.strides)
+    }
+}
+
+/// All indices of images `[n, c, h, w]` in row-major order.
+fn indices([n, c, h, w]: [usize; 4]) -> impl Iterator<Item = [usize; 4]> {
+    (0..n * c * h * w).map(move |i| [i / (c * h * w), i / (h * w) % c, i / w % h, i % w])
+}
+
+/// Returns channels-last images in the order `[n, c, h, w]`.
+fn channels_first(x: &[f32], shape: [usize; 4]) -> Vec<f32> {
+    let [_, channels, height, width] = shape;
+    indices(shape).map(|[n, c, h, w]| x[((n * height + h) * width + w) * channels + c]).collect()
 }
 
 #[test]
@@ -82,9 +150,9 @@ fn kernels_match_the_reference_on_every_instruction_set() {
 }
 
 #[test]
-fn kernels_match_the_reference_for_several_images_per_strip_and_several_strips() {
+fn kernels_match_the_reference_for_several_images_per_task_several_tasks_and_several_passes() {
     let mut rng = Rng::new(3);
-    for (batch, channels, size) in [(40, 3, 4), (19, 20, 9), (3, 16, 33), (1, 40, 40)] {
+    for (batch, channels, size) in [(40, 3, 4), (19, 20, 9), (3, 16, 33), (1, 40, 20), (2, 70, 3)] {
         let geometry = Geometry {
             batch,
             channels_in: channels,
@@ -114,11 +182,12 @@ fn results_do_not_depend_on_the_number_of_threads() {
         dilation: [1, 1],
     };
     let Case { x, dy, .. } = Case::new(geometry, &mut rng);
+    let (x, dy) = (Order::ChannelsLast.of(&x, [37, 5, 13, 11]), Order::ChannelsLast.of(&dy, [37, 9, 13, 11]));
     let with_threads = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let gradient = |dw: &mut [_]| direct::weight_gradient(Level::best(), &geometry, [13, 11], &x, &dy, dw);
-            filled(geometry.weights(), gradient)
+            let (x, dy) = (x.images(), dy.images());
+            filled(geometry.weights(), |dw| weight_gradient::weight_gradient(Level::best(), &geometry, x, dy, dw))
         })
     };
     let single_threaded = with_threads(1);

@@ -1,18 +1,19 @@
 //! Kernels on slices, without tensors.
 
+pub(crate) mod convolution;
 #[cfg(test)]
 mod convolution_tests;
-pub(crate) mod direct;
 pub(crate) mod elementwise;
 pub(crate) mod math;
+pub(crate) mod images;
 #[cfg(test)]
 mod naive;
 pub(crate) mod simd;
 pub(crate) mod strides;
-mod strip;
 pub(crate) mod tape;
 pub(crate) mod tape_operation;
 pub(crate) mod tape_reduce;
+pub(crate) mod weight_gradient;
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;

@@ -63,8 +63,8 @@ pub(crate) trait Kernel {
 pub(crate) trait Vector: Copy {
     /// Number of floats.
     const LANES: usize;
-    /// Rows of a register tile that is [`COLUMNS`] vectors wide.
-    const ROWS: usize;
+    /// Rows of a register tile of a convolution, which is at most two vectors wide.
+    const POSITIONS: usize;
 
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
@@ -73,12 +73,10 @@ pub(crate) trait Vector: Copy {
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
 }
 
-/// Vectors in a row of a register tile.
-pub(crate) const COLUMNS: usize = 3;
 /// The largest [`Vector::LANES`].
 pub(crate) const MAX_LANES: usize = 16;
-/// The largest [`Vector::ROWS`].
-pub(crate) const MAX_ROWS: usize = 8;
+/// The largest [`Vector::POSITIONS`].
+pub(crate) const MAX_POSITIONS: usize = 8;
 
 /// Four lanes without intrinsics, which compile to one register of SSE2 or NEON.
 #[derive(Clone, Copy)]
@@ -86,7 +84,7 @@ pub(crate) struct Portable([f32; 4]);
 
 impl Vector for Portable {
     const LANES: usize = 4;
-    const ROWS: usize = 4;
+    const POSITIONS: usize = 6;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -136,7 +134,7 @@ mod x86 {
 
     impl Vector for Avx2 {
         const LANES: usize = 8;
-        const ROWS: usize = 4;
+        const POSITIONS: usize = 6;
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
@@ -169,7 +167,7 @@ mod x86 {
 
     impl Vector for Avx512 {
         const LANES: usize = 16;
-        const ROWS: usize = 8;
+        const POSITIONS: usize = 8;
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {

@@ -11,6 +11,7 @@ mod scalar;
 
 pub(crate) use activation::{gelu, gelu_backward, relu, relu_backward, sigmoid, sigmoid_backward};
 pub(crate) use arithmetic::{float_add, float_div, float_mask_fill, float_mask_where, float_mul, float_sub};
+pub(crate) use convolution::{conv1d, conv1d_weight_backward, conv1d_x_backward};
 pub(crate) use convolution::{conv2d, conv2d_weight_backward, conv2d_x_backward};
 pub(crate) use layout::{float_ones, float_reshape};
 pub(crate) use reduction::{float_max, float_max_dim, float_mean, float_mean_dim, float_sum, float_sum_dim};

@@ -1,0 +1,173 @@
+//! Gradient of a convolution's weights, on channels-last memory.
+//!
+//! A register tile holds some terms (tap and input channel) times some vectors of output channels. It is summed over
+//! the positions of a block: each adds one broadcast input per term times the vectors of the output's gradient.
+
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+use super::convolution::{Blocks, COLUMNS, Lanes, Window};
+use super::images::Images;
+use super::simd::{Kernel, Level, Vector};
+use super::{Geometry, with_scratch};
+
+/// Approximate number of positions in a block.
+const POSITIONS: usize = 128;
+/// Terms in a register tile.
+const TERMS: usize = 8;
+/// Maximum number of partial sums. It is fixed, so that the result does not depend on the number of threads.
+const PARTIALS: usize = 16;
+
+/// Computes the gradient of the weights, `[channels_out, channels_in, kh, kw]`, from the input and the output's gradient
+/// `dy`. Writes every element of `dw`.
+pub(crate) fn weight_gradient(level: Level, geometry: &Geometry, x: Images, dy: Images, dw: &mut [MaybeUninit<f32>]) {
+    let Geometry { batch, channels_in, channels_out, kernel, .. } = *geometry;
+    let size = dy.size;
+    let blocks = Blocks::new(batch, size, POSITIONS);
+    let bounds = [0, 1].map(|axis| (geometry.shift(axis, 0), geometry.shift(axis, kernel[axis] - 1)));
+    let window = Window::new(x, bounds, geometry.stride, size, &blocks);
+    let taps = (0..kernel[0]).flat_map(|i| (0..kernel[1]).map(move |j| [geometry.shift(0, i), geometry.shift(1, j)]));
+    let mut terms: Vec<isize> = taps
+        .flat_map(|shift| {
+            (0..channels_in as isize).map(|c| c).map({
+                let at = window.shift(shift);
+                move |c| at + c
+            })
+        })
+        .collect();
+    // Terms beyond the last are the last one; their sums are not used.
+    terms.resize(terms.len().next_multiple_of(TERMS), terms[terms.len() - 1]);
+    let lanes = level.run(Lanes);
+    let width = COLUMNS * lanes;
+    let padded = channels_out.next_multiple_of(width);
+    // Whole vectors are read, so a number of channels that is not a multiple of a vector's takes a copy.
+    let pitch = channels_out.next_multiple_of(lanes);
+    let is_copy = !dy.has_adjacent_channels() || pitch != channels_out;
+    let gradients = if is_copy { blocks.images * blocks.rows * size[1] * pitch } else { 0 };
+    let partials = blocks.len().min(PARTIALS).min(((1 << 22) / geometry.weights()).max(2));
+    let partial = |part: usize| {
+        let mut sums = vec![0.0; padded * terms.len()];
+        for block in part * blocks.len() / partials..(part + 1) * blocks.len() / partials {
+            let block = blocks.get(block);
+            let [images, rows] = block.clone();
+            with_scratch(window.scratch + gradients, |scratch| {
+                let (x_scratch, dy_scratch) = scratch.split_at_mut(window.scratch);
+                let x = window.read(&block, x_scratch);
+                let (dy, pitches) = if is_copy {
+                    let extents = [rows.len(), size[1]];
+                    dy.copy_window(images.clone(), [rows.start as isize, 0], extents, pitch, dy_scratch);
+                    let row = size[1] * pitch;
+                    (dy_scratch.as_ptr(), [rows.len() * row, row, pitch].map(|pitch| pitch as isize))
+                } else {
+                    (dy.pixel(images.start, rows.start, 0), dy.pitches())
+                };
+                level.run(WeightGradient {
+                    window: &window,
+                    size: [images.len(), rows.len(), size[1]],
+                    terms: &terms,
+                    x,
+                    dy,
+                    pitches,
+                    channels: pitch,
+                    sums: &mut sums,
+                });
+            });
+        }
+        sums
+    };
+    let mut partials: Vec<Vec<f32>> = (0..partials).into_par_iter().map(partial).collect();
+    let (sums, others) = partials.split_at_mut(1);
+    for other in others {
+        sums[0].iter_mut().zip(other).for_each(|(sum, other)| *sum += *other);
+    }
+    let taps = geometry.taps();
+    for (index, dw) in dw.iter_mut().enumerate() {
+        let (o, c, tap) = (index / (channels_in * taps), index / taps % channels_in, index % taps);
+        dw.write(sums[0][(o / width * terms.len() + tap * channels_in + c) * width + o % width]);
+    }
+}
+
+/// Adds the products of a block to the sums, `[blocks of COLUMNS vectors, terms, COLUMNS vectors]`.
+struct WeightGradient<'a> {
+    window: &'a Window<'a>,
+    /// Number of images, rows and columns.
+    size: [usize; 3],
+    /// Offset from a position's first input to the input of each term.
+    terms: &'a [isize],
+    x: *const f32,
+    dy: *const f32,
+    /// Distances between images, rows and columns of the output's gradient.
+    pitches: [isize; 3],
+    /// Number of output channels, a multiple of a vector.
+    channels: usize,
+    sums: &'a mut [f32],
+}
+
+impl Kernel for WeightGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(mut self) {
+        let width = COLUMNS * V::LANES;
+        for first in (0..self.channels).step_by(width) {
+            for tile in (0..self.terms.len()).step_by(TERMS) {
+                // SAFETY: the positions of the block and the terms are within the window; see `weight_gradient`.
+                unsafe {
+                    if self.channels - first > V::LANES {
+                        self.tile::<V, 2>(first, tile);
+                    } else {
+                        self.tile::<V, 1>(first, tile);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl WeightGradient<'_> {
+    #[inline(always)]
+    unsafe fn tile<V: Vector, const N: usize>(&mut self, first: usize, tile: usize) {
+        let width = COLUMNS * V::LANES;
+        let [images, rows, columns] = self.size;
+        let x_step = self.window.position([0, 0, 1]);
+        let dy_step = self.pitches[2];
+        let to = &mut self.sums[first * self.terms.len() + tile * width..][..TERMS * width];
+        let terms = &self.terms[tile..tile + TERMS];
+        unsafe {
+            let inputs: [*const f32; TERMS] = core::array::from_fn(|k| self.x.offset(terms[k]));
+            let mut sums = [[V::splat(0.0); N]; TERMS];
+            for (sums, to) in sums.iter_mut().zip(to.chunks_exact(width)) {
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    *sum = V::load(to.as_ptr().add(n * V::LANES));
+                }
+            }
+            for image in 0..images {
+                for row in 0..rows {
+                    let mut at = self.window.position([image, row, 0]);
+                    let mut dy =
+                        self.dy.offset(image as isize * self.pitches[0] + row as isize * self.pitches[1]).add(first);
+                    for _ in 0..columns {
+                        let mut gradients = [V::splat(0.0); N];
+                        for (n, gradient) in gradients.iter_mut().enumerate() {
+                            *gradient = V::load(dy.add(n * V::LANES));
+                        }
+                        for (x, sums) in inputs.iter().zip(&mut sums) {
+                            let x = V::splat(*x.offset(at));
+                            for (sum, gradient) in sums.iter_mut().zip(gradients) {
+                                *sum = sum.add_product(x, gradient);
+                            }
+                        }
+                        at += x_step;
+                        dy = dy.offset(dy_step);
+                    }
+                }
+            }
+            for (sums, to) in sums.iter().zip(to.chunks_exact_mut(width)) {
+                for (n, sum) in sums.iter().enumerate() {
+                    sum.store(to.as_mut_ptr().add(n * V::LANES));
+                }
+            }
+        }
+    }
+}
