@@ -3,6 +3,7 @@
 pub(crate) mod convolution;
 #[cfg(test)]
 mod convolution_tests;
+mod correlate;
 pub(crate) mod elementwise;
 pub(crate) mod math;
 pub(crate) mod images;
@@ -14,6 +15,8 @@ pub(crate) mod tape;
 pub(crate) mod tape_operation;
 pub(crate) mod tape_reduce;
 pub(crate) mod weight_gradient;
+mod window;
+mod winograd;
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -64,7 +67,7 @@ impl Geometry {
 #[derive(Clone, Copy)]
 pub(crate) struct SharedOutput(*mut f32);
 
-// SAFETY: the pointer is only dereferenced through `slice`, whose callers guarantee disjoint ranges.
+// SAFETY: the pointer is only handed out by `at`, whose callers write disjoint ranges.
 unsafe impl Send for SharedOutput {}
 // SAFETY: as above.
 unsafe impl Sync for SharedOutput {}
@@ -77,16 +80,6 @@ impl SharedOutput {
     /// Returns the start of the memory.
     pub(crate) fn pointer(&self) -> *mut f32 {
         self.0
-    }
-
-    /// Returns the range `start..start + len` of the memory.
-    ///
-    /// # Safety
-    /// The range must lie within the memory, and must not overlap a slice that is in use at the same time.
-    #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [MaybeUninit<f32>] {
-        // SAFETY: the caller guarantees a valid, disjoint range.
-        unsafe { core::slice::from_raw_parts_mut(self.0.add(start).cast(), len) }
     }
 }
 

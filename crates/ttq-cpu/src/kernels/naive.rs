@@ -70,6 +70,12 @@ pub(crate) fn error(found: &[f32], expected: &Sums) -> f64 {
     errors.fold(0.0, f64::max)
 }
 
+/// Returns the largest error relative to the largest sum of magnitudes.
+pub(crate) fn error_of_largest(found: &[f32], expected: &Sums) -> f64 {
+    let largest = expected.iter().fold(0.0, |largest, (_, magnitude)| magnitude.max(largest));
+    error(found, &expected.iter().map(|(sum, _)| (*sum, largest)).collect())
+}
+
 /// Seeded random number generator.
 pub(crate) struct Rng(u64);
 

@@ -7,15 +7,17 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::convolution::{Blocks, COLUMNS, Lanes, Window};
+use super::correlate::{COLUMNS, Lanes};
 use super::images::Images;
 use super::simd::{Kernel, Level, Vector};
+use super::window::{Blocks, Window};
+use super::winograd::Winograd;
 use super::{Geometry, with_scratch};
 
 /// Approximate number of positions in a block.
 const POSITIONS: usize = 128;
 /// Terms in a register tile.
-const TERMS: usize = 8;
+pub(super) const TERMS: usize = 8;
 /// Maximum number of partial sums. It is fixed, so that the result does not depend on the number of threads.
 const PARTIALS: usize = 16;
 
@@ -24,9 +26,21 @@ const PARTIALS: usize = 16;
 pub(crate) fn weight_gradient(level: Level, geometry: &Geometry, x: Images, dy: Images, dw: &mut [MaybeUninit<f32>]) {
     let Geometry { batch, channels_in, channels_out, kernel, .. } = *geometry;
     let size = dy.size;
+    let partials = PARTIALS.min(((1 << 22) / geometry.weights()).max(2));
+    let lanes = level.run(Lanes);
+    let width = COLUMNS * lanes;
+    let blocks = channels_out.div_ceil(width);
+    let padded = blocks * width;
+    let is_dense = kernel == [3, 3] && geometry.stride == [1, 1] && geometry.dilation == [1, 1];
+    if is_dense && Winograd::is_faster(channels_in, channels_out, size) {
+        let shift = geometry.padding.map(|padding| -(padding as isize));
+        let winograd = Winograd { level, batch, x, channels: channels_in, outputs: channels_out, size, shift };
+        let (sums, rows) = winograd.weight_gradient(dy, partials);
+        return unpack(geometry, width, &sums, |block, c, tap| (tap * blocks + block) * rows + c, dw);
+    }
     let blocks = Blocks::new(batch, size, POSITIONS);
     let bounds = [0, 1].map(|axis| (geometry.shift(axis, 0), geometry.shift(axis, kernel[axis] - 1)));
-    let window = Window::new(x, bounds, geometry.stride, size, &blocks);
+    let window = Window::new(x, bounds, geometry.stride, size, &blocks, channels_in);
     let taps = (0..kernel[0]).flat_map(|i| (0..kernel[1]).map(move |j| [geometry.shift(0, i), geometry.shift(1, j)]));
     let mut terms: Vec<isize> = taps
         .flat_map(|shift| {
@@ -38,37 +52,24 @@ pub(crate) fn weight_gradient(level: Level, geometry: &Geometry, x: Images, dy: 
         .collect();
     // Terms beyond the last are the last one; their sums are not used.
     terms.resize(terms.len().next_multiple_of(TERMS), terms[terms.len() - 1]);
-    let lanes = level.run(Lanes);
-    let width = COLUMNS * lanes;
-    let padded = channels_out.next_multiple_of(width);
     // Whole vectors are read, so a number of channels that is not a multiple of a vector's takes a copy.
     let pitch = channels_out.next_multiple_of(lanes);
-    let is_copy = !dy.has_adjacent_channels() || pitch != channels_out;
-    let gradients = if is_copy { blocks.images * blocks.rows * size[1] * pitch } else { 0 };
-    let partials = blocks.len().min(PARTIALS).min(((1 << 22) / geometry.weights()).max(2));
+    let dy_window = Window::new(dy, [(0, 0); 2], [1, 1], size, &blocks, pitch);
+    let partials = blocks.len().min(partials);
     let partial = |part: usize| {
         let mut sums = vec![0.0; padded * terms.len()];
         for block in part * blocks.len() / partials..(part + 1) * blocks.len() / partials {
             let block = blocks.get(block);
             let [images, rows] = block.clone();
-            with_scratch(window.scratch + gradients, |scratch| {
+            with_scratch(window.scratch + dy_window.scratch, |scratch| {
                 let (x_scratch, dy_scratch) = scratch.split_at_mut(window.scratch);
-                let x = window.read(&block, x_scratch);
-                let (dy, pitches) = if is_copy {
-                    let extents = [rows.len(), size[1]];
-                    dy.copy_window(images.clone(), [rows.start as isize, 0], extents, pitch, dy_scratch);
-                    let row = size[1] * pitch;
-                    (dy_scratch.as_ptr(), [rows.len() * row, row, pitch].map(|pitch| pitch as isize))
-                } else {
-                    (dy.pixel(images.start, rows.start, 0), dy.pitches())
-                };
                 level.run(WeightGradient {
-                    window: &window,
                     size: [images.len(), rows.len(), size[1]],
                     terms: &terms,
-                    x,
-                    dy,
-                    pitches,
+                    x: window.read(&block, x_scratch),
+                    x_steps: window.steps(),
+                    dy: dy_window.read(&block, dy_scratch),
+                    dy_steps: dy_window.steps(),
                     channels: pitch,
                     sums: &mut sums,
                 });
@@ -81,27 +82,43 @@ pub(crate) fn weight_gradient(level: Level, geometry: &Geometry, x: Images, dy: 
     for other in others {
         sums[0].iter_mut().zip(other).for_each(|(sum, other)| *sum += *other);
     }
+    let terms = terms.len();
+    unpack(geometry, width, &sums[0], |block, c, tap| block * terms + tap * channels_in + c, dw);
+}
+
+/// Writes the gradient from sums whose rows have the outputs of one block. `row` is the row of a block, an input channel
+/// and a tap.
+fn unpack(
+    geometry: &Geometry,
+    width: usize,
+    sums: &[f32],
+    row: impl Fn(usize, usize, usize) -> usize,
+    dw: &mut [MaybeUninit<f32>],
+) {
     let taps = geometry.taps();
-    for (index, dw) in dw.iter_mut().enumerate() {
-        let (o, c, tap) = (index / (channels_in * taps), index / taps % channels_in, index % taps);
-        dw.write(sums[0][(o / width * terms.len() + tap * channels_in + c) * width + o % width]);
+    for (o, dw) in dw.chunks_exact_mut(geometry.channels_in * taps).enumerate() {
+        for (c, dw) in dw.chunks_exact_mut(taps).enumerate() {
+            for (tap, dw) in dw.iter_mut().enumerate() {
+                dw.write(sums[row(o / width, c, tap) * width + o % width]);
+            }
+        }
     }
 }
 
 /// Adds the products of a block to the sums, `[blocks of COLUMNS vectors, terms, COLUMNS vectors]`.
-struct WeightGradient<'a> {
-    window: &'a Window<'a>,
-    /// Number of images, rows and columns.
-    size: [usize; 3],
-    /// Offset from a position's first input to the input of each term.
-    terms: &'a [isize],
-    x: *const f32,
-    dy: *const f32,
-    /// Distances between images, rows and columns of the output's gradient.
-    pitches: [isize; 3],
+pub(super) struct WeightGradient<'a> {
+    /// Number of images, rows and columns of positions.
+    pub(super) size: [usize; 3],
+    /// Offset of each term from a position's input.
+    pub(super) terms: &'a [isize],
+    pub(super) x: *const f32,
+    /// Distances between images, rows and columns.
+    pub(super) x_steps: [isize; 3],
+    pub(super) dy: *const f32,
+    pub(super) dy_steps: [isize; 3],
     /// Number of output channels, a multiple of a vector.
-    channels: usize,
-    sums: &'a mut [f32],
+    pub(super) channels: usize,
+    pub(super) sums: &'a mut [f32],
 }
 
 impl Kernel for WeightGradient<'_> {
@@ -130,8 +147,7 @@ impl WeightGradient<'_> {
     unsafe fn tile<V: Vector, const N: usize>(&mut self, first: usize, tile: usize) {
         let width = COLUMNS * V::LANES;
         let [images, rows, columns] = self.size;
-        let x_step = self.window.position([0, 0, 1]);
-        let dy_step = self.pitches[2];
+        let offset = |steps: [isize; 3], image: usize, row: usize| image as isize * steps[0] + row as isize * steps[1];
         let to = &mut self.sums[first * self.terms.len() + tile * width..][..TERMS * width];
         let terms = &self.terms[tile..tile + TERMS];
         unsafe {
@@ -144,9 +160,8 @@ impl WeightGradient<'_> {
             }
             for image in 0..images {
                 for row in 0..rows {
-                    let mut at = self.window.position([image, row, 0]);
-                    let mut dy =
-                        self.dy.offset(image as isize * self.pitches[0] + row as isize * self.pitches[1]).add(first);
+                    let mut at = offset(self.x_steps, image, row);
+                    let mut dy = self.dy.offset(offset(self.dy_steps, image, row)).add(first);
                     for _ in 0..columns {
                         let mut gradients = [V::splat(0.0); N];
                         for (n, gradient) in gradients.iter_mut().enumerate() {
@@ -158,8 +173,8 @@ impl WeightGradient<'_> {
                                 *sum = sum.add_product(x, gradient);
                             }
                         }
-                        at += x_step;
-                        dy = dy.offset(dy_step);
+                        at += self.x_steps[2];
+                        dy = dy.offset(self.dy_steps[2]);
                     }
                 }
             }
