@@ -191,7 +191,7 @@ impl Correlation<'_> {
                         x,
                         from: &prepared.from[..n],
                         // SAFETY: the first output of the block is in the memory.
-                        y: unsafe { y.at(start) },
+                        y: unsafe { y.pointer().add(start) },
                         to: &prepared.to[..n],
                     });
                 }

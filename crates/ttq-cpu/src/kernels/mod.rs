@@ -5,8 +5,8 @@ pub(crate) mod convolution;
 mod convolution_tests;
 mod correlate;
 pub(crate) mod elementwise;
-pub(crate) mod math;
 pub(crate) mod images;
+pub(crate) mod math;
 #[cfg(test)]
 mod naive;
 pub(crate) mod simd;
@@ -67,7 +67,7 @@ impl Geometry {
 #[derive(Clone, Copy)]
 pub(crate) struct SharedOutput(*mut f32);
 
-// SAFETY: the pointer is only handed out by `at`, whose callers write disjoint ranges.
+// SAFETY: the pointer is only dereferenced through `slice`, whose callers guarantee disjoint ranges.
 unsafe impl Send for SharedOutput {}
 // SAFETY: as above.
 unsafe impl Sync for SharedOutput {}
@@ -81,13 +81,27 @@ impl SharedOutput {
     pub(crate) fn pointer(&self) -> *mut f32 {
         self.0
     }
+
+    /// Returns the range `start..start + len` of the memory.
+    ///
+    /// # Safety
+    /// The range must lie within the memory, and must not overlap a slice that is in use at the same time.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [MaybeUninit<f32>] {
+        // SAFETY: the caller guarantees a valid, disjoint range.
+        unsafe { core::slice::from_raw_parts_mut(self.0.add(start).cast(), len) }
+    }
 }
+
+/// Floats in a cache line.
+const LINE: usize = 16;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `work` with `len` floats of this thread's scratch memory, whose contents are arbitrary.
+/// Calls `work` with `len` floats of this thread's scratch memory, whose contents are arbitrary. The memory starts at a
+/// cache line.
 ///
 /// # Panics
 /// Panics if calls are nested on one thread. `work` must therefore not block on rayon tasks: rayon may run another task
@@ -95,10 +109,11 @@ thread_local! {
 pub(crate) fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
     SCRATCH.with(|scratch| {
         let mut scratch = scratch.borrow_mut();
-        if scratch.len() < len {
-            scratch.resize(len, 0.0);
+        if scratch.len() < len + LINE {
+            scratch.resize(len + LINE, 0.0);
         }
-        work(&mut scratch[..len])
+        let start = scratch.as_ptr().align_offset(LINE * size_of::<f32>());
+        work(&mut scratch[start..start + len])
     })
 }
 

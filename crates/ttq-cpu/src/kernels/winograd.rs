@@ -514,7 +514,7 @@ impl Kernel for TransformOutputs<'_> {
                                 let start = ((image * h + first[0] + i) * w + first[1]) * outputs + channel;
                                 let n = TILE[1].min(w - first[1]);
                                 for (j, value) in values.into_iter().enumerate().take(n) {
-                                    let to = y.at(start + j * outputs);
+                                    let to = y.pointer().add(start + j * outputs);
                                     super::correlate::store(add(value, bias), to, channels.end - channel);
                                 }
                             }

@@ -28,8 +28,9 @@ pub(crate) fn conv2d_x_backward(
     output_grad: FlexTensor,
     options: ConvOptions<2>,
 ) -> FlexTensor {
-    x_backward(&x, &weight, &output_grad, &options)
-        .unwrap_or_else(|| <Flex as ModuleOps<Flex>>::conv2d_x_backward(ready(x), ready(weight), ready(output_grad), options))
+    x_backward(&x, &weight, &output_grad, &options).unwrap_or_else(|| {
+        <Flex as ModuleOps<Flex>>::conv2d_x_backward(ready(x), ready(weight), ready(output_grad), options)
+    })
 }
 
 pub(crate) fn conv2d_weight_backward(
@@ -38,8 +39,9 @@ pub(crate) fn conv2d_weight_backward(
     output_grad: FlexTensor,
     options: ConvOptions<2>,
 ) -> FlexTensor {
-    weight_backward(&x, &weight, &output_grad, &options)
-        .unwrap_or_else(|| <Flex as ModuleOps<Flex>>::conv2d_weight_backward(ready(x), ready(weight), ready(output_grad), options))
+    weight_backward(&x, &weight, &output_grad, &options).unwrap_or_else(|| {
+        <Flex as ModuleOps<Flex>>::conv2d_weight_backward(ready(x), ready(weight), ready(output_grad), options)
+    })
 }
 
 pub(crate) fn conv1d(
@@ -61,7 +63,9 @@ pub(crate) fn conv1d_x_backward(
 ) -> FlexTensor {
     x_backward(&as_row(&x), &as_row(&weight), &as_row(&output_grad), &row_options(&options))
         .map(from_row)
-        .unwrap_or_else(|| <Flex as ModuleOps<Flex>>::conv1d_x_backward(ready(x), ready(weight), ready(output_grad), options))
+        .unwrap_or_else(|| {
+            <Flex as ModuleOps<Flex>>::conv1d_x_backward(ready(x), ready(weight), ready(output_grad), options)
+        })
 }
 
 pub(crate) fn conv1d_weight_backward(
@@ -72,7 +76,9 @@ pub(crate) fn conv1d_weight_backward(
 ) -> FlexTensor {
     weight_backward(&as_row(&x), &as_row(&weight), &as_row(&output_grad), &row_options(&options))
         .map(from_row)
-        .unwrap_or_else(|| <Flex as ModuleOps<Flex>>::conv1d_weight_backward(ready(x), ready(weight), ready(output_grad), options))
+        .unwrap_or_else(|| {
+            <Flex as ModuleOps<Flex>>::conv1d_weight_backward(ready(x), ready(weight), ready(output_grad), options)
+        })
 }
 
 /// Returns a view with height 1: `[a, b, c]` as `[a, b, 1, c]`.
