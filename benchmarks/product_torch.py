@@ -1,7 +1,7 @@
 """Products of a linear layer in float16 in PyTorch (on a GPU: cuBLAS), for the comparison in `gpu packed`.
 
 First prints a line of JSON, {"torch": ..., "device": ...}. Then reads lines of four numbers: size, batch, queue and count. The answer to
-each is a line with `count` numbers, each the mean seconds per call of `queue` calls in a row with one synchronization at their end.
+each is a line with a list of `count` numbers, each the mean seconds per call of `queue` calls in a row with one synchronization at their end.
 
     echo 4096 1 64 5 | python benchmarks/product_torch.py cuda
 """
@@ -42,7 +42,7 @@ def main():
                     call += 1
                 finish()
                 seconds.append((time.perf_counter() - start) / queue)
-        print(*seconds, flush=True)
+        print(json.dumps(seconds), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""Seconds per training step in PyTorch: the same ResNet, batch, loss and optimizer as `cargo xtask bench train`.
+"""Seconds per training step in PyTorch: the same networks, batches, loss and optimizer as `cargo xtask bench train`.
 
-Steps in full precision and ternary steps (one autograd.Function per layer, exact gradients) alternate. With --loop, the ternary network is
+Steps in full precision and ternary steps (one autograd.Function per layer, exact gradients) alternate. With --loop, the ternary ResNet is
 trained as in the PyTorch port of the paper: its weights are ternary, and latent weights and scales are stored outside of the model. After the
-backward pass, a loop over the layers splits the gradients, reads the scales, steps three optimizers and ternarizes again. Prints one line of
-JSON:
-    {"torch": ..., "threads": ..., "full_precision": [seconds, ...], "ternary": [seconds, ...]}
+backward pass, a loop over the layers splits the gradients, reads the scales, steps three optimizers and ternarizes again.
 
-    python benchmarks/train_torch.py --depth 20 --batch 128 --steps 11 --threads 2
-    python benchmarks/train_torch.py --depth 20 --batch 128 --steps 11 --threads 2 --device cuda --amp --channels-last
+First prints a line of JSON, {"torch": ..., "parameters": ..., "ternary_weights": ...}. Then reads lines, each a number of steps, and answers each
+with a line {"full_precision": [seconds, ...], "ternary": [seconds, ...], "peak_memory": bytes}.
+
+    echo 11 | python benchmarks/train_torch.py --network resnet --layers 20 --batch 128 --threads 2
+    echo 11 | python benchmarks/train_torch.py --network gpt --layers 6 --batch 16 --threads 2 --compile
 """
 
 import argparse
 import json
+import sys
 import time
 
 import torch
@@ -37,17 +39,31 @@ class Ternarize(torch.autograd.Function):
         return grad * (positive * scales[0] + negative * scales[1] + zero), to_scales
 
 
+def ternary_scales(weight):
+    return nn.Parameter(torch.full((2,), weight.abs().mean().item()))
+
+
 class Conv(nn.Conv2d):
     def __init__(self, inputs, outputs, size, stride=1, ternary=False):
         super().__init__(inputs, outputs, size, stride, size // 2, bias=False)
-        self.scales = nn.Parameter(torch.full((2,), self.weight.abs().mean().item())) if ternary else None
+        self.scales = ternary_scales(self.weight) if ternary else None
 
     def forward(self, x):
         weight = self.weight if self.scales is None else Ternarize.apply(self.weight, self.scales)
         return F.conv2d(x, weight, None, self.stride, self.padding)
 
 
-class Block(nn.Module):
+class Linear(nn.Linear):
+    def __init__(self, inputs, outputs, ternary):
+        super().__init__(inputs, outputs)
+        self.scales = ternary_scales(self.weight) if ternary else None
+
+    def forward(self, x):
+        weight = self.weight if self.scales is None else Ternarize.apply(self.weight, self.scales)
+        return F.linear(x, weight, self.bias)
+
+
+class ResidualBlock(nn.Module):
     def __init__(self, inputs, outputs, stride, ternary):
         super().__init__()
         self.conv1, self.norm1 = Conv(inputs, outputs, 3, stride, ternary), nn.BatchNorm2d(outputs)
@@ -67,13 +83,77 @@ class ResNet(nn.Module):
         blocks, channels = [], 16
         for stage, outputs in enumerate((16, 32, 64)):
             for index in range((depth - 2) // 6):
-                blocks.append(Block(channels, outputs, 2 if stage and not index else 1, ternary))
+                blocks.append(ResidualBlock(channels, outputs, 2 if stage and not index else 1, ternary))
                 channels = outputs
         self.blocks, self.classes = nn.Sequential(*blocks), nn.Linear(channels, 10)
 
     def forward(self, x):
         x = self.blocks(F.relu(self.norm(self.stem(x))))
         return self.classes(x.mean((2, 3)))
+
+
+class Mlp(nn.Sequential):
+    def __init__(self, layers, ternary):
+        super().__init__(Linear(784, 1024, ternary), nn.ReLU(), Linear(1024, 1024, ternary), nn.ReLU(), nn.Linear(1024, 10))
+
+
+class EncoderLayer(nn.Module):
+    """Burn's TransformerEncoderLayer. Queries, keys and values are one product, as in nn.MultiheadAttention."""
+
+    def __init__(self, features, heads, norm_first, causal, ternary):
+        super().__init__()
+        self.heads, self.norm_first, self.causal = heads, norm_first, causal
+        self.qkv, self.output = Linear(features, 3 * features, ternary), Linear(features, features, ternary)
+        self.inner, self.outer = Linear(features, 4 * features, ternary), Linear(4 * features, features, ternary)
+        self.norm1, self.norm2 = nn.LayerNorm(features), nn.LayerNorm(features)
+
+    def attention(self, x):
+        n, tokens, features = x.shape
+        q, k, v = self.qkv(x).view(n, tokens, 3, self.heads, features // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        x = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.output(x.transpose(1, 2).reshape(n, tokens, features))
+
+    def feed_forward(self, x):
+        return self.outer(F.gelu(self.inner(x)))
+
+    def forward(self, x):
+        if self.norm_first:
+            x = x + self.attention(self.norm1(x))
+            return x + self.feed_forward(self.norm2(x))
+        x = self.norm1(x + self.attention(x))
+        return self.norm2(x + self.feed_forward(x))
+
+
+class Transformer(nn.Module):
+    def __init__(self, layers, ternary):
+        super().__init__()
+        self.layers = nn.Sequential(*(EncoderLayer(128, 4, False, False, ternary) for _ in range(layers)))
+        self.classes = nn.Linear(128, 10)
+
+    def forward(self, x):
+        return self.classes(self.layers(x).mean(1))
+
+
+class Gpt(nn.Module):
+    def __init__(self, layers, ternary):
+        super().__init__()
+        self.bytes, self.positions = nn.Embedding(256, 256), nn.Embedding(128, 256)
+        self.layers = nn.Sequential(*(EncoderLayer(256, 8, True, True, ternary) for _ in range(layers)))
+        self.norm, self.next = nn.LayerNorm(256), nn.Linear(256, 256, bias=False)
+
+    def forward(self, bytes):
+        x = self.bytes(bytes) + self.positions(torch.arange(bytes.shape[1], device=bytes.device))
+        return self.next(self.norm(self.layers(x))).flatten(0, 1)
+
+
+def random_batch(network, n):
+    if network == "gpt":
+        return torch.randint(0, 256, (n, 128)), torch.randint(0, 256, (n * 128,))
+    shape = {"resnet": (3, 32, 32), "mlp": (784,), "transformer": (64, 128)}[network]
+    return torch.randn(n, *shape), torch.randint(0, 10, (n,))
+
+
+NETWORKS = {"resnet": ResNet, "mlp": Mlp, "transformer": Transformer, "gpt": Gpt}
 
 
 class Loop:
@@ -118,53 +198,97 @@ class Loop:
         return (latent.data > delta).float(), (latent.data < -delta).float()
 
 
+def peak_memory():
+    """Largest resident set of this process since `reset_peak_memory`, in bytes; None outside of Linux."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None
+
+
+def reset_peak_memory():
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        pass
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--depth", type=int, default=20)
+    parser.add_argument("--network", choices=NETWORKS, default="resnet")
+    parser.add_argument("--layers", type=int, default=20, help="depth of the ResNet, encoder layers of the transformers")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=11)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--amp", action="store_true", help="bfloat16 in the forward pass, by autocast")
-    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--channels-last", action="store_true", help="memory format of the ResNet")
+    parser.add_argument("--compile", action="store_true", help="torch.compile network and loss")
     parser.add_argument("--loop", action="store_true", help="train ternary weights as in the port")
+    parser.add_argument("--processor-time", action="store_true", help="measure the time of the processor, not of the clock")
     options = parser.parse_args()
+    now = time.process_time if options.processor_time else time.perf_counter
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
     device = torch.device(options.device)
-    layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    images = torch.randn(options.batch, 3, 32, 32, device=device).contiguous(memory_format=layout)
-    targets = torch.randint(0, 10, (options.batch,), device=device)
+    channels_last = options.channels_last and options.network == "resnet"
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    inputs, targets = (tensor.to(device) for tensor in random_batch(options.network, options.batch))
+    if channels_last:
+        inputs = inputs.contiguous(memory_format=layout)
     finish = torch.cuda.synchronize if options.device == "cuda" else lambda: None
+    create = lambda ternary: NETWORKS[options.network](options.layers, ternary).to(device).to(memory_format=layout)
 
     def stepper(ternary):
         in_loop = ternary and options.loop
-        model = ResNet(options.depth, ternary and not in_loop).to(device).to(memory_format=layout)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=2e-4)
+        model = create(ternary and not in_loop)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=2e-4, fused=True)
         if in_loop:
             optimizer = Loop(model)
 
+        def loss_of(inputs, targets):
+            return F.cross_entropy(model(inputs), targets)
+
+        if options.compile:
+            loss_of = torch.compile(loss_of)
+
         def step():
-            start = time.perf_counter()
+            start = now()
             with torch.autocast(options.device, dtype=torch.bfloat16, enabled=options.amp):
-                loss = F.cross_entropy(model(images), targets)
+                loss = loss_of(inputs, targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             finish()
-            return time.perf_counter() - start
+            return now() - start
 
         return step
 
     steppers = {"full_precision": stepper(False), "ternary": stepper(True)}
-    seconds = {name: [] for name in steppers}
-    for index in range(options.steps + 2):
-        for name, step in steppers.items():
-            elapsed = step()
-            if index >= 2:  # The first two steps are for warm-up.
-                seconds[name].append(elapsed)
-    print(json.dumps({"torch": torch.__version__, "threads": options.threads, **seconds}))
 
+    def steps(count):
+        seconds = {name: [] for name in steppers}
+        for _ in range(count):
+            for name, step in steppers.items():
+                seconds[name].append(step())
+        return seconds
+
+    def answer(**values):
+        print(json.dumps(values), flush=True)
+
+    steps(WARM_UP)
+    floats = [tensor.numel() for tensor in create(False).state_dict().values() if tensor.is_floating_point()]
+    ternary = [module.weight.numel() for module in create(True).modules() if getattr(module, "scales", None) is not None]
+    reset_peak_memory()
+    answer(torch=torch.__version__, parameters=sum(floats), ternary_weights=sum(ternary))
+    for line in sys.stdin:
+        # The first step finds data of another process in the caches.
+        seconds = {name: times[1:] for name, times in steps(int(line) + 1).items()}
+        answer(**seconds, peak_memory=peak_memory())
+
+
+WARM_UP = 2  # Untimed steps of each kind before the first answer.
 
 if __name__ == "__main__":
     main()

@@ -15,5 +15,5 @@ struct Options {
 }
 
 fn main() -> Result<()> {
-    measure_steps(Options::parse().steps)
+    measure_steps(Options::parse().steps, &[])
 }

@@ -3,7 +3,12 @@
 
 pub mod measure;
 pub mod mosaic;
+mod networks;
+mod peer;
+mod process;
 mod steps;
+mod usage;
+mod worker;
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod products;

@@ -16,7 +16,7 @@ pub(crate) enum Suite {
     Load,
     /// Products with packed weights, compared with dense and other quantized products.
     Packed,
-    /// Time of a training step in full precision and with ternary weights, also in PyTorch.
+    /// Time and memory of training steps in full precision and with ternary weights, also in PyTorch.
     Train,
 }
 

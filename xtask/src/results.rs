@@ -47,23 +47,31 @@ struct Comparison {
     times: f64,
 }
 
-/// Times of training steps.
+/// Training steps of an implementation.
 #[derive(Debug, Deserialize)]
 struct Steps {
+    /// Missing in results from before there were several.
+    #[serde(default = "resnet")]
+    network: String,
     peer: String,
     batch: usize,
     threads: usize,
     full_precision: Spread,
-    ternary: Spread,
+    /// Time of a ternary step, divided by that of a step in full precision.
     ratio: f64,
+    /// Time of a step in full precision, divided by that of the first peer.
     times_ours: Option<f64>,
+    /// In bytes.
+    peak_memory: Option<u64>,
+}
+
+fn resnet() -> String {
+    "resnet".into()
 }
 
 #[derive(Debug, Deserialize)]
 struct Spread {
     median_s: f64,
-    min_s: f64,
-    max_s: f64,
 }
 
 impl Results {
@@ -98,7 +106,10 @@ impl Results {
                 comparisons(&rows.collect::<Vec<_>>())
             }
             Rows::Steps(rows) => steps(
-                &rows.iter().filter(|row| has_threads(row.threads) && row.peer.contains(contains)).collect::<Vec<_>>(),
+                &rows
+                    .iter()
+                    .filter(|row| has_threads(row.threads) && row.network.contains(contains))
+                    .collect::<Vec<_>>(),
             ),
         };
         ensure!(!table.is_empty(), "no row matches threads={threads:?} and contains=`{contains}`");
@@ -149,33 +160,38 @@ fn comparisons(rows: &[&Comparison]) -> (String, String) {
     (tables.join("\n"), what)
 }
 
+/// A table with a row for each network, and two columns for each peer.
 fn steps(rows: &[&Steps]) -> (String, String) {
-    if rows.is_empty() {
-        return Default::default();
-    }
-    let cells = |cells: [&str; 7]| line(cells.into_iter().map(String::from));
-    let mut table = cells(["", "batch", "threads", "full precision", "ternary", "ternary / full", "ours is faster by"]);
-    table += &cells(["---", "---:", "---:", "---:", "---:", "---:", "---:"]);
-    for Steps { peer, batch, threads, full_precision, ternary, ratio, times_ours } in rows {
-        let times_ours = times_ours.map_or(String::new(), times);
-        let spread = |Spread { median_s, min_s, max_s }: &Spread| {
-            format!("{} ({} to {})", duration(*median_s), duration(*min_s), duration(*max_s))
+    let peers = distinct(rows.iter().map(|row| &*row.peer));
+    let Some((ours, others)) = peers.split_first() else { return Default::default() };
+    let memory = peers.iter().map(|peer| format!("{peer} memory"));
+    let head = ["network", "batch", "threads", ours, "ternary / full"].into_iter().chain(others.iter().copied());
+    let mut table = line(head.map(String::from).chain(memory));
+    table += &line(std::iter::once("---".into()).chain(std::iter::repeat_n("---:".into(), 3 + 2 * peers.len())));
+    for (network, batch, threads) in distinct(rows.iter().map(|row| (&*row.network, row.batch, row.threads))) {
+        let of_peer = |peer: &str| {
+            let mut line =
+                rows.iter().filter(|row| (&*row.network, row.batch, row.threads) == (network, batch, threads));
+            line.find(|row| row.peer == peer)
         };
-        let (full_precision, ternary) = (spread(full_precision), spread(ternary));
-        table += &line(
-            [
-                peer.clone(),
-                batch.to_string(),
-                threads.to_string(),
-                full_precision,
-                ternary,
-                format!("{ratio:.3}"),
-                times_ours,
-            ]
-            .into_iter(),
-        );
+        let cell = |peer: &str, text: fn(&Steps) -> Option<String>| {
+            of_peer(peer).and_then(|row| text(row)).unwrap_or_default()
+        };
+        let ours = [
+            cell(ours, |row| Some(duration(row.full_precision.median_s))),
+            cell(ours, |row| Some(format!("{:.3}", row.ratio))),
+        ];
+        let times = others.iter().map(|peer| cell(peer, |row| row.times_ours.map(times)));
+        let memory =
+            peers.iter().map(|peer| cell(peer, |row| row.peak_memory.map(|bytes| format!("{} MB", bytes / 1_000_000))));
+        let first = [network.to_owned(), batch.to_string(), threads.to_string()];
+        table += &line(first.into_iter().chain(ours).chain(times).chain(memory));
     }
-    (table, "Time of a training step: median (fastest to slowest).".into())
+    let what = format!(
+        "The column {ours} is the median time of a step in full precision; the next is that of a ternary step, divided by it. For the \
+         others: by how much {ours} is faster, measured in alternating rounds. Memory is the largest resident set after the warm-up."
+    );
+    (table, what)
 }
 
 /// Removes duplicates and keeps the order of first occurrence.
@@ -265,15 +281,23 @@ mod tests {
 
     #[test]
     fn training_steps_have_their_own_table_layout() {
-        let spread = r#"{"median_s": 0.5, "min_s": 0.4, "max_s": 0.75}"#;
+        let row = |peer: &str, more: &str| {
+            format!(
+                r#"{{"network": "gpt", "peer": "{peer}", "batch": 16, "threads": 1, "ratio": 1.0421,
+                "full_precision": {{"median_s": 0.5, "min_s": 0.4, "max_s": 0.75}}, {more}}}"#
+            )
+        };
         let text = format!(
             r#"{{"suite": "train", "quick": false,
             "environment": {{"processor": "A CPU", "threads": 2, "finished": "2026-01-31T12:00:00Z", "versions": {{}}}},
-            "rows": [{{"peer": "flex", "batch": 128, "threads": 1, "full_precision": {spread}, "ternary": {spread}, "ratio": 1.0421, "times_ours": 4.2}}]}}"#
+            "rows": [{}, {}]}}"#,
+            row("cpu", r#""times_ours": 1.0, "peak_memory": 123456789"#),
+            row("flex", r#""times_ours": 4.2, "peak_memory": null"#),
         );
         let table = results(&text).table(None, "").unwrap();
-        let row = "| flex | 128 | 1 | 500 ms (400 ms to 750 ms) | 500 ms (400 ms to 750 ms) | 1.042 | 4.20 × |";
-        assert!(table.contains(row), "{table}");
+        let head = "| network | batch | threads | cpu | ternary / full | flex | cpu memory | flex memory |";
+        let row = "| gpt | 16 | 1 | 500 ms | 1.042 | 4.20 × | 123 MB |  |";
+        assert!(table.contains(head) && table.contains(row), "{table}");
     }
 
     #[test]

@@ -36,6 +36,8 @@ enum Command {
     },
     /// Measures products with packed weights like the task `packed`, with other sizes or on another backend.
     Packed(ProductOptions),
+    /// Measures training steps like the task `steps`, with other networks or on another backend.
+    Steps(StepOptions),
     /// Executes tasks until they are done or the time is over. Repeat the command to continue.
     Run(Run),
 }
@@ -74,6 +76,9 @@ enum Task {
     Cifar,
 }
 
+/// The command line of `steps` before its options.
+const STEPS: [&str; 1] = ["steps"];
+
 impl Task {
     /// Returns the minimum time in which the task is started, unless it is the first one.
     fn min_time(self) -> Duration {
@@ -92,6 +97,7 @@ fn main() -> ExitCode {
         Command::Mosaics { data, out } => Ok(mosaic::cifar10_to_mosaics(data.as_deref(), &out)?),
         Command::Restore { mosaics, out } => Ok(mosaic::cifar10_from_mosaics(&mosaics, &out)?),
         Command::Packed(options) => measure_products(&options),
+        Command::Steps(options) => measure_steps(options, &STEPS),
         Command::Run(run) => run.run(),
     })
 }
@@ -120,9 +126,9 @@ impl Run {
         if json.is_file() {
             return Ok(());
         }
-        let arguments =
-            "steps --threads 1 --batch 128,1024 --steps 51 --peers cuda,cuda-bf16,pytorch,pytorch-loop,pytorch-amp";
-        measure_steps(Steps::try_parse_from(self.arguments(arguments, json))?.options)
+        let arguments = "steps --network resnet --threads 1 --batch 128,1024 --rounds 5 --steps 10 --peers \
+                         cuda,cuda-bf16,pytorch,pytorch-loop,pytorch-amp";
+        measure_steps(Steps::try_parse_from(self.arguments(arguments, json))?.options, &STEPS)
     }
 
     fn packed(&self, json: &Path) -> Result<()> {
