@@ -43,6 +43,7 @@
 //! `distributed` implements Burn's distributed strategy for threads: each worker thread trains a copy of the model, and
 //! gradients are summed or averaged over the workers.
 
+mod arena;
 mod buffer;
 mod convert_backend;
 mod delegate;
@@ -91,9 +92,9 @@ impl Backend for Cpu {
         Flex::dtype_usage(device, dtype)
     }
 
-    /// Frees the pooled memory that is kept for later results.
+    /// Frees the memory that is kept for later results.
     fn memory_cleanup(device: &Self::Device) {
-        buffer::clear_pool();
+        arena::shrink();
         Flex::memory_cleanup(device);
     }
 }
