@@ -150,7 +150,7 @@ fn implementation(
     let name = operations.name;
     let implemented_by_flex = methods_of_flex(operations, flex)?;
     let keeps_default = |method: &str| match target.defaults {
-        Defaults::AsInFlex => !implemented_by_flex.contains(method),
+        Defaults::AsInFlexAnd(methods) => methods.contains(&method) || !implemented_by_flex.contains(method),
         Defaults::Listed(methods) => methods.contains(&method),
     };
     let file = parse(&burn.join(operations.definition))?;

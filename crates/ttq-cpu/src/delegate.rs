@@ -255,10 +255,10 @@ impl FloatTensorOps<Cpu> for Cpu {
         <Flex as FloatTensorOps<Flex>>::float_powi(ops::ready(lhs), rhs)
     }
     fn float_powi_scalar(lhs: FloatTensor<Cpu>, rhs: Scalar) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_powi_scalar(ops::ready(lhs), rhs)
+        ops::float_powi_scalar(lhs, rhs)
     }
     fn float_powf_scalar(tensor: FloatTensor<Cpu>, value: Scalar) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_powf_scalar(ops::ready(tensor), value)
+        ops::float_powf_scalar(tensor, value)
     }
     fn float_powf_scalar_impl(tensor: FloatTensor<Cpu>, value: Scalar) -> FloatTensor<Cpu> {
         <Flex as FloatTensorOps<Flex>>::float_powf_scalar_impl(ops::ready(tensor), value)
@@ -1118,14 +1118,6 @@ impl ModuleOps<Cpu> for Cpu {
             options,
         )
     }
-    fn layer_norm(
-        tensor: FloatTensor<Cpu>,
-        gamma: FloatTensor<Cpu>,
-        beta: Option<FloatTensor<Cpu>>,
-        epsilon: f64,
-    ) -> FloatTensor<Cpu> {
-        <Flex as ModuleOps<Flex>>::layer_norm(ops::ready(tensor), ops::ready(gamma), beta.map(ops::ready), epsilon)
-    }
     fn rfft(signal: FloatTensor<Cpu>, dim: usize, n: Option<usize>) -> (FloatTensor<Cpu>, FloatTensor<Cpu>) {
         <Flex as ModuleOps<Flex>>::rfft(ops::ready(signal), dim, n)
     }
@@ -1169,9 +1161,6 @@ impl ActivationOps<Cpu> for Cpu {
     }
     fn log_sigmoid(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
         <Flex as ActivationOps<Flex>>::log_sigmoid(ops::ready(tensor))
-    }
-    fn softmax(tensor: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
-        <Flex as ActivationOps<Flex>>::softmax(ops::ready(tensor), dim)
     }
     fn log_sigmoid_backward(x: FloatTensor<Cpu>, grad: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
         <Flex as ActivationOps<Flex>>::log_sigmoid_backward(ops::ready(x), ops::ready(grad))

@@ -31,8 +31,8 @@ pub(super) struct Target {
 
 /// The methods that keep the default implementation of their trait.
 pub(super) enum Defaults {
-    /// The methods that Flex does not implement.
-    AsInFlex,
+    /// The methods that Flex does not implement, and the listed ones.
+    AsInFlexAnd(&'static [&'static str]),
     /// The listed methods.
     Listed(&'static [&'static str]),
 }
@@ -41,8 +41,7 @@ impl Target {
     /// Returns the methods that the target names.
     pub(super) fn named(&self) -> BTreeSet<&'static str> {
         let defaults = match self.defaults {
-            Defaults::AsInFlex => &[],
-            Defaults::Listed(methods) => methods,
+            Defaults::AsInFlexAnd(methods) | Defaults::Listed(methods) => methods,
         };
         self.own.iter().chain(self.views).chain(defaults).copied().collect()
     }
@@ -103,6 +102,8 @@ pub(super) const TARGETS: [Target; 2] = [
             "float_mask_fill",
             "float_max",
             "float_max_dim",
+            "float_powi_scalar",
+            "float_powf_scalar",
         ],
         arguments: "",
         ready: Some("ops::ready"),
@@ -116,7 +117,7 @@ pub(super) const TARGETS: [Target; 2] = [
             "float_expand",
             "float_slice",
         ],
-        defaults: Defaults::AsInFlex,
+        defaults: Defaults::AsInFlexAnd(&["softmax", "layer_norm"]),
     },
     Target {
         package: "ttq-autocast",

@@ -59,13 +59,22 @@ impl Reduction {
     /// Reduces a row.
     #[inline(always)]
     fn reduce(self, row: &[f32]) -> f64 {
-        let mut lanes = [self.start(); LANES];
-        let (chunks, rest) = row.as_chunks::<LANES>();
+        match row.len() < 4 * LANES {
+            true => self.reduce_in_lanes::<8>(row),
+            false => self.reduce_in_lanes::<LANES>(row),
+        }
+    }
+
+    /// Reduces every `N`-th element, then the `N` results.
+    #[inline(always)]
+    fn reduce_in_lanes<const N: usize>(self, row: &[f32]) -> f64 {
+        let mut lanes = [self.start(); N];
+        let (chunks, rest) = row.as_chunks::<N>();
         for chunk in chunks {
             self.combine_all(&mut lanes, chunk);
         }
         self.combine_all(&mut lanes[..rest.len()], rest);
-        let mut width = LANES / 2;
+        let mut width = N / 2;
         while width >= 4 {
             let (to, from) = lanes.split_at_mut(width);
             self.combine_all(to, &from[..width]);

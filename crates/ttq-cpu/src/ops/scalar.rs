@@ -4,7 +4,7 @@ use burn_backend::Scalar;
 use burn_backend::ops::FloatTensorOps;
 use burn_flex::{Flex, FlexTensor};
 
-use super::arithmetic::is_recorded;
+use super::arithmetic::{float_mul, is_recorded};
 use super::layout::is_supported;
 use crate::kernels::tape_operation::Operation;
 use crate::lazy::{map, ready};
@@ -50,6 +50,31 @@ functions_of_a_scalar! {
 
 pub(crate) fn float_clamp(tensor: FlexTensor, min: Scalar, max: Scalar) -> FlexTensor {
     float_clamp_max(float_clamp_min(tensor, min), max)
+}
+
+/// Powers with small integer exponents are products. `powf` computes the others.
+pub(crate) fn float_powi_scalar(lhs: FlexTensor, rhs: Scalar) -> FlexTensor {
+    power(lhs, rhs, |lhs| <Flex as FloatTensorOps<Flex>>::float_powi_scalar(lhs, rhs))
+}
+
+pub(crate) fn float_powf_scalar(lhs: FlexTensor, rhs: Scalar) -> FlexTensor {
+    power(lhs, rhs, |lhs| <Flex as FloatTensorOps<Flex>>::float_powf_scalar(lhs, rhs))
+}
+
+fn power(lhs: FlexTensor, exponent: Scalar, flex: impl FnOnce(FlexTensor) -> FlexTensor) -> FlexTensor {
+    let square = |tensor: &FlexTensor| float_mul(tensor.clone(), tensor.clone());
+    match exponent.elem::<f64>() {
+        _ if !is_supported(&lhs) => flex(ready(lhs)),
+        1.0 => lhs,
+        2.0 => square(&lhs),
+        3.0 => float_mul(square(&lhs), lhs),
+        4.0 => square(&square(&lhs)),
+        -1.0 => float_recip(lhs),
+        -2.0 => float_recip(square(&lhs)),
+        0.5 => float_sqrt(lhs),
+        -0.5 => float_recip(float_sqrt(lhs)),
+        _ => flex(ready(lhs)),
+    }
 }
 
 /// Records `operation` of each element. `flex` computes small tensors, and those that cannot be recorded.
