@@ -4,12 +4,17 @@
 //! hundred consecutive indices, whose intermediate values stay in the first-level cache, so that each operand is read
 //! from memory once and each result written once, whatever the number of operations between them.
 //!
+//! A row is the last part of the index space, such as the last axis. A value can also have one element per row: the
+//! reduction of a row, and what is computed from it. A tile holds whole rows then, so that a value, the reductions of its
+//! rows and results of both are computed in one pass.
+//!
 //! Every value is rounded to f32 after each operation, and no operations are contracted: results are those of the same
 //! operations one by one.
 
 use super::SharedOutput;
 use super::simd::{Kernel, Level, Vector};
 use super::tape_operation::{Operation, apply};
+use super::tape_reduce::Reduction;
 
 /// Largest number of elements of a tile.
 pub(crate) const TILE: usize = 512;
@@ -29,25 +34,58 @@ pub(crate) enum Memory<'a> {
 pub(crate) struct Load<'a> {
     pub(crate) memory: Memory<'a>,
     pub(crate) start: isize,
-    /// Stride along each axis of the tape's index space.
+    /// Stride along each axis of the tape's index space. A value with one element per row has strides 0 along the axes of
+    /// the row.
     pub(crate) strides: Vec<isize>,
+    pub(crate) extent: Extent,
+}
+
+/// The indices that a value has elements for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Extent {
+    /// All indices.
+    All,
+    /// One for each row.
+    Rows,
 }
 
 /// Number of a value: loads come first, then the results of the instructions.
 pub(crate) type Value = usize;
 
-/// An instruction. Operations with fewer than three operands ignore the others.
+/// An instruction.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Instruction {
-    pub(crate) operation: Operation,
+    pub(crate) step: Step,
+    /// Operations with fewer than three operands ignore the others.
     pub(crate) operands: [Value; 3],
 }
 
+/// What an instruction does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step {
+    /// An operation of each element, whose operands have the same extent.
+    Apply(Operation, Extent),
+    /// The reduction of each row, times a factor.
+    Reduce(Reduction, f64),
+    /// The element of each row at all indices of the row.
+    Expand,
+}
+
+impl Step {
+    fn operands(self) -> usize {
+        match self {
+            Self::Apply(operation, _) => operation.operands(),
+            Self::Reduce(..) | Self::Expand => 1,
+        }
+    }
+}
+
 /// Recorded operations over an index space.
-#[derive(Default)]
 pub(crate) struct Tape<'a> {
     /// Sizes of the axes, outermost first.
     pub(crate) axes: Vec<usize>,
+    /// Number of indices of a row: the product of the sizes of the last axes, at most [`TILE`].
+    pub(crate) row: usize,
     pub(crate) loads: Vec<Load<'a>>,
     pub(crate) instructions: Vec<Instruction>,
 }
@@ -69,8 +107,9 @@ pub(crate) struct Plan<'a> {
     instructions: Vec<Instruction>,
     places: Vec<Place>,
     slots: usize,
-    /// Number of elements of a tile.
+    /// Number of elements of a tile: whole rows.
     pub(crate) tile: usize,
+    row: usize,
     len: usize,
 }
 
@@ -81,6 +120,7 @@ struct PlannedLoad<'a> {
     axes: Vec<(usize, isize)>,
     /// Number of indices after which the values repeat, if that is not the whole space.
     period: Option<usize>,
+    extent: Extent,
 }
 
 impl<'a> Tape<'a> {
@@ -93,17 +133,17 @@ impl<'a> Tape<'a> {
     /// after the last instruction.
     pub(crate) fn plan(self, stored: &[Value], kept: &[Value]) -> Plan<'a> {
         let len = self.len();
-        let loads: Vec<_> = self.loads.into_iter().map(|load| PlannedLoad::new(load, &self.axes)).collect();
+        let loads: Vec<_> = self.loads.into_iter().map(|load| PlannedLoad::new(load, &self.axes, self.row)).collect();
         let periods = loads.iter().filter_map(|load| load.period).filter(|period| *period <= TILE);
         // A tile is a multiple of the periods, so that repeated values are loaded once.
-        let unit = periods.fold(1, |unit, period| {
+        let unit = periods.fold(self.row, |unit, period| {
             let multiple = least_common_multiple(unit, period);
             if multiple <= TILE { multiple } else { unit }
         });
         let tile = TILE / unit * unit;
         let mut last_use = vec![0; loads.len() + self.instructions.len()];
         for (index, instruction) in self.instructions.iter().enumerate() {
-            for operand in &instruction.operands[..instruction.operation.operands()] {
+            for operand in &instruction.operands[..instruction.step.operands()] {
                 last_use[*operand] = index;
             }
         }
@@ -141,7 +181,7 @@ impl<'a> Tape<'a> {
                 }
             }
         }
-        Plan { loads, instructions: self.instructions, places, slots, tile, len }
+        Plan { loads, instructions: self.instructions, places, slots, tile, row: self.row, len }
     }
 }
 
@@ -154,11 +194,26 @@ fn least_common_multiple(a: usize, b: usize) -> usize {
 }
 
 impl<'a> PlannedLoad<'a> {
-    fn new(load: Load<'a>, sizes: &[usize]) -> Self {
-        let axes = merge_axes(sizes.iter().copied().zip(load.strides.iter().copied()));
+    fn new(load: Load<'a>, sizes: &[usize], row: usize) -> Self {
+        let outer = match load.extent {
+            Extent::All => sizes.len(),
+            // The axes of the row are the last ones whose sizes have this product.
+            Extent::Rows => {
+                let mut inner = 1;
+                sizes
+                    .iter()
+                    .rposition(|size| {
+                        let is_outer = inner == row && *size > 1;
+                        inner *= size;
+                        is_outer
+                    })
+                    .map_or(0, |last| last + 1)
+            }
+        };
+        let axes = merge_axes(sizes[..outer].iter().copied().zip(load.strides.iter().copied()));
         let constant = axes.iter().take_while(|(_, stride)| *stride == 0).count();
         let period = (constant > 0).then(|| axes[constant..].iter().map(|(size, _)| size).product());
-        Self { memory: load.memory, start: load.start, axes, period }
+        Self { memory: load.memory, start: load.start, axes, period, extent: load.extent }
     }
 
     /// Returns whether the values of a tile are contiguous floats.
@@ -168,7 +223,7 @@ impl<'a> PlannedLoad<'a> {
             [(_, stride)] => *stride == 1,
             _ => false,
         };
-        contiguous && matches!(self.memory, Memory::Floats(_))
+        contiguous && self.extent == Extent::All && matches!(self.memory, Memory::Floats(_))
     }
 
     /// Writes the values of the indices from `first` on to `to`.
@@ -306,8 +361,13 @@ impl<'a> Tiles<'a> {
     #[inline(always)]
     pub(crate) fn compute(&mut self, first: usize, len: usize) {
         let plan = self.plan;
+        let rows = len / plan.row;
         for (load, (place, filled)) in plan.loads.iter().zip(plan.places.iter().zip(&mut self.filled)) {
             let Place::Slot(slot) = *place else { continue };
+            let (first, len) = match load.extent {
+                Extent::All => (first, len),
+                Extent::Rows => (first / plan.row, rows),
+            };
             if let Some(period) = load.period {
                 if filled.0 == first % period && filled.1 >= len {
                     continue;
@@ -322,9 +382,26 @@ impl<'a> Tiles<'a> {
             // SAFETY: each pointer is valid for the tile's floats: of a slot, of an operand or of an output. An output
             // belongs to these indices alone, and a slot is not shared by a result and its operands.
             unsafe {
-                let operand = |from: *const f32| core::slice::from_raw_parts(from, len);
-                let to = core::slice::from_raw_parts_mut(to, len);
-                apply(instruction.operation, operand(a), operand(b), operand(c), to);
+                let operand = |from: *const f32, len: usize| core::slice::from_raw_parts(from, len);
+                let result = |len: usize| core::slice::from_raw_parts_mut(to, len);
+                match instruction.step {
+                    Step::Apply(operation, extent) => {
+                        let len = if extent == Extent::All { len } else { rows };
+                        apply(operation, operand(a, len), operand(b, len), operand(c, len), result(len));
+                    }
+                    Step::Reduce(reduction, factor) => {
+                        let from = operand(a, len).chunks_exact(plan.row);
+                        for (to, row) in result(rows).iter_mut().zip(from) {
+                            *to = (reduction.reduce(row) * factor) as f32;
+                        }
+                    }
+                    Step::Expand => {
+                        let to = result(len).chunks_exact_mut(plan.row);
+                        for (to, value) in to.zip(operand(a, rows)) {
+                            to.fill(*value);
+                        }
+                    }
+                }
             }
         }
     }

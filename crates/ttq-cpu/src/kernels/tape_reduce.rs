@@ -58,7 +58,7 @@ impl Reduction {
 
     /// Reduces a row.
     #[inline(always)]
-    fn reduce(self, row: &[f32]) -> f64 {
+    pub(crate) fn reduce(self, row: &[f32]) -> f64 {
         match row.len() < 4 * LANES {
             true => self.reduce_in_lanes::<8>(row),
             false => self.reduce_in_lanes::<LANES>(row),
@@ -197,20 +197,20 @@ impl Kernel for Rows<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let mut tiles = Tiles::new(self.plan, self.stored);
-        let len = self.len;
+        let (len, tile) = (self.len, self.plan.tile);
         let write = |index: usize, row: usize, total: f64| {
             // SAFETY: no other task writes the result of this row.
             let to = unsafe { self.results[index].slice(row, 1) };
             to[0].write((total * self.reduced[index].factor) as f32);
         };
-        if len > TILE {
+        if len > tile {
             let mut totals = vec![0.0_f64; self.reduced.len()];
             for row in self.rows {
                 for (total, reduced) in totals.iter_mut().zip(self.reduced) {
                     *total = f64::from(reduced.reduction.start());
                 }
-                for at in (0..len).step_by(TILE) {
-                    let (first, n) = (row * len + at, TILE.min(len - at));
+                for at in (0..len).step_by(tile) {
+                    let (first, n) = (row * len + at, tile.min(len - at));
                     tiles.compute(first, n);
                     for (total, reduced) in totals.iter_mut().zip(self.reduced) {
                         let own = reduced.reduction.reduce(tiles.value(reduced.value, first, n));
@@ -221,7 +221,7 @@ impl Kernel for Rows<'_> {
             }
             return;
         }
-        let per_tile = TILE / len;
+        let per_tile = tile / len;
         for from in self.rows.clone().step_by(per_tile) {
             let count = per_tile.min(self.rows.end - from);
             tiles.compute(from * len, count * len);

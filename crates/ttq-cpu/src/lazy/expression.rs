@@ -82,7 +82,16 @@ impl Expression {
     }
 }
 
+/// For each axis of a tape, the axis of an expression's index space that it moves along, and by how many steps.
+pub(crate) type Through = Vec<(Option<usize>, isize)>;
+
 impl Operand {
+    /// The operand as a tape reads it.
+    pub(crate) fn through(&self, through: &Through) -> Self {
+        let stride = |(axis, step): &(Option<usize>, isize)| axis.map_or(0, |axis| self.strides[axis] * step);
+        Self { tensor: self.tensor.clone(), start: self.start, strides: through.iter().map(stride).collect() }
+    }
+
     /// Returns whether the elements are read in the order of memory, each once.
     pub(crate) fn is_contiguous(&self, axes: &[usize]) -> bool {
         let merged = merge_axes(axes.iter().copied().zip(self.strides.iter().copied()));

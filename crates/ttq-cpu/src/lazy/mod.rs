@@ -8,6 +8,7 @@
 //! Reductions that wait for the same kind of pass run together. An intermediate result that others need is stored if
 //! computing it again would read several operands or call an expensive function.
 
+mod builder;
 mod evaluate;
 mod expression;
 mod node;

@@ -17,7 +17,8 @@ pub(crate) use layout::{float_ones, float_reshape};
 pub(crate) use reduction::{float_max, float_max_dim, float_mean, float_mean_dim, float_sum, float_sum_dim};
 pub(crate) use scalar::{
     float_abs, float_add_scalar, float_clamp, float_clamp_max, float_clamp_min, float_div_scalar, float_erf, float_exp,
-    float_log, float_log1p, float_mul_scalar, float_neg, float_powf_scalar, float_powi_scalar, float_recip, float_sqrt, float_sub_scalar, float_tanh,
+    float_log, float_log1p, float_mul_scalar, float_neg, float_powf_scalar, float_powi_scalar, float_recip, float_sqrt,
+    float_sub_scalar, float_tanh,
 };
 
 pub(crate) use crate::lazy::ready;
