@@ -13,9 +13,51 @@ use super::tape::{Plan, TILE, Tiles, Value};
 
 /// Elements per task.
 const TASK: usize = 1 << 15;
-/// Partial results of a row that are computed side by side.
-const LANES: usize = 32;
 
+/// Reduces the elements of a row in two times 16 lanes, which stay in registers.
+macro_rules! reduce_row {
+    ($row:ident, $start:expr, |$a:ident, $b:ident| $combine:expr, $combine_f64:expr) => {{
+        let (chunks, rest) = $row.as_chunks::<16>();
+        let mut lanes = [[$start; 16]; 2];
+        let (pairs, single) = chunks.as_chunks::<2>();
+        for pair in pairs {
+            for (lanes, chunk) in lanes.iter_mut().zip(pair) {
+                for (lane, x) in lanes.iter_mut().zip(chunk) {
+                    let ($a, $b) = (*lane, *x);
+                    *lane = $combine;
+                }
+            }
+        }
+        for chunk in single {
+            for (lane, x) in lanes[0].iter_mut().zip(chunk) {
+                let ($a, $b) = (*lane, *x);
+                *lane = $combine;
+            }
+        }
+        let mut halves = [$start; 16];
+        for index in 0..16 {
+            let ($a, $b) = (lanes[0][index], lanes[1][index]);
+            halves[index] = $combine;
+        }
+        let mut eight = [$start; 8];
+        for index in 0..8 {
+            let ($a, $b) = (halves[index], halves[index + 8]);
+            eight[index] = $combine;
+        }
+        let mut four = [$start; 4];
+        for index in 0..4 {
+            let ($a, $b) = (eight[index], eight[index + 4]);
+            four[index] = $combine;
+        }
+        let combine = $combine_f64;
+        let [a, b, c, d] = four.map(f64::from);
+        let mut total: f64 = combine(combine(a, b), combine(c, d));
+        for x in rest {
+            total = combine(total, f64::from(*x));
+        }
+        total
+    }};
+}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reduction {
     Sum,
@@ -59,29 +101,12 @@ impl Reduction {
     /// Reduces a row.
     #[inline(always)]
     pub(crate) fn reduce(self, row: &[f32]) -> f64 {
-        match row.len() < 4 * LANES {
-            true => self.reduce_in_lanes::<8>(row),
-            false => self.reduce_in_lanes::<LANES>(row),
+        match self {
+            Self::Sum => reduce_row!(row, 0.0_f32, |a, b| a + b, |a, b| a + b),
+            Self::Max => {
+                reduce_row!(row, f32::NEG_INFINITY, |a, b| if a.is_nan() || b <= a { a } else { b }, maximum)
+            }
         }
-    }
-
-    /// Reduces every `N`-th element, then the `N` results.
-    #[inline(always)]
-    fn reduce_in_lanes<const N: usize>(self, row: &[f32]) -> f64 {
-        let mut lanes = [self.start(); N];
-        let (chunks, rest) = row.as_chunks::<N>();
-        for chunk in chunks {
-            self.combine_all(&mut lanes, chunk);
-        }
-        self.combine_all(&mut lanes[..rest.len()], rest);
-        let mut width = N / 2;
-        while width >= 4 {
-            let (to, from) = lanes.split_at_mut(width);
-            self.combine_all(to, &from[..width]);
-            width /= 2;
-        }
-        let [a, b, c, d] = [lanes[0], lanes[1], lanes[2], lanes[3]].map(f64::from);
-        self.combine(self.combine(a, b), self.combine(c, d))
     }
 }
 
