@@ -120,6 +120,8 @@ struct PlannedLoad<'a> {
     axes: Vec<(usize, isize)>,
     /// Number of indices after which the values repeat, if that is not the whole space.
     period: Option<usize>,
+    /// Whether consecutive tiles have the same values.
+    repeats: bool,
     extent: Extent,
 }
 
@@ -133,7 +135,8 @@ impl<'a> Tape<'a> {
     /// after the last instruction.
     pub(crate) fn plan(self, stored: &[Value], kept: &[Value]) -> Plan<'a> {
         let len = self.len();
-        let loads: Vec<_> = self.loads.into_iter().map(|load| PlannedLoad::new(load, &self.axes, self.row)).collect();
+        let mut loads: Vec<_> =
+            self.loads.into_iter().map(|load| PlannedLoad::new(load, &self.axes, self.row)).collect();
         let periods = loads.iter().filter_map(|load| load.period).filter(|period| *period <= TILE);
         // A tile is a multiple of the periods, so that repeated values are loaded once.
         let unit = periods.fold(self.row, |unit, period| {
@@ -141,6 +144,10 @@ impl<'a> Tape<'a> {
             if multiple <= TILE { multiple } else { unit }
         });
         let tile = TILE / unit * unit;
+        for load in &mut loads {
+            let own = if load.extent == Extent::All { tile } else { tile / self.row };
+            load.repeats = load.period.is_some_and(|period| own % period == 0);
+        }
         let mut last_use = vec![0; loads.len() + self.instructions.len()];
         for (index, instruction) in self.instructions.iter().enumerate() {
             for operand in &instruction.operands[..instruction.step.operands()] {
@@ -213,7 +220,7 @@ impl<'a> PlannedLoad<'a> {
         let axes = merge_axes(sizes[..outer].iter().copied().zip(load.strides.iter().copied()));
         let constant = axes.iter().take_while(|(_, stride)| *stride == 0).count();
         let period = (constant > 0).then(|| axes[constant..].iter().map(|(size, _)| size).product());
-        Self { memory: load.memory, start: load.start, axes, period, extent: load.extent }
+        Self { memory: load.memory, start: load.start, axes, period, repeats: false, extent: load.extent }
     }
 
     /// Returns whether the values of a tile are contiguous floats.
@@ -343,18 +350,45 @@ impl Kernel for Store<'_> {
     }
 }
 
+/// Number of floats of a slot: a cache line more than a tile, so that equal indices of different slots are not in the
+/// same set of the cache.
+const SLOT: usize = TILE + 16;
+
+/// Memory for a value of a tile, aligned to a cache line.
+#[derive(Clone)]
+#[repr(align(64))]
+struct Slot([f32; SLOT]);
+
 /// The memory of the tiles of a task.
 pub(crate) struct Tiles<'a> {
     plan: &'a Plan<'a>,
-    outputs: &'a [SharedOutput],
-    memory: Vec<[f32; TILE]>,
-    /// The position within the period, and the length, of the values that a slot of a load already holds.
+    /// Start and number of indices of the tile that was computed last.
+    last: (usize, usize),
+    /// The position within the period, and the length, of the values that a slot of a load holds.
     filled: Vec<(usize, usize)>,
+    /// For each value, the address of its element at index 0, and 1 if other tiles have other addresses, else 0.
+    addresses: Vec<(*mut f32, usize)>,
+    /// The addresses of slots refer to this memory.
+    _slots: Vec<Slot>,
 }
 
 impl<'a> Tiles<'a> {
+    /// Creates the memory for tiles whose stored values are written to `outputs`.
     pub(crate) fn new(plan: &'a Plan<'a>, outputs: &'a [SharedOutput]) -> Self {
-        Self { plan, outputs, memory: vec![[0.0; TILE]; plan.slots], filled: vec![(0, 0); plan.loads.len()] }
+        let mut slots = vec![Slot([0.0; SLOT]); plan.slots];
+        let start: *mut Slot = slots.as_mut_ptr();
+        let address = |(value, place): (usize, &Place)| match *place {
+            // SAFETY: the plan has this number of slots.
+            Place::Slot(slot) => (unsafe { start.add(slot) }.cast::<f32>(), 0),
+            Place::Output(output) => (outputs[output].pointer(), 1),
+            Place::Direct => {
+                let load = &plan.loads[value];
+                let Memory::Floats(memory) = load.memory else { unreachable!("only floats are read in place") };
+                (memory[load.start as usize..][..plan.len].as_ptr().cast_mut(), 1)
+            }
+        };
+        let addresses = plan.places.iter().enumerate().map(address).collect();
+        Self { plan, last: (0, 0), filled: vec![(0, 0); plan.loads.len()], addresses, _slots: slots }
     }
 
     /// Computes all values of the `len` indices from `first` on.
@@ -362,23 +396,29 @@ impl<'a> Tiles<'a> {
     pub(crate) fn compute(&mut self, first: usize, len: usize) {
         let plan = self.plan;
         let rows = len / plan.row;
-        for (load, (place, filled)) in plan.loads.iter().zip(plan.places.iter().zip(&mut self.filled)) {
-            let Place::Slot(slot) = *place else { continue };
+        let follows = self.last == (first.wrapping_sub(plan.tile), plan.tile);
+        self.last = (first, len);
+        for (load, (address, filled)) in plan.loads.iter().zip(self.addresses.iter().zip(&mut self.filled)) {
+            if address.1 == 1 {
+                continue;
+            }
             let (first, len) = match load.extent {
                 Extent::All => (first, len),
                 Extent::Rows => (first / plan.row, rows),
             };
             if let Some(period) = load.period {
-                if filled.0 == first % period && filled.1 >= len {
+                let repeats = follows && load.repeats || filled.0 == first % period;
+                if repeats && filled.1 >= len {
                     continue;
                 }
                 *filled = (first % period, len);
             }
-            load.fill(first, &mut self.memory[slot][..len]);
+            // SAFETY: a slot has the floats of a tile, and no other reference to it exists.
+            load.fill(first, unsafe { core::slice::from_raw_parts_mut(address.0, len) });
         }
         for (index, instruction) in plan.instructions.iter().enumerate() {
-            let [a, b, c] = instruction.operands.map(|operand| self.pointer(operand, first));
-            let to = self.pointer(plan.loads.len() + index, first).cast_mut();
+            let [a, b, c] = instruction.operands.map(|operand| self.address(operand, first).cast_const());
+            let to = self.address(plan.loads.len() + index, first);
             // SAFETY: each pointer is valid for the tile's floats: of a slot, of an operand or of an output. An output
             // belongs to these indices alone, and a slot is not shared by a result and its operands.
             unsafe {
@@ -406,24 +446,18 @@ impl<'a> Tiles<'a> {
         }
     }
 
-    /// Returns the values of the tile that was computed last.
+    /// Returns a value of the tile that was computed last.
     #[inline(always)]
     pub(crate) fn value(&self, value: Value, first: usize, len: usize) -> &[f32] {
         // SAFETY: as in `compute`.
-        unsafe { core::slice::from_raw_parts(self.pointer(value, first), len) }
+        unsafe { core::slice::from_raw_parts(self.address(value, first), len) }
     }
 
+    /// Address of a value's element at index `first`, the start of the current tile.
     #[inline(always)]
-    fn pointer(&self, value: Value, first: usize) -> *const f32 {
-        match self.plan.places[value] {
-            Place::Slot(slot) => self.memory[slot].as_ptr(),
-            // SAFETY: the index is within the memory of the output.
-            Place::Output(output) => unsafe { self.outputs[output].pointer().add(first) },
-            Place::Direct => {
-                let load = &self.plan.loads[value];
-                let Memory::Floats(memory) = load.memory else { unreachable!("only floats are read in place") };
-                memory[load.start as usize + first..].as_ptr()
-            }
-        }
+    fn address(&self, value: Value, first: usize) -> *mut f32 {
+        let (address, step) = self.addresses[value];
+        // SAFETY: operands and outputs have an element for every index.
+        unsafe { address.add(first * step) }
     }
 }
