@@ -12,8 +12,6 @@ mod naive;
 pub(crate) mod simd;
 pub(crate) mod strides;
 pub(crate) mod tape;
-pub(crate) mod tape_operation;
-pub(crate) mod tape_reduce;
 pub(crate) mod weight_gradient;
 mod window;
 mod winograd;

@@ -10,8 +10,8 @@ use super::evaluate::{MAX_INSTRUCTIONS, evaluate};
 use super::expression::{Expression, Operand, Through};
 use super::node::Node;
 use crate::buffer::Buffer;
+use crate::kernels::tape::Operation;
 use crate::kernels::tape::{Extent, Instruction, Load, Memory, Step, TILE, Tape, Value};
-use crate::kernels::tape_operation::Operation;
 
 /// An intermediate result that other expressions need is stored if it takes more instructions than this, several
 /// operands in memory or an expensive function. Otherwise it is computed again.

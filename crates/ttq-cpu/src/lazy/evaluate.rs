@@ -8,8 +8,7 @@ use super::node::Node;
 use super::record::waiting_reductions;
 use crate::buffer::Buffer;
 use crate::kernels::SharedOutput;
-use crate::kernels::tape::Value;
-use crate::kernels::tape_reduce::{Reduced, Sizes};
+use crate::kernels::tape::{Reduced, Sizes, Value};
 
 /// Bounds of the reductions that are computed together.
 const MAX_REDUCTIONS: usize = 6;
@@ -33,7 +32,7 @@ fn evaluate_map(node: &Node, expression: &Arc<Expression>, shape: &[usize]) {
         stored.iter_mut().map(|stored| SharedOutput::new(stored.buffer.floats())).collect();
     let values: Vec<Value> = stored.iter().map(|stored| builder.number(stored.value)).collect();
     // SAFETY: the buffers have the length of the index space, and nothing else uses them.
-    unsafe { builder.tape().plan(&values, &values).store(&outputs) };
+    unsafe { builder.tape().store(&values, &outputs) };
     for stored in stored {
         match stored.node {
             Some(inner) => inner.set(stored.buffer),
@@ -89,10 +88,9 @@ fn evaluate_reductions(node: &Node, expression: &Arc<Expression>, axes: &[Axis])
         .collect();
     let sizes = sizes(&axes);
     let values: Vec<Value> = stored.iter().map(|stored| builder.number(stored.value)).collect();
-    let kept: Vec<Value> = values.iter().copied().chain(reduced.iter().map(|reduced| reduced.value)).collect();
     // SAFETY: the buffers of stored values have the length of the index space, those of results the length of the
     // reductions, and nothing else uses them.
-    unsafe { builder.tape().plan(&values, &kept).reduce(&reduced, sizes, &outputs, &result_outputs) };
+    unsafe { builder.tape().reduce(&reduced, sizes, (&values, &outputs), &result_outputs) };
     for Stored { node, buffer, .. } in stored {
         if let Some(node) = node {
             node.set(buffer);

@@ -3,9 +3,9 @@
 use burn_flex::FlexTensor;
 
 use super::node::Node;
+use crate::kernels::tape::Operation;
+use crate::kernels::tape::Reduction;
 use crate::kernels::tape::merge_axes;
-use crate::kernels::tape_operation::Operation;
-use crate::kernels::tape_reduce::Reduction;
 
 /// An operand and how an index space reads it.
 #[derive(Clone)]

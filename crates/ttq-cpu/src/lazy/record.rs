@@ -9,8 +9,8 @@ use burn_flex::{FlexTensor, Layout};
 use super::evaluate::evaluate;
 use super::expression::{Axis, Cost, Expression, Operand};
 use super::node::Node;
-use crate::kernels::tape_operation::Operation;
-use crate::kernels::tape_reduce::Reduction;
+use crate::kernels::tape::Operation;
+use crate::kernels::tape::Reduction;
 
 /// Bounds of what is recorded before operands are computed.
 const MAX_INSTRUCTIONS: usize = 24;

@@ -5,7 +5,7 @@ use burn_flex::{Flex, FlexTensor};
 
 use super::arithmetic::combine;
 use super::scalar::each;
-use crate::kernels::tape_operation::Operation;
+use crate::kernels::tape::Operation;
 
 pub(crate) fn relu(tensor: FlexTensor) -> FlexTensor {
     each(Operation::Relu, tensor, <Flex as ActivationOps<Flex>>::relu)

@@ -6,7 +6,7 @@ use burn_backend::{Scalar, TensorMetadata};
 use burn_flex::{Flex, FlexTensor};
 
 use super::layout::is_supported;
-use crate::kernels::tape_operation::Operation;
+use crate::kernels::tape::Operation;
 use crate::lazy::{Node, map, ready};
 
 /// Results with fewer elements are computed at once by Flex, unless an operand is pending: recording takes longer.

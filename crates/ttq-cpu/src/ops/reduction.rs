@@ -6,7 +6,7 @@ use burn_flex::{Flex, FlexTensor, Layout};
 
 use super::arithmetic::is_recorded;
 use super::layout::is_supported;
-use crate::kernels::tape_reduce::Reduction;
+use crate::kernels::tape::Reduction;
 use crate::lazy::{ready, reduce};
 
 pub(crate) fn float_sum(tensor: FlexTensor) -> FlexTensor {

@@ -6,7 +6,7 @@ use burn_flex::{Flex, FlexTensor};
 
 use super::arithmetic::{float_mul, is_recorded};
 use super::layout::is_supported;
-use crate::kernels::tape_operation::Operation;
+use crate::kernels::tape::Operation;
 use crate::lazy::{map, ready};
 
 /// Functions of one tensor.

@@ -1,4 +1,4 @@
-//! Reductions of values of a [tape](super::tape), without writing the values to memory.
+//! Reductions of values of a [tape](super), without writing the values to memory.
 //!
 //! The index space is `[outer, len, inner]`, and values are reduced over the axis in the middle. The work is divided by
 //! the sizes alone, so results do not depend on the number of threads.
@@ -7,9 +7,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::SharedOutput;
-use super::simd::{Kernel, Level, Vector};
-use super::tape::{Plan, TILE, Tiles, Value};
+use super::tile::Tiles;
+use super::{Plan, TILE, Tape, Value};
+use crate::kernels::SharedOutput;
+use crate::kernels::simd::{Kernel, Level, Vector};
 
 /// Elements per task.
 const TASK: usize = 1 << 15;
@@ -130,25 +131,31 @@ pub(crate) struct Sizes {
     pub(crate) inner: usize,
 }
 
-impl Plan<'_> {
-    /// Reduces values over the middle axis, and computes the stored values.
+impl Tape<'_> {
+    /// Reduces values over the middle axis, and writes the values `stored` to `outputs`.
     ///
     /// # Safety
-    /// `results` must hold one output of `outer * inner` floats for each reduced value, and `stored` must be valid as in
-    /// [`Plan::store`]. `sizes` must be those of the tape.
+    /// `results` must hold one output of `outer * inner` floats for each reduced value, and `outputs` must be valid as in
+    /// [`Tape::store`]. `sizes` must be those of the tape.
     pub(crate) unsafe fn reduce(
-        &self,
+        self,
         reduced: &[Reduced],
         sizes: Sizes,
-        stored: &[SharedOutput],
+        (stored, outputs): (&[Value], &[SharedOutput]),
         results: &[SharedOutput],
     ) {
         debug_assert_eq!(sizes.outer * sizes.len * sizes.inner, self.len());
-        if sizes.inner == 1 && (sizes.outer > 1 || sizes.len <= TASK) {
+        let by_rows = sizes.inner == 1 && (sizes.outer > 1 || sizes.len <= TASK);
+        let is_summed = |reduced: &&Reduced| !by_rows && reduced.reduction == Reduction::Sum;
+        let summed: Vec<Option<Value>> = reduced.iter().map(|r| Some(r).filter(is_summed).map(|r| r.value)).collect();
+        let kept: Vec<Value> =
+            reduced.iter().filter(|reduced| !is_summed(reduced)).map(|reduced| reduced.value).collect();
+        let plan = &self.plan(stored, &kept, &summed);
+        if by_rows {
             let rows = TASK.div_ceil(sizes.len);
             let run = |task: usize| {
                 let rows = task * rows..sizes.outer.min((task + 1) * rows);
-                Level::best().run(Rows { plan: self, reduced, len: sizes.len, rows, stored, results });
+                Level::best().run(Rows { plan, reduced, len: sizes.len, rows, stored: outputs, results });
             };
             return for_each_task(sizes.outer.div_ceil(rows), run);
         }
@@ -161,7 +168,7 @@ impl Plan<'_> {
         let partial = |outer: usize, part: usize, block: usize| {
             let columns = block * width..sizes.inner.min((block + 1) * width);
             let rows = part * rows..sizes.len.min((part + 1) * rows);
-            Level::best().run(Columns { plan: self, reduced, sizes, outer, rows, columns, stored })
+            Level::best().run(Columns { plan, reduced, sizes, outer, rows, columns, stored: outputs })
         };
         let tasks = sizes.outer * parts * blocks;
         let place = |task: usize| (task / (parts * blocks), task / blocks % parts, task % blocks);
@@ -236,7 +243,7 @@ impl Kernel for Rows<'_> {
                 }
                 for at in (0..len).step_by(tile) {
                     let (first, n) = (row * len + at, tile.min(len - at));
-                    tiles.compute(first, n);
+                    tiles.compute::<V>(first, n);
                     for (total, reduced) in totals.iter_mut().zip(self.reduced) {
                         let own = reduced.reduction.reduce(tiles.value(reduced.value, first, n));
                         *total = reduced.reduction.combine(*total, own);
@@ -249,7 +256,7 @@ impl Kernel for Rows<'_> {
         let per_tile = tile / len;
         for from in self.rows.clone().step_by(per_tile) {
             let count = per_tile.min(self.rows.end - from);
-            tiles.compute(from * len, count * len);
+            tiles.compute::<V>(from * len, count * len);
             for (index, reduced) in self.reduced.iter().enumerate() {
                 let values = tiles.value(reduced.value, from * len, count * len);
                 for (row, values) in values.chunks_exact(len).enumerate() {
@@ -284,10 +291,16 @@ impl Kernel for Columns<'_> {
         for row in self.rows.clone().step_by(per_tile) {
             let n = per_tile.min(self.rows.end - row) * width;
             let first = (self.outer * self.sizes.len + row) * self.sizes.inner + self.columns.start;
-            tiles.compute(first, n);
-            for (reduced, sums) in self.reduced.iter().zip(&mut sums) {
+            tiles.compute::<V>(first, n);
+            let others =
+                self.reduced.iter().zip(&mut sums).zip(&self.plan.summed).filter(|(_, is_summed)| !**is_summed);
+            for ((reduced, sums), _) in others {
                 reduced.reduction.combine_all(&mut sums[..n], tiles.value(reduced.value, first, n));
             }
+        }
+        let summed = sums.iter_mut().zip(&self.plan.summed).enumerate().filter(|(_, (_, is_summed))| **is_summed);
+        for (index, (sums, _)) in summed {
+            sums.copy_from_slice(&tiles.sum(index)[..TILE]);
         }
         let mut totals = vec![0.0; width * self.reduced.len()];
         for (totals, (reduced, sums)) in totals.chunks_exact_mut(width).zip(self.reduced.iter().zip(&sums)) {

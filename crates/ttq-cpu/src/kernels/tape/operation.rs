@@ -1,6 +1,6 @@
-//! The operations of a [tape](super::tape), as loops over the values of a tile.
+//! The operations of a [tape](super), as loops over the values of a tile.
 
-use super::math;
+use crate::kernels::math;
 
 /// An operation on one, two or three values, called a, b and c.
 #[derive(Debug, Clone, Copy, PartialEq)]
