@@ -18,7 +18,7 @@ use super::images::Images;
 use super::simd::Level;
 use super::window::{Blocks, Window};
 use super::winograd::Winograd;
-use super::{Geometry, SharedOutput, with_scratch};
+use super::{Geometry, SharedOutput, splits, with_scratch};
 
 /// Approximate number of positions in a task.
 const POSITIONS: usize = 256;
@@ -165,8 +165,7 @@ impl Correlation<'_> {
         let window = Window::new(self.x, bounds, self.step, size, &tasks, self.channels);
         let prepared: Vec<Prepared> =
             self.parts.iter().map(|part| self.prepare(part, &window, &tasks, width)).collect();
-        // If there are few tasks, they are split by output channels.
-        let splits = if tasks.len() < 8 { blocks.min(8 / tasks.len()) } else { 1 };
+        let splits = splits(tasks.len(), blocks);
         let y = SharedOutput::new(y);
         (0..tasks.len() * splits).into_par_iter().for_each(|task| {
             let (block, split) = (tasks.get(task / splits), task % splits);

@@ -9,6 +9,7 @@ pub(crate) mod images;
 pub(crate) mod math;
 #[cfg(test)]
 mod naive;
+mod partial_sums;
 pub(crate) mod simd;
 pub(crate) mod strides;
 pub(crate) mod tape;
@@ -89,6 +90,12 @@ impl SharedOutput {
         // SAFETY: the caller guarantees a valid, disjoint range.
         unsafe { core::slice::from_raw_parts_mut(self.0.add(start).cast(), len) }
     }
+}
+
+/// Number of parts that each task is split into, each with some of the `blocks` of output channels: more than one if
+/// there are fewer tasks than threads. The sums of an output do not depend on it.
+fn splits(tasks: usize, blocks: usize) -> usize {
+    rayon::current_num_threads().div_ceil(tasks).min(blocks)
 }
 
 /// Floats in a cache line.

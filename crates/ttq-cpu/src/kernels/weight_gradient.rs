@@ -4,11 +4,11 @@
 //! the positions of a block: each adds one broadcast input per term times the vectors of the output's gradient.
 
 use std::mem::MaybeUninit;
-
-use rayon::prelude::*;
+use std::ops::Range;
 
 use super::correlate::{COLUMNS, Lanes};
 use super::images::Images;
+use super::partial_sums::{PartialSums, Share};
 use super::simd::{Kernel, Level, Vector};
 use super::window::{Blocks, Window};
 use super::winograd::Winograd;
@@ -18,76 +18,62 @@ use super::{Geometry, with_scratch};
 const POSITIONS: usize = 128;
 /// Terms in a register tile.
 pub(super) const TERMS: usize = 8;
-/// Maximum number of partial sums. It is fixed, so that the result does not depend on the number of threads.
-const PARTIALS: usize = 16;
 
 /// Computes the gradient of the weights, `[channels_out, channels_in, kh, kw]`, from the input and the output's gradient
 /// `dy`. Writes every element of `dw`.
 pub(crate) fn weight_gradient(level: Level, geometry: &Geometry, x: Images, dy: Images, dw: &mut [MaybeUninit<f32>]) {
     let Geometry { batch, channels_in, channels_out, kernel, .. } = *geometry;
     let size = dy.size;
-    let partials = PARTIALS.min(((1 << 22) / geometry.weights()).max(2));
     let lanes = level.run(Lanes);
     let width = COLUMNS * lanes;
-    let blocks = channels_out.div_ceil(width);
-    let padded = blocks * width;
+    let columns = channels_out.div_ceil(width);
     let is_dense = kernel == [3, 3] && geometry.stride == [1, 1] && geometry.dilation == [1, 1];
     if is_dense && Winograd::is_faster(channels_in, channels_out, size) {
         let shift = geometry.padding.map(|padding| -(padding as isize));
         let winograd = Winograd { level, batch, x, channels: channels_in, outputs: channels_out, size, shift };
-        let (sums, rows) = winograd.weight_gradient(dy, partials);
-        return unpack(geometry, width, &sums, |block, c, tap| (tap * blocks + block) * rows + c, dw);
+        let (sums, rows) = winograd.weight_gradient(dy);
+        return unpack(geometry, width, &sums, |column, c, tap| (tap * columns + column) * rows + c, dw);
     }
     let blocks = Blocks::new(batch, size, POSITIONS);
     let bounds = [0, 1].map(|axis| (geometry.shift(axis, 0), geometry.shift(axis, kernel[axis] - 1)));
     let window = Window::new(x, bounds, geometry.stride, size, &blocks, channels_in);
     let taps = (0..kernel[0]).flat_map(|i| (0..kernel[1]).map(move |j| [geometry.shift(0, i), geometry.shift(1, j)]));
-    let mut terms: Vec<isize> = taps
-        .flat_map(|shift| {
-            (0..channels_in as isize).map(|c| c).map({
-                let at = window.shift(shift);
-                move |c| at + c
-            })
-        })
-        .collect();
+    let shifts = taps.map(|shift| window.shift(shift));
+    let mut terms: Vec<isize> = shifts.flat_map(|shift| shift..shift + channels_in as isize).collect();
     // Terms beyond the last are the last one; their sums are not used.
     terms.resize(terms.len().next_multiple_of(TERMS), terms[terms.len() - 1]);
     // Whole vectors are read, so a number of channels that is not a multiple of a vector's takes a copy.
     let pitch = channels_out.next_multiple_of(lanes);
     let dy_window = Window::new(dy, [(0, 0); 2], [1, 1], size, &blocks, pitch);
-    let partials = blocks.len().min(partials);
-    let partial = |part: usize| {
-        let mut sums = vec![0.0; padded * terms.len()];
-        for block in part * blocks.len() / partials..(part + 1) * blocks.len() / partials {
-            let block = blocks.get(block);
-            let [images, rows] = block.clone();
+    let sums = PartialSums::new(columns * terms.len() * width, blocks.len());
+    let add = |share: Share| {
+        for index in share.blocks.clone() {
+            let block = blocks.get(index);
             with_scratch(window.scratch + dy_window.scratch, |scratch| {
                 let (x_scratch, dy_scratch) = scratch.split_at_mut(window.scratch);
                 level.run(WeightGradient {
-                    size: [images.len(), rows.len(), size[1]],
+                    size: [block[0].len(), block[1].len(), size[1]],
                     terms: &terms,
                     x: window.read(&block, x_scratch),
                     x_steps: window.steps(),
                     dy: dy_window.read(&block, dy_scratch),
                     dy_steps: dy_window.steps(),
                     channels: pitch,
-                    sums: &mut sums,
+                    columns: share.columns.clone(),
+                    sums: share.sums,
+                    is_first: index == share.blocks.start,
                 });
             });
         }
-        sums
     };
-    let mut partials: Vec<Vec<f32>> = (0..partials).into_par_iter().map(partial).collect();
-    let (sums, others) = partials.split_at_mut(1);
-    for other in others {
-        sums[0].iter_mut().zip(other).for_each(|(sum, other)| *sum += *other);
-    }
+    // SAFETY: the first block of a part writes all sums.
+    let mut sums = unsafe { sums.total(columns, add) };
     let terms = terms.len();
-    unpack(geometry, width, &sums[0], |block, c, tap| block * terms + tap * channels_in + c, dw);
+    unpack(geometry, width, sums.floats(), |column, c, tap| column * terms + tap * channels_in + c, dw);
 }
 
-/// Writes the gradient from sums whose rows have the outputs of one block. `row` is the row of a block, an input channel
-/// and a tap.
+/// Writes the gradient from sums in rows of `width` outputs. `row` is the row of a block of outputs, an input channel and
+/// a tap.
 fn unpack(
     geometry: &Geometry,
     width: usize,
@@ -118,16 +104,20 @@ pub(super) struct WeightGradient<'a> {
     pub(super) dy_steps: [isize; 3],
     /// Number of output channels, a multiple of a vector.
     pub(super) channels: usize,
-    pub(super) sums: &'a mut [f32],
+    /// Blocks of output channels to compute.
+    pub(super) columns: Range<usize>,
+    /// Receives or adds the sums.
+    pub(super) sums: *mut f32,
+    pub(super) is_first: bool,
 }
 
 impl Kernel for WeightGradient<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Vector>(mut self) {
+    fn run<V: Vector>(self) {
         let width = COLUMNS * V::LANES;
-        for first in (0..self.channels).step_by(width) {
+        for first in self.columns.clone().map(|column| column * width) {
             for tile in (0..self.terms.len()).step_by(TERMS) {
                 // SAFETY: the positions of the block and the terms are within the window; see `weight_gradient`.
                 unsafe {
@@ -144,18 +134,20 @@ impl Kernel for WeightGradient<'_> {
 
 impl WeightGradient<'_> {
     #[inline(always)]
-    unsafe fn tile<V: Vector, const N: usize>(&mut self, first: usize, tile: usize) {
+    unsafe fn tile<V: Vector, const N: usize>(&self, first: usize, tile: usize) {
         let width = COLUMNS * V::LANES;
         let [images, rows, columns] = self.size;
         let offset = |steps: [isize; 3], image: usize, row: usize| image as isize * steps[0] + row as isize * steps[1];
-        let to = &mut self.sums[first * self.terms.len() + tile * width..][..TERMS * width];
         let terms = &self.terms[tile..tile + TERMS];
         unsafe {
             let inputs: [*const f32; TERMS] = core::array::from_fn(|k| self.x.offset(terms[k]));
+            let to = self.sums.add(first * self.terms.len() + tile * width);
             let mut sums = [[V::splat(0.0); N]; TERMS];
-            for (sums, to) in sums.iter_mut().zip(to.chunks_exact(width)) {
-                for (n, sum) in sums.iter_mut().enumerate() {
-                    *sum = V::load(to.as_ptr().add(n * V::LANES));
+            if !self.is_first {
+                for (k, sums) in sums.iter_mut().enumerate() {
+                    for (n, sum) in sums.iter_mut().enumerate() {
+                        *sum = V::load(to.add(k * width + n * V::LANES));
+                    }
                 }
             }
             for image in 0..images {
@@ -178,9 +170,9 @@ impl WeightGradient<'_> {
                     }
                 }
             }
-            for (sums, to) in sums.iter().zip(to.chunks_exact_mut(width)) {
+            for (k, sums) in sums.iter().enumerate() {
                 for (n, sum) in sums.iter().enumerate() {
-                    sum.store(to.as_mut_ptr().add(n * V::LANES));
+                    sum.store(to.add(k * width + n * V::LANES));
                 }
             }
         }

@@ -10,15 +10,17 @@
 //! ```
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::correlate::{COLUMNS, Correlate, Lanes, Run};
 use super::images::Images;
+use super::partial_sums::{PartialSums, Share};
 use super::simd::{Kernel, Level, Vector};
 use super::weight_gradient::{TERMS, WeightGradient};
 use super::window::{Blocks, Window};
-use super::{SharedOutput, with_scratch};
+use super::{SharedOutput, splits, with_scratch};
 
 /// Number of rows and columns of outputs in a tile.
 const TILE: [usize; 2] = [2, 4];
@@ -26,6 +28,8 @@ const TILE: [usize; 2] = [2, 4];
 const POINTS: usize = 24;
 /// Approximate number of floats in the points of a task's tiles, half of a second-level cache.
 const FLOATS: usize = 1 << 16;
+/// Smallest number of tiles in a task, so that the weights are read from a slow cache seldom enough.
+const TILES: usize = 32;
 
 /// A convolution with a kernel of 3 by 3 and stride 1, or the gradient of its input.
 pub(super) struct Winograd<'a> {
@@ -67,7 +71,7 @@ impl Winograd<'_> {
         let tiles = [0, 1].map(|axis| self.size[axis].div_ceil(TILE[axis]));
         let lanes = self.level.run(Lanes);
         let pitches = [self.channels, self.outputs].map(|channels| channels.next_multiple_of(lanes));
-        let blocks = Blocks::new(self.batch, tiles, (FLOATS / (POINTS * (pitches[0] + pitches[1]))).max(8));
+        let blocks = Blocks::new(self.batch, tiles, (FLOATS / (POINTS * (pitches[0] + pitches[1]))).max(TILES));
         let bounds = [0, 1].map(|axis| (self.shift[axis], self.shift[axis] + TILE[axis] as isize + 1));
         let window = Window::new(self.x, bounds, TILE, tiles, &blocks, pitches[0]);
         let most = blocks.images * blocks.rows * tiles[1];
@@ -85,7 +89,7 @@ impl Winograd<'_> {
         let runs = [vec![Run { offset: 0, len: self.channels }]];
         let from: Vec<isize> = (0..plan.most).map(|tile| (tile * plan.pitches[0]) as isize).collect();
         let to: Vec<usize> = (0..plan.most).map(|tile| tile * plan.pitches[1]).collect();
-        let splits = if tasks.len() < 8 { blocks.min(8 / tasks.len()) } else { 1 };
+        let splits = splits(tasks.len(), blocks);
         let y = SharedOutput::new(y);
         let floats = [window.scratch, POINTS * plan.distances[0], POINTS * plan.distances[1]];
         let zeros = vec![0.0; blocks * width];
@@ -139,7 +143,7 @@ impl Winograd<'_> {
 
     /// Computes the gradient of the weights, `[9 taps, blocks of COLUMNS vectors, rows, COLUMNS vectors]`, and the number
     /// of rows: the input channels and some padding.
-    pub(super) fn weight_gradient(&self, dy: Images, partials: usize) -> (Vec<f32>, usize) {
+    pub(super) fn weight_gradient(&self, dy: Images) -> (Vec<f32>, usize) {
         let plan = self.plan();
         let Plan { blocks, window, .. } = &plan;
         let width = COLUMNS * plan.lanes;
@@ -150,11 +154,11 @@ impl Winograd<'_> {
         terms.resize(terms.len().next_multiple_of(TERMS), terms[terms.len() - 1]);
         let floats = [window.scratch, dy_window.scratch, POINTS * plan.distances[0], POINTS * plan.distances[1]];
         let row = terms.len() * self.outputs.next_multiple_of(width);
-        let partials = blocks.len().min(partials);
-        let partial = |part: usize| {
-            let mut sums = vec![0.0; POINTS * row];
-            for block in part * blocks.len() / partials..(part + 1) * blocks.len() / partials {
-                let block = blocks.get(block);
+        let columns = self.outputs.div_ceil(width);
+        let sums = PartialSums::new(POINTS * row, blocks.len());
+        let add = |share: Share| {
+            for index in share.blocks.clone() {
+                let block = blocks.get(index);
                 let size = [block[0].len(), block[1].len(), plan.tiles[1]];
                 let n: usize = size.iter().product();
                 with_scratch(floats.iter().sum(), |scratch| {
@@ -175,11 +179,12 @@ impl Winograd<'_> {
                         pitches: dy_window.pitches,
                         steps: dy_window.steps(),
                         size,
+                        channels: share.columns.start * width..plan.pitches[1].min(share.columns.end * width),
                         pitch: plan.pitches[1],
                         distance: plan.distances[1],
                         points: gradients,
                     });
-                    for (point, sums) in sums.chunks_exact_mut(row).enumerate() {
+                    for point in 0..POINTS {
                         self.level.run(WeightGradient {
                             size: [1, 1, n],
                             terms: &terms,
@@ -188,19 +193,18 @@ impl Winograd<'_> {
                             dy: gradients[point * plan.distances[1]..].as_ptr(),
                             dy_steps: [0, 0, plan.pitches[1] as isize],
                             channels: plan.pitches[1],
-                            sums,
+                            columns: share.columns.clone(),
+                            // SAFETY: the sums of each point have `row` floats.
+                            sums: unsafe { share.sums.add(point * row) },
+                            is_first: index == share.blocks.start,
                         });
                     }
                 });
             }
-            sums
         };
-        let mut partials: Vec<Vec<f32>> = (0..partials).into_par_iter().map(partial).collect();
-        let (sums, others) = partials.split_at_mut(1);
-        for other in others {
-            sums[0].iter_mut().zip(other).for_each(|(sum, other)| *sum += *other);
-        }
-        (self.level.run(TransformSums { sums: &sums[0], row }), terms.len())
+        // SAFETY: the first block of a part writes all sums.
+        let mut sums = unsafe { sums.total(columns, add) };
+        (self.level.run(TransformSums { sums: sums.floats(), row }), terms.len())
     }
 }
 
@@ -431,6 +435,7 @@ struct TransformGradients<'a> {
     steps: [isize; 3],
     /// Number of images, rows and columns of tiles.
     size: [usize; 3],
+    channels: Range<usize>,
     pitch: usize,
     distance: usize,
     points: &'a mut [f32],
@@ -441,10 +446,10 @@ impl Kernel for TransformGradients<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { dy, pitches: [_, down, right], steps, size, pitch, distance, points } = self;
+        let Self { dy, pitches: [_, down, right], steps, size, channels, pitch, distance, points } = self;
         assert!(points.len() >= POINTS * distance && distance >= size.iter().product::<usize>() * pitch);
         for_each_tile(size, steps, |tile, offset| {
-            for channel in (0..pitch).step_by(V::LANES) {
+            for channel in channels.clone().step_by(V::LANES) {
                 // SAFETY: the window holds 2 by 4 pixels of `pitch` floats for each tile.
                 unsafe {
                     let dy = dy.offset(offset).add(channel);
@@ -472,13 +477,13 @@ struct TransformOutputs<'a> {
     pitch: usize,
     distance: usize,
     /// Images and rows of tiles.
-    block: &'a [std::ops::Range<usize>; 2],
+    block: &'a [Range<usize>; 2],
     /// Number of columns of tiles.
     tiles: usize,
     /// Height and width of the output.
     size: [usize; 2],
     outputs: usize,
-    channels: std::ops::Range<usize>,
+    channels: Range<usize>,
     /// One value for each channel, and for those up to the next multiple of a vector.
     bias: &'a [f32],
     y: SharedOutput,
