@@ -1,21 +1,11 @@
 //! Kernels on slices, without tensors.
 
 pub(crate) mod convolution;
-#[cfg(test)]
-mod convolution_tests;
-mod correlate;
 pub(crate) mod elementwise;
-pub(crate) mod images;
 pub(crate) mod math;
-#[cfg(test)]
-mod naive;
-mod partial_sums;
 pub(crate) mod simd;
 pub(crate) mod strides;
 pub(crate) mod tape;
-pub(crate) mod weight_gradient;
-mod window;
-mod winograd;
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;

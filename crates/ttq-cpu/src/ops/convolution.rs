@@ -7,9 +7,9 @@ use burn_flex::{Flex, FlexTensor, Layout};
 
 use super::layout::{contiguous, floats};
 use crate::buffer::Buffer;
-use crate::kernels::images::Images;
+use crate::kernels::Geometry;
+use crate::kernels::convolution::{self, Images};
 use crate::kernels::simd::Level;
-use crate::kernels::{Geometry, convolution, weight_gradient};
 use crate::lazy::ready;
 
 pub(crate) fn conv2d(
@@ -154,7 +154,7 @@ fn weight_backward(
     let (x, output_grad) = (ready(x.clone()), ready(output_grad.clone()));
     let (x, dy) = (images(&x), images(&output_grad));
     // SAFETY: the kernel writes every element of the gradient.
-    Some(unsafe { Buffer::filled(shape, |dw| weight_gradient::weight_gradient(Level::best(), &geometry, x, dy, dw)) })
+    Some(unsafe { Buffer::filled(shape, |dw| convolution::weight_gradient(Level::best(), &geometry, x, dy, dw)) })
 }
 
 /// Returns a tensor of four axes as images.

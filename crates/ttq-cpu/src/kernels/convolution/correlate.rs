@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::simd::{Kernel, MAX_LANES, MAX_POSITIONS, Vector};
+use crate::kernels::simd::{Kernel, MAX_LANES, MAX_POSITIONS, Vector};
 
 /// Vectors of output channels in a register tile.
 pub(super) const COLUMNS: usize = 2;

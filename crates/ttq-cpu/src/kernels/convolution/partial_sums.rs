@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::SharedOutput;
 use crate::buffer::Buffer;
+use crate::kernels::SharedOutput;
 
 /// Largest number of parts. The number of parts does not depend on the number of threads, so neither does the result.
 const PARTS: usize = 16;

@@ -1,6 +1,6 @@
 //! Reference convolution in f64, a direct implementation of the definition, for tests of the kernels.
 
-use super::Geometry;
+use crate::kernels::Geometry;
 
 /// Calls `work` with the output, input and weight index of every product.
 fn each_product(geometry: &Geometry, mut work: impl FnMut(usize, usize, usize)) {

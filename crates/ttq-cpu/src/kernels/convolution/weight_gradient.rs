@@ -9,10 +9,10 @@ use std::ops::Range;
 use super::correlate::{COLUMNS, Lanes};
 use super::images::Images;
 use super::partial_sums::{PartialSums, Share};
-use super::simd::{Kernel, Level, Vector};
 use super::window::{Blocks, Window};
 use super::winograd::Winograd;
-use super::{Geometry, with_scratch};
+use crate::kernels::simd::{Kernel, Level, Vector};
+use crate::kernels::{Geometry, with_scratch};
 
 /// Approximate number of positions in a block.
 const POSITIONS: usize = 128;

@@ -9,15 +9,27 @@
 //! remainder by the stride are read by the same taps, so each phase is a correlation of the output's gradient with
 //! these.
 
+mod correlate;
+mod images;
+#[cfg(test)]
+mod naive;
+mod partial_sums;
+#[cfg(test)]
+mod tests;
+mod weight_gradient;
+mod window;
+mod winograd;
+
 use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::correlate::{COLUMNS, Correlate, Lanes, Run, passes};
-use super::images::Images;
+use self::correlate::{COLUMNS, Correlate, Lanes, Run, passes};
+pub(crate) use self::images::Images;
+pub(crate) use self::weight_gradient::weight_gradient;
+use self::window::{Blocks, Window};
+use self::winograd::Winograd;
 use super::simd::Level;
-use super::window::{Blocks, Window};
-use super::winograd::Winograd;
 use super::{Geometry, SharedOutput, splits, with_scratch};
 
 /// Approximate number of positions in a task.

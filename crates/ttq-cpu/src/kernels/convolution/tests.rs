@@ -4,8 +4,9 @@ use std::mem::MaybeUninit;
 
 use super::images::Images;
 use super::naive::{self, Rng};
-use super::simd::Level;
-use super::{Geometry, convolution, weight_gradient};
+use super::{forward, input_gradient, weight_gradient};
+use crate::kernels::Geometry;
+use crate::kernels::simd::Level;
 
 /// Largest error relative to the sum of magnitudes.
 const TOLERANCE: f64 = 1e-6;
@@ -75,13 +76,13 @@ impl Case {
         let what = format!("{level:?} {order:?} {geometry:?}");
         let (x, dy) = (order[0].of(x, x_shape), order[1].of(dy, dy_shape));
         let (x, dy) = (x.images(), dy.images());
-        let y = filled(expected.len(), |y| convolution::forward(level, geometry, output, x, weight, Some(bias), y));
+        let y = filled(expected.len(), |y| forward(level, geometry, output, x, weight, Some(bias), y));
         let forward = error(&channels_first(&y, dy_shape), &expected);
         assert!(forward < TOLERANCE, "forward {forward:e} {what}");
-        let dx = filled(expected_dx.len(), |dx| convolution::input_gradient(level, geometry, dy, weight, dx));
+        let dx = filled(expected_dx.len(), |dx| input_gradient(level, geometry, dy, weight, dx));
         let input = error(&channels_first(&dx, x_shape), &expected_dx);
         assert!(input < TOLERANCE, "input gradient {input:e} {what}");
-        let dw = filled(weight.len(), |dw| weight_gradient::weight_gradient(level, geometry, x, dy, dw));
+        let dw = filled(weight.len(), |dw| weight_gradient(level, geometry, x, dy, dw));
         let weights = error(&dw, &expected_dw);
         assert!(weights < TOLERANCE, "weight gradient {weights:e} {what}");
     }
@@ -215,9 +216,9 @@ fn results_do_not_depend_on_the_number_of_threads() {
             pool.install(|| {
                 let (level, x, dy) = (Level::best(), x.images(), dy.images());
                 let n = 37 * 13 * 11;
-                let y = |y: &mut [_]| convolution::forward(level, &geometry, [13, 11], x, &weight, None, y);
-                let dx = |dx: &mut [_]| convolution::input_gradient(level, &geometry, dy, &weight, dx);
-                let dw = |dw: &mut [_]| weight_gradient::weight_gradient(level, &geometry, x, dy, dw);
+                let y = |y: &mut [_]| forward(level, &geometry, [13, 11], x, &weight, None, y);
+                let dx = |dx: &mut [_]| input_gradient(level, &geometry, dy, &weight, dx);
+                let dw = |dw: &mut [_]| weight_gradient(level, &geometry, x, dy, dw);
                 [filled(n * channels[1], y), filled(n * channels[0], dx), filled(geometry.weights(), dw)]
             })
         };
