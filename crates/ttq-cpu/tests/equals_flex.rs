@@ -5,7 +5,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::module::conv2d;
+use burn::tensor::module::{conv1d, conv2d};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, TensorData};
 use ttq_cpu::Cpu;
@@ -312,6 +312,49 @@ fn convolutions_and_their_gradients_match_flex() {
         let found = convolution.run::<Autodiff<Cpu>>(&data, dtype);
         let expected = convolution.run::<Autodiff<Flex>>(&data, dtype);
         assert_close(found, expected, tolerance, &format!("{convolution:?} {dtype:?}"));
+    }
+}
+
+/// Kernels of 3 by 3 with several channels, for which the definition is not evaluated product by product.
+#[test]
+fn convolutions_with_small_kernels_and_their_gradients_match_flex() {
+    let mut rng = Rng(16);
+    for _ in 0..30 {
+        let x = [rng.size(1, 4), rng.size(8, 27), rng.size(3, 20), rng.size(3, 20)];
+        let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+        let convolution = Convolution { x, weight: [rng.size(8, 27), x[1], 3, 3], options, bias: true };
+        let data = [
+            rng.data(&[x[1], x[2], x[3], x[0]]),
+            rng.data(&convolution.weight),
+            rng.data(&convolution.weight[..1]),
+            rng.data(&[4 * 27 * 20 * 20]),
+        ];
+        let found = convolution.run::<Autodiff<Cpu>>(&data, DType::F32);
+        let expected = convolution.run::<Autodiff<Flex>>(&data, DType::F32);
+        assert_close(found, expected, 1e-4, &format!("{convolution:?}"));
+    }
+}
+
+#[test]
+fn convolutions_in_one_dimension_and_their_gradients_match_flex() {
+    fn run<B: AutodiffBackend>(data: &[TensorData; 3], options: &ConvOptions<1>) -> TensorData {
+        let [x, weight] = [0, 1].map(|i| tensor::<B, 3>(&data[i], DType::F32).require_grad());
+        let bias = tensor::<B, 1>(&data[2], DType::F32).require_grad();
+        let y = conv1d(x.clone().swap_dims(1, 2), weight.clone(), Some(bias.clone()), options.clone());
+        let grads = y.clone().powi_scalar(2).sum().backward();
+        let gradients = [x.grad(&grads).unwrap().reshape([-1]), weight.grad(&grads).unwrap().reshape([-1])];
+        let parts = gradients.into_iter().chain([y.inner().reshape([-1]), bias.grad(&grads).unwrap()]);
+        Tensor::<B::InnerBackend, 1>::cat(parts.collect(), 0).into_data()
+    }
+
+    let mut rng = Rng(17);
+    for groups in [1, 1, 1, 2] {
+        let (c, o, kernel) = (groups * rng.size(1, 5), groups * rng.size(1, 20), rng.size(1, 4));
+        let options = ConvOptions::new([rng.size(1, 2)], [rng.size(0, 2)], [rng.size(1, 2)], groups);
+        let x = [3, rng.size(8, 20), c];
+        let data = [rng.data(&x), rng.data(&[o, c / groups, kernel]), rng.data(&[o])];
+        let (found, expected) = (run::<Autodiff<Cpu>>(&data, &options), run::<Autodiff<Flex>>(&data, &options));
+        assert_close(found, expected, 1e-5, &format!("{c} {o} {kernel} {options:?}"));
     }
 }
 

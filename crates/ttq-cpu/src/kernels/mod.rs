@@ -45,11 +45,6 @@ impl Geometry {
     pub(crate) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
-
-    /// Number of weights.
-    pub(crate) fn weights(&self) -> usize {
-        self.channels_out * self.channels_in * self.taps()
-    }
 }
 
 /// Output memory that several threads write concurrently, each to disjoint ranges.

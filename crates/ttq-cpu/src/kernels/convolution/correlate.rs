@@ -81,13 +81,17 @@ impl Kernel for Correlate<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let width = COLUMNS * V::LANES;
+        let terms: usize = self.passes.iter().flatten().map(|run| run.len).sum();
+        assert!(terms == self.terms && self.weights.len() >= self.blocks.end * terms * width);
+        assert!(self.from.len() == self.to.len() && !self.to.is_empty());
         for block in self.blocks.clone() {
             let first = block * width;
             let channels = width.min(self.outputs - first);
             let bias = &self.bias[first..first + width];
             let mut weights = &self.weights[block * self.terms * width..];
             for (index, runs) in self.passes.iter().enumerate() {
-                // SAFETY: the tables of positions and runs stay within the window and the output; see `prepare`.
+                // SAFETY: the weights exist by the assertion, and whoever fills the tables guarantees that positions and
+                // runs are within the inputs and the outputs.
                 unsafe {
                     if channels > V::LANES {
                         self.pass::<V, 2>(runs, weights, bias, first, channels, index == 0);
@@ -102,6 +106,11 @@ impl Kernel for Correlate<'_> {
 }
 
 impl Correlate<'_> {
+    /// Computes or continues the sums of `channels` output channels from `first` on, at most `N` vectors.
+    ///
+    /// # Safety
+    /// The runs of each position must be readable, `weights` must hold their terms, and the outputs of each position must
+    /// be writable, and initialized unless `is_first`.
     #[inline(always)]
     unsafe fn pass<V: Vector, const N: usize>(
         &self,
@@ -117,6 +126,7 @@ impl Correlate<'_> {
         for tile in (0..=last).step_by(V::POSITIONS) {
             // Positions beyond the last are the last one.
             let position = |k: usize| (tile + k).min(last);
+            // SAFETY: the caller guarantees that the memory is valid.
             unsafe {
                 let mut x = [self.x; MAX_POSITIONS];
                 let mut y = [core::ptr::null_mut::<f32>(); MAX_POSITIONS];

@@ -55,7 +55,7 @@ pub(crate) fn input_gradient(geometry: &Geometry, dy: &[f32], weight: &[f32]) ->
 }
 
 pub(crate) fn weight_gradient(geometry: &Geometry, x: &[f32], dy: &[f32]) -> Sums {
-    let mut dw = vec![(0.0, 0.0); geometry.weights()];
+    let mut dw = vec![(0.0, 0.0); geometry.channels_out * geometry.channels_in * geometry.taps()];
     each_product(geometry, |o, i, w| add(&mut dw[w], dy[o], x[i]));
     dw
 }

@@ -133,12 +133,19 @@ impl Kernel for WeightGradient<'_> {
 }
 
 impl WeightGradient<'_> {
+    /// Computes or continues the sums of `TERMS` terms from `tile` on and at most `N` vectors of output channels from
+    /// `first` on.
+    ///
+    /// # Safety
+    /// The inputs of the terms and the gradients of the output channels must be readable at each position, and the sums
+    /// writable, and initialized unless `is_first`.
     #[inline(always)]
     unsafe fn tile<V: Vector, const N: usize>(&self, first: usize, tile: usize) {
         let width = COLUMNS * V::LANES;
         let [images, rows, columns] = self.size;
         let offset = |steps: [isize; 3], image: usize, row: usize| image as isize * steps[0] + row as isize * steps[1];
         let terms = &self.terms[tile..tile + TERMS];
+        // SAFETY: the caller guarantees that the memory is valid.
         unsafe {
             let inputs: [*const f32; TERMS] = core::array::from_fn(|k| self.x.offset(terms[k]));
             let to = self.sums.add(first * self.terms.len() + tile * width);
@@ -173,6 +180,10 @@ impl WeightGradient<'_> {
             for (k, sums) in sums.iter().enumerate() {
                 for (n, sum) in sums.iter().enumerate() {
                     sum.store(to.add(k * width + n * V::LANES));
+                }
+                for n in N..COLUMNS {
+                    // Channels beyond the last.
+                    V::splat(0.0).store(to.add(k * width + n * V::LANES));
                 }
             }
         }
