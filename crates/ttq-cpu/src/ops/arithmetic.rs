@@ -1,5 +1,7 @@
 //! Element-wise operations of two or three tensors, with broadcasting.
 
+use std::sync::LazyLock;
+
 use burn_backend::DType;
 use burn_backend::ops::FloatTensorOps;
 use burn_backend::{Scalar, TensorMetadata};
@@ -10,7 +12,11 @@ use crate::kernels::tape::Operation;
 use crate::lazy::{Node, map, ready};
 
 /// Results with fewer elements are computed at once by Flex, unless an operand is pending: recording takes longer.
-pub(super) const MIN_RECORDED: usize = 1 << 10;
+/// Tests set `TTQ_CPU_MIN_RECORDED` to 1, so that operations of small tensors are recorded too.
+static MIN_RECORDED: LazyLock<usize> = LazyLock::new(|| {
+    let set = std::env::var("TTQ_CPU_MIN_RECORDED").ok().and_then(|value| value.parse().ok());
+    set.unwrap_or(1 << 10)
+});
 
 type Binary = fn(FlexTensor, FlexTensor) -> FlexTensor;
 
@@ -43,7 +49,7 @@ pub(super) fn combine(operation: Operation, lhs: FlexTensor, rhs: FlexTensor, fl
 
 /// Returns whether an operation with a result of `shape` is recorded.
 pub(super) fn is_recorded(shape: &[usize], operands: &[&FlexTensor]) -> bool {
-    shape.iter().product::<usize>() >= MIN_RECORDED || operands.iter().any(|tensor| Node::pending(tensor).is_some())
+    shape.iter().product::<usize>() >= *MIN_RECORDED || operands.iter().any(|tensor| Node::pending(tensor).is_some())
 }
 
 /// Shape of the result; `None` if the shapes cannot be broadcast.
