@@ -2,6 +2,7 @@
 
 mod arm;
 mod bench;
+mod burn_tests;
 mod ci;
 mod delegate;
 mod gpu;
@@ -37,6 +38,8 @@ enum Command {
     Delegate(delegate::Delegate),
     /// Runs benchmark suites.
     Bench(bench::Bench),
+    /// Runs the backend tests of Burn's repository on ttq-cpu and on Flex.
+    BurnTests(burn_tests::BurnTests),
     /// Prepares work on a machine with a GPU.
     #[command(subcommand)]
     Gpu(gpu::Gpu),
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Rules => rules::run(),
         Command::Delegate(delegate) => delegate.run(),
         Command::Bench(bench) => bench.run(),
+        Command::BurnTests(tests) => tests.run(),
         Command::Gpu(gpu) => gpu.run(),
         Command::Reproduce(reproduce) => reproduce.run(),
         Command::Sign(sign) => sign.run(),
