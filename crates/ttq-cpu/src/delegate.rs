@@ -96,7 +96,7 @@ impl FloatTensorOps<Cpu> for Cpu {
         <Flex as FloatTensorOps<Flex>>::float_remainder_scalar(ops::ready(lhs), rhs)
     }
     fn float_matmul(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_matmul(ops::ready(lhs), ops::ready(rhs))
+        ops::float_matmul(lhs, rhs)
     }
     fn float_cross(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
         <Flex as FloatTensorOps<Flex>>::float_cross(ops::ready(lhs), ops::ready(rhs), dim)
@@ -887,6 +887,18 @@ impl ModuleOps<Cpu> for Cpu {
         indices: IntTensor<Cpu>,
     ) -> FloatTensor<Cpu> {
         <Flex as ModuleOps<Flex>>::embedding_backward(ops::ready(weights), ops::ready(output_grad), indices)
+    }
+    fn linear(x: FloatTensor<Cpu>, weight: FloatTensor<Cpu>, bias: Option<FloatTensor<Cpu>>) -> FloatTensor<Cpu> {
+        ops::linear(x, weight, bias)
+    }
+    fn linear_x_backward(weight: FloatTensor<Cpu>, output_grad: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
+        ops::linear_x_backward(weight, output_grad)
+    }
+    fn linear_weight_backward(x: FloatTensor<Cpu>, output_grad: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
+        ops::linear_weight_backward(x, output_grad)
+    }
+    fn linear_bias_backward(output_grad: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
+        ops::linear_bias_backward(output_grad)
     }
     fn conv1d(
         x: FloatTensor<Cpu>,

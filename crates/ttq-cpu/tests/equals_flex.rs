@@ -5,7 +5,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::module::{conv1d, conv2d};
+use burn::tensor::module::{conv1d, conv2d, linear};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, TensorData};
 use ttq_cpu::Cpu;
@@ -358,6 +358,72 @@ fn convolutions_in_one_dimension_and_their_gradients_match_flex() {
     }
 }
 
+#[test]
+fn matrix_products_match_flex_for_any_views_and_types() {
+    let mut rng = Rng(18);
+    for dtype in [DType::F32, DType::F64, DType::F16] {
+        for view in VIEWS {
+            for transposed in [false, true] {
+                let shape = [rng.size(1, 4), rng.size(2, 5), rng.size(2, 20), rng.size(2, 40)];
+                let (x, y) = (rng.data(&shape), rng.data(&[4, 5, 40, 40]));
+                // The matrices of the right operand are shared along some axes.
+                let (shared, n) = ([rng.next().is_multiple_of(2), rng.next().is_multiple_of(2)], rng.size(1, 40));
+                let what = format!("{dtype:?} {view:?} {shape:?} {transposed} {shared:?} {n}");
+                on_both!(1e-4, what, |B| {
+                    let x = view.of(tensor::<B, 4>(&x, dtype));
+                    let y = tensor::<B, 4>(&y, dtype).repeat(&[10, 1, 1, 1]).repeat(&[1, 4, 1, 1]);
+                    let y = if transposed { y.swap_dims(2, 3) } else { y };
+                    let [a, b, _, k] = x.dims();
+                    let size = |shared: bool, size: usize| 0..if shared { 1 } else { size };
+                    x.matmul(y.slice([size(shared[0], a), size(shared[1], b), 0..k, 0..n]))
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_layers_and_their_gradients_match_flex() {
+    fn run<B: AutodiffBackend, const D: usize>(data: [&TensorData; 4], permute: bool, dtype: DType) -> Vec<TensorData> {
+        let [x, weight, bias, dy] = data;
+        let (x, dy) = (tensor::<B, D>(x, dtype).require_grad(), tensor::<B, D>(dy, dtype));
+        let weight = tensor::<B, 2>(weight, dtype).require_grad();
+        let bias = tensor::<B, 1>(bias, dtype).require_grad();
+        // Rows that are not evenly spaced.
+        let swapped = |x: Tensor<B, D>| if permute { x.swap_dims(0, D - 2) } else { x };
+        let y = linear(swapped(x.clone()), weight.clone(), Some(bias.clone()));
+        let plain = linear(swapped(x.clone()), weight.clone(), None);
+        let grads = ((y.clone() + plain) * swapped(dy)).sum().backward();
+        let gradient = |gradient: Option<Tensor<B::InnerBackend, D>>| gradient.unwrap().into_data();
+        vec![
+            y.into_data(),
+            gradient(x.grad(&grads)),
+            weight.grad(&grads).unwrap().into_data(),
+            bias.grad(&grads).unwrap().into_data(),
+        ]
+    }
+    fn check<const D: usize>(rng: &mut Rng, permute: bool, dtype: DType) {
+        let [inputs, outputs] = [rng.size(1, 40), rng.size(1, 40)];
+        let mut shape: [usize; D] = std::array::from_fn(|_| rng.size(1, 5));
+        shape[D - 1] = inputs;
+        let (x, weight, bias) = (rng.data(&shape), rng.data(&[inputs, outputs]), rng.data(&[outputs]));
+        shape[D - 1] = outputs;
+        let data = [&x, &weight, &bias, &rng.data(&shape)];
+        let expected = run::<Autodiff<Flex>, D>(data, permute, dtype);
+        for (found, expected) in run::<Autodiff<Cpu>, D>(data, permute, dtype).into_iter().zip(expected) {
+            assert_close(found, expected, 1e-4, &format!("{D} {permute} {dtype:?}"));
+        }
+    }
+    let mut rng = Rng(19);
+    for dtype in [DType::F32, DType::F64] {
+        for permute in [false, true] {
+            check::<2>(&mut rng, permute, dtype);
+            check::<3>(&mut rng, permute, dtype);
+            check::<4>(&mut rng, permute, dtype);
+        }
+    }
+}
+
 /// A network with convolutions, batch normalization, ReLU, a residual connection, pooling and a linear layer.
 #[test]
 fn gradients_of_a_small_network_match_flex() {
@@ -415,12 +481,14 @@ fn invalid_input_panics_with_the_message_of_flex() {
             1 => conv2d(zeros([1, 2, 4, 4]), zeros([1, 3, 3, 3]), None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1)),
             2 => zeros([1, 2, 3, 4]).add(zeros([1, 2, 2, 4])),
             3 => zeros([1, 2, 3, 4]).reshape([1, 2, 3, 5]),
+            4 => zeros([1, 2, 3, 4]).matmul(zeros([1, 2, 3, 4])),
+            5 => zeros([3, 2, 3, 4]).matmul(zeros([2, 2, 4, 4])),
             _ => zeros([1, 2, 3, 4]).sum_dim(4),
         });
         let error = result.err()?;
         error.downcast_ref::<String>().cloned().or_else(|| error.downcast_ref::<&str>().map(|text| (*text).into()))
     }
-    for case in 0..5 {
+    for case in 0..7 {
         assert_eq!(message::<Cpu>(case), message::<Flex>(case), "case {case}");
     }
 }
@@ -430,7 +498,9 @@ fn empty_tensors_match_flex() {
     on_both!(0.0, "empty", |B| {
         let x = Tensor::<B, 4>::zeros([0, 3, 4, 4], &Default::default());
         let sum = relu(x.clone().add_scalar(1.0)).mul(x.clone()).sum_dim(0).reshape([-1]);
-        Tensor::cat(vec![sum, x.reshape([-1])], 0)
+        let zeros = |shape: [usize; 2]| Tensor::<B, 2>::zeros(shape, &Default::default());
+        let product = zeros([4, 0]).matmul(zeros([0, 3])).reshape([-1]);
+        Tensor::cat(vec![sum, product, x.reshape([-1])], 0)
     });
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod convolution;
 pub(crate) mod elementwise;
 pub(crate) mod math;
+pub(crate) mod product;
 pub(crate) mod simd;
 pub(crate) mod strides;
 pub(crate) mod tape;

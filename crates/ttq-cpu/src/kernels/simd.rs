@@ -79,6 +79,14 @@ pub(crate) trait Vector: Copy {
     unsafe fn relu(self) -> Self;
     /// Returns `self` where `condition` is positive, else 0.
     unsafe fn where_positive(self, condition: Self) -> Self;
+    /// Transposes a block of `LANES` by `LANES` floats: `to[i * pitch + j] = from[j * stride + i]`.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: isize, to: *mut f32, pitch: usize) {
+        for (i, j) in (0..Self::LANES).flat_map(|i| (0..Self::LANES).map(move |j| (i, j))) {
+            // SAFETY: the caller guarantees that both blocks are valid.
+            unsafe { *to.add(i * pitch + j) = *from.offset(j as isize * stride + i as isize) };
+        }
+    }
 }
 
 /// The largest [`Vector::LANES`].
@@ -292,6 +300,30 @@ mod x86 {
             // SAFETY: see `splat`.
             Self(unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(condition.0, _mm256_setzero_ps()), self.0) })
         }
+
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, stride: isize, to: *mut f32, pitch: usize) {
+            // SAFETY: see `splat`.
+            unsafe {
+                // Each vector holds 4 floats of rows j and j + 4. What remains is to transpose 4 by 4 blocks.
+                for half in 0..2 {
+                    let load = |j: usize| _mm_loadu_ps(from.offset(j as isize * stride + 4 * half as isize));
+                    let row = |j: usize| _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(load(j)), load(j + 4));
+                    let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+                    let [ab, cd] = [_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d)].map(|x| _mm256_castps_pd(x));
+                    let [ef, gh] = [_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d)].map(|x| _mm256_castps_pd(x));
+                    let columns = [
+                        _mm256_unpacklo_pd(ab, cd),
+                        _mm256_unpackhi_pd(ab, cd),
+                        _mm256_unpacklo_pd(ef, gh),
+                        _mm256_unpackhi_pd(ef, gh),
+                    ];
+                    for (i, column) in columns.into_iter().enumerate() {
+                        _mm256_storeu_ps(to.add((4 * half + i) * pitch), _mm256_castpd_ps(column));
+                    }
+                }
+            }
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -368,6 +400,35 @@ mod x86 {
             Self(unsafe {
                 _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(condition.0, _mm512_setzero_ps()), self.0)
             })
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, stride: isize, to: *mut f32, pitch: usize) {
+            // SAFETY: see `splat`.
+            unsafe {
+                // Each vector holds 4 floats of rows j, j + 4, j + 8 and j + 12. What remains is to transpose 4 by 4
+                // blocks.
+                for quarter in 0..4 {
+                    let load = |j: usize| _mm_loadu_ps(from.offset(j as isize * stride + 4 * quarter as isize));
+                    let row = |j: usize| {
+                        let row = _mm512_insertf32x4::<1>(_mm512_castps128_ps512(load(j)), load(j + 4));
+                        let row = _mm512_insertf32x4::<2>(row, load(j + 8));
+                        _mm512_insertf32x4::<3>(row, load(j + 12))
+                    };
+                    let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+                    let [ab, cd] = [_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d)].map(|x| _mm512_castps_pd(x));
+                    let [ef, gh] = [_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d)].map(|x| _mm512_castps_pd(x));
+                    let columns = [
+                        _mm512_unpacklo_pd(ab, cd),
+                        _mm512_unpackhi_pd(ab, cd),
+                        _mm512_unpacklo_pd(ef, gh),
+                        _mm512_unpackhi_pd(ef, gh),
+                    ];
+                    for (i, column) in columns.into_iter().enumerate() {
+                        _mm512_storeu_ps(to.add((4 * quarter + i) * pitch), _mm512_castpd_ps(column));
+                    }
+                }
+            }
         }
     }
 }

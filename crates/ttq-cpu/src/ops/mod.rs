@@ -6,6 +6,7 @@ mod activation;
 mod arithmetic;
 mod convolution;
 mod layout;
+mod product;
 mod reduction;
 mod scalar;
 
@@ -14,6 +15,7 @@ pub(crate) use arithmetic::{float_add, float_div, float_mask_fill, float_mask_wh
 pub(crate) use convolution::{conv1d, conv1d_weight_backward, conv1d_x_backward};
 pub(crate) use convolution::{conv2d, conv2d_weight_backward, conv2d_x_backward};
 pub(crate) use layout::{float_ones, float_reshape};
+pub(crate) use product::{float_matmul, linear, linear_bias_backward, linear_weight_backward, linear_x_backward};
 pub(crate) use reduction::{float_max, float_max_dim, float_mean, float_mean_dim, float_sum, float_sum_dim};
 pub(crate) use scalar::{
     float_abs, float_add_scalar, float_clamp, float_clamp_max, float_clamp_min, float_div_scalar, float_erf, float_exp,

@@ -12,7 +12,7 @@
 mod correlate;
 mod images;
 #[cfg(test)]
-mod naive;
+pub(super) mod naive;
 mod partial_sums;
 #[cfg(test)]
 mod tests;
