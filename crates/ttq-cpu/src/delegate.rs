@@ -1130,6 +1130,14 @@ impl ModuleOps<Cpu> for Cpu {
             options,
         )
     }
+    fn layer_norm(
+        tensor: FloatTensor<Cpu>,
+        gamma: FloatTensor<Cpu>,
+        beta: Option<FloatTensor<Cpu>>,
+        epsilon: f64,
+    ) -> FloatTensor<Cpu> {
+        <Flex as ModuleOps<Flex>>::layer_norm(ops::ready(tensor), ops::ready(gamma), beta.map(ops::ready), epsilon)
+    }
     fn rfft(signal: FloatTensor<Cpu>, dim: usize, n: Option<usize>) -> (FloatTensor<Cpu>, FloatTensor<Cpu>) {
         <Flex as ModuleOps<Flex>>::rfft(ops::ready(signal), dim, n)
     }

@@ -122,7 +122,7 @@ pub(super) const TARGETS: [Target; 2] = [
             "float_expand",
             "float_slice",
         ],
-        defaults: Defaults::AsInFlexAnd(&["softmax", "layer_norm"]),
+        defaults: Defaults::AsInFlexAnd(&["softmax"]),
     },
     Target {
         package: "ttq-autocast",
