@@ -31,9 +31,8 @@ pub(super) unsafe fn row<V: Vector>(
     }
     let stride = product.b.strides[1];
     let write = |column: usize, sum: f32| {
-        let bias = product.bias.map_or(0.0, |bias| bias[column]);
         // SAFETY: the caller guarantees that no other thread writes the element, which exists.
-        unsafe { *c.pointer().add(entry * product.n + column) = bias + sum };
+        unsafe { *c.pointer().add(entry * product.n + column) = product.bias(column) + sum };
     };
     let mut column = columns.start;
     while column < columns.end {
@@ -73,15 +72,20 @@ unsafe fn dots<V: Vector, const N: usize>(row: &[f32], b: *const f32, stride: is
                 }
             }
         }
-        let mut lanes = [[[0.0_f32; MAX_LANES]; UNROLL]; N];
-        for (lanes, sums) in lanes.iter_mut().zip(&sums) {
-            for (lanes, sum) in lanes.iter_mut().zip(sums) {
-                sum.store(lanes.as_mut_ptr());
+        let mut lanes = [[0.0_f32; MAX_LANES]; N];
+        for (lanes, sums) in lanes.iter_mut().zip(sums) {
+            let [first, rest @ ..] = sums;
+            rest.into_iter().fold(first, |total, sum| total.add(sum)).store(lanes.as_mut_ptr());
+            // Halves are added, so that the additions do not wait for each other.
+            for half in [8, 4, 2, 1] {
+                for lane in 0..half {
+                    lanes[lane] += lanes[lane + half];
+                }
             }
         }
         core::array::from_fn(|column| {
-            let rest = (whole..row.len()).map(|index| row[index] * *columns[column].add(index)).sum::<f32>();
-            rest + lanes[column].iter().flatten().sum::<f32>()
+            let rest = (whole..row.len()).map(|index| row[index] * *columns[column].add(index));
+            lanes[column][0] + rest.sum::<f32>()
         })
     }
 }

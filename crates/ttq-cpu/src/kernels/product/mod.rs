@@ -26,7 +26,9 @@ use tile::{MAX_ROWS, MAX_WIDTH};
 const K_BLOCK: usize = 384;
 /// Columns of the right operand that are packed at once. Such a block takes half of a second-level cache of 1 MiB.
 const COLUMN_BLOCK: usize = 384;
-/// Multiplications that are worth a task of another thread.
+/// Multiplications below which one thread computes everything: waking another one takes as long.
+const MIN_PARALLEL: usize = 1 << 20;
+/// Multiplications of the smallest task.
 const MIN_TASK: usize = 1 << 18;
 /// Tasks per thread, so that a thread that is interrupted delays the others little.
 const TASKS_PER_THREAD: usize = 4;
@@ -57,7 +59,7 @@ pub(crate) struct Product<'a> {
     k: usize,
     a: Matrices<'a>,
     b: Matrices<'a>,
-    /// Added to each row.
+    /// Added to each row; one value is added to all elements.
     bias: Option<&'a [f32]>,
 }
 
@@ -98,7 +100,7 @@ impl<'a> Product<'a> {
             batch.pop();
         }
         // A matrix times a column is a row times the transposed matrix.
-        if n == 1 && m > 1 && bias.is_none() {
+        if n == 1 && m > 1 {
             for (_, strides) in &mut batch {
                 strides.swap(0, 1);
             }
@@ -117,6 +119,7 @@ impl<'a> Product<'a> {
         let work = c.len().saturating_mul(self.k);
         let tasks = match rayon::current_num_threads() {
             1 => 1,
+            _ if work < MIN_PARALLEL => 1,
             threads => (work / MIN_TASK).clamp(1, threads * TASKS_PER_THREAD),
         };
         let groups = tasks.min(batch);
@@ -160,6 +163,15 @@ impl<'a> Product<'a> {
             offsets[1] += index * strides[1];
         }
         offsets
+    }
+
+    /// Returns what is added to a column.
+    fn bias(&self, column: usize) -> f32 {
+        match self.bias {
+            None => 0.0,
+            Some([bias]) => *bias,
+            Some(bias) => bias[column],
+        }
     }
 
     /// Whether the product is one row times a matrix whose columns are contiguous.
@@ -210,8 +222,8 @@ impl Kernel for Task<'_> {
                 let columns = first..columns.end.min(first + COLUMN_BLOCK);
                 let (start, scratch) = scratch.split_at_mut(columns.len().next_multiple_of(MAX_LANES));
                 start.fill(0.0);
-                if let Some(bias) = product.bias {
-                    start[..columns.len()].copy_from_slice(&bias[columns.clone()]);
+                if product.bias.is_some() {
+                    start.iter_mut().zip(columns.clone()).for_each(|(start, column)| *start = product.bias(column));
                 }
                 for k in (0..product.k).step_by(K_BLOCK) {
                     let [a_strides, b_strides] = [product.a.strides, product.b.strides];
