@@ -211,7 +211,8 @@ mod tests {
     #[test]
     fn special_values_are_those_of_the_standard_library() {
         let (inf, tiny) = (f32::INFINITY, f32::from_bits(1));
-        let cases: [(fn(f32) -> f32, &[(f32, f32)]); 6] = [
+        type Case<'a> = (fn(f32) -> f32, &'a [(f32, f32)]);
+        let cases: [Case<'_>; 6] = [
             (exp, &[(inf, inf), (-inf, 0.0), (88.8, inf), (-104.0, 0.0), (-103.5, tiny), (0.0, 1.0), (-0.0, 1.0)]),
             (ln, &[(inf, inf), (-inf, f32::NAN), (-tiny, f32::NAN), (0.0, -inf), (-0.0, -inf), (1.0, 0.0)]),
             (log1p, &[(inf, inf), (-1.0, -inf), (-1.1, f32::NAN), (-inf, f32::NAN), (0.0, 0.0), (-0.0, -0.0)]),

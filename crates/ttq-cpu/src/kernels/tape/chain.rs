@@ -130,9 +130,9 @@ impl Chain {
         /// Applies an operation to each vector of the running value.
         macro_rules! each {
             ($x:ident, $operand:ident, |$a:ident, $y:ident| $result:expr) => {
-                for index in 0..N {
-                    let ($a, $y) = ($x[index], V::load($operand.add(index * V::LANES)));
-                    $x[index] = $result;
+                for (index, x) in $x.iter_mut().enumerate() {
+                    let ($a, $y) = (*x, V::load($operand.add(index * V::LANES)));
+                    *x = $result;
                 }
             };
         }
@@ -140,8 +140,8 @@ impl Chain {
         unsafe {
             let start = address(self.start).add(at);
             let mut x = [V::splat(0.0); N];
-            for index in 0..N {
-                x[index] = V::load(start.add(index * V::LANES));
+            for (index, x) in x.iter_mut().enumerate() {
+                *x = V::load(start.add(index * V::LANES));
             }
             for link in &self.links {
                 let y = address(link.operand.unwrap_or(self.start)).add(at);
@@ -167,15 +167,15 @@ impl Chain {
                 }
                 if link.is_kept {
                     let to = address(link.value).add(at);
-                    for index in 0..N {
-                        x[index].store(to.add(index * V::LANES));
+                    for (index, x) in x.iter().enumerate() {
+                        x.store(to.add(index * V::LANES));
                     }
                 }
                 if let Some(index) = link.sum {
                     let to = sum(index).add(at);
-                    for index in 0..N {
+                    for (index, x) in x.iter().enumerate() {
                         let to = to.add(index * V::LANES);
-                        V::load(to).add(x[index]).store(to);
+                        V::load(to).add(*x).store(to);
                     }
                 }
             }
