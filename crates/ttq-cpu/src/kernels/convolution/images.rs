@@ -1,5 +1,8 @@
 //! Images in memory of any strides, and copies of their windows in channels-last layout.
 
+use super::correlate::Lanes;
+use crate::kernels::simd::{Kernel, Level, Vector};
+
 /// A batch of images in memory of any strides.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Images<'a> {
@@ -48,6 +51,7 @@ impl<'a> Images<'a> {
     /// `[images, rows, columns, pitch]`. Pixels beyond the border and channels beyond the last are zeros.
     pub(super) fn copy_window(
         &self,
+        level: Level,
         images: core::ops::Range<usize>,
         first: [isize; 2],
         [rows, columns]: [usize; 2],
@@ -69,7 +73,7 @@ impl<'a> Images<'a> {
                 let to = &mut to[left * pitch..right * pitch];
                 let from = self.pixel(image, row as usize, (first[1] + left as isize) as usize);
                 // SAFETY: the row and the columns from `left` to `right` are in the image.
-                unsafe { self.copy_row(from, right - left, pitch, to) };
+                unsafe { self.copy_row(level, from, right - left, pitch, to) };
             }
         }
     }
@@ -78,9 +82,10 @@ impl<'a> Images<'a> {
     ///
     /// # Safety
     /// The pixels must be in a row of an image.
-    unsafe fn copy_row(&self, from: *const f32, n: usize, pitch: usize, to: &mut [f32]) {
+    unsafe fn copy_row(&self, level: Level, from: *const f32, n: usize, pitch: usize, to: &mut [f32]) {
         let (channels, [_, step, _, column]) = (self.channels, self.strides);
-        // SAFETY: by `new`, all pixels of the images are in the memory.
+        assert!(to.len() == n * pitch && pitch >= channels);
+        // SAFETY: by `new`, all pixels of the images are in the memory, and by the assertion, those of the copy.
         unsafe {
             if self.has_adjacent_channels() && pitch == channels && column == channels as isize {
                 to.copy_from_slice(core::slice::from_raw_parts(from, n * channels));
@@ -91,21 +96,57 @@ impl<'a> Images<'a> {
                     to[channels..].fill(0.0);
                 }
             } else {
-                // Eight channels at a time, so that the lines of `to` stay in the cache.
-                for first in (0..pitch).step_by(8) {
-                    for channel in first..pitch.min(first + 8) {
-                        let to = to.iter_mut().skip(channel).step_by(pitch);
-                        if channel >= channels {
-                            to.for_each(|to| *to = 0.0);
-                            continue;
-                        }
-                        let from = from.offset(channel as isize * step);
-                        for (pixel, to) in to.enumerate() {
-                            *to = *from.offset(pixel as isize * column);
-                        }
+                let done = match Level::available().find(|own| *own <= level && own.run(Lanes) <= n.min(channels)) {
+                    Some(level) if column == 1 => level.run(Transpose { from, step, n, channels, to, pitch }),
+                    _ => [0, 0],
+                };
+                let to = to.as_mut_ptr();
+                for channel in 0..channels {
+                    let first = if channel < done[1] { done[0] } else { 0 };
+                    let from = from.offset(channel as isize * step);
+                    for pixel in first..n {
+                        *to.add(pixel * pitch + channel) = *from.offset(pixel as isize * column);
                     }
+                }
+                for pixel in 0..n {
+                    (channels..pitch).for_each(|channel| *to.add(pixel * pitch + channel) = 0.0);
                 }
             }
         }
+    }
+}
+
+/// Copies pixels whose columns are adjacent, in blocks of a vector of pixels by a vector of channels. Returns how many
+/// pixels and channels the blocks have.
+struct Transpose<'a> {
+    from: *const f32,
+    /// Distance between channels.
+    step: isize,
+    /// Number of pixels.
+    n: usize,
+    channels: usize,
+    to: &'a mut [f32],
+    /// Distance between pixels.
+    pitch: usize,
+}
+
+impl Kernel for Transpose<'_> {
+    type Output = [usize; 2];
+
+    #[inline(always)]
+    fn run<V: Vector>(self) -> [usize; 2] {
+        let Self { from, step, n, channels, to, pitch } = self;
+        assert!(to.len() >= n * pitch && pitch >= channels);
+        let [pixels, channels] = [n, channels].map(|n| n / V::LANES * V::LANES);
+        for channel in (0..channels).step_by(V::LANES) {
+            for pixel in (0..pixels).step_by(V::LANES) {
+                // SAFETY: the pixels are in a row of an image, by the contract of `copy_row`, and in `to` by the assertion.
+                unsafe {
+                    let from = from.offset(channel as isize * step).add(pixel);
+                    V::transpose(from, step, to.as_mut_ptr().add(pixel * pitch + channel), pitch);
+                }
+            }
+        }
+        [pixels, channels]
     }
 }

@@ -174,7 +174,7 @@ impl Correlation<'_> {
         let bounds = [0, 1].map(|axis| self.bounds(axis));
         let size = [0, 1].map(|axis| self.parts.iter().map(|part| part[axis].size).max().unwrap_or(0));
         let tasks = Blocks::new(self.batch, size, POSITIONS);
-        let window = Window::new(self.x, bounds, self.step, size, &tasks, self.channels);
+        let window = Window::new(self.level, self.x, bounds, self.step, size, &tasks, self.channels);
         let prepared: Vec<Prepared> =
             self.parts.iter().map(|part| self.prepare(part, &window, &tasks, width)).collect();
         let splits = splits(tasks.len(), blocks);

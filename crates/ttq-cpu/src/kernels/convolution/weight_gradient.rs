@@ -36,7 +36,7 @@ pub(crate) fn weight_gradient(level: Level, geometry: &Geometry, x: Images, dy: 
     }
     let blocks = Blocks::new(batch, size, POSITIONS);
     let bounds = [0, 1].map(|axis| (geometry.shift(axis, 0), geometry.shift(axis, kernel[axis] - 1)));
-    let window = Window::new(x, bounds, geometry.stride, size, &blocks, channels_in);
+    let window = Window::new(level, x, bounds, geometry.stride, size, &blocks, channels_in);
     let taps = (0..kernel[0]).flat_map(|i| (0..kernel[1]).map(move |j| [geometry.shift(0, i), geometry.shift(1, j)]));
     let shifts = taps.map(|shift| window.shift(shift));
     let mut terms: Vec<isize> = shifts.flat_map(|shift| shift..shift + channels_in as isize).collect();
@@ -44,7 +44,7 @@ pub(crate) fn weight_gradient(level: Level, geometry: &Geometry, x: Images, dy: 
     terms.resize(terms.len().next_multiple_of(TERMS), terms[terms.len() - 1]);
     // Whole vectors are read, so a number of channels that is not a multiple of a vector's takes a copy.
     let pitch = channels_out.next_multiple_of(lanes);
-    let dy_window = Window::new(dy, [(0, 0); 2], [1, 1], size, &blocks, pitch);
+    let dy_window = Window::new(level, dy, [(0, 0); 2], [1, 1], size, &blocks, pitch);
     let sums = PartialSums::new(columns * terms.len() * width, blocks.len());
     let add = |share: Share| {
         for index in share.blocks.clone() {

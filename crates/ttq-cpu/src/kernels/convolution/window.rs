@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::images::Images;
+use crate::kernels::simd::Level;
 
 /// Partition of the positions of a batch: a block has several images, or several rows of one image.
 pub(super) struct Blocks {
@@ -40,6 +41,7 @@ impl Blocks {
 /// The pixels that a block of positions reads: in the images themselves where no tap reads beyond their border, else in
 /// a copy with zeros beyond the border.
 pub(super) struct Window<'a> {
+    level: Level,
     x: Images<'a>,
     /// The lowest shift of a tap by rows and columns.
     lowest: [isize; 2],
@@ -59,6 +61,7 @@ impl<'a> Window<'a> {
     /// positions, and `pitch` the distance between pixels in a copy. Channels beyond the last are zeros in a copy, so a
     /// pitch other than the number of channels asks for one.
     pub(super) fn new(
+        level: Level,
         x: Images<'a>,
         bounds: [(isize, isize); 2],
         step: [usize; 2],
@@ -74,14 +77,14 @@ impl<'a> Window<'a> {
         let row = extents[1] * pitch;
         let scratch = if is_copy { blocks.images * extents[0] * row } else { 0 };
         let pitches = if is_copy { [extents[0] * row, row, pitch].map(|pitch| pitch as isize) } else { x.pitches() };
-        Self { x, lowest: bounds.map(|bounds| bounds.0), step, extents, is_copy, pitches, scratch }
+        Self { level, x, lowest: bounds.map(|bounds| bounds.0), step, extents, is_copy, pitches, scratch }
     }
 
     /// Returns the address of the lowest pixel of a block's first position. `scratch` may receive a copy.
     pub(super) fn read(&self, [images, rows]: &[Range<usize>; 2], scratch: &mut [f32]) -> *const f32 {
         let origin = [(rows.start * self.step[0]) as isize + self.lowest[0], self.lowest[1]];
         if self.is_copy {
-            self.x.copy_window(images.clone(), origin, self.extents, self.pitches[2] as usize, scratch);
+            self.x.copy_window(self.level, images.clone(), origin, self.extents, self.pitches[2] as usize, scratch);
             scratch.as_ptr()
         } else {
             self.x.pixel(images.start, origin[0] as usize, origin[1] as usize)

@@ -92,7 +92,7 @@ impl Winograd<'_> {
         let pitches = [self.channels, self.outputs].map(|channels| channels.next_multiple_of(lanes));
         let blocks = Blocks::new(self.batch, tiles, (FLOATS / (POINTS * (pitches[0] + pitches[1]))).max(TILES));
         let bounds = [0, 1].map(|axis| (self.shift[axis], self.shift[axis] + TILE[axis] as isize + 1));
-        let inputs = Window::new(self.x, bounds, TILE, tiles, &blocks, pitches[0]);
+        let inputs = Window::new(self.level, self.x, bounds, TILE, tiles, &blocks, pitches[0]);
         let most = blocks.images * blocks.rows * tiles[1];
         let distances = pitches.map(|pitch| (most * pitch).next_multiple_of(32) + 16);
         Plan { tiles, blocks, inputs, most, distances, lanes, pitches }
@@ -156,7 +156,7 @@ impl Winograd<'_> {
         let blocks = &plan.blocks;
         let width = COLUMNS * plan.lanes;
         let bounds = TILE.map(|n| (0, n as isize - 1));
-        let gradients = Window::new(dy, bounds, TILE, plan.tiles, blocks, plan.pitches[1]);
+        let gradients = Window::new(self.level, dy, bounds, TILE, plan.tiles, blocks, plan.pitches[1]);
         let mut terms: Vec<isize> = (0..self.channels as isize).collect();
         // Terms beyond the last are the last one; their sums are not used.
         terms.resize(terms.len().next_multiple_of(TERMS), terms[terms.len() - 1]);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::matrices::{
-    add, gradient_columns, gradient_rows, input_columns, input_rows, output_columns, output_rows, select,
+    gradient_columns, gradient_rows, input_columns, input_rows, output_columns, output_rows, select,
 };
 use super::{POINTS, TILE};
 use crate::kernels::SharedOutput;
@@ -175,7 +175,7 @@ impl Kernel for TransformOutputs<'_> {
                                 let n = TILE[1].min(w - first[1]);
                                 for (j, value) in values.into_iter().enumerate().take(n) {
                                     let to = y.pointer().add(start + j * outputs);
-                                    store(add(value, bias), to, channels.end - channel);
+                                    store(value.add(bias), to, channels.end - channel);
                                 }
                             }
                         }
