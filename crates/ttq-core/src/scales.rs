@@ -1,7 +1,7 @@
 //! The scales W_p and W_n: the magnitudes of the two nonzero values.
 
 use burn::prelude::*;
-use burn::tensor::FloatDType;
+use burn::tensor::TensorPrimitive;
 use serde::{Deserialize, Serialize};
 
 use crate::granularity::regroup;
@@ -113,6 +113,14 @@ pub(crate) fn at_least_floor<B: Backend>(scales: Tensor<B, 2>) -> Tensor<B, 2> {
     scales.mask_fill(below, SCALE_FLOOR)
 }
 
+/// Returns `y` where `x > 0`, else 0.
+///
+/// Comparisons that return bool tensors are not fused with float operations on most CPU backends; this is one operation.
+fn where_positive<B: Backend>(x: Tensor<B, 2>, y: Tensor<B, 2>) -> Tensor<B, 2> {
+    let [x, y] = [x, y].map(|tensor| tensor.into_primitive().tensor());
+    Tensor::from_primitive(TensorPrimitive::Float(B::relu_backward(x, y)))
+}
+
 /// The nonzero codes as two masks of zeros and ones, each `[groups, n]`.
 #[derive(Clone)]
 pub(crate) struct CodeMasks<B: Backend> {
@@ -127,13 +135,12 @@ pub(crate) struct CodeMasks<B: Backend> {
 impl<B: Backend> CodeMasks<B> {
     /// Computes the masks `w > Δ` and `w < -Δ`. A weight of exactly ±Δ is in neither.
     pub(crate) fn new(latent: Tensor<B, 2>, threshold: Tensor<B, 2>) -> Self {
-        let dtype = FloatDType::from(latent.dtype());
         // Not `Δ - Δ`, which compilers of shaders replace by 0.
         let invalid = threshold.clone().mul_scalar(0.0);
-        let threshold = threshold.expand(latent.dims());
+        let ones = latent.ones_like();
         Self {
-            positive: latent.clone().greater(threshold.clone()).cast(dtype),
-            negative: latent.lower(threshold.neg()).cast(dtype),
+            positive: where_positive(latent.clone() - threshold.clone(), ones.clone()),
+            negative: where_positive(latent.neg() - threshold, ones),
             invalid,
         }
     }

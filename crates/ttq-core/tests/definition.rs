@@ -7,6 +7,7 @@ use ttq_core::{
     Granularity, LatentGradient, NegativeScaleGradient, QuantizerConfig, SCALE_FLOOR, ScaleRule, TernaryQuantizer,
     Threshold,
 };
+use ttq_cpu::Cpu;
 use ttq_testing::{normal, tensor, uniform};
 
 type B = Flex;
@@ -44,10 +45,14 @@ fn configs() -> impl Iterator<Item = QuantizerConfig> {
     })
 }
 
+fn mean(values: &[f32]) -> f32 {
+    (values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len() as f64) as f32
+}
+
 /// Computes the threshold of one group of weights by the definition.
 fn naive_threshold(config: &QuantizerConfig, weights: &[f32]) -> f32 {
     let mut magnitudes: Vec<f32> = weights.iter().map(|w| w.abs()).collect();
-    let mean = magnitudes.iter().sum::<f32>() / magnitudes.len() as f32;
+    let mean = mean(&magnitudes);
     magnitudes.sort_by(f32::total_cmp);
     match config.threshold {
         Threshold::MaxFraction(t) => t as f32 * magnitudes[magnitudes.len() - 1],
@@ -62,18 +67,18 @@ fn naive_threshold(config: &QuantizerConfig, weights: &[f32]) -> f32 {
 
 /// Computes the measured scales of one group of weights and their codes by the definition.
 fn naive_scales(config: &QuantizerConfig, weights: &[f32], codes: &[i32]) -> [f32; 2] {
-    let mean = weights.iter().map(|w| w.abs()).sum::<f32>() / weights.len() as f32;
+    let overall = mean(&weights.iter().map(|w| w.abs()).collect::<Vec<f32>>());
     let mean_over = |keep: &dyn Fn(i32) -> bool| {
         let kept: Vec<f32> = weights.iter().zip(codes).filter(|(_, c)| keep(**c)).map(|(w, _)| w.abs()).collect();
-        (!kept.is_empty()).then(|| kept.iter().sum::<f32>() / kept.len() as f32)
+        (!kept.is_empty()).then(|| mean(&kept))
     };
-    let shared = mean_over(&|code| code != 0).unwrap_or(mean);
+    let shared = mean_over(&|code| code != 0).unwrap_or(overall);
     let scales = match config.scales {
         ScaleRule::Learned | ScaleRule::SideMeans => {
             [mean_over(&|code| code == 1).unwrap_or(shared), mean_over(&|code| code == -1).unwrap_or(shared)]
         }
         ScaleRule::SharedMean => [shared, shared],
-        ScaleRule::OverallMean => [mean, mean],
+        ScaleRule::OverallMean => [overall, overall],
         other => panic!("{other:?} has no definition in this test"),
     };
     scales.map(|scale| scale.max(SCALE_FLOOR as f32))
@@ -97,9 +102,24 @@ fn floats<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().iter().collect()
 }
 
+/// Shapes and axes of weights. `Cpu` records the operations of the last two.
+const SHAPES: [([usize; 4], usize); 6] = [
+    ([5, 3, 3, 3], 0),
+    ([7, 4, 1, 1], 1),
+    ([1, 1, 1, 1], 0),
+    ([2, 9, 1, 2], 1),
+    ([37, 6, 3, 3], 0),
+    ([41, 29, 1, 1], 1),
+];
+
 #[test]
 fn every_combination_of_rules_equals_the_definition() {
-    for (dims, channel_axis) in [([5, 3, 3, 3], 0), ([7, 4, 1, 1], 1), ([1, 1, 1, 1], 0), ([2, 9, 1, 2], 1)] {
+    assert_equals_the_definition::<Flex>();
+    assert_equals_the_definition::<Cpu>();
+}
+
+fn assert_equals_the_definition<B: Backend>() {
+    for (dims, channel_axis) in SHAPES {
         let latent = tensor::<B, 4>(&normal(&dims, 1)) * 0.1 + 0.02;
         let weights = floats(latent.clone());
         for config in configs() {
@@ -135,7 +155,12 @@ fn every_combination_of_rules_equals_the_definition() {
 
 #[test]
 fn autodiff_and_closed_form_give_the_same_gradients() {
-    let dims = [6, 4, 3, 3];
+    assert_closed_form_equals_autodiff::<Flex>([6, 4, 3, 3]);
+    assert_closed_form_equals_autodiff::<Cpu>([31, 4, 3, 3]);
+}
+
+fn assert_closed_form_equals_autodiff<B: Backend>(dims: [usize; 4]) {
+    type A<B> = Autodiff<B>;
     for [of_threshold, of_scales] in GRANULARITIES {
         for latent_gradient in SLOPES {
             for sign in [NegativeScaleGradient::Exact, NegativeScaleGradient::Published] {
@@ -144,11 +169,11 @@ fn autodiff_and_closed_form_give_the_same_gradients() {
                     .with_scale_granularity(of_scales)
                     .with_latent_gradient(latent_gradient)
                     .with_negative_scale_gradient(sign);
-                let latent = (tensor::<A, 4>(&normal(&dims, 2)) * 0.1).require_grad();
-                let grad = tensor::<A, 4>(&normal(&dims, 3));
+                let latent = (tensor::<A<B>, 4>(&normal(&dims, 2)) * 0.1).require_grad();
+                let grad = tensor::<A<B>, 4>(&normal(&dims, 3));
                 let groups = of_scales.groups(&dims, 0);
-                let scales = (tensor::<A, 2>(&uniform(&[groups, 2], 4)) + 1.1).require_grad();
-                let quantizer: TernaryQuantizer<A> = config.init().unwrap();
+                let scales = (tensor::<A<B>, 2>(&uniform(&[groups, 2], 4)) + 1.1).require_grad();
+                let quantizer: TernaryQuantizer<A<B>> = config.init().unwrap();
                 let ternary = quantizer.ternarize(latent.clone(), scales.clone(), 0);
                 let grads = (ternary * grad.clone()).sum().backward();
                 let closed =
@@ -164,7 +189,12 @@ fn autodiff_and_closed_form_give_the_same_gradients() {
 
 #[test]
 fn latent_gradients_equal_their_equations() {
-    let (dims, axis) = ([5, 4, 3, 2], 1);
+    assert_latent_gradients::<Flex>([5, 4, 3, 2], 1);
+    assert_latent_gradients::<Cpu>([13, 11, 3, 5], 1);
+    assert_latent_gradients::<Cpu>([13, 11, 3, 5], 0);
+}
+
+fn assert_latent_gradients<B: Backend>(dims: [usize; 4], axis: usize) {
     let latent = tensor::<B, 4>(&normal(&dims, 5)) * 0.1;
     let grad = tensor::<B, 4>(&normal(&dims, 6));
     for [of_threshold, of_scales] in GRANULARITIES {
@@ -188,15 +218,15 @@ fn latent_gradients_equal_their_equations() {
                     LatentGradient::Scaled => [w_neg, 1.0, w_pos],
                     _ => [1.0; 3],
                 };
-                let mut sums = [0.0; 2];
+                let mut sums = [0f64; 2];
                 for index in indices {
                     let expected = grad[*index] * slopes[(codes[*index] + 1) as usize];
                     assert!((found[*index] - expected).abs() <= 1e-6 * expected.abs(), "{config:?}");
-                    sums[0] += if codes[*index] == 1 { grad[*index] } else { 0.0 };
-                    sums[1] -= if codes[*index] == -1 { grad[*index] } else { 0.0 };
+                    sums[0] += if codes[*index] == 1 { f64::from(grad[*index]) } else { 0.0 };
+                    sums[1] -= if codes[*index] == -1 { f64::from(grad[*index]) } else { 0.0 };
                 }
-                assert!((of_scales[2 * group] - sums[0]).abs() < 1e-4, "{config:?}");
-                assert!((of_scales[2 * group + 1] - sums[1]).abs() < 1e-4, "{config:?}");
+                assert!((f64::from(of_scales[2 * group]) - sums[0]).abs() < 1e-4, "{config:?}");
+                assert!((f64::from(of_scales[2 * group + 1]) - sums[1]).abs() < 1e-4, "{config:?}");
             }
         }
     }
