@@ -6,8 +6,8 @@ use super::tile::{self, MAX_ROWS, MAX_WIDTH, Tile, WIDE};
 
 /// Floats of the largest tile.
 const TILE: usize = MAX_ROWS * MAX_WIDTH * MAX_LANES;
-/// Rows of the left operand that are packed at once.
-const ROW_BLOCK: usize = 64;
+/// Rows of the left operand that are packed at once, a multiple of a tile's rows.
+const ROW_BLOCK: usize = 48;
 /// Largest number of rows for which the right operand is read in place.
 const DIRECT_ROWS: usize = 64;
 /// Distance of the elements of a row, times the number of columns, from which on rows are packed.
@@ -78,8 +78,8 @@ impl Block {
     unsafe fn compute_columns<V: Vector>(&self, is_direct: bool, scratch: &mut [f32]) {
         // SAFETY: the caller guarantees valid operands.
         unsafe {
-            let width = if is_direct && self.rows == 1 { WIDE } else { MAX_WIDTH };
-            let tile_rows = tile::rows::<V>();
+            let [tile_rows, width] = tile::size::<V>();
+            let width = if is_direct && self.rows == 1 { WIDE } else { width };
             let panels = Panels::new(self.columns, V::LANES, width);
             let (edge, scratch) = scratch.split_at_mut(TILE);
             let (packed_b, packed_a) = scratch.split_at_mut(self.k * panels.vectors * V::LANES);
@@ -100,7 +100,8 @@ impl Block {
                 };
                 let mut row = 0;
                 while row < rows {
-                    let height = tile_rows.min(1 << (rows - row).ilog2());
+                    let rest = rows - row;
+                    let height = if rest >= tile_rows { tile_rows } else { 1 << rest.ilog2() };
                     let (panel, inner) = (row / tile_rows, row % tile_rows);
                     let a = a.offset(panel as isize * panel_stride + inner as isize * a_strides[0]);
                     self.compute_row::<V>(right, a, a_strides, [first + row, height], edge);

@@ -117,7 +117,7 @@ unsafe fn copy_rows<V: Vector, const WIDTH: usize>(
 /// `a` must be valid for reads at all indices.
 #[inline(always)]
 pub(super) unsafe fn pack_rows<V: Vector>(a: *const f32, k_stride: isize, [rows, k]: [usize; 2], to: &mut [f32]) {
-    let height = tile::rows::<V>();
+    let [height, _] = tile::size::<V>();
     assert!(to.len() >= rows.next_multiple_of(height) * k);
     // SAFETY: the caller guarantees a valid operand, and `to` is long enough.
     unsafe {

@@ -9,10 +9,11 @@ pub(super) const MAX_WIDTH: usize = 3;
 /// Vectors in a row of the widest tile of one row.
 pub(super) const WIDE: usize = 8;
 
-/// Returns the number of rows of a tile: 24 sums fit into the 32 registers of AVX-512, 12 into the 16 of AVX2 and SSE2.
+/// Returns the largest number of rows, and of vectors in a row, of a tile: 24 sums for the 32 registers of AVX-512, 12
+/// for the 16 of AVX2 and SSE2.
 #[inline(always)]
-pub(super) const fn rows<V: Vector>() -> usize {
-    if V::LANES == MAX_LANES { MAX_ROWS } else { 4 }
+pub(super) const fn size<V: Vector>() -> [usize; 2] {
+    if V::LANES == MAX_LANES { [MAX_ROWS, MAX_WIDTH] } else { [6, 2] }
 }
 
 /// Operands of a tile. The result is `start + a · b`.
@@ -34,8 +35,8 @@ pub(super) struct Tile {
 }
 
 impl Tile {
-    /// Computes the tile. `rows` is 1, 2, 4 or 8 and at most [`rows`]. `width` is at least 1 and at most
-    /// [`MAX_WIDTH`], or [`WIDE`] for one row.
+    /// Computes the tile. `rows` is 1, 2, 4 or the largest number of [`size`]. `width` is at least 1 and at most that
+    /// of [`size`], or [`WIDE`] for one row.
     ///
     /// # Safety
     /// The operands must be valid for the tile's size. The instruction set of `V` must be supported.
@@ -49,7 +50,8 @@ impl Tile {
                 6 => self.compute_sized::<V, 6, 1>(),
                 5 => self.compute_sized::<V, 5, 1>(),
                 4 => self.compute_sized::<V, 4, 1>(),
-                3 => self.compute_width::<V, 3>(rows),
+                3 if size::<V>()[1] == 3 => self.compute_width::<V, 3>(rows),
+                3 => self.compute_sized::<V, 3, 1>(),
                 2 => self.compute_width::<V, 2>(rows),
                 _ => self.compute_width::<V, 1>(rows),
             }
@@ -61,7 +63,8 @@ impl Tile {
         // SAFETY: as in `compute`.
         unsafe {
             match height {
-                8 if rows::<V>() == 8 => self.compute_sized::<V, WIDTH, 8>(),
+                8 if size::<V>()[0] == 8 => self.compute_sized::<V, WIDTH, 8>(),
+                6 if size::<V>()[0] == 6 => self.compute_sized::<V, WIDTH, 6>(),
                 4 => self.compute_sized::<V, WIDTH, 4>(),
                 2 => self.compute_sized::<V, WIDTH, 2>(),
                 _ => self.compute_sized::<V, WIDTH, 1>(),
