@@ -168,40 +168,40 @@ impl FloatTensorOps<Cpu> for Cpu {
         ops::float_mask_fill(tensor, mask, value)
     }
     fn float_equal(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_equal(ops::ready(lhs), ops::ready(rhs), out_dtype)
+        ops::float_equal(lhs, rhs, out_dtype)
     }
     fn float_not_equal(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_not_equal(ops::ready(lhs), ops::ready(rhs), out_dtype)
+        ops::float_not_equal(lhs, rhs, out_dtype)
     }
     fn float_equal_elem(lhs: FloatTensor<Cpu>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_equal_elem(ops::ready(lhs), rhs, out_dtype)
+        ops::float_equal_elem(lhs, rhs, out_dtype)
     }
     fn float_not_equal_elem(lhs: FloatTensor<Cpu>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_not_equal_elem(ops::ready(lhs), rhs, out_dtype)
+        ops::float_not_equal_elem(lhs, rhs, out_dtype)
     }
     fn float_greater(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_greater(ops::ready(lhs), ops::ready(rhs), out_dtype)
+        ops::float_greater(lhs, rhs, out_dtype)
     }
     fn float_greater_elem(lhs: FloatTensor<Cpu>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_greater_elem(ops::ready(lhs), rhs, out_dtype)
+        ops::float_greater_elem(lhs, rhs, out_dtype)
     }
     fn float_greater_equal(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_greater_equal(ops::ready(lhs), ops::ready(rhs), out_dtype)
+        ops::float_greater_equal(lhs, rhs, out_dtype)
     }
     fn float_greater_equal_elem(lhs: FloatTensor<Cpu>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_greater_equal_elem(ops::ready(lhs), rhs, out_dtype)
+        ops::float_greater_equal_elem(lhs, rhs, out_dtype)
     }
     fn float_lower(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_lower(ops::ready(lhs), ops::ready(rhs), out_dtype)
+        ops::float_lower(lhs, rhs, out_dtype)
     }
     fn float_lower_elem(lhs: FloatTensor<Cpu>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_lower_elem(ops::ready(lhs), rhs, out_dtype)
+        ops::float_lower_elem(lhs, rhs, out_dtype)
     }
     fn float_lower_equal(lhs: FloatTensor<Cpu>, rhs: FloatTensor<Cpu>, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_lower_equal(ops::ready(lhs), ops::ready(rhs), out_dtype)
+        ops::float_lower_equal(lhs, rhs, out_dtype)
     }
     fn float_lower_equal_elem(lhs: FloatTensor<Cpu>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_lower_equal_elem(ops::ready(lhs), rhs, out_dtype)
+        ops::float_lower_equal_elem(lhs, rhs, out_dtype)
     }
     fn float_detach(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
         <Flex as FloatTensorOps<Flex>>::float_detach(ops::ready(tensor))
@@ -437,7 +437,7 @@ impl BoolTensorOps<Cpu> for Cpu {
         <Flex as BoolTensorOps<Flex>>::bool_into_int(tensor, out_dtype)
     }
     fn bool_into_float(tensor: BoolTensor<Cpu>, out_dtype: FloatDType) -> FloatTensor<Cpu> {
-        <Flex as BoolTensorOps<Flex>>::bool_into_float(tensor, out_dtype)
+        ops::bool_into_float(tensor, out_dtype)
     }
     fn bool_device(tensor: &BoolTensor<Cpu>) -> Device<Cpu> {
         <Flex as BoolTensorOps<Flex>>::bool_device(tensor)

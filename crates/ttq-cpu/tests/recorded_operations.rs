@@ -266,3 +266,58 @@ same_as_flex!(a_transformer_trains_as_on_flex, 5e-4, |B| {
     let model = config.init::<B>(&Default::default());
     gradients(model, [3, 16, 32], |model, x| model.forward(TransformerEncoderInput::new(x)))
 });
+
+/// Every use of every comparison, on few distinct values with NaN among them.
+fn masks<B: Backend>() -> Vec<Vec<u32>> {
+    let mut random = Random(5);
+    let mut tensor = |shape: [usize; 3]| {
+        let choices = [-1.0, -0.0, 0.0, 0.5, f32::NAN];
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| choices[random.below(choices.len())]).collect();
+        Tensor::<B, 3>::from_data(TensorData::new(values, shape), &B::Device::default())
+    };
+    let (a, b, c) = (tensor([3, 70, 9]), tensor([3, 1, 9]), tensor([70, 3, 9]));
+    let masks = [
+        a.clone().equal(b.clone()),
+        a.clone().not_equal(b.clone()),
+        a.clone().greater(b.clone()),
+        a.clone().greater_equal(b.clone()),
+        a.clone().lower(b.clone()),
+        a.clone().lower_equal(b.clone()),
+        a.clone().equal_elem(0.0),
+        a.clone().not_equal_elem(0.5),
+        a.clone().greater_elem(0.0),
+        a.clone().greater_equal_elem(0.0),
+        a.clone().lower_elem(0.5),
+        a.clone().lower_equal_elem(-1.0),
+        a.clone().neg().greater(b.clone().expand([3, 70, 9])),
+    ];
+    let uses = |mask: Tensor<B, 3, Bool>| {
+        [
+            mask.clone().float(),
+            mask.clone().swap_dims(0, 1).float() + c.clone(),
+            a.clone().mask_fill(mask.clone(), 7.0),
+            a.clone().mask_where(mask.clone(), c.clone().swap_dims(0, 1)),
+            mask.clone().slice([1..2, 5..30]).float(),
+            // These read and write the bytes.
+            mask.clone().bool_not().float(),
+            mask.clone().int().float(),
+            mask.float(),
+        ]
+    };
+    let bits = |tensor| values(tensor).into_iter().map(f32::to_bits).collect();
+    masks.into_iter().flat_map(uses).map(bits).collect()
+}
+
+#[test]
+fn comparisons_are_those_of_flex() {
+    assert_eq!(masks::<Cpu>(), masks::<Flex>());
+}
+
+#[test]
+fn a_mask_that_is_written_in_place_forgets_its_numbers() {
+    let tensor = Random(6).tensor::<Cpu, 2>([40, 50]);
+    let expected: Vec<f32> = values(tensor.clone()).iter().map(|x| f32::from(u8::from(*x <= 0.0))).collect();
+    let inverted = tensor.greater_elem(0.0).bool_not();
+    assert_eq!(values(inverted.clone().float()), expected);
+    assert_eq!(values(inverted.bool_not().bool_not().float()), expected);
+}

@@ -11,8 +11,10 @@
 mod builder;
 mod evaluate;
 mod expression;
+mod mask;
 mod node;
 mod record;
 
+pub(crate) use mask::{mask, numbers};
 pub(crate) use node::Node;
 pub(crate) use record::{map, ready, reduce};

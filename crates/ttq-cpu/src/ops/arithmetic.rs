@@ -9,7 +9,7 @@ use burn_flex::{Flex, FlexTensor};
 
 use super::layout::is_supported;
 use crate::kernels::tape::Operation;
-use crate::lazy::{Node, map, ready};
+use crate::lazy::{Node, map, numbers, ready};
 
 /// Results with fewer elements are computed at once by Flex, unless an operand is pending: recording takes longer.
 /// Tests set `TTQ_CPU_MIN_RECORDED` to 1, so that operations of small tensors are recorded too.
@@ -53,7 +53,7 @@ pub(super) fn is_recorded(shape: &[usize], operands: &[&FlexTensor]) -> bool {
 }
 
 /// Shape of the result; `None` if the shapes cannot be broadcast.
-fn broadcast(tensors: &[&FlexTensor]) -> Option<Vec<usize>> {
+pub(super) fn broadcast(tensors: &[&FlexTensor]) -> Option<Vec<usize>> {
     let mut shape = tensors[0].layout().shape().to_vec();
     for tensor in &tensors[1..] {
         let other = tensor.layout().shape();
@@ -79,7 +79,7 @@ pub(crate) fn float_mask_where(tensor: FlexTensor, mask: FlexTensor, value: Flex
                 && is_mask(&mask)
                 && is_recorded(&shape, &[&tensor, &value]) =>
         {
-            map(Operation::Select, vec![mask, value, tensor], &shape)
+            map(Operation::Select, vec![selector(mask), value, tensor], &shape)
         }
         _ => <Flex as FloatTensorOps<Flex>>::float_mask_where(ready(tensor), mask, ready(value)),
     }
@@ -88,14 +88,19 @@ pub(crate) fn float_mask_where(tensor: FlexTensor, mask: FlexTensor, value: Flex
 pub(crate) fn float_mask_fill(tensor: FlexTensor, mask: FlexTensor, value: Scalar) -> FlexTensor {
     match broadcast(&[&mask, &tensor]) {
         Some(shape) if is_supported(&tensor) && is_mask(&mask) && is_recorded(&shape, &[&tensor]) => {
-            map(Operation::Fill(value.elem()), vec![mask, tensor], &shape)
+            map(Operation::Fill(value.elem()), vec![selector(mask), tensor], &shape)
         }
         _ => <Flex as FloatTensorOps<Flex>>::float_mask_fill(ready(tensor), mask, value),
     }
 }
 
+/// Returns the tensor that is read in place of a mask.
+fn selector(mask: FlexTensor) -> FlexTensor {
+    numbers(&mask).unwrap_or(mask)
+}
+
 /// Returns whether the kernels read the elements: bytes that are 0 or 1.
-fn is_mask(tensor: &FlexTensor) -> bool {
+pub(super) fn is_mask(tensor: &FlexTensor) -> bool {
     use burn_std::BoolStore::{Native, U8};
     matches!(tensor.dtype(), DType::Bool(Native | U8)) && tensor.shape().num_elements() > 0
 }

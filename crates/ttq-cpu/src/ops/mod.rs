@@ -4,6 +4,7 @@
 
 mod activation;
 mod arithmetic;
+mod comparison;
 mod convolution;
 mod layout;
 mod product;
@@ -12,6 +13,11 @@ mod scalar;
 
 pub(crate) use activation::{gelu, gelu_backward, relu, relu_backward, sigmoid, sigmoid_backward};
 pub(crate) use arithmetic::{float_add, float_div, float_mask_fill, float_mask_where, float_mul, float_sub};
+pub(crate) use comparison::{
+    bool_into_float, float_equal, float_equal_elem, float_greater, float_greater_elem, float_greater_equal,
+    float_greater_equal_elem, float_lower, float_lower_elem, float_lower_equal, float_lower_equal_elem,
+    float_not_equal, float_not_equal_elem,
+};
 pub(crate) use convolution::{conv1d, conv1d_weight_backward, conv1d_x_backward};
 pub(crate) use convolution::{conv2d, conv2d_weight_backward, conv2d_x_backward};
 pub(crate) use layout::{float_ones, float_reshape};

@@ -35,6 +35,14 @@ pub(crate) enum Operation {
     GeluBackward,
     /// a (1 - a) b: a is the output of the sigmoid, b its gradient.
     SigmoidBackward,
+    /// 1 where a = b, else 0.
+    Equal,
+    /// 1 where a ≠ b, else 0.
+    NotEqual,
+    /// 1 where a > b, else 0.
+    Greater,
+    /// 1 where a ≥ b, else 0.
+    GreaterEqual,
     /// b where a ≠ 0, else c.
     Select,
     /// The scalar where a ≠ 0, else b.
@@ -52,6 +60,10 @@ impl Operation {
             | Self::ReluBackward
             | Self::GeluBackward
             | Self::SigmoidBackward
+            | Self::Equal
+            | Self::NotEqual
+            | Self::Greater
+            | Self::GreaterEqual
             | Self::Fill(_) => 2,
             Self::Select => 3,
             _ => 1,
@@ -130,6 +142,10 @@ pub(crate) fn apply(operation: Operation, a: &[f32], b: &[f32], c: &[f32], to: &
             }
         ),
         Operation::SigmoidBackward => each!(to = |x: a, y: b| x * (1.0 - x) * y),
+        Operation::Equal => each!(to = |x: a, y: b| if x == y { 1.0 } else { 0.0 }),
+        Operation::NotEqual => each!(to = |x: a, y: b| if x != y { 1.0 } else { 0.0 }),
+        Operation::Greater => each!(to = |x: a, y: b| if x > y { 1.0 } else { 0.0 }),
+        Operation::GreaterEqual => each!(to = |x: a, y: b| if x >= y { 1.0 } else { 0.0 }),
         Operation::Fill(s) => each!(to = |x: a, y: b| if x == 0.0 { y } else { s }),
         Operation::Select => {
             for (to, (x, (y, z))) in to.iter_mut().zip(a.iter().zip(b.iter().zip(c))) {
