@@ -13,7 +13,10 @@
 //!
 //! **Convolutions and matrix products** have kernels of this crate, with both gradients. Images are stored with their
 //! channels last (strides of `[batch, height, width, channels]` for the shape `[batch, channels, height, width]`)
-//! between layers. Every other operation is delegated to Flex.
+//! between layers. Kernels of 3 by 3 with stride 1 and at least 8 channels use Winograd's minimal filtering: a third of
+//! the products, with about twice the rounding error of direct sums (root mean square). The error is relative to the
+//! largest values of a tile of 2 by 4 outputs, and a value that is not finite affects its whole tile. Every other
+//! operation is delegated to Flex.
 //!
 //! To switch, replace `Autodiff<Flex>` with `Autodiff<Cpu>`:
 //!
