@@ -289,7 +289,7 @@ fn masks<B: Backend>() -> Vec<Vec<u32>> {
         a.clone().greater_equal_elem(0.0),
         a.clone().lower_elem(0.5),
         a.clone().lower_equal_elem(-1.0),
-        a.clone().neg().greater(b.clone().expand([3, 70, 9])),
+        a.clone().neg().greater(b.expand([3, 70, 9])),
     ];
     let uses = |mask: Tensor<B, 3, Bool>| {
         [
