@@ -9,8 +9,7 @@ use burn_flex::{FlexTensor, Layout};
 use super::evaluate::evaluate;
 use super::expression::{Axis, Cost, Expression, Operand};
 use super::node::Node;
-use crate::kernels::tape::Operation;
-use crate::kernels::tape::Reduction;
+use crate::kernels::tape::{Operation, Reduction};
 
 /// Bounds of what is recorded before operands are computed.
 const MAX_INSTRUCTIONS: usize = 24;
@@ -141,7 +140,8 @@ fn bounded_cost(operands: &[Operand], shape: &[usize]) -> Cost {
     cost(operands)
 }
 
-/// Records a reduction of the axes `reduced` of a tensor of f32, which is not empty. The axes of the result have size 1.
+/// Records a reduction of one axis or of all axes of a tensor of f32, which is not empty. The axes `reduced` of the result
+/// have size 1.
 pub(crate) fn reduce(tensor: FlexTensor, reduced: &[usize], reduction: Reduction, factor: f64) -> FlexTensor {
     let shape = tensor.layout().shape().to_vec();
     let mut order: Vec<usize> = (0..shape.len()).filter(|axis| shape[*axis] > 1).collect();
@@ -155,14 +155,8 @@ pub(crate) fn reduce(tensor: FlexTensor, reduced: &[usize], reduction: Reduction
         strides[*axis] != 0
     });
     order.sort_by_key(|axis| std::cmp::Reverse(strides[*axis]));
-    // Only adjacent axes are reduced at once; of several groups, the innermost one first.
-    let Some(last) = order.iter().rposition(|axis| reduced.contains(axis)) else {
+    if !order.iter().any(|axis| reduced.contains(axis)) {
         return scaled(tensor, reduced, factor as f32);
-    };
-    let first = order[..=last].iter().rposition(|axis| !reduced.contains(axis)).map_or(0, |kept| kept + 1);
-    if order[..first].iter().any(|axis| reduced.contains(axis)) {
-        let partial = reduce(tensor, &order[first..=last], reduction, 1.0);
-        return reduce(partial, reduced, reduction, factor);
     }
     let start = tensor.layout().start_offset() as isize;
     let mut axes: Vec<(Axis, isize)> = Vec::new();
