@@ -129,6 +129,9 @@ pub struct Options {
     /// Learning rate at the start.
     #[arg(long = "lr", value_name = "RATE", value_parser = learning_rate)]
     pub learning_rate: Option<f64>,
+    /// L2 penalty of all weights and biases, but not of scales.
+    #[arg(long, value_name = "FACTOR", value_parser = penalty)]
+    pub weight_decay: Option<f64>,
     /// Factor on the learning rate of the scales W_p and W_n
     #[arg(long, value_name = "FACTOR", value_parser = learning_rate)]
     pub scale_lr_factor: Option<f64>,
@@ -213,6 +216,7 @@ impl Options {
                     format!("{} [default: 1, linear scales {factor}]", arg.get_help().cloned().unwrap_or_default());
                 arg.help(help)
             })
+            .mut_arg("weight_decay", |arg| arg.default_value(fixed(recipe.weight_decay.to_string())))
             .mut_arg("schedule", |arg| arg.default_value(recipe.schedule.name()));
         let parsed = more(command)
             .try_get_matches_from(arguments)
@@ -230,6 +234,7 @@ impl Options {
             fp_epochs: self.fp_epochs.filter(|_| given("fp_epochs")),
             batch_size: self.batch_size.filter(|_| given("batch_size")),
             learning_rate: self.learning_rate.filter(|_| given("learning_rate")),
+            weight_decay: self.weight_decay.filter(|_| given("weight_decay")),
             schedule: self.schedule.filter(|_| given("schedule")),
             ..self
         }
@@ -284,5 +289,12 @@ fn learning_rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(rate) if rate > 0.0 && rate <= 1.0 => Ok(rate),
         _ => Err("must be a number above 0 and at most 1".into()),
+    }
+}
+
+fn penalty(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(penalty) if (0.0..=1.0).contains(&penalty) => Ok(penalty),
+        _ => Err("must be a number from 0 to 1".into()),
     }
 }
