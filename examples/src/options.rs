@@ -9,6 +9,7 @@ use clap::{Args, Command, FromArgMatches, ValueEnum};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ttq_core::{Granularity, InitialScales, LatentGradient, NegativeScaleGradient, ScaleParameter, Threshold};
+use ttq_train::Distillation;
 
 use crate::{Recipe, Strategy};
 
@@ -135,6 +136,13 @@ pub struct Options {
     /// Factor on the learning rate of the scales W_p and W_n
     #[arg(long, value_name = "FACTOR", value_parser = learning_rate)]
     pub scale_lr_factor: Option<f64>,
+    /// Train the ternary network towards the logits of the network in full precision too (distillation): weight of these from
+    /// 0 to 1, and temperature, 4 if it is left out.
+    #[arg(long, value_name = "WEIGHT[:TEMPERATURE]")]
+    pub distill: Option<Distillation>,
+    /// Checkpoint of the teacher of --distill [default: the network that the ternary phase starts from].
+    #[arg(long, value_name = "CHECKPOINT", requires = "distill")]
+    pub teacher: Option<PathBuf>,
     /// Course of the learning rate.
     #[arg(long, value_enum)]
     pub schedule: Option<ScheduleChoice>,

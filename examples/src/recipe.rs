@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use ttq_core::{QuantizerConfig, ScaleParameter, SelectionConfig, TernaryConfig, Threshold};
-use ttq_train::ScheduleConfig;
+use ttq_train::{Distillation, ScheduleConfig};
 
 use crate::data::Augmentation;
 use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice, Strategy};
@@ -161,6 +161,12 @@ pub struct RunConfig {
     /// Entry of a PyTorch file that holds the network.
     #[serde(default)]
     pub key: Option<String>,
+    /// Distillation in the ternary phase.
+    #[serde(default)]
+    pub distillation: Option<Distillation>,
+    /// Checkpoint of its teacher; the network that the ternary phase starts from if there is none.
+    #[serde(default)]
+    pub teacher: Option<PathBuf>,
     /// Version of this program.
     pub version: String,
 }
@@ -219,6 +225,8 @@ impl RunConfig {
             seed: options.seed,
             init: options.init.clone(),
             key: options.key.clone(),
+            distillation: options.distill,
+            teacher: options.teacher.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }

@@ -19,7 +19,7 @@ use crate::backend::{RunBackend, select};
 use crate::data::{DataError, Images};
 use crate::evaluate;
 use crate::evidence;
-use crate::model::{Classifier, Network};
+use crate::model::{Batch, Classifier, Network};
 use crate::out::{Out, read_json, write_json};
 use crate::training::Training;
 use crate::{Distort, Options, Recipe, RunConfig, Summary, Trains, print_line, weights};
@@ -55,6 +55,8 @@ struct Trained<B: Backend, N: Module<B> + ModuleDisplay> {
     full_precision: Option<PathBuf>,
     ternary: Option<Ternary<B, Classifier<B, N>>>,
 }
+
+const NO_TEACHER: &str = "--distill has no teacher: add --teacher or --init, or raise --fp-epochs";
 
 /// Time spent before the last resume, `time.json`.
 #[derive(Serialize, Deserialize)]
@@ -124,6 +126,12 @@ impl Run {
         if let Some(init) = config.init.as_ref().filter(|init| !init.is_file()) {
             bail!("there is no checkpoint at {}: check --init", init.display());
         }
+        if let Some(teacher) = config.teacher.as_ref().filter(|teacher| !teacher.is_file()) {
+            bail!("there is no checkpoint at {}: check --teacher", teacher.display());
+        }
+        if config.distillation.is_some() && config.fp_epochs == 0 && config.init.is_none() && config.teacher.is_none() {
+            bail!("{NO_TEACHER}");
+        }
         let images = load(options.data.as_deref())?;
         let backend = device.in_precision(config.precision)?;
         print_line(format_args!("{} on {} ({why}), run in {}", recipe.name, backend.name(), out.root().display()));
@@ -156,17 +164,18 @@ impl Run {
             require_dependence(&network(self.images.classes, &device), &self.images, &device)?;
         }
         B::seed(&device, self.config.seed);
-        let load = |path: &Path, key: Option<&str>| -> Result<N> {
+        let load = |path: &Path| -> Result<N> {
             let mut network = network(self.images.classes, &device);
+            let key = self.config.key.as_deref().filter(|_| self.config.init.as_deref() == Some(path));
             weights::load(&mut network, path, key)?;
             Ok(network)
         };
         let start_from = match &self.config.init {
-            Some(init) => load(init, self.config.key.as_deref())?,
+            Some(init) => load(init)?,
             None => network(self.images.classes, &device),
         };
         let float_bytes = 4 * Module::num_params(&start_from);
-        let trained = self.phases(Classifier::new(start_from), &devices)?;
+        let trained = self.phases(Classifier::new(start_from), &devices, &load)?;
         let seconds = before + start.elapsed().as_secs_f64();
         write_json(&time, &Time { seconds })?;
         let Some(Trained { full_precision, ternary }) = trained else { return Ok(()) };
@@ -189,7 +198,7 @@ impl Run {
             layers: None,
         };
         if let Some(path) = full_precision {
-            let (evaluation, predictions) = evaluate(&Classifier::new(load(&path, None)?));
+            let (evaluation, predictions) = evaluate(&Classifier::new(load(&path)?));
             summary = summary.with_full_precision(evaluation);
             evidence.full_precision = Some(predictions);
         }
@@ -215,7 +224,12 @@ impl Run {
     }
 
     /// Trains both phases; `None` if the user stopped.
-    fn phases<B, N>(&self, model: Classifier<B, N>, devices: &[B::Device]) -> Result<Option<Trained<B, N>>>
+    fn phases<B, N>(
+        &self,
+        model: Classifier<B, N>,
+        devices: &[B::Device],
+        load: &dyn Fn(&Path) -> Result<N>,
+    ) -> Result<Option<Trained<B, N>>>
     where
         B: Trains,
         N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
@@ -279,7 +293,14 @@ impl Run {
             let model = freeze(wrapped.into_latent(), |path| first.is_some_and(|choice| choice.path == path));
             wrapped = Ternary::new(model, &config.ternary)?;
         }
-        let step = TernaryStep::new(wrapped);
+        let mut step = TernaryStep::new(wrapped);
+        if let Some(distillation) = config.distillation {
+            let Some(file) = config.teacher.as_ref().or(full_precision.as_ref()) else { bail!("{NO_TEACHER}") };
+            // A clone of the network would share its batch statistics with the student.
+            let teacher = load(file).with_context(|| format!("the teacher {}", file.display()))?.valid();
+            let logits = |teacher: &N::InnerModule, batch: &Batch<B>| teacher.forward(batch.images.clone().inner());
+            step = step.with_model_step(distillation.init(teacher, logits)?);
+        }
         let Some(step) = training.run(Phase::Ternary, config.epochs, &self.out.ternary(), step)? else {
             return Ok(self.stopped());
         };

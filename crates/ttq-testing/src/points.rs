@@ -60,7 +60,8 @@ impl<B: Backend> Net<B> {
         crate::reproducible(net, 1)
     }
 
-    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    /// Logits `[n, 3]` of points `[n, 6]`.
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let x = self.first.forward(x);
         let x = match &self.norm {
             Some(norm) => norm.forward(x),

@@ -9,6 +9,7 @@
 //! | train a model of your own with burn-train | [`TernaryStep`], [`TernaryOptimizer`] |
 //! | train in a loop of your own, without burn-train | [`TernaryOptimizer`] |
 //! | train in full precision, then with ternary weights, with checkpoints and resume | [`PhaseTraining`] |
+//! | train towards a teacher's logits too | [`Distillation`] |
 //! | log sparsity, scales and flip ratio | [`SparsityMetric`], [`PositiveScaleMetric`], [`NegativeScaleMetric`], [`FlipRatioMetric`] |
 //! | resume bit for bit | [`ReproducibleLoader`], [`History`], [`Schedule`], [`AtomicRecorder`] |
 //!
@@ -16,6 +17,7 @@
 
 mod accumulation;
 mod checkpoint;
+mod distillation;
 mod divergence;
 mod early_stopping;
 mod freeze;
@@ -36,6 +38,7 @@ mod step;
 
 pub use accumulation::Accumulated;
 pub use checkpoint::{AtomicRecorder, KeepLastAndBest, latest_checkpoint};
+pub use distillation::{Distillation, DistillationError, Logits};
 pub use early_stopping::{EarlyStopping, EarlyStoppingConfig};
 pub use freeze::freeze;
 pub use history::{EpochMetrics, History, HistoryError};

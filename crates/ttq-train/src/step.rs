@@ -1,5 +1,7 @@
 //! The learner step that burn-train calls for each batch.
 
+use std::any::Any;
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,6 +51,8 @@ pub struct TernaryStep<B: Backend, M: Module<B>> {
     /// gradients.
     #[module(skip)]
     updated: bool,
+    #[module(skip)]
+    model_step: Option<ModelStep>,
 }
 
 impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
@@ -64,6 +68,7 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
             watch: None,
             computes_flip_ratio: false,
             updated: true,
+            model_step: None,
         }
     }
 
@@ -84,6 +89,21 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
     #[must_use]
     pub fn with_gradient_factor(mut self, factor: f64) -> Self {
         self.gradient_factor = factor;
+        self
+    }
+
+    /// Runs `step` instead of the model's own [`TrainStep::step`], on the same (ternary) view of the model: a training
+    /// with another loss, such as [`Distillation`](crate::Distillation). The function is no part of records.
+    #[must_use]
+    pub fn with_model_step(
+        mut self,
+        step: impl Fn(&M, M::Input) -> TrainOutput<M::Output> + Send + Sync + 'static,
+    ) -> Self
+    where
+        M: TrainStep + 'static,
+    {
+        let step: StepFunction<M> = Box::new(step);
+        self.model_step = Some(ModelStep(Arc::new(step)));
         self
     }
 
@@ -126,6 +146,18 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
     pub fn map_ternary(mut self, map: impl FnOnce(Ternary<B, M>) -> Ternary<B, M>) -> Self {
         self.ternary = map(self.ternary);
         self
+    }
+}
+
+type StepFunction<M> = Box<dyn Fn(&M, <M as TrainStep>::Input) -> TrainOutput<<M as TrainStep>::Output> + Send + Sync>;
+
+/// A [`StepFunction`]. Its type is erased: the same field is in the step on the inner backend, whose model does not train.
+#[derive(Clone)]
+struct ModelStep(Arc<dyn Any + Send + Sync>);
+
+impl fmt::Debug for ModelStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelStep").finish_non_exhaustive()
     }
 }
 
@@ -175,13 +207,18 @@ where
     type Output = TernaryOutput<B::InnerBackend, M::Output>;
 
     fn step(&self, item: Self::Input) -> TrainOutput<Self::Output> {
+        let replaced = self.model_step.as_ref().and_then(|step| step.0.downcast_ref::<StepFunction<M>>());
+        let step = |model: &M, item| match replaced {
+            Some(step) => step(model, item),
+            None => model.step(item),
+        };
         let (output, item) = match self.phase {
             Phase::FullPrecision => {
-                let output = self.ternary.latent().step(item);
+                let output = step(self.ternary.latent(), item);
                 (output.grads, TernaryOutput::full_precision(output.item))
             }
             Phase::Ternary => {
-                let output = self.ternary.leaf_view().step(item);
+                let output = step(&self.ternary.leaf_view(), item);
                 let flip_ratio = self.has_flip_ratio().then(|| self.flip_ratio.val().inner());
                 (
                     self.ternary.pull_back(output.grads),

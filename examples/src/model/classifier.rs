@@ -5,6 +5,7 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{ClassificationOutput, InferenceStep, TrainOutput, TrainStep};
+use ttq_train::Logits;
 
 /// A batch of images and their classes.
 #[derive(Debug, Clone)]
@@ -53,9 +54,7 @@ impl<B: Backend, N: Network<B>> Classifier<B, N> {
 
     /// Computes the logits and the mean cross-entropy of a batch.
     pub fn classify(&self, batch: Batch<B>) -> ClassificationOutput<B> {
-        let logits = self.network.forward(batch.images);
-        let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), batch.targets.clone());
-        ClassificationOutput::new(loss, logits, batch.targets)
+        classification(self.network.forward(batch.images), batch.targets)
     }
 
     /// Returns the network.
@@ -67,6 +66,11 @@ impl<B: Backend, N: Network<B>> Classifier<B, N> {
     pub fn into_network(self) -> N {
         self.network
     }
+}
+
+fn classification<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> ClassificationOutput<B> {
+    let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), targets.clone());
+    ClassificationOutput::new(loss, logits, targets)
 }
 
 impl<B, N> TrainStep for Classifier<B, N>
@@ -81,6 +85,22 @@ where
     fn step(&self, batch: Batch<B>) -> TrainOutput<ClassificationOutput<B>> {
         let output = self.classify(batch);
         TrainOutput::new(self, output.loss.backward(), output)
+    }
+}
+
+impl<B, N> Logits<B> for Classifier<B, N>
+where
+    B: AutodiffBackend,
+    N: Network<B> + AutodiffModule<B> + ModuleDisplay,
+    N::InnerModule: ModuleDisplay,
+{
+    fn logits(&self, batch: &Batch<B>) -> Tensor<B, 2> {
+        self.network.forward(batch.images.clone())
+    }
+
+    fn output(&self, logits: Tensor<B, 2>, batch: Batch<B>) -> (Tensor<B, 1>, ClassificationOutput<B>) {
+        let output = classification(logits, batch.targets);
+        (output.loss.clone(), output)
     }
 }
 
