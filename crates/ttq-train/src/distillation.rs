@@ -155,10 +155,12 @@ impl Distillation {
         T: Module<B::InnerBackend> + 'static,
     {
         let config = self.check()?;
-        let copies = Copies::<B::InnerBackend, T>::new(teacher);
+        let copies = Mutex::new(Copies::<B::InnerBackend, T>::new(teacher));
         Ok(move |model: &M, input: M::Input| {
             let student = model.logits(&input);
-            let teacher = logits(&copies.on(&student.clone().inner().device()), &input);
+            let device = student.clone().inner().device();
+            let teacher = copies.lock().unwrap_or_else(PoisonError::into_inner).on(&device);
+            let teacher = logits(&teacher, &input);
             let (own, output) = model.output(student.clone(), input);
             let loss = config.loss(own, student, Tensor::from_inner(teacher));
             TrainOutput::new(model, loss.backward(), output)
@@ -167,23 +169,24 @@ impl Distillation {
 }
 
 /// A teacher, and its copies on the devices that have asked for one.
-struct Copies<B: Backend, T>(Mutex<(T, Vec<(B::Device, T)>)>);
+struct Copies<B: Backend, T> {
+    teacher: T,
+    of_devices: Vec<(B::Device, T)>,
+}
 
 impl<B: Backend, T: Module<B>> Copies<B, T> {
     fn new(teacher: T) -> Self {
         // Lazy parameters are initialized here: each copy of one would draw other values.
         teacher.num_params();
-        Self(Mutex::new((teacher, Vec::new())))
+        Self { teacher, of_devices: Vec::new() }
     }
 
-    fn on(&self, device: &B::Device) -> T {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (teacher, copies) = &mut *guard;
-        if let Some((_, copy)) = copies.iter().find(|(known, _)| known == device) {
+    fn on(&mut self, device: &B::Device) -> T {
+        if let Some((_, copy)) = self.of_devices.iter().find(|(known, _)| known == device) {
             return copy.clone();
         }
-        let copy = teacher.clone().to_device(device);
-        copies.push((device.clone(), copy.clone()));
+        let copy = self.teacher.clone().to_device(device);
+        self.of_devices.push((device.clone(), copy.clone()));
         copy
     }
 }
