@@ -2,7 +2,7 @@
 //! FILE`.
 //!
 //! The copy reads and writes each float once, into allocated memory. So would an ideal `ternarize` with a known
-//! threshold; the maximum or mean in the threshold takes another read. `gradients` reads the gradient and the latent
+//! threshold; the maximum or mean in the threshold takes another read. `gradients` reads the gradient and the ternary
 //! weight and writes one gradient.
 
 use std::hint::black_box;
@@ -84,10 +84,13 @@ fn compare<const D: usize>(
         black_box(&target);
     });
     let ternarize = Candidate::new("ternarize", || {
-        black_box(quantizer.ternarize(latent.clone(), scales.clone(), channel_axis));
+        black_box(quantizer.ternarize(latent.clone(), scales.clone(), channel_axis).into_data());
     });
+    let ternary = quantizer.ternarize(latent.clone(), scales.clone(), channel_axis);
+    let ternary = Tensor::<Cpu, D>::from_data(ternary.into_data(), &device);
     let gradients = Candidate::new("gradients", || {
-        black_box(quantizer.gradients(gradient.clone(), latent.clone(), scales.clone(), channel_axis));
+        let gradients = quantizer.gradients(gradient.clone(), ternary.clone(), scales.clone(), channel_axis);
+        black_box((gradients.scales.into_data(), gradients.latent.into_data()));
     });
     let candidates = vec![
         copy.with_bytes(2 * bytes, None),

@@ -32,12 +32,11 @@ pub(crate) fn ternarize<B: Backend, const D: usize>(
 pub(crate) fn gradients<B: Backend, const D: usize>(
     config: &QuantizerConfig,
     grad: Tensor<B, D>,
-    latent: Tensor<B, D>,
+    ternary: Tensor<B, D>,
     scales: Tensor<B, 2>,
     channel_axis: usize,
 ) -> TernaryGradients<B, D> {
-    let threshold = rule(config, &latent, channel_axis);
-    let gradients = GradientOptions {
+    let options = GradientOptions {
         slope: match config.latent_gradient {
             LatentGradient::Relative => Slope::Relative,
             LatentGradient::Scaled => Slope::Scaled,
@@ -45,8 +44,8 @@ pub(crate) fn gradients<B: Backend, const D: usize>(
         },
         exact_sign: config.negative_scale_gradient == NegativeScaleGradient::Exact,
     };
-    let (latent, scales) =
-        ttq_cubecl::gradients(grad, latent, scales, threshold, axes(config, channel_axis), gradients);
+    let axis = axis(config.scale_granularity, channel_axis);
+    let (latent, scales) = ttq_cubecl::gradients(grad, ternary, scales, axis, options);
     TernaryGradients { latent, scales }
 }
 

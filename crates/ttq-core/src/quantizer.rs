@@ -7,7 +7,7 @@ use burn::prelude::*;
 #[cfg(feature = "cubecl")]
 use crate::device;
 use crate::granularity::{regroup, widen};
-use crate::scales::CodeMasks;
+use crate::scales::{CodeMasks, where_positive};
 use crate::{Granularity, LatentGradient, NegativeScaleGradient, QuantizerConfig};
 
 /// Gradients of a loss with respect to a latent weight and its scales.
@@ -160,40 +160,53 @@ impl<B: Backend> TernaryQuantizer<B> {
     /// Computes the gradients in closed form from the gradient `g = ∂L/∂q` of the ternary weight (the port's
     /// `get_grads`).
     ///
-    /// The result equals that of autodiff through [`TernaryQuantizer::ternarize`], without a graph.
+    /// The result equals that of autodiff through [`TernaryQuantizer::ternarize`], without a graph. It depends on the
+    /// latent weight through its codes alone, which are the signs of the ternary weight `q`: the threshold is not computed
+    /// again.
     ///
     /// # Shapes
-    /// - grad, latent: the same shape of rank `D`
-    /// - scales: `[groups, 2]`
+    /// - grad, ternary: the same shape of rank `D`; the ternary weight is the one that [`TernaryQuantizer::ternarize`]
+    ///   made with these scales
+    /// - scales: `[groups, 2]`, above 0
     ///
     /// # Panics
     /// Panics if `scales` is not of shape `[groups, 2]`.
     pub fn gradients<const D: usize>(
         &self,
         grad: Tensor<B, D>,
-        latent: Tensor<B, D>,
+        ternary: Tensor<B, D>,
         scales: Tensor<B, 2>,
         channel_axis: usize,
     ) -> TernaryGradients<B, D> {
-        let dims = latent.dims();
+        let dims = ternary.dims();
         self.check_scales("gradients", &dims, &scales, channel_axis);
         #[cfg(feature = "cubecl")]
-        if device::supports(&latent) {
-            return device::gradients(&self.config, grad, latent, scales, channel_axis);
+        if device::supports(&ternary) {
+            return device::gradients(&self.config, grad, ternary, scales, channel_axis);
         }
-        let dtypes = [latent.dtype(), scales.dtype()];
-        let (latent, masks) = self.grouped(latent, channel_axis);
-        let grad = self.to_groups(grad, channel_axis).cast(latent.dtype());
-        let positive = (grad.clone() * masks.positive.clone()).sum_dim(1);
-        let negative = (grad.clone() * masks.negative.clone()).sum_dim(1);
-        let negative = match self.config.negative_scale_gradient {
-            NegativeScaleGradient::Exact => negative.neg(),
-            NegativeScaleGradient::Published => negative,
+        let dtypes = [ternary.dtype(), scales.dtype()];
+        let granularity = self.config.scale_granularity;
+        let ternary = granularity.to_groups(ternary, channel_axis);
+        let grad = granularity.to_groups(grad, channel_axis).cast(ternary.dtype());
+        // 0, or NaN where the group is invalid. (Not `q - q`, which compilers of shaders replace by 0.)
+        let invalid = ternary.clone().mul_scalar(0.0);
+        let positive = where_positive(ternary.clone(), grad.clone()) + invalid.clone();
+        let negative = where_positive(ternary.neg(), grad.clone()) + invalid;
+        let of_w_neg = negative.clone().sum_dim(1);
+        let of_w_neg = match self.config.negative_scale_gradient {
+            NegativeScaleGradient::Exact => of_w_neg.neg(),
+            NegativeScaleGradient::Published => of_w_neg,
         };
-        let of_scales = Tensor::cat(vec![positive, negative], 1) + masks.invalid.clone();
-        let of_latent = self.times_slope(grad, masks, scales.cast(latent.dtype()));
+        let of_scales = Tensor::cat(vec![positive.clone().sum_dim(1), of_w_neg], 1);
+        let of_latent = match self.slopes(scales.cast(grad.dtype())) {
+            Some((slope_pos, slope_neg)) => {
+                let zero = grad - positive.clone() - negative.clone();
+                positive * slope_pos + negative * slope_neg + zero
+            }
+            None => grad,
+        };
         TernaryGradients {
-            latent: self.ungroup(of_latent, dims, channel_axis).cast(dtypes[0]),
+            latent: granularity.ungroup(of_latent, dims, channel_axis).cast(dtypes[0]),
             scales: of_scales.cast(dtypes[1]),
         }
     }
@@ -218,18 +231,23 @@ impl<B: Backend> TernaryQuantizer<B> {
 
     /// Multiplies `x`, `[groups, n]`, by the slope `∂q/∂w` of the straight-through estimator.
     fn times_slope(&self, x: Tensor<B, 2>, masks: CodeMasks<B>, scales: Tensor<B, 2>) -> Tensor<B, 2> {
-        let (w_pos, w_neg) = columns(scales);
-        let (w_pos, w_neg) = match self.config.latent_gradient {
-            LatentGradient::Relative => {
-                let mean = (w_pos.clone() + w_neg.clone()).mul_scalar(0.5);
-                (w_pos / mean.clone(), w_neg / mean)
-            }
-            LatentGradient::Scaled => (w_pos, w_neg),
-            LatentGradient::Identity => return x,
-        };
+        let Some((slope_pos, slope_neg)) = self.slopes(scales) else { return x };
         // 1 + a (W_p - 1) + b (W_n - 1) would round, so the 1 is added only where the code is 0.
         let zero = masks.positive.clone().add(masks.negative.clone()).neg().add_scalar(1.0);
-        x * (zero + masks.scaled(w_pos, w_neg.neg()))
+        x * (zero + masks.scaled(slope_pos, slope_neg.neg()))
+    }
+
+    /// Returns the slopes where the code is +1 and where it is -1, `[groups, 1]` each; `None` if they are 1.
+    fn slopes(&self, scales: Tensor<B, 2>) -> Option<(Tensor<B, 2>, Tensor<B, 2>)> {
+        let (w_pos, w_neg) = columns(scales);
+        match self.config.latent_gradient {
+            LatentGradient::Relative => {
+                let mean = (w_pos.clone() + w_neg.clone()).mul_scalar(0.5);
+                Some((w_pos / mean.clone(), w_neg / mean))
+            }
+            LatentGradient::Scaled => Some((w_pos, w_neg)),
+            LatentGradient::Identity => None,
+        }
     }
 
     /// Converts a weight to group layout, one row for each pair of scales.

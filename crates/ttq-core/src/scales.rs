@@ -116,7 +116,7 @@ pub(crate) fn at_least_floor<B: Backend>(scales: Tensor<B, 2>) -> Tensor<B, 2> {
 /// Returns `y` where `x > 0`, else 0.
 ///
 /// Comparisons that return bool tensors are not fused with float operations on most CPU backends; this is one operation.
-fn where_positive<B: Backend>(x: Tensor<B, 2>, y: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(crate) fn where_positive<B: Backend>(x: Tensor<B, 2>, y: Tensor<B, 2>) -> Tensor<B, 2> {
     let [x, y] = [x, y].map(|tensor| tensor.into_primitive().tensor());
     Tensor::from_primitive(TensorPrimitive::Float(B::relu_backward(x, y)))
 }

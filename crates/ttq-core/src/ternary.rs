@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use burn::config::Config;
 use burn::module::{AutodiffModule, ModuleDisplay, Param, ParamId};
-use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
@@ -16,8 +15,8 @@ use crate::scales::at_least_floor;
 use crate::selected::{LayerVisitor, visit_selected};
 use crate::views::{Constant, Leaf, Tracked, replace_selected};
 use crate::{
-    Choice, ConfigError, LayerStats, LayerValues, QuantizerConfig, RecordError, ScaleParameter, ScaleRule, Selection,
-    SelectionConfig, SelectionError, TernaryQuantizer, TernaryStats,
+    Choice, ConfigError, LayerStats, LayerValues, LeafView, QuantizerConfig, RecordError, ScaleParameter, ScaleRule,
+    Selection, SelectionConfig, SelectionError, TernaryQuantizer, TernaryStats,
 };
 
 /// Configuration of [`Ternary`].
@@ -87,7 +86,7 @@ pub enum TernaryError {
 /// | view | selected weights | purpose |
 /// |---|---|---|
 /// | [`view`](Self::view) | ternary, differentiable in latents and scales | custom training loops, evaluation |
-/// | [`leaf_view`](Self::leaf_view) | ternary leaves; [`pull_back`](Self::pull_back) computes the gradients of latents and scales | training without a graph through the quantizer |
+/// | [`leaf_view`](Self::leaf_view) | ternary leaves; [`LeafView::pull_back`] computes the gradients of latents and scales | training without a graph through the quantizer |
 /// | [`materialize`](Self::materialize) | ternary constants | deployment |
 ///
 /// # Frozen parameters
@@ -185,7 +184,7 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
         Ok(self.refit())
     }
 
-    fn plan(&self) -> &Plan {
+    pub(crate) fn plan(&self) -> &Plan {
         &self.scales.plan
     }
 
@@ -250,12 +249,12 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     /// [`clamp_scales`](Self::clamp_scales) after the optimizer step: it checks the first one.
     pub fn view(&self) -> M {
         let log = self.plan().first_step.watch_view(&self.model, &self.scales);
-        replace_selected(self.model.clone(), &self.scales, self.quantizer(), Tracked, log)
+        replace_selected(self.model.clone(), &self.scales, self.quantizer(), &mut Tracked, log)
     }
 
     /// Returns a plain module whose selected weights are ternary constants, for deployment.
     pub fn materialize(&self) -> M {
-        replace_selected(self.model.clone(), &self.scales, self.quantizer(), Constant, None)
+        replace_selected(self.model.clone(), &self.scales, self.quantizer(), &mut Constant, None)
     }
 
     /// Computes the statistics of each selected weight. Reads from the device.
@@ -290,27 +289,17 @@ impl<B: Backend, M: Module<B> + ModuleDisplay> Ternary<B, M> {
 
 impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
     /// Returns the module with ternary weights that are leaves of the autodiff graph. The gradients of this view are
-    /// those of the ternary weights; [`Ternary::pull_back`] converts them to gradients of latents and scales.
+    /// those of the ternary weights; [`LeafView::pull_back`] converts them to gradients of latents and scales.
     ///
     /// The first view notes the order in which its forward pass uses the weights, and the first `pull_back` of the same
     /// thread compares it with the selection: it logs a warning for a first convolution or a last layer that is ternary
     /// because the module declares its fields in another order, and for a ternary weight without a gradient.
     /// [`Selection::traced`] avoids both. No later view has this cost.
-    pub fn leaf_view(&self) -> M {
+    pub fn leaf_view(&self) -> LeafView<'_, B, M> {
         let log = self.plan().first_step.note_order();
-        replace_selected(self.model.clone(), &self.scales, self.quantizer(), Leaf, log)
-    }
-
-    /// Converts the gradients of a [`Ternary::leaf_view`] to gradients of this wrapper.
-    ///
-    /// For each ternary weight q with a gradient ∂L/∂q, the gradients of its latent weight and scales are computed in
-    /// closed form ([`TernaryQuantizer::gradients`]). All other gradients are returned unchanged.
-    pub fn pull_back(&self, mut grads: GradientsParams) -> GradientsParams {
-        self.plan().first_step.check_order(&self.model, self.plan(), Some(&grads));
-        let quantizer = self.quantizer().on::<B::InnerBackend>();
-        let mut visitor = PullBack { quantizer: &quantizer, scales: self.scales(), index: 0, grads: &mut grads };
-        visit_selected(&self.model, self.layers(), &mut visitor);
-        grads
+        let mut map = Leaf { scales: Vec::with_capacity(self.layers().len()) };
+        let module = replace_selected(self.model.clone(), &self.scales, self.quantizer(), &mut map, log);
+        LeafView { ternary: self, module, scales: map.scales }
     }
 
     /// Raises every learned scale below [`SCALE_FLOOR`](crate::SCALE_FLOOR) to it, if scales are trained as
@@ -420,34 +409,5 @@ struct CollectIds {
 impl<B: Backend> LayerVisitor<B> for CollectIds {
     fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, _channel_axis: usize) {
         self.ids.push(param.id);
-    }
-}
-
-struct PullBack<'a, B: AutodiffBackend> {
-    quantizer: &'a TernaryQuantizer<B::InnerBackend>,
-    scales: &'a [Param<Tensor<B, 2>>],
-    index: usize,
-    grads: &'a mut GradientsParams,
-}
-
-impl<B: AutodiffBackend> LayerVisitor<B> for PullBack<'_, B> {
-    fn visit<const D: usize>(&mut self, param: &Param<Tensor<B, D>>, channel_axis: usize) {
-        let learned = self.scales.get(self.index);
-        self.index += 1;
-        let Some(grad) = self.grads.remove::<B::InnerBackend, D>(param.id) else { return };
-        if !param.is_require_grad() {
-            return;
-        }
-        let latent = param.val().inner();
-        let parameter = self.quantizer.config.scale_parameter;
-        let scales = match learned {
-            Some(param) => parameter.scales(param.val().inner()),
-            None => self.quantizer.measured_scales(latent.clone(), channel_axis),
-        };
-        let gradients = self.quantizer.gradients(grad, latent, scales.clone(), channel_axis);
-        self.grads.register(param.id, gradients.latent);
-        if let Some(param) = learned.filter(|param| param.is_require_grad()) {
-            self.grads.register(param.id, parameter.gradient(scales, gradients.scales));
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::module::{ModuleMapper, Param, ParamId};
+use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 
@@ -15,7 +15,7 @@ use crate::order_of_use::UseLog;
 /// Computes the replacement of a selected weight from its latent weight and scales.
 pub(crate) trait LayerMapper<B: Backend> {
     fn map<const D: usize>(
-        &self,
+        &mut self,
         quantizer: &TernaryQuantizer<B>,
         id: ParamId,
         latent: Tensor<B, D>,
@@ -27,13 +27,16 @@ pub(crate) trait LayerMapper<B: Backend> {
 /// Ternary weights that are differentiable in latents and scales.
 pub(crate) struct Tracked;
 /// Ternary weights that are leaves of the autodiff graph.
-pub(crate) struct Leaf;
+pub(crate) struct Leaf<B: AutodiffBackend> {
+    /// The scales of the weights, `[groups, 2]` each.
+    pub(crate) scales: Vec<Tensor<B::InnerBackend, 2>>,
+}
 /// Ternary weights without a gradient.
 pub(crate) struct Constant;
 
 impl<B: Backend> LayerMapper<B> for Tracked {
     fn map<const D: usize>(
-        &self,
+        &mut self,
         quantizer: &TernaryQuantizer<B>,
         _id: ParamId,
         latent: Tensor<B, D>,
@@ -46,9 +49,9 @@ impl<B: Backend> LayerMapper<B> for Tracked {
     }
 }
 
-impl<B: AutodiffBackend> LayerMapper<B> for Leaf {
+impl<B: AutodiffBackend> LayerMapper<B> for Leaf<B> {
     fn map<const D: usize>(
-        &self,
+        &mut self,
         quantizer: &TernaryQuantizer<B>,
         id: ParamId,
         latent: Tensor<B, D>,
@@ -56,14 +59,16 @@ impl<B: AutodiffBackend> LayerMapper<B> for Leaf {
         channel_axis: usize,
     ) -> Tensor<B, D> {
         let quantizer = quantizer.on::<B::InnerBackend>();
-        let ternary = quantizer.ternarize(latent.clone().inner(), scales.inner(), channel_axis);
+        let scales = scales.inner();
+        let ternary = quantizer.ternarize(latent.clone().inner(), scales.clone(), channel_axis);
+        self.scales.push(scales);
         leaf(ternary, latent.is_require_grad(), id, &latent)
     }
 }
 
 impl<B: Backend> LayerMapper<B> for Constant {
     fn map<const D: usize>(
-        &self,
+        &mut self,
         quantizer: &TernaryQuantizer<B>,
         _id: ParamId,
         latent: Tensor<B, D>,
@@ -79,7 +84,7 @@ pub(crate) fn replace_selected<B: Backend, M: Module<B>, F: LayerMapper<B>>(
     model: M,
     scales: &LearnedScales<B>,
     quantizer: TernaryQuantizer<B>,
-    map: F,
+    map: &mut F,
     log: Option<Arc<UseLog>>,
 ) -> M {
     let path = ModulePath::default();
@@ -100,7 +105,7 @@ struct ReplaceSelected<'a, B: Backend, F> {
     choice: usize,
     /// Index of the next selected weight.
     layer: usize,
-    map: F,
+    map: &'a mut F,
     log: Option<Arc<UseLog>>,
 }
 

@@ -175,9 +175,8 @@ fn assert_closed_form_equals_autodiff<B: Backend>(dims: [usize; 4]) {
                 let scales = (tensor::<A<B>, 2>(&uniform(&[groups, 2], 4)) + 1.1).require_grad();
                 let quantizer: TernaryQuantizer<A<B>> = config.init().unwrap();
                 let ternary = quantizer.ternarize(latent.clone(), scales.clone(), 0);
-                let grads = (ternary * grad.clone()).sum().backward();
-                let closed =
-                    quantizer.on::<B>().gradients(grad.inner(), latent.clone().inner(), scales.clone().inner(), 0);
+                let grads = (ternary.clone() * grad.clone()).sum().backward();
+                let closed = quantizer.on::<B>().gradients(grad.inner(), ternary.inner(), scales.clone().inner(), 0);
                 let latent = latent.grad(&grads).unwrap();
                 let scales = scales.grad(&grads).unwrap();
                 latent.into_data().assert_approx_eq::<f32>(&closed.latent.into_data(), Default::default());
@@ -207,7 +206,8 @@ fn assert_latent_gradients<B: Backend>(dims: [usize; 4], axis: usize) {
             let quantizer: TernaryQuantizer<B> = config.init().unwrap();
             let groups = groups(of_scales, dims, axis);
             let scales = tensor::<B, 2>(&uniform(&[groups.len(), 2], 7)).abs() + 0.1;
-            let gradients = quantizer.gradients(grad.clone(), latent.clone(), scales.clone(), axis);
+            let ternary = quantizer.ternarize(latent.clone(), scales.clone(), axis);
+            let gradients = quantizer.gradients(grad.clone(), ternary, scales.clone(), axis);
             let codes: Vec<i32> = quantizer.codes(latent.clone(), axis).into_data().iter().collect();
             let [found, grad, scales, of_scales] =
                 [floats(gradients.latent), floats(grad.clone()), floats(scales), floats(gradients.scales)];

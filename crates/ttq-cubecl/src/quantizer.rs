@@ -145,36 +145,36 @@ pub fn ternarize<B: Backend, const D: usize>(
     tensor(run::<B, _>(&Ternarize { groups, rule }, inputs).remove(0))
 }
 
-/// Computes the gradients of a latent weight and of its scales from the gradient `g = ∂L/∂q` of the ternary weight.
+/// Computes the gradients of a latent weight and of its scales from the gradient `g = ∂L/∂q` of the ternary weight `q`.
 ///
 /// ```text
 /// ∂L/∂w_i =  g_i · slope_i
-/// ∂L/∂W_p =  Σ g_i where w_i >  Δ
-/// ∂L/∂W_n = -Σ g_i where w_i < -Δ
+/// ∂L/∂W_p =  Σ g_i where q_i > 0
+/// ∂L/∂W_n = -Σ g_i where q_i < 0
 /// ```
 ///
 /// `options` selects the slope and the sign in the last equation. The threshold and the slope are treated as constants.
-/// The gradients have the types of the latent weight and of the scales; they are NaN where Δ is.
+/// The gradients have the types of the ternary weight and of the scales; they are NaN where `q` is.
 ///
 /// # Shapes
-/// - grad, latent and latent gradient: any, all equal, divided into groups by `axes`
+/// - grad, ternary and latent gradient: any, all equal; a group is one index along `channel_axis`, or the whole weight with
+///   `None`
 /// - scales and scale gradients: `[groups, 2]`, W_p then W_n
 ///
 /// # Panics
-/// Panics if the backend is not supported or an axis is out of range. The caller must check the other conditions
+/// Panics if the backend is not supported or `channel_axis` is out of range. The caller must check the other conditions
 /// of [`supports`].
 pub fn gradients<B: Backend, const D: usize>(
     grad: Tensor<B, D>,
-    latent: Tensor<B, D>,
+    ternary: Tensor<B, D>,
     scales: Tensor<B, 2>,
-    threshold: ThresholdRule<B>,
-    axes: GroupAxes,
+    channel_axis: Option<usize>,
     options: GradientOptions,
 ) -> (Tensor<B, D>, Tensor<B, 2>) {
-    let (groups, rule, given) = groups_and_rule(&latent, axes, threshold);
+    let groups = Groups::new(&ternary.dims(), channel_axis);
     let estimator = Estimator { slope: options.slope, sign: if options.exact_sign { -1.0 } else { 1.0 } };
-    let inputs = [float(grad), float(latent), float(scales)].into_iter().chain(given).collect();
-    let mut outputs = run::<B, _>(&ComputeGradients { groups, rule, estimator }, inputs);
+    let inputs = vec![float(grad), float(ternary), float(scales)];
+    let mut outputs = run::<B, _>(&ComputeGradients { groups, estimator }, inputs);
     let of_scales = outputs.remove(1);
     (tensor(outputs.remove(0)), tensor(of_scales))
 }
@@ -293,7 +293,6 @@ impl Operation for Ternarize {
 #[derive(Debug, Clone)]
 struct ComputeGradients {
     groups: Groups,
-    rule: Option<GroupedFold>,
     estimator: Estimator,
 }
 
@@ -306,8 +305,8 @@ impl Operation for ComputeGradients {
 
     fn run<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
         let mut inputs = inputs.into_iter();
-        let [grad, latent, scales] = [0; 3].map(|_| inputs.next().expect("a gradient, a latent weight and its scales"));
-        let partials = partials(self.rule, &latent, inputs.next());
-        kernels::gradients::gradients(grad, latent, scales, partials, self.groups, self.estimator).into()
+        let [grad, ternary, scales] =
+            [0; 3].map(|_| inputs.next().expect("a gradient, a ternary weight and its scales"));
+        kernels::gradients::gradients(grad, ternary, scales, self.groups, self.estimator).into()
     }
 }

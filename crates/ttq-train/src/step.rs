@@ -21,7 +21,7 @@ use crate::{Phase, TernaryOutput};
 ///
 /// 1. the model's step runs on a view whose selected weights are ternary;
 /// 2. the gradients of the ternary weights are turned into those of the latent weights and the scales in closed form
-///    ([`Ternary::pull_back`]);
+///    ([`LeafView::pull_back`](ttq_core::LeafView::pull_back));
 /// 3. the model's own [`TrainStep::optimize`] updates the parameters, and scales below their floor are set to it,
 ///    whatever the optimizer is.
 ///
@@ -218,12 +218,10 @@ where
                 (output.grads, TernaryOutput::full_precision(output.item))
             }
             Phase::Ternary => {
-                let output = step(&self.ternary.leaf_view(), item);
+                let view = self.ternary.leaf_view();
+                let output = step(&view, item);
                 let flip_ratio = self.has_flip_ratio().then(|| self.flip_ratio.val().inner());
-                (
-                    self.ternary.pull_back(output.grads),
-                    TernaryOutput::new(output.item, self.ternary.snapshot(), flip_ratio),
-                )
+                (view.pull_back(output.grads), TernaryOutput::new(output.item, self.ternary.snapshot(), flip_ratio))
             }
         };
         let item = match self.watch.clone() {

@@ -29,7 +29,8 @@ fn batch(number: usize) -> Batch<A> {
 }
 
 fn gradients(ternary: &Wrapper, number: usize) -> GradientsParams {
-    ternary.pull_back(TrainStep::step(&ternary.leaf_view(), batch(number)).grads)
+    let view = ternary.leaf_view();
+    view.pull_back(TrainStep::step(&*view, batch(number)).grads)
 }
 
 fn train(mut optimizer: impl Optimizer<Wrapper, A>, mut ternary: Wrapper, lr: f64, steps: usize) -> Wrapper {
@@ -161,9 +162,11 @@ fn one_learning_rate_for_everything_trains_stably() {
             let start = scales(&ternary);
             let mut losses = Vec::new();
             for number in 0..200 {
-                let output = TrainStep::step(&ternary.leaf_view(), batch(number));
+                let view = ternary.leaf_view();
+                let output = TrainStep::step(&*view, batch(number));
                 losses.push(output.item.loss.into_scalar());
-                ternary = optimizer.step(lr, ternary.clone(), ternary.pull_back(output.grads));
+                let grads = view.pull_back(output.grads);
+                ternary = optimizer.step(lr, ternary.clone(), grads);
             }
             let mean = |losses: &[f32]| losses.iter().sum::<f32>() / losses.len() as f32;
             let (first, last) = (mean(&losses[..20]), mean(&losses[180..]));

@@ -69,8 +69,8 @@ fn step<A: AutodiffBackend>(
         let inner = quantizer.on::<A::InnerBackend>();
         let [s1, s2] = scales.map(Tensor::inner);
         let (g1, g2) = (q1.grad(&grads).unwrap(), q2.grad(&grads).unwrap());
-        let first = inner.gradients(g1, convolution.inner(), s1.clone(), AXES[0]);
-        let second = inner.gradients(g2, linear.inner(), s2.clone(), AXES[1]);
+        let first = inner.gradients(g1, q1.inner(), s1.clone(), AXES[0]);
+        let second = inner.gradients(g2, q2.inner(), s2.clone(), AXES[1]);
         let rho = vec![s1 * first.scales, s2 * second.scales];
         [vec![first.latent.reshape([4, 12])], vec![second.latent], rho]
     } else {

@@ -29,7 +29,7 @@ fn weights_of_16_bits_keep_their_type_and_round_only_results() {
             let quantizer: TernaryQuantizer<B> = config.init().unwrap();
             let latent = typed::<B, 4>(&normal(&dims, 1), dtype);
             let grad = typed::<B, 4>(&normal(&dims, 2), dtype);
-            let (wide, wide_grad) = (latent.clone().cast(DType::F32), grad.clone().cast(DType::F32));
+            let [wide, wide_grad] = [&latent, &grad].map(|tensor| tensor.clone().cast(DType::F32));
             let what = format!("{config:?} in {dtype:?}");
 
             let threshold = quantizer.threshold(latent.clone(), axis);
@@ -42,18 +42,20 @@ fn weights_of_16_bits_keep_their_type_and_round_only_results() {
             assert_eq!(ternary.dtype(), dtype);
             let codes = floats(quantizer.codes(latent.clone(), axis).float());
             let pairs = floats(scales.clone());
-            for (index, value) in floats(ternary).into_iter().enumerate() {
+            for (index, value) in floats(ternary.clone()).into_iter().enumerate() {
                 let group = if pairs.len() == 2 { 0 } else { index / 36 };
                 let expected = [-pairs[2 * group + 1], 0.0, pairs[2 * group]][(codes[index] + 1.0) as usize];
                 assert_eq!(value, expected, "{what}: the three values are exact");
             }
 
-            let gradients = quantizer.gradients(grad, latent, scales.clone(), axis);
+            let gradients = quantizer.gradients(grad, ternary, scales.clone(), axis);
             assert_eq!([gradients.latent.dtype(), gradients.scales.dtype()], [dtype; 2]);
             if let Threshold::MeanFraction(_) = config.threshold {
                 continue; // A rounded threshold can change codes.
             }
-            let exact = quantizer.gradients(wide_grad, wide, scales.cast(DType::F32), axis);
+            let scales = scales.cast(DType::F32);
+            let ternary = quantizer.ternarize(wide, scales.clone(), axis);
+            let exact = quantizer.gradients(wide_grad, ternary, scales, axis);
             if config.threshold == Threshold::Sparsity(0.5) {
                 assert_rounded(&floats(gradients.latent), &floats(exact.latent), 1.0, dtype, &what);
                 assert_rounded(&floats(gradients.scales), &floats(exact.scales), 1.0, dtype, &what);
@@ -72,8 +74,8 @@ fn scales_may_have_another_type_than_the_weight() {
             let scales = typed::<B, 2>(&[[0.5f32, 2.0]].into(), of_scales);
             let ternary = quantizer.ternarize(latent.clone(), scales.clone(), 1);
             assert_eq!(ternary.dtype(), dtype);
-            assert!(floats(ternary).into_iter().all(|value| [-2.0, 0.0, 0.5].contains(&value)));
-            let gradients = quantizer.gradients(latent.ones_like(), latent, scales, 1);
+            assert!(floats(ternary.clone()).into_iter().all(|value| [-2.0, 0.0, 0.5].contains(&value)));
+            let gradients = quantizer.gradients(latent.ones_like(), ternary.clone(), scales, 1);
             assert_eq!([gradients.latent.dtype(), gradients.scales.dtype()], [dtype, of_scales]);
         }
     }
@@ -96,7 +98,8 @@ fn sums_and_counts_of_16_bit_weights_do_not_overflow_or_round_off() {
         assert_eq!(floats(quantizer.threshold(latent.clone(), 1)), [0.15625]);
         let grad = typed::<B, 2>(&TensorData::new(vec![0.25f32; n], [n, 1]), dtype);
         let pairs = typed::<B, 2>(&TensorData::from([[1.0f32, 1.0]]), dtype);
-        let of_scales = floats(quantizer.gradients(grad, latent, pairs, 1).scales);
+        let ternary = quantizer.ternarize(latent, pairs.clone(), 1);
+        let of_scales = floats(quantizer.gradients(grad, ternary, pairs, 1).scales);
         assert_rounded(&of_scales, &[8750.0, -4375.0], 1.0, dtype, "gradients of the scales");
     }
 }
@@ -111,10 +114,10 @@ fn weights_of_16_bits_have_gradients_through_autodiff() {
             let scales = quantizer.initial_scales(latent.clone(), 1).require_grad();
             let grad = typed::<A, 2>(&normal(&[5, 7], 2), dtype);
             let ternary = quantizer.ternarize(latent.clone(), scales.clone(), 1);
-            let grads = (ternary * grad.clone()).sum().backward();
+            let grads = (ternary.clone() * grad.clone()).sum().backward();
             let [found, of_scales] = [latent.grad(&grads).unwrap(), scales.grad(&grads).unwrap()];
             assert_eq!([found.dtype(), of_scales.dtype()], [dtype; 2]);
-            let closed = quantizer.on::<B>().gradients(grad.inner(), latent.inner(), scales.inner(), 1);
+            let closed = quantizer.on::<B>().gradients(grad.inner(), ternary.inner(), scales.inner(), 1);
             assert_rounded(&floats(found), &floats(closed.latent), 1.0, dtype, "latent gradient");
         }
     }

@@ -69,7 +69,7 @@ impl<B: Backend> Backwards<B> {
 fn step(ternary: &Ternary<A, Backwards<A>>) {
     let view = ternary.leaf_view();
     let grads = view.forward(tensor(&normal(&[4, 6], 1))).sum().backward();
-    ternary.pull_back(GradientsParams::from_grads(grads, &view));
+    view.pull_back(GradientsParams::from_grads(grads, &*view));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_traced_selection_and_one_in_the_right_order_need_no_warning() {
     let ternary = wrapped(&config);
     let training = || {
         let view = ternary.leaf_view();
-        ternary.pull_back(GradientsParams::from_grads(view.loss(input()).backward(), &view));
+        view.pull_back(GradientsParams::from_grads(view.loss(input()).backward(), &*view));
     };
     assert_eq!(warnings(training), [""; 0]);
 }
@@ -160,7 +160,7 @@ fn first_step_of_column_layout(prepare: impl FnOnce(Linear<A>) -> Linear<A>) {
     let ternary = Ternary::new(prepare(layer), &TernaryConfig::new().with_selection(selection)).unwrap();
     let view = ternary.leaf_view();
     let x: Tensor<A, 2> = tensor(&normal(&[4, 6], 1));
-    ternary.pull_back(GradientsParams::from_grads(view.forward(x).sum().backward(), &view));
+    view.pull_back(GradientsParams::from_grads(view.forward(x).sum().backward(), &*view));
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn what_is_frozen_does_not_change_by_a_bit_in_latents_and_scales() {
                 let loss = |view: &Net<A>| view.loss(input()).backward();
                 let grads = if step % 2 == 0 {
                     let view = wrapper.leaf_view();
-                    wrapper.pull_back(GradientsParams::from_grads(loss(&view), &view))
+                    view.pull_back(GradientsParams::from_grads(loss(&view), &*view))
                 } else {
                     GradientsParams::from_grads(loss(&wrapper.view()), &wrapper)
                 };
@@ -88,7 +88,7 @@ fn the_gradients_of_view_and_leaf_view_are_of_the_same_parameters_whatever_is_fr
     for (name, wrapper) in wrappers(&TernaryConfig::default()) {
         let through = GradientsParams::from_grads(wrapper.view().loss(input()).backward(), &wrapper);
         let view = wrapper.leaf_view();
-        let closed = wrapper.pull_back(GradientsParams::from_grads(view.loss(input()).backward(), &view));
+        let closed = view.pull_back(GradientsParams::from_grads(view.loss(input()).backward(), &*view));
         assert_eq!(through.len(), closed.len(), "{name}");
         let (latents, scales) = wrapper.parameter_groups();
         let [convolution, hidden] = latents[..] else { panic!("two layers are ternary") };

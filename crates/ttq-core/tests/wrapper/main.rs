@@ -99,7 +99,7 @@ fn pull_back_of_a_leaf_view_gives_the_gradients_of_the_view() {
         let x = input();
         let through = GradientsParams::from_grads(ternary.view().loss(x.clone()).backward(), &ternary);
         let view = ternary.leaf_view();
-        let closed = ternary.pull_back(GradientsParams::from_grads(view.loss(x).backward(), &view));
+        let closed = view.pull_back(GradientsParams::from_grads(view.loss(x).backward(), &*view));
         assert_eq!(through.len(), closed.len());
         let (latents, scales) = ternary.parameter_groups();
         assert_eq!(latents.len(), 2);

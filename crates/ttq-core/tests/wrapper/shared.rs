@@ -45,7 +45,7 @@ fn a_weight_that_is_used_twice_has_one_pair_of_scales_and_the_sum_of_both_gradie
     let gradients = |grads: GradientsParams| ids.map(|id| grads.get::<Flex, 2>(id).unwrap());
     let closed = |first, second| {
         let view = ternary.leaf_view();
-        gradients(ternary.pull_back(GradientsParams::from_grads(view.loss(first, second).backward(), &view)))
+        gradients(view.pull_back(GradientsParams::from_grads(view.loss(first, second).backward(), &*view)))
     };
     let both = closed(true, true);
     let through = gradients(GradientsParams::from_grads(ternary.view().loss(true, true).backward(), &ternary));

@@ -1,12 +1,12 @@
-//! The gradients of latent weight and scales, from the gradient `g` of the ternary weight, in one pass.
+//! The gradients of latent weight and scales, from the ternary weight `q` and its gradient `g`, in one pass.
 //!
 //! ```text
 //! ∂L/∂w_i = g_i · slope_i
-//! ∂L/∂W_p = Σ g_i where w_i > Δ
-//! ∂L/∂W_n = sign · Σ g_i where w_i < -Δ
+//! ∂L/∂W_p = Σ g_i where q_i > 0
+//! ∂L/∂W_n = sign · Σ g_i where q_i < 0
 //! ```
 //!
-//! If the weights of a pair of scales are divided into several parts or groups, the first kernel writes sums `[groups,
+//! If the weights of a group are divided into several parts, the first kernel writes sums `[groups,
 //! parts, 2]` and a second kernel adds them in a fixed order.
 
 use burn_cubecl::CubeRuntime;
@@ -17,7 +17,7 @@ use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearView;
 
 use super::layout::{Fold, Groups, Layout, UNITS, cubes, fold_cube};
-use super::threshold::{Partials, Thresholds, zero_or_nan};
+use super::threshold::zero_or_nan;
 
 /// The slope `∂q/∂w` where the code is +1, 0 and -1: the factor of the latent gradient on `g`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,29 +39,25 @@ pub(crate) struct Estimator {
     pub(crate) sign: f32,
 }
 
-/// Computes the gradients of the latent weight, in its shape and type, and of the scales, one pair for each group or for
-/// all.
+/// Computes the gradients of the latent weight, in its shape and type, and of the scales, one pair for each group.
 pub(crate) fn gradients<R: CubeRuntime>(
     grad: CubeTensor<R>,
-    latent: CubeTensor<R>,
+    ternary: CubeTensor<R>,
     scales: CubeTensor<R>,
-    partials: Partials<R>,
     groups: Groups,
     estimator: Estimator,
 ) -> [CubeTensor<R>; 2] {
-    let (client, device) = (latent.client.clone(), latent.device.clone());
-    let of_latent = empty_device_dtype(client.clone(), device.clone(), latent.meta.shape().clone(), latent.dtype);
+    let (client, device) = (ternary.client.clone(), ternary.device.clone());
+    let of_latent = empty_device_dtype(client.clone(), device.clone(), ternary.meta.shape().clone(), ternary.dtype);
     let of_scales = empty_device_dtype(client.clone(), device.clone(), scales.meta.shape().clone(), scales.dtype);
-    let pairs = scales.meta.shape()[0];
-    let sums_of_pair = groups.groups * groups.parts() / pairs;
-    let sums = if sums_of_pair == 1 {
+    let parts = groups.parts();
+    let sums = if parts == 1 {
         of_scales.clone()
     } else {
-        let shape = Shape::from([groups.groups, groups.parts(), 2]);
+        let shape = Shape::from([groups.groups, parts, 2]);
         empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32)
     };
-    let dtypes = [latent.dtype.into(), scales.dtype.into(), sums.dtype.into()];
-    let thresholds = partials.arguments();
+    let dtypes = [ternary.dtype.into(), scales.dtype.into(), sums.dtype.into()];
     // SAFETY: members that are read and written, and the pair of sums, lie within their tensors by
     // `Layout::unit_range`.
     unsafe {
@@ -70,33 +66,29 @@ pub(crate) fn gradients<R: CubeRuntime>(
             groups.cubes(&client),
             CubeDim::new_1d(UNITS),
             grad.into_linear_view(),
-            latent.into_linear_view(),
+            ternary.into_linear_view(),
             scales.into_linear_view(),
-            partials.values.into_array_arg(),
             of_latent.clone().into_linear_view(),
             sums.clone().into_linear_view(),
             groups.arguments(),
-            thresholds,
-            u32::from(pairs > 1),
             estimator.sign,
             estimator.slope,
-            partials.rule.fold,
             groups.lanes(),
             dtypes,
         );
     }
-    if sums_of_pair > 1 {
+    if parts > 1 {
         let dtype = of_scales.dtype.into();
         // SAFETY: each pair has one cube, which only reads its sums and writes the pair.
         unsafe {
             sum_kernel::launch_unchecked(
                 &client,
-                cubes(&client, pairs),
+                cubes(&client, groups.groups),
                 CubeDim::new_1d(UNITS),
                 sums.into_array_arg(),
                 of_scales.clone().into_linear_view(),
-                pairs as u32,
-                sums_of_pair as u32,
+                groups.groups as u32,
+                parts as u32,
                 dtype,
             );
         }
@@ -107,17 +99,13 @@ pub(crate) fn gradients<R: CubeRuntime>(
 #[cube(launch_unchecked)]
 fn gradients_kernel<F: Float, S: Float, O: Float>(
     grad: &LinearView<F>,
-    latent: &LinearView<F>,
+    ternary: &LinearView<F>,
     scales: &LinearView<S>,
-    partials: &Array<f32>,
     of_latent: &mut LinearView<F, ReadWrite>,
     sums: &mut LinearView<O, ReadWrite>,
     layout: Layout,
-    thresholds: Thresholds,
-    pair_stride: u32,
     sign: f32,
     #[comptime] slope: Slope,
-    #[comptime] fold: Fold,
     #[comptime] lanes: u32,
     #[define(F, S, O)] _dtypes: [StorageType; 3],
 ) {
@@ -125,12 +113,10 @@ fn gradients_kernel<F: Float, S: Float, O: Float>(
     if unit.part >= layout.parts {
         terminate!();
     }
-    let delta = thresholds.at::<F>(partials, &layout, unit, fold, lanes);
-    let invalid = zero_or_nan::<F>(delta);
-    let mut positive = f32::cast_from(invalid);
-    let mut negative = f32::cast_from(invalid);
+    let mut positive = 0.0f32;
+    let mut negative = 0.0f32;
     if unit.first < unit.end {
-        let pair = 2 * unit.group * pair_stride;
+        let pair = 2 * unit.group;
         let mut w_pos = f32::cast_from(scales[pair as usize]);
         let mut w_neg = f32::cast_from(scales[(pair + 1) as usize]);
         if comptime!(slope == Slope::Relative) {
@@ -140,20 +126,22 @@ fn gradients_kernel<F: Float, S: Float, O: Float>(
         }
         let slope_pos = F::cast_from(w_pos);
         let slope_neg = F::cast_from(w_neg);
-        let slope_zero = invalid + F::new(1.0);
         let mut member = unit.first;
         while member < unit.end {
             let index = layout.index(unit.group, member);
-            let weight = latent[index];
+            let value = ternary[index];
             let grad = grad[index];
-            let above = weight > delta;
-            let below = weight < F::new(0.0) - delta;
+            let above = value > F::new(0.0);
+            let below = value < F::new(0.0);
+            let invalid = zero_or_nan::<F>(value);
             let sum = f32::cast_from(grad);
-            positive += select(above, sum, 0.0f32);
-            negative += select(below, sum, 0.0f32);
+            let nothing = f32::cast_from(invalid);
+            positive += select(above, sum, nothing);
+            negative += select(below, sum, nothing);
             if comptime!(slope == Slope::Identity) {
                 of_latent[index] = grad;
             } else {
+                let slope_zero = invalid + F::new(1.0);
                 of_latent[index] = grad * select(above, slope_pos, select(below, slope_neg, slope_zero));
             }
             member += comptime!(UNITS / lanes);

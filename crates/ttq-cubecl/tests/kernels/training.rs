@@ -47,9 +47,9 @@ pub(super) fn gradients<B: AutodiffBackend>(config: &TernaryConfig, device: &B::
     let ternary = Ternary::<B, Net<B>>::new(Net::new(device), config).expect("a valid configuration");
     let images = tensor::<B, 4>(&normal(&[3, 2, 6, 6], 9)).to_device(device);
     let leaves = ternary.leaf_view();
-    let by_leaves = GradientsParams::from_grads(leaves.loss(images.clone()).backward(), &leaves);
+    let by_leaves = leaves.pull_back(GradientsParams::from_grads(leaves.loss(images.clone()).backward(), &*leaves));
     let by_autodiff = GradientsParams::from_grads(ternary.view().loss(images).backward(), &ternary);
-    [ternary.pull_back(by_leaves), by_autodiff].map(|grads| {
+    [by_leaves, by_autodiff].map(|grads| {
         let net = ternary.latent();
         let conv = grads.get::<B::InnerBackend, 4>(net.conv.weight.id).map(Tensor::into_data);
         let linear = grads.get::<B::InnerBackend, 2>(net.linear.weight.id).map(Tensor::into_data);

@@ -167,7 +167,7 @@ pub(crate) fn both_views_have_the_same_gradients<B: AutodiffBackend, M: Trainabl
     let ternary = train_by_steps(case.wrapped::<B>(1), 2);
     let through = GradientsParams::from_grads(ternary.view().loss().backward(), &ternary);
     let view = ternary.leaf_view();
-    let closed = ternary.pull_back(GradientsParams::from_grads(view.loss().backward(), &view));
+    let closed = view.pull_back(GradientsParams::from_grads(view.loss().backward(), &*view));
     for ((parameter, through), (_, closed)) in gradients(&ternary, &through).iter().zip(gradients(&ternary, &closed)) {
         let path = &parameter.path;
         match (through, closed) {
@@ -230,7 +230,7 @@ pub(crate) fn a_record_restores_every_view<B: AutodiffBackend, M: Trainable<B>>(
     assert_same_parameters::<B, _>(&loaded, &ternary);
     assert_same_parameters::<B, _>(&loaded.materialize(), &ternary.materialize());
     assert_same_parameters::<B, _>(&loaded.view(), &ternary.view());
-    assert_same_parameters::<B, _>(&loaded.leaf_view(), &ternary.leaf_view());
+    assert_same_parameters::<B, _>(&*loaded.leaf_view(), &*ternary.leaf_view());
     assert_close(&floats(loaded.valid().view().outputs()), &floats(ternary.valid().view().outputs()), 1e-6, "outputs");
     // It can be trained on.
     let before = (loss(&loaded), trainable(&loaded));
