@@ -88,6 +88,12 @@ pub struct Options {
     /// mean:0.5].
     #[arg(long)]
     pub threshold: Option<Threshold>,
+    /// Move the threshold from --threshold-start to --threshold along a half cosine over this share of the ternary phase.
+    #[arg(long, value_name = "SHARE", value_parser = learning_rate)]
+    pub threshold_schedule: Option<f64>,
+    /// Threshold at the start of --threshold-schedule, of the same rule as --threshold [default: that rule with 0].
+    #[arg(long, value_name = "THRESHOLD", requires = "threshold_schedule")]
+    pub threshold_start: Option<Threshold>,
     /// Weights that share a threshold and scales: all of a layer, or those of an output channel.
     #[arg(long, value_parser = named::<Granularity, _>(["tensor", "channel"]), default_value = "tensor")]
     pub granularity: Granularity,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use ttq_core::{QuantizerConfig, ScaleParameter, SelectionConfig, TernaryConfig, Threshold};
-use ttq_train::{Distillation, ScheduleConfig};
+use ttq_train::{Distillation, ScheduleConfig, ThresholdSchedule};
 
 use crate::data::Augmentation;
 use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice, Strategy};
@@ -161,6 +161,9 @@ pub struct RunConfig {
     /// Entry of a PyTorch file that holds the network.
     #[serde(default)]
     pub key: Option<String>,
+    /// Schedule of the threshold in the ternary phase.
+    #[serde(default)]
+    pub threshold_schedule: Option<ThresholdSchedule>,
     /// Distillation in the ternary phase.
     #[serde(default)]
     pub distillation: Option<Distillation>,
@@ -225,6 +228,10 @@ impl RunConfig {
             seed: options.seed,
             init: options.init.clone(),
             key: options.key.clone(),
+            threshold_schedule: options.threshold_schedule.map(|share| {
+                let start = options.threshold_start.unwrap_or(quantizer.threshold.with_number(0.0));
+                ThresholdSchedule { start, share }
+            }),
             distillation: options.distill,
             teacher: options.teacher.clone(),
             version: env!("CARGO_PKG_VERSION").into(),

@@ -9,10 +9,12 @@ use crate::{Method, RunConfig, ScheduleChoice};
 
 /// The options that decide the outcome of a run: identifier, name, field of the configuration. (Without `--epochs` and
 /// `--fp-epochs`, which may grow.)
-const DECISIVE: [(&str, &str, &str); 27] = [
+const DECISIVE: [(&str, &str, &str); 30] = [
     ("precision", "precision", "/precision"),
     ("method", "method", "/method"),
     ("threshold", "threshold", "/ternary/quantizer/threshold"),
+    ("threshold_schedule", "threshold-schedule", "/threshold_schedule"),
+    ("threshold_start", "threshold-start", "/threshold_schedule"),
     ("granularity", "granularity", "/ternary/quantizer/scale_granularity"),
     ("threshold_granularity", "threshold-granularity", "/ternary/quantizer/threshold_granularity"),
     ("slope", "slope", "/ternary/quantizer/latent_gradient"),
@@ -24,6 +26,7 @@ const DECISIVE: [(&str, &str, &str); 27] = [
     ("batch_size", "batch-size", "/batch_size"),
     ("accumulate", "accumulate", "/accumulate"),
     ("learning_rate", "lr", "/learning_rate"),
+    ("weight_decay", "weight-decay", "/weight_decay"),
     ("scale_lr_factor", "scale-lr-factor", "/scale_lr_factor"),
     ("schedule", "schedule", "/schedule"),
     ("early_stopping", "early-stopping", "/early_stopping"),
@@ -88,6 +91,12 @@ fn check_length(name: &str, config: &RunConfig, has_begun: bool, [old, new]: [us
     if new < old {
         bail!("--{name} {new}: the phase was started with {old} epochs and cannot become shorter: start a new run");
     }
+    if name == "epochs" && config.threshold_schedule.is_some() {
+        bail!(
+            "--epochs {new}: the threshold (--threshold-schedule) follows a course over {old} epochs, so that a longer phase \
+             would have begun differently: start a new run, with --init to train this network further"
+        );
+    }
     match config.schedule {
         ScheduleChoice::Constant | ScheduleChoice::Plateau => Ok(()),
         ScheduleChoice::Steps | ScheduleChoice::Cosine => bail!(
@@ -130,9 +139,9 @@ mod tests {
 
     #[test]
     fn an_option_that_would_change_a_resumed_run_is_refused_by_name() {
-        let changes = "--precision bf16|--method twn|--threshold max:0.1|--granularity channel|\
+        let changes = "--precision bf16|--method twn|--threshold max:0.1|--threshold-schedule 0.5|--granularity channel|\
                        --threshold-granularity channel|--slope scaled|--scale-parameter linear|--sign published|\
-                       --initial-scales ones|--include x|--exclude x|--batch-size 9|--accumulate 2|--lr 0.5|\
+                       --initial-scales ones|--include x|--exclude x|--batch-size 9|--accumulate 2|--lr 0.5|--weight-decay 0.5|\
                        --scale-lr-factor 0.5|--schedule plateau|--early-stopping|--limit 7|--seed 9|--init x|--key x|--distill 0.5:2|--devices 2|\
                        --strategy ddp";
         for change in changes.split('|').map(str::trim) {
@@ -165,6 +174,9 @@ mod tests {
             assert!(error.contains(&format!("--schedule {schedule}")), "{error}");
             assert_eq!(resume(&started, &BOTH[..1], "--epochs 6").unwrap().epochs, 6, "the phase has not begun");
         }
+        let started = "--schedule constant --threshold-schedule 0.5 --epochs 2";
+        let error = resume(started, BOTH, "--epochs 6").unwrap_err().to_string();
+        assert!(error.contains("--threshold-schedule"), "{error}");
         let error = resume("", BOTH, "--fp-epochs 9").unwrap_err().to_string();
         assert!(error.contains("--fp-epochs comes too late"), "{error}");
         assert!(resume("", BOTH, "--fp-epochs 3 --epochs 3").is_ok(), "the numbers that it was started with");

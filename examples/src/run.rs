@@ -293,7 +293,8 @@ impl Run {
             let model = freeze(wrapped.into_latent(), |path| first.is_some_and(|choice| choice.path == path));
             wrapped = Ternary::new(model, &config.ternary)?;
         }
-        let mut step = TernaryStep::new(wrapped);
+        // The phase fits the scales, with the threshold at its start.
+        let mut step = TernaryStep::new(wrapped).with_phase(Phase::FullPrecision);
         if let Some(distillation) = config.distillation {
             let Some(file) = config.teacher.as_ref().or(full_precision.as_ref()) else { bail!("{NO_TEACHER}") };
             // A clone of the network would share its batch statistics with the student.

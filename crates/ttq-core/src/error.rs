@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::Threshold;
+
 /// An invalid configuration of a quantizer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -21,6 +23,14 @@ pub enum ConfigError {
     ThresholdText {
         /// The text.
         text: String,
+    },
+    /// The start and the end of a schedule of the threshold have different rules.
+    #[error("a threshold cannot move from `{start}` to `{end}`: give both the same rule")]
+    ThresholdRules {
+        /// The start.
+        start: Threshold,
+        /// The end.
+        end: Threshold,
     },
     /// The field `granularity` of earlier versions, which sets both granularities, contradicts one of them.
     #[error("`granularity` and `{field}` have different values: remove `granularity`")]

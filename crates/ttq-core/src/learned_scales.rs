@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::Plan;
 use crate::{
     Choice, InitialScales, LatentGradient, NegativeScaleGradient, QuantizerConfig, RecordError, TernaryQuantizer,
+    Threshold,
 };
 
 /// The parameters of the learned scales, by [`QuantizerConfig::scale_parameter`], `[groups, 2]` each, one for each
@@ -26,6 +27,8 @@ use crate::{
 pub struct LearnedScales<B: Backend> {
     pub(crate) params: Vec<Param<Tensor<B, 2>>>,
     pub(crate) plan: Arc<Plan>,
+    /// The current threshold, which is not part of a record.
+    pub(crate) threshold: Threshold,
 }
 
 const CONTAINER: &str = "Struct:LearnedScales";
@@ -48,7 +51,7 @@ impl<B: Backend> LearnedScales<B> {
 
     /// Replaces every parameter.
     pub(crate) fn map_params(self, map: impl FnMut(Param<Tensor<B, 2>>) -> Param<Tensor<B, 2>>) -> Self {
-        Self { params: self.params.into_iter().map(map).collect(), plan: self.plan }
+        Self { params: self.params.into_iter().map(map).collect(), ..self }
     }
 
     /// Checks that a record fits this configuration and selection.
@@ -218,12 +221,16 @@ impl<B: AutodiffBackend> AutodiffModule<B> for LearnedScales<B> {
     type InnerModule = LearnedScales<B::InnerBackend>;
 
     fn valid(&self) -> Self::InnerModule {
-        LearnedScales { params: self.params.iter().map(AutodiffModule::<B>::valid).collect(), plan: self.plan.clone() }
+        LearnedScales {
+            params: self.params.iter().map(AutodiffModule::<B>::valid).collect(),
+            plan: self.plan.clone(),
+            threshold: self.threshold,
+        }
     }
 
     fn from_inner(module: Self::InnerModule) -> Self {
         let params = module.params.into_iter().map(<Param<Tensor<B, 2>> as AutodiffModule<B>>::from_inner).collect();
-        Self { params, plan: module.plan }
+        Self { params, plan: module.plan, threshold: module.threshold }
     }
 }
 

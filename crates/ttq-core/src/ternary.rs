@@ -16,7 +16,7 @@ use crate::selected::{LayerVisitor, visit_selected};
 use crate::views::{Constant, Leaf, Tracked, replace_selected};
 use crate::{
     Choice, ConfigError, LayerStats, LayerValues, LeafView, QuantizerConfig, RecordError, ScaleParameter, ScaleRule,
-    Selection, SelectionConfig, SelectionError, TernaryQuantizer, TernaryStats,
+    Selection, SelectionConfig, SelectionError, TernaryQuantizer, TernaryStats, Threshold,
 };
 
 /// Configuration of [`Ternary`].
@@ -141,7 +141,7 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
         let quantizer: TernaryQuantizer<B> = config.quantizer.init()?;
         let plan = Arc::new(Plan::new(config.clone(), selection));
         let params = fitted_scales(&model, &quantizer, &plan.layers).into_iter().map(Param::from_tensor).collect();
-        Ok(Self { model, scales: LearnedScales { params, plan } })
+        Ok(Self { model, scales: LearnedScales { params, plan, threshold: config.quantizer.threshold } })
     }
 
     /// Computes the learned scales from the latent weights, by [`QuantizerConfig::initial_scales`].
@@ -224,7 +224,7 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
         self
     }
 
-    /// Returns the configuration of the wrapper.
+    /// Returns the configuration that the wrapper was created with.
     pub fn config(&self) -> &TernaryConfig {
         &self.plan().config
     }
@@ -234,10 +234,34 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
         &self.plan().selection
     }
 
-    /// Returns the quantizer of the selected weights.
+    /// Sets the current threshold, with which views, gradients, snapshots, statistics and packing compute, until it is set
+    /// again. It is not part of records, whose configuration keeps the one that the wrapper was created with. Scales stay.
+    ///
+    /// A loop that raises the share of zeros sets it in each step, [`Threshold::toward`]:
+    ///
+    /// ```
+    /// # use burn::backend::Flex;
+    /// # use burn::nn::LinearConfig;
+    /// # use ttq_core::{SelectionConfig, Ternary, TernaryConfig, Threshold};
+    /// # let config = TernaryConfig::new().with_selection(SelectionConfig::new().with_keep_last_layer(false));
+    /// # let mut ternary = Ternary::new(LinearConfig::new(4, 4).init::<Flex>(&Default::default()), &config)?;
+    /// # let (step, steps) = (1, 10);
+    /// let (start, end) = (Threshold::Sparsity(0.0), Threshold::Sparsity(0.5));
+    /// ternary = ternary.with_threshold(start.toward(end, f64::from(step) / f64::from(steps))?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns [`ConfigError`] if its number is out of range.
+    pub fn with_threshold(mut self, threshold: Threshold) -> Result<Self, ConfigError> {
+        self.scales.threshold = threshold.check()?;
+        Ok(self)
+    }
+
+    /// Returns the quantizer of the selected weights, with the current threshold ([`with_threshold`](Self::with_threshold)).
     pub fn quantizer(&self) -> TernaryQuantizer<B> {
-        // `Ternary::new` has checked the configuration.
-        match self.plan().config.quantizer.init() {
+        // `Ternary::new` has checked the configuration, `with_threshold` the threshold.
+        match self.plan().config.quantizer.with_threshold(self.scales.threshold).init() {
             Ok(quantizer) => quantizer,
             Err(error) => unreachable!("a checked configuration became invalid: {error}"),
         }

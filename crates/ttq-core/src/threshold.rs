@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::prelude::*;
+use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 
 use crate::ConfigError;
@@ -49,6 +50,48 @@ impl Threshold {
         }
     }
 
+    /// Returns the rule with another number, which may be out of range.
+    #[must_use]
+    pub fn with_number(self, number: f64) -> Self {
+        match self {
+            Self::MaxFraction(_) => Self::MaxFraction(number),
+            Self::MeanFraction(_) => Self::MeanFraction(number),
+            Self::Sparsity(_) => Self::Sparsity(number),
+        }
+    }
+
+    /// Returns the threshold between this one and `end`, of the same rule, at `progress` along a half cosine:
+    ///
+    /// ```text
+    /// start + (end - start) · (1 - cos(π · progress)) / 2
+    /// ```
+    ///
+    /// It is `self` at a progress of 0 and below, and exactly `end` at 1 and above. With [`Ternary::with_threshold`
+    /// ](crate::Ternary::with_threshold) it is a schedule of the share of zeros, one line in each step of a loop:
+    ///
+    /// ```
+    /// use ttq_core::Threshold;
+    ///
+    /// let (start, end) = (Threshold::Sparsity(0.0), Threshold::Sparsity(0.5));
+    /// assert_eq!(start.toward(end, 0.5)?, Threshold::Sparsity(0.25));
+    /// assert_eq!(start.toward(end, 1.2)?, end);
+    /// # Ok::<(), ttq_core::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns [`ConfigError`] if the rules differ or a number is out of range.
+    pub fn toward(self, end: Self, progress: f64) -> Result<Self, ConfigError> {
+        let ((rule, from), (other, to)) = (self.check()?.parts(), end.check()?.parts());
+        if rule != other {
+            return Err(ConfigError::ThresholdRules { start: self, end });
+        }
+        if progress >= 1.0 {
+            return Ok(end);
+        }
+        let risen = (1.0 - (std::f64::consts::PI * progress.max(0.0)).cos()) / 2.0;
+        Ok(self.with_number(from + (to - from) * risen))
+    }
+
     /// Returns the rule unchanged if its number is in range.
     ///
     /// # Errors
@@ -81,7 +124,7 @@ impl Threshold {
             }
             Self::Sparsity(r) => match zero_count(r, magnitudes.dims()[1]) {
                 0 => finite(&magnitudes),
-                count => finite(&magnitudes) + magnitudes.sort(1).narrow(1, count - 1, 1),
+                count => finite(&magnitudes) + kth_smallest(magnitudes, count),
             },
         }
     }
@@ -90,6 +133,36 @@ impl Threshold {
 /// Returns how many of `n` weights become zero.
 pub(crate) fn zero_count(share: f64, n: usize) -> usize {
     ((share * n as f64 + 0.5).floor() as usize).min(n)
+}
+
+/// Returns the k-th smallest number of each row, with k from 1.
+///
+/// The rows are read and selected from on the host, in linear time. (Burn's `sort` reads them too on most backends and takes
+/// ten times as long.)
+///
+/// # Shapes
+/// - magnitudes: `[groups, n]`, not negative
+/// - output: `[groups, 1]`
+fn kth_smallest<B: Backend>(magnitudes: Tensor<B, 2>, k: usize) -> Tensor<B, 2> {
+    let ([groups, n], device, dtype) = (magnitudes.dims(), magnitudes.device(), magnitudes.dtype());
+    let data = magnitudes.into_data();
+    // Of numbers that are not negative, the bits have the order of the values, with NaN last.
+    let selected = match data.as_slice::<f32>() {
+        Ok(numbers) => {
+            let bits = numbers.iter().map(|number| number.to_bits()).collect();
+            TensorData::new(select(bits, n, k).into_iter().map(f32::from_bits).collect(), [groups, 1])
+        }
+        Err(_) => {
+            let bits = data.iter::<f64>().map(f64::to_bits).collect();
+            TensorData::new(select(bits, n, k).into_iter().map(f64::from_bits).collect(), [groups, 1])
+        }
+    };
+    Tensor::from_data(selected, (&device, dtype))
+}
+
+/// Returns the k-th smallest of each `n` numbers.
+fn select<T: Copy + Ord>(mut numbers: Vec<T>, n: usize, k: usize) -> Vec<T> {
+    numbers.chunks_exact_mut(n).map(|row| *row.select_nth_unstable(k - 1).1).collect()
 }
 
 impl fmt::Display for Threshold {
@@ -124,6 +197,21 @@ mod tests {
         for text in ["max:0.05", "mean:0.7", "zeros:0.5"] {
             assert_eq!(text.parse::<Threshold>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_threshold_moves_along_a_half_cosine_and_reaches_both_ends_exactly() {
+        let (start, end) = (Threshold::MeanFraction(0.1), Threshold::MeanFraction(0.7));
+        let number = |progress| start.toward(end, progress).unwrap().parts().1;
+        assert_eq!([-1.0, 0.0, 1.0, 2.0].map(number), [0.1, 0.1, 0.7, 0.7]);
+        for (progress, cosine) in [(1.0 / 3.0, 0.5), (0.5, 0.0), (2.0 / 3.0, -0.5)] {
+            assert!((number(progress) - (0.1 + 0.6 * (1.0 - cosine) / 2.0)).abs() < 1e-15);
+        }
+        let numbers: Vec<f64> = (0..=100).map(|step| number(f64::from(step) / 100.0)).collect();
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
+        let error = Threshold::Sparsity(0.1).toward(end, 0.5).unwrap_err().to_string();
+        assert!(error.contains("from `zeros:0.1` to `mean:0.7`"), "{error}");
+        assert!(Threshold::MeanFraction(11.0).toward(end, 0.5).is_err());
     }
 
     #[test]

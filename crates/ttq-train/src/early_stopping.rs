@@ -92,7 +92,7 @@ impl EarlyStopping {
     /// Decides from the epochs up to `epoch`, so that every worker decides the same, whenever it asks.
     fn is_met_after(&self, epoch: usize) -> bool {
         let epochs = self.history.epochs();
-        let values = epochs.iter().filter(|metrics| metrics.epoch <= epoch);
+        let values = epochs.iter().filter(|metrics| metrics.epoch <= epoch && self.goal.counts(metrics.epoch));
         let values = values.filter_map(|metrics| metrics.valid.get(self.goal.metric()));
         self.config.stops(&values.map(|value| self.goal.score(*value)).collect::<Vec<_>>())
     }

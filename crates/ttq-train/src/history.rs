@@ -214,7 +214,7 @@ impl History {
         let epochs = self.epochs();
         let values = epochs
             .iter()
-            .filter(|e| e.epoch <= last)
+            .filter(|e| e.epoch <= last && goal.counts(e.epoch))
             .filter_map(|e| e.valid.get(goal.metric()).map(|value| (e.epoch, *value)));
         let values = values.filter(|(_, value)| value.is_finite());
         let best = values.reduce(|best, next| if goal.is_better(next.1, best.1) { next } else { best })?;

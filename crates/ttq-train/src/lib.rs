@@ -10,6 +10,7 @@
 //! | train in a loop of your own, without burn-train | [`TernaryOptimizer`] |
 //! | train in full precision, then with ternary weights, with checkpoints and resume | [`PhaseTraining`] |
 //! | train towards a teacher's logits too | [`Distillation`] |
+//! | raise the share of zeros step by step | [`ThresholdSchedule`]; in a loop of your own `Ternary::with_threshold` |
 //! | log sparsity, scales and flip ratio | [`SparsityMetric`], [`PositiveScaleMetric`], [`NegativeScaleMetric`], [`FlipRatioMetric`] |
 //! | resume bit for bit | [`ReproducibleLoader`], [`History`], [`Schedule`], [`AtomicRecorder`] |
 //!
@@ -35,6 +36,7 @@ mod progress;
 mod schedule;
 mod seed;
 mod step;
+mod threshold_schedule;
 
 pub use accumulation::Accumulated;
 pub use checkpoint::{AtomicRecorder, KeepLastAndBest, latest_checkpoint};
@@ -53,3 +55,4 @@ pub use progress::{EpochLines, ProgressLines};
 pub use schedule::{PlateauConfig, Schedule, ScheduleConfig, ScheduleError, TrainingLength};
 pub use seed::item_seed;
 pub use step::TernaryStep;
+pub use threshold_schedule::ThresholdSchedule;

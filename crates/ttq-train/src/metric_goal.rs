@@ -10,17 +10,33 @@ use serde::{Deserialize, Serialize};
 pub struct MetricGoal {
     metric: String,
     maximize: bool,
+    /// The first epoch that can be the best. (Missing in files of earlier versions.)
+    #[serde(default)]
+    first_epoch: usize,
 }
 
 impl MetricGoal {
     /// Higher values of `metric` are better.
     pub fn maximize(metric: impl Into<String>) -> Self {
-        Self { metric: metric.into(), maximize: true }
+        Self { metric: metric.into(), maximize: true, first_epoch: 0 }
     }
 
     /// Lower values of `metric` are better.
     pub fn minimize(metric: impl Into<String>) -> Self {
-        Self { metric: metric.into(), maximize: false }
+        Self { metric: metric.into(), maximize: false, first_epoch: 0 }
+    }
+
+    /// Leaves the epochs before `epoch`, from 1, out of every comparison but that of a plateau schedule: their networks are
+    /// not yet of the final kind.
+    #[must_use]
+    pub fn from_epoch(mut self, epoch: usize) -> Self {
+        self.first_epoch = epoch;
+        self
+    }
+
+    /// Returns whether the epoch is compared.
+    pub(crate) fn counts(&self, epoch: usize) -> bool {
+        epoch >= self.first_epoch
     }
 
     /// Returns the metric's name.

@@ -25,8 +25,8 @@ use crate::progress::print_line;
 use crate::{
     Accumulated, AtomicRecorder, EarlyStoppingConfig, EpochLines, EpochMetrics, FlipRatioMetric, History,
     KeepLastAndBest, LayersMetric, MetricGoal, NegativeScaleMetric, NotFinite, PhaseError, PositiveScaleMetric,
-    ProgressLines, ReproducibleLoader, Schedule, ScheduleConfig, SparsityMetric, TernaryStep, TrainingLength,
-    latest_checkpoint,
+    ProgressLines, ReproducibleLoader, Schedule, ScheduleConfig, ScheduleError, SparsityMetric, TernaryStep,
+    ThresholdSchedule, TrainingLength, latest_checkpoint,
 };
 
 /// The weights that a [`TernaryStep`] trains.
@@ -66,6 +66,10 @@ pub struct PhaseConfig {
     /// Early stopping. None by default.
     #[serde(default)]
     pub early_stopping: Option<EarlyStoppingConfig>,
+    /// Schedule of the threshold in [`Phase::Ternary`]. None by default. The best epoch is one after its end, since the
+    /// network has the threshold of its configuration then; early stopping watches those epochs alone.
+    #[serde(default)]
+    pub threshold_schedule: Option<ThresholdSchedule>,
     /// Number of batches whose gradients make one update, from 1 to the batches of an epoch. Batches left over at the
     /// end of an epoch make an update of their own, [`Accumulated`]. 1 by default.
     #[serde(default = "one")]
@@ -81,8 +85,16 @@ impl Config for PhaseConfig {}
 impl PhaseConfig {
     /// Creates the configuration of a phase with a constant learning rate.
     pub fn new(phase: Phase, epochs: usize, learning_rate: LearningRate, goal: MetricGoal) -> Self {
-        let (schedule, early_stopping) = (ScheduleConfig::Constant, None);
-        Self { phase, epochs, learning_rate, schedule, goal, early_stopping, accumulated_batches: 1 }
+        Self {
+            phase,
+            epochs,
+            learning_rate,
+            schedule: ScheduleConfig::Constant,
+            goal,
+            early_stopping: None,
+            threshold_schedule: None,
+            accumulated_batches: 1,
+        }
     }
 
     /// Sets the course of the learning rate.
@@ -97,6 +109,19 @@ impl PhaseConfig {
     pub fn with_early_stopping(mut self, early_stopping: Option<EarlyStoppingConfig>) -> Self {
         self.early_stopping = early_stopping;
         self
+    }
+
+    /// Sets the schedule of the threshold.
+    #[must_use]
+    pub fn with_threshold_schedule(mut self, schedule: Option<ThresholdSchedule>) -> Self {
+        self.threshold_schedule = schedule;
+        self
+    }
+
+    /// Returns the schedule of the threshold and its number of steps, in the ternary phase.
+    fn threshold_course(&self, batches: usize) -> Result<Option<(ThresholdSchedule, usize)>, ScheduleError> {
+        let schedule = self.threshold_schedule.filter(|_| self.phase == Phase::Ternary);
+        schedule.map(|schedule| Ok((schedule, schedule.steps(self.epochs * batches)?))).transpose()
     }
 
     /// Sets the number of batches whose gradients make one update.
@@ -246,8 +271,9 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         O: Optimizer<TernaryStep<B, M>, B> + 'static,
     {
         self.check(&step, &data)?;
-        let step = step.with_phase(self.config.phase);
-        let (directory, goal) = (self.directory.clone(), self.config.goal.clone());
+        // The scales are fitted with the threshold at the start.
+        let step = self.with_threshold(step, data.batches_per_epoch, 0)?.with_phase(self.config.phase);
+        let (directory, goal) = (self.directory.clone(), self.goal(data.batches_per_epoch)?);
         let (interrupter, device) = (self.interrupter.clone(), self.execution.main_device().clone());
         let newest = self.resumes_after();
         let is_over = newest.is_some_and(|epoch| epoch >= self.config.epochs);
@@ -278,7 +304,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             metric: goal.metric().into(),
             found: history.valid_metrics(),
         })?;
-        let model = load_model(step, &directory, best_epoch, &device)?;
+        let model = load_model(step.with_final_threshold()?, &directory, best_epoch, &device)?;
         require_finite(&model, NotFinite::Epoch(best_epoch))?;
         let metrics = history.epoch(best_epoch).unwrap_or_default();
         Ok(PhaseOutcome::Completed { model, best_epoch, metrics })
@@ -305,7 +331,30 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         if !(1..=train).contains(&found) {
             return Err(PhaseError::AccumulatedBatches { found, batches: train });
         }
+        if let Some((schedule, _)) = self.config.threshold_course(train)? {
+            schedule.start.toward(step.ternary().config().quantizer.threshold, 0.0)?;
+        }
         self.schedule(train, &History::new(&self.directory)).map(|_| ())
+    }
+
+    /// Returns the goal, which leaves out the epochs before the threshold's schedule ends.
+    fn goal(&self, batches: usize) -> Result<MetricGoal, PhaseError> {
+        let course = self.config.threshold_course(batches)?;
+        let goal = self.config.goal.clone();
+        Ok(course.map_or(goal.clone(), |(_, steps)| goal.from_epoch(steps.div_ceil(batches))))
+    }
+
+    /// Sets the threshold of a step that begins after `epochs` epochs.
+    fn with_threshold<M: Module<B>>(
+        &self,
+        step: TernaryStep<B, M>,
+        batches: usize,
+        epochs: usize,
+    ) -> Result<TernaryStep<B, M>, PhaseError> {
+        Ok(match self.config.threshold_course(batches)? {
+            Some((schedule, steps)) => step.with_threshold_schedule(schedule.start, steps, epochs * batches)?,
+            None => step,
+        })
     }
 
     fn schedule(&self, batches: usize, history: &History) -> Result<Schedule, PhaseError> {
@@ -372,7 +421,8 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         O: Optimizer<TernaryStep<B, M>, B> + 'static,
     {
         let batches = data.batches_per_epoch;
-        let schedule = self.schedule(batches, history)?;
+        let (schedule, goal) = (self.schedule(batches, history)?, self.goal(batches)?);
+        let step = self.with_threshold(step, batches, checkpoint.unwrap_or(0))?;
         let Self { directory, config, execution, interrupter, lines } = self;
         create_files(&directory)?;
         let watch = Watch::new(history.clone(), interrupter.clone(), outputs_per_step(&execution));
@@ -382,7 +432,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             .with_gradient_factor(1.0 / (devices(&execution) * config.accumulated_batches) as f64)
             .with_watch(watch.clone());
         let recorder = Checkpoints::default();
-        let strategy = KeepLastAndBest::new(history.clone(), config.goal.clone()).with_interrupter(interrupter.clone());
+        let strategy = KeepLastAndBest::new(history.clone(), goal.clone()).with_interrupter(interrupter.clone());
         let mut training =
             metrics(SupervisedTraining::new(&directory, (data.train)(checkpoint.unwrap_or(0) + 1), data.valid))
                 .num_epochs(config.epochs)
@@ -399,7 +449,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
                 .metric_train(LayersMetric::new());
         }
         if let Some(early_stopping) = config.early_stopping {
-            training = training.early_stopping(early_stopping.init(history.clone(), config.goal));
+            training = training.early_stopping(early_stopping.init(history.clone(), goal));
         }
         if let Some(epoch) = checkpoint {
             training = training.checkpoint(epoch);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use ttq_core::RecordError;
+use ttq_core::{ConfigError, RecordError};
 
 use crate::{HistoryError, ScheduleError};
 
@@ -18,6 +18,9 @@ pub enum PhaseError {
     /// The schedule is invalid.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// The schedule of the threshold does not fit the threshold of the model.
+    #[error(transparent)]
+    Threshold(#[from] ConfigError),
     /// A loader yields no batch.
     #[error(
         "there are {train} training batches and {valid} validation items: both need at least one, use more data \

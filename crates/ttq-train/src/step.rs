@@ -10,9 +10,10 @@ use burn::optim::{GradientsParams, LearningRate, MultiGradientsParams, Optimizer
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use ttq_core::{RecordError, Ternary, TernarySnapshot};
+use ttq_core::{ConfigError, RecordError, Ternary, TernarySnapshot, Threshold};
 
 use crate::divergence::{Parameters, Watch, first_not_finite};
+use crate::threshold_schedule::ThresholdCourse;
 use crate::{Phase, TernaryOutput};
 
 /// A model for burn-train that trains with ternary weights.
@@ -46,6 +47,8 @@ pub struct TernaryStep<B: Backend, M: Module<B>> {
     #[module(skip)]
     watch: Option<Watch>,
     #[module(skip)]
+    threshold: Option<ThresholdCourse>,
+    #[module(skip)]
     computes_flip_ratio: bool,
     /// Whether the last `optimize` updated the parameters: its optimizer was called and did not only accumulate
     /// gradients.
@@ -66,6 +69,7 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
             phase: Phase::Ternary,
             gradient_factor: 1.0,
             watch: None,
+            threshold: None,
             computes_flip_ratio: false,
             updated: true,
             model_step: None,
@@ -105,6 +109,39 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
         let step: StepFunction<M> = Box::new(step);
         self.model_step = Some(ModelStep(Arc::new(step)));
         self
+    }
+
+    /// Moves the threshold from `start` to that of the configuration along a half cosine over `steps` batches, of which
+    /// `finished` are done ([`Threshold::toward`]). It changes with updates alone, not between accumulated batches.
+    /// ([`PhaseTraining`](crate::PhaseTraining) sets it by [`ThresholdSchedule`](crate::ThresholdSchedule).)
+    ///
+    /// The number of batches is not part of a record: a training that resumes passes it.
+    ///
+    /// # Errors
+    /// Returns [`ConfigError`] if the two thresholds have different rules or a number is out of range.
+    pub fn with_threshold_schedule(
+        mut self,
+        start: Threshold,
+        steps: usize,
+        finished: usize,
+    ) -> Result<Self, ConfigError> {
+        self.threshold = Some(ThresholdCourse { start, steps, finished });
+        self.with_scheduled_threshold()
+    }
+
+    /// Ends the schedule of the threshold: it is that of the configuration.
+    pub(crate) fn with_final_threshold(mut self) -> Result<Self, ConfigError> {
+        let end = self.ternary.config().quantizer.threshold;
+        (self.threshold, self.ternary) = (None, self.ternary.with_threshold(end)?);
+        Ok(self)
+    }
+
+    fn with_scheduled_threshold(mut self) -> Result<Self, ConfigError> {
+        if let Some(course) = self.threshold {
+            let end = self.ternary.config().quantizer.threshold;
+            self.ternary = self.ternary.with_threshold(course.threshold(end)?)?;
+        }
+        Ok(self)
     }
 
     /// Shows the weights of every step to `watch`.
@@ -182,13 +219,18 @@ where
         self.has_flip_ratio().then(|| self.ternary.snapshot())
     }
 
-    /// Clamps the scales and counts changed codes, if the parameters were updated.
+    /// Clamps the scales, moves the threshold and counts changed codes, if the parameters were updated.
     fn after_update(mut self, before: Option<TernarySnapshot<B::InnerBackend>>) -> Self {
+        if let (Phase::Ternary, Some(course)) = (self.phase, &mut self.threshold) {
+            course.finished += 1;
+        }
         if !self.updated {
             return self;
         }
         // A `TernaryOptimizer` has clamped them; other optimizers know no scales.
         self.ternary = self.ternary.clamp_scales();
+        // `with_threshold_schedule` has checked both ends.
+        self = self.with_scheduled_threshold().unwrap_or_else(|error| unreachable!("{error}"));
         if let Some(before) = before {
             let ratio = self.ternary.snapshot().flip_ratio(&before);
             self.flip_ratio = self.flip_ratio.map(|old| Tensor::from_inner(ratio.to_device(&old.device())));

@@ -3,6 +3,7 @@
 mod granularity;
 mod not_finite;
 mod scale_free;
+mod share_of_zeros;
 mod types;
 
 use burn::prelude::*;

@@ -18,6 +18,7 @@ mod frozen;
 mod records;
 mod selection;
 mod shared;
+mod threshold;
 mod tracing;
 
 type A = Autodiff<Flex>;
