@@ -18,13 +18,13 @@ fn wrapped() -> Step {
     TernaryStep::new(Ternary::new(Net::new(true), &TernaryConfig::default()).unwrap())
 }
 
-fn loader<B: Backend>(len: usize) -> ReproducibleLoader<B, Point, Batch<B>> {
-    let item = std::sync::Arc::new(|key: ItemKey| point(key.index, key.epoch));
-    ReproducibleLoader::new(len, item, std::sync::Arc::new(PointBatcher), 8, Default::default())
+fn loader<B: Backend>(len: usize, item: fn(ItemKey) -> Point) -> ReproducibleLoader<B, Point, Batch<B>> {
+    ReproducibleLoader::new(len, std::sync::Arc::new(item), std::sync::Arc::new(PointBatcher), 8, Default::default())
 }
 
 fn data(items: usize) -> PhaseData<A, Net<A>> {
-    PhaseData::new(loader(items).shuffle(3), loader(24))
+    let train = loader(items, |key| point(key.index, key.epoch)).shuffle(3);
+    PhaseData::new(train, loader(24, |key| point(key.index, 0)))
 }
 
 fn config(phase: Phase, epochs: usize) -> PhaseConfig {
@@ -108,6 +108,11 @@ fn a_phase_in_the_same_directory_continues_bit_for_bit() {
             assert_eq!((latent(&found.0), found.1), (latent(&expected.0), expected.1));
         }
     }
+    // Validation depends on the running statistics too.
+    let metrics = |directory| History::resume(directory, 4).unwrap().epochs();
+    for (whole, parts) in metrics(whole.path()).into_iter().zip(metrics(parts.path())) {
+        assert_eq!((whole.train["Loss"], whole.valid), (parts.train["Loss"], parts.valid), "epoch {}", whole.epoch);
+    }
 }
 
 #[test]
@@ -167,7 +172,7 @@ fn run_on(
     PhaseTraining::new(directory, config, ExecutionStrategy::SingleDevice(Default::default())).run(
         wrapped(),
         optimizer,
-        PhaseData::new(train, loader(24)),
+        PhaseData::new(train, loader(24, |key| point(key.index, 0))),
         |training| training.metrics((AccuracyMetric::new(), LossMetric::new())),
     )
 }
