@@ -189,6 +189,10 @@ pub struct Options {
     /// Strategy that sums the gradients of several devices.
     #[arg(long, value_enum, default_value = "multi")]
     pub strategy: Strategy,
+    /// Estimate the running statistics of batch normalization anew after the ternary phase, from this number of training
+    /// batches; 0 keeps those of the training.
+    #[arg(long, value_name = "BATCHES", default_value_t = 0)]
+    pub reestimate_batch_norm: usize,
     /// Print plain lines instead of Burn's dashboard.
     #[arg(long)]
     pub no_tui: bool,

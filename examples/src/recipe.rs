@@ -144,6 +144,9 @@ pub struct RunConfig {
     pub latent_weight_decay: f64,
     /// L2 penalty of the other weights.
     pub weight_decay: f64,
+    /// Number of batches from which batch normalization is estimated anew after the ternary phase.
+    #[serde(default)]
+    pub reestimate_batch_norm: usize,
     /// Whether the first convolution keeps its weights in the ternary phase.
     pub freeze_first_convolution: bool,
     /// Factor on the learning rate of W_p and W_n.
@@ -220,6 +223,7 @@ impl RunConfig {
             optimizer: recipe.optimizer,
             latent_weight_decay: options.weight_decay.unwrap_or(recipe.latent_weight_decay),
             weight_decay: options.weight_decay.unwrap_or(recipe.weight_decay),
+            reestimate_batch_norm: options.reestimate_batch_norm,
             freeze_first_convolution: recipe.freeze_first_convolution,
             scale_lr_factor: options.scale_lr_factor.unwrap_or(scale_lr_factor),
             validation: recipe.validation,

@@ -306,6 +306,9 @@ impl Run {
             return Ok(self.stopped());
         };
         let ternary = step.into_ternary();
+        if config.reestimate_batch_norm > 0 {
+            training.reestimate_batch_norm(&ternary);
+        }
         weights::save(ternary.materialize().network(), &self.out.ternary_network())?;
         weights::save(ternary.latent().network(), &self.out.latent_network())?;
         weights::pack(&ternary, config, &self.images, &self.out.packed_network())?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
+use burn::data::dataloader::DataLoader;
 use burn::data::dataloader::batcher::Batcher;
 use burn::module::{AutodiffModule, ModuleDisplay};
 use burn::optim::adaptor::OptimizerAdaptor;
@@ -12,9 +13,10 @@ use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::Interrupter;
 use burn::train::metric::{AccuracyMetric, LearningRateMetric, LossMetric, TopKAccuracyMetric};
+use ttq_core::Ternary;
 use ttq_train::{
     EarlyStoppingConfig, ItemKey, MetricGoal, ParamGroup, Phase, PhaseConfig, PhaseData, PhaseOutcome, PhaseTraining,
-    ReproducibleLoader, TernaryOptimizer, TernaryStep,
+    ReproducibleLoader, TernaryOptimizer, TernaryStep, reestimate_batch_norm,
 };
 
 use crate::data::{ImageSet, Images, normalize};
@@ -99,11 +101,39 @@ impl<B: Trains> Training<'_, B> {
         PhaseTraining::new(directory, phase_config, B::execution(config.strategy, self.devices.to_vec()))
     }
 
+    /// Estimates batch normalization anew for the ternary weights.
+    pub(crate) fn reestimate_batch_norm<N>(&self, ternary: &Ternary<B, Classifier<B, N>>)
+    where
+        N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
+        N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
+    {
+        let (loader, batches) = (self.train_loader(), self.config.reestimate_batch_norm);
+        let forward = |model: &Classifier<B, N>, batch: &Batch<B>| drop(model.network().forward(batch.images.clone()));
+        reestimate_batch_norm(&ternary.materialize(), loader.iter().take(batches), forward);
+        print_line(format_args!(
+            "batch normalization is estimated anew from {} batches",
+            batches.min(loader.batches_per_epoch())
+        ));
+    }
+
     fn data<N>(&self) -> PhaseData<B, Classifier<B, N>>
     where
         N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
         N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
     {
+        let shape = self.valid.shape();
+        let (set, mean, std) = (self.valid.clone(), self.images.mean.clone(), self.images.std.clone());
+        let valid_item = move |key: ItemKey| {
+            let mut pixels = vec![0.0; shape.iter().product()];
+            normalize(set.image(key.index), shape, &mean, &std, &mut pixels);
+            Item { pixels, label: set.label(key.index) }
+        };
+        let (items, batcher, device) = (self.valid.len(), Arc::new(ImageBatcher(shape)), Default::default());
+        let valid = ReproducibleLoader::new(items, Arc::new(valid_item), batcher, evaluate::BATCH, device);
+        PhaseData::new(self.train_loader(), valid)
+    }
+
+    fn train_loader(&self) -> ReproducibleLoader<B, Item, Batch<B>> {
         let (config, shape) = (self.config, self.valid.shape());
         let (mean, std) = (self.images.mean.clone(), self.images.std.clone());
         let (set, augmentation, distort) = (self.train.clone(), config.augmentation, self.distort);
@@ -113,21 +143,13 @@ impl<B: Trains> Training<'_, B> {
             augmentation.apply(set.image(key.index), set.shape(), [&mean, &std], key.seed, size, distort, &mut pixels);
             Item { pixels, label: set.label(key.index) }
         };
-        let (set, mean, std) = (self.valid.clone(), self.images.mean.clone(), self.images.std.clone());
-        let valid_item = move |key: ItemKey| {
-            let mut pixels = vec![0.0; shape.iter().product()];
-            normalize(set.image(key.index), shape, &mean, &std, &mut pixels);
-            Item { pixels, label: set.label(key.index) }
-        };
         let (items, batcher) = (self.train.len(), Arc::new(ImageBatcher(shape)));
         let batch_size = config.batch_size.min(items).max(1);
         let device = self.devices[0].clone();
-        let train = ReproducibleLoader::new(items, Arc::new(train_item), batcher.clone(), batch_size, device)
+        ReproducibleLoader::new(items, Arc::new(train_item), batcher, batch_size, device)
             .shuffle(config.seed)
             .workers(std::thread::available_parallelism().map_or(1, usize::from).clamp(2, 8))
-            .without_partial_batch();
-        let (items, device) = (self.valid.len(), Default::default());
-        PhaseData::new(train, ReproducibleLoader::new(items, Arc::new(valid_item), batcher, evaluate::BATCH, device))
+            .without_partial_batch()
     }
 }
 

@@ -11,12 +11,14 @@
 //! | train in full precision, then with ternary weights, with checkpoints and resume | [`PhaseTraining`] |
 //! | train towards a teacher's logits too | [`Distillation`] |
 //! | raise the share of zeros step by step | [`ThresholdSchedule`]; in a loop of your own `Ternary::with_threshold` |
+//! | fit batch normalization to the final ternary weights | [`reestimate_batch_norm`] |
 //! | log sparsity, scales and flip ratio | [`SparsityMetric`], [`PositiveScaleMetric`], [`NegativeScaleMetric`], [`FlipRatioMetric`] |
 //! | resume bit for bit | [`ReproducibleLoader`], [`History`], [`Schedule`], [`AtomicRecorder`] |
 //!
 //! The example `learner` (`cargo run --release -p ttq-train --example learner`) shows a whole program.
 
 mod accumulation;
+mod batch_norm;
 mod checkpoint;
 mod distillation;
 mod divergence;
@@ -39,6 +41,7 @@ mod step;
 mod threshold_schedule;
 
 pub use accumulation::Accumulated;
+pub use batch_norm::reestimate_batch_norm;
 pub use checkpoint::{AtomicRecorder, KeepLastAndBest, latest_checkpoint};
 pub use distillation::{Distillation, DistillationError, Logits};
 pub use early_stopping::{EarlyStopping, EarlyStoppingConfig};

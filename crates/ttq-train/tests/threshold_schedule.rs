@@ -84,7 +84,7 @@ fn the_threshold_of_every_step_is_that_of_the_definition() {
             assert_eq!(Threshold::Sparsity(share(&learner.model())), expected, "{finished} of {accumulated}");
         }
         let zeros = learner.model().ternary().stats().layers[0].sparsity;
-        assert!((f64::from(zeros) - 0.6).abs() < 0.01, "{zeros}");
+        assert!((zeros - 0.6).abs() < 0.01, "{zeros}");
     }
 }
 
