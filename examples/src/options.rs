@@ -152,6 +152,9 @@ pub struct Options {
     /// Course of the learning rate.
     #[arg(long, value_enum)]
     pub schedule: Option<ScheduleChoice>,
+    /// Side of a square of pixels that is cut out of each training image at a random place (cutout); 0 for none.
+    #[arg(long, value_name = "PIXELS")]
+    pub cutout: Option<usize>,
     /// Stop a phase when the validation accuracy stops rising.
     #[arg(long)]
     pub early_stopping: bool,

@@ -74,7 +74,7 @@ impl Recipe {
             freeze_first_convolution: false,
             linear_scale_lr_factor: 0.01,
             validation: 5000,
-            augmentation: Augmentation::Shift { padding: 0, flip: false },
+            augmentation: Augmentation::Shift { padding: 0, flip: false, cutout: 0 },
             distort: None,
         }
     }
@@ -97,7 +97,7 @@ impl Recipe {
             freeze_first_convolution: false,
             linear_scale_lr_factor: 0.003,
             validation: 5000,
-            augmentation: Augmentation::Shift { padding: 4, flip: true },
+            augmentation: Augmentation::Shift { padding: 4, flip: true, cutout: 0 },
             distort: None,
         }
     }
@@ -228,7 +228,7 @@ impl RunConfig {
             scale_lr_factor: options.scale_lr_factor.unwrap_or(scale_lr_factor),
             validation: recipe.validation,
             limit: options.limit,
-            augmentation: recipe.augmentation,
+            augmentation: options.cutout.map_or(recipe.augmentation, |side| recipe.augmentation.with_cutout(side)),
             seed: options.seed,
             init: options.init.clone(),
             key: options.key.clone(),

@@ -9,7 +9,7 @@ use crate::{Method, RunConfig, ScheduleChoice};
 
 /// The options that decide the outcome of a run: identifier, name, field of the configuration. (Without `--epochs` and
 /// `--fp-epochs`, which may grow.)
-const DECISIVE: [(&str, &str, &str); 31] = [
+const DECISIVE: [(&str, &str, &str); 32] = [
     ("precision", "precision", "/precision"),
     ("method", "method", "/method"),
     ("threshold", "threshold", "/ternary/quantizer/threshold"),
@@ -29,6 +29,7 @@ const DECISIVE: [(&str, &str, &str); 31] = [
     ("weight_decay", "weight-decay", "/weight_decay"),
     ("scale_lr_factor", "scale-lr-factor", "/scale_lr_factor"),
     ("schedule", "schedule", "/schedule"),
+    ("cutout", "cutout", "/augmentation"),
     ("early_stopping", "early-stopping", "/early_stopping"),
     ("limit", "limit", "/limit"),
     ("seed", "seed", "/seed"),
@@ -143,7 +144,7 @@ mod tests {
         let changes = "--precision bf16|--method twn|--threshold max:0.1|--threshold-schedule 0.5|--granularity channel|\
                        --threshold-granularity channel|--slope scaled|--scale-parameter linear|--sign published|\
                        --initial-scales ones|--include x|--exclude x|--batch-size 9|--accumulate 2|--lr 0.5|--weight-decay 0.5|\
-                       --scale-lr-factor 0.5|--schedule plateau|--early-stopping|--limit 7|--seed 9|--init x|--key x|--distill 0.5:2|\
+                       --scale-lr-factor 0.5|--schedule plateau|--cutout 3|--early-stopping|--limit 7|--seed 9|--init x|--key x|--distill 0.5:2|\
                        --reestimate-batch-norm 5|--devices 2|\
                        --strategy ddp";
         for change in changes.split('|').map(str::trim) {

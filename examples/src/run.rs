@@ -16,7 +16,7 @@ use ttq_report::record::Evidence;
 use ttq_train::{Phase, TernaryStep, freeze};
 
 use crate::backend::{RunBackend, select};
-use crate::data::{DataError, Images};
+use crate::data::{Augmentation, DataError, Images};
 use crate::evaluate;
 use crate::evidence;
 use crate::model::{Batch, Classifier, Network};
@@ -123,6 +123,9 @@ impl Run {
         }
         let (device, why) = select(options.backend, config.devices)?;
         options.strategy.check(device, options)?;
+        if options.cutout.is_some() && config.augmentation == Augmentation::Distort {
+            bail!("--cutout: this example changes its images in another way: leave the option out");
+        }
         if let Some(init) = config.init.as_ref().filter(|init| !init.is_file()) {
             bail!("there is no checkpoint at {}: check --init", init.display());
         }

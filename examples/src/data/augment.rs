@@ -1,6 +1,7 @@
 //! Conversion of images from bytes to normalized floats, with or without random changes.
 
 use serde::{Deserialize, Serialize};
+use ttq_train::item_seed;
 
 use crate::Distort;
 
@@ -14,12 +15,25 @@ pub enum Augmentation {
         padding: usize,
         /// Whether half of the images are flipped.
         flip: bool,
+        /// Side of a square of zeros after normalization, at a random centre and clipped at the border; 0 for none (DeVries
+        /// and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017).
+        #[serde(default)]
+        cutout: usize,
     },
     /// The [`Recipe::distort`](crate::Recipe::distort) of the example.
     Distort,
 }
 
 impl Augmentation {
+    /// Sets the side of the square that is cut out. A distortion stays as it is.
+    #[must_use]
+    pub fn with_cutout(self, cutout: usize) -> Self {
+        match self {
+            Self::Shift { padding, flip, .. } => Self::Shift { padding, flip, cutout },
+            Self::Distort => Self::Distort,
+        }
+    }
+
     /// Writes a randomly changed image of the shape `shape`, `[channels, height, width]`, to `out`, `[channels, size[0],
     /// size[1]]`, normalized by channel: `(pixel / 255 - mean) / std`. The change is a function of `seed`.
     ///
@@ -38,9 +52,10 @@ impl Augmentation {
     ) {
         let [channels, height, width] = shape;
         match (*self, distort) {
-            (Self::Shift { padding, flip }, _) => {
+            (Self::Shift { padding, flip, cutout }, _) => {
                 assert_eq!(size, [height, width], "a shifted image keeps its size");
                 shift(image, shape, [mean, std], (padding, flip, seed), out);
+                cut_out(cutout, size, seed, out);
             }
             (Self::Distort, Some(distort)) => {
                 let pixels = distort(image, [height, width], size, seed);
@@ -83,6 +98,22 @@ fn shift(
     }
 }
 
+/// Sets a square of the side `side` to 0 in every channel, at a random centre.
+fn cut_out(side: usize, [height, width]: [usize; 2], seed: u64, out: &mut [f32]) {
+    // Other bits than those of the shift.
+    let random = item_seed(seed, 0, 0);
+    let range = |random: u64, size: usize| {
+        let first = (random % size as u64) as isize - side as isize / 2;
+        (first.max(0) as usize).min(size)..((first + side as isize).max(0) as usize).min(size)
+    };
+    let (rows, columns) = (range(random >> 8, height), range(random >> 32, width));
+    for plane in out.chunks_exact_mut(height * width) {
+        for row in rows.clone() {
+            plane[row * width..][columns.clone()].fill(0.0);
+        }
+    }
+}
+
 /// Writes an image to `out`, normalized by channel: `(pixel / 255 - mean) / std`.
 pub fn normalize(image: &[u8], [_, height, width]: [usize; 3], mean: &[f32], std: &[f32], out: &mut [f32]) {
     let planes = image.chunks_exact(height * width).zip(out.chunks_exact_mut(height * width));
@@ -100,7 +131,6 @@ fn scale(pixel: u8, mean: f32, std: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ttq_train::item_seed;
 
     const SHAPE: [usize; 3] = [2, 3, 4];
 
@@ -130,7 +160,10 @@ mod tests {
     #[test]
     fn without_padding_and_flip_an_image_stays_as_it_is() {
         for seed in 0..20 {
-            assert_eq!(apply(Augmentation::Shift { padding: 0, flip: false }, item_seed(seed, 1, 2)), normalized());
+            assert_eq!(
+                apply(Augmentation::Shift { padding: 0, flip: false, cutout: 0 }, item_seed(seed, 1, 2)),
+                normalized()
+            );
         }
     }
 
@@ -140,7 +173,7 @@ mod tests {
         let plain = normalized();
         let mut seen = std::collections::BTreeSet::new();
         for index in 0..500 {
-            let out = apply(Augmentation::Shift { padding, flip }, item_seed(3, 1, index));
+            let out = apply(Augmentation::Shift { padding, flip, cutout: 0 }, item_seed(3, 1, index));
             let matches: Vec<(isize, isize, bool)> = (-1..=1)
                 .flat_map(|down| (-1..=1).flat_map(move |right| [false, true].map(|flip| (down, right, flip))))
                 .filter(|(down, right, flip)| {
@@ -158,5 +191,27 @@ mod tests {
             seen.insert(matches[0]);
         }
         assert_eq!(seen.len(), 18);
+    }
+    #[test]
+    fn a_square_around_every_position_is_cut_out_of_all_channels_and_nothing_else_changes() {
+        let (plain, [_, height, width]) = (normalized(), SHAPE);
+        let mut seen = std::collections::BTreeSet::new();
+        for index in 0..500 {
+            let out = apply(Augmentation::Shift { padding: 0, flip: false, cutout: 2 }, item_seed(5, 1, index));
+            // The square of 2 covers the centre and the pixels above and to the left of it.
+            let centres: Vec<(usize, usize)> = (0..height)
+                .flat_map(|y| (0..width).map(move |x| (y, x)))
+                .filter(|(y, x)| {
+                    (0..24).all(|at| {
+                        let (row, column) = (at / width % height, at % width);
+                        let is_cut = (row == *y || row + 1 == *y) && (column == *x || column + 1 == *x);
+                        out[at] == if is_cut { 0.0 } else { plain[at] }
+                    })
+                })
+                .collect();
+            assert_eq!(centres.len(), 1);
+            seen.insert(centres[0]);
+        }
+        assert_eq!(seen.len(), height * width);
     }
 }
