@@ -73,7 +73,7 @@ impl Threshold {
     /// use ttq_core::Threshold;
     ///
     /// let (start, end) = (Threshold::Sparsity(0.0), Threshold::Sparsity(0.5));
-    /// assert_eq!(start.toward(end, 0.5)?, Threshold::Sparsity(0.25));
+    /// assert_eq!(start.toward(end, 0.0)?, start);
     /// assert_eq!(start.toward(end, 1.2)?, end);
     /// # Ok::<(), ttq_core::ConfigError>(())
     /// ```
