@@ -89,18 +89,18 @@ fn set_running_values<B: AutodiffBackend, M: AutodiffModule<B>>(module: &M, valu
 
 /// The names and the containers around the current parameter.
 #[derive(Default)]
-struct Path(Vec<(String, String)>);
+pub(crate) struct Path(Vec<(String, String)>);
 
 impl Path {
-    fn enter(&mut self, name: &str, container: &str) {
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
         self.0.push((name.into(), container.into()));
     }
 
-    fn exit(&mut self) {
+    pub(crate) fn exit(&mut self) {
         self.0.pop();
     }
 
-    fn is_running_statistic(&self) -> bool {
+    pub(crate) fn is_running_statistic(&self) -> bool {
         self.0.last().is_some_and(|(name, container)| {
             container == "Struct:BatchNorm" && (name == "running_mean" || name == "running_var")
         })

@@ -10,6 +10,7 @@
 //! | train in a loop of your own, without burn-train | [`TernaryOptimizer`] |
 //! | train in full precision, then with ternary weights, with checkpoints and resume | [`PhaseTraining`] |
 //! | train towards a teacher's logits too | [`Distillation`] |
+//! | evaluate and save an average over updates | [`Averaging`]: [`PhaseConfig::with_averaging`], [`TernaryStep::with_averaging`] |
 //! | raise the share of zeros step by step | [`ThresholdSchedule`]; in a loop of your own `Ternary::with_threshold` |
 //! | fit batch normalization to the final ternary weights | [`reestimate_batch_norm`] |
 //! | log sparsity, scales and flip ratio | [`SparsityMetric`], [`PositiveScaleMetric`], [`NegativeScaleMetric`], [`FlipRatioMetric`] |
@@ -18,6 +19,7 @@
 //! The example `learner` (`cargo run --release -p ttq-train --example learner`) shows a whole program.
 
 mod accumulation;
+mod averaging;
 mod batch_norm;
 mod checkpoint;
 mod distillation;
@@ -39,8 +41,10 @@ mod schedule;
 mod seed;
 mod step;
 mod threshold_schedule;
+mod training_state;
 
 pub use accumulation::Accumulated;
+pub use averaging::{Averaging, DecayError};
 pub use batch_norm::reestimate_batch_norm;
 pub use checkpoint::{AtomicRecorder, KeepLastAndBest, latest_checkpoint};
 pub use distillation::{Distillation, DistillationError, Logits};

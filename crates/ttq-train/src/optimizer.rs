@@ -342,7 +342,7 @@ fn step_without_decay<B: AutodiffBackend, W: TernaryModule<B>>(
 }
 
 /// Replaces the value of a parameter, which stays a leaf with its properties.
-fn with_value<B: AutodiffBackend, const D: usize>(
+pub(crate) fn with_value<B: AutodiffBackend, const D: usize>(
     param: Param<Tensor<B, D>>,
     value: Tensor<B::InnerBackend, D>,
 ) -> Param<Tensor<B, D>> {

@@ -23,7 +23,7 @@ use crate::checkpoint::{complete_checkpoints, delete_after};
 use crate::divergence::{Divergence, Parameters, Watch, WatchLogger, first_not_finite};
 use crate::progress::print_line;
 use crate::{
-    Accumulated, AtomicRecorder, EarlyStoppingConfig, EpochLines, EpochMetrics, FlipRatioMetric, History,
+    Accumulated, AtomicRecorder, Averaging, EarlyStoppingConfig, EpochLines, EpochMetrics, FlipRatioMetric, History,
     KeepLastAndBest, LayersMetric, MetricGoal, NegativeScaleMetric, NotFinite, PhaseError, PositiveScaleMetric,
     ProgressLines, ReproducibleLoader, Schedule, ScheduleConfig, ScheduleError, SparsityMetric, TernaryStep,
     ThresholdSchedule, TrainingLength, latest_checkpoint,
@@ -70,6 +70,9 @@ pub struct PhaseConfig {
     /// network has the threshold of its configuration then; early stopping watches those epochs alone.
     #[serde(default)]
     pub threshold_schedule: Option<ThresholdSchedule>,
+    /// Average over the updates, with which epochs validate and of which the best one is returned. None by default.
+    #[serde(default)]
+    pub averaging: Option<Averaging>,
     /// Number of batches whose gradients make one update, from 1 to the batches of an epoch. Batches left over at the
     /// end of an epoch make an update of their own, [`Accumulated`]. 1 by default.
     #[serde(default = "one")]
@@ -93,6 +96,7 @@ impl PhaseConfig {
             goal,
             early_stopping: None,
             threshold_schedule: None,
+            averaging: None,
             accumulated_batches: 1,
         }
     }
@@ -115,6 +119,13 @@ impl PhaseConfig {
     #[must_use]
     pub fn with_threshold_schedule(mut self, schedule: Option<ThresholdSchedule>) -> Self {
         self.threshold_schedule = schedule;
+        self
+    }
+
+    /// Sets the average over the updates.
+    #[must_use]
+    pub fn with_averaging(mut self, averaging: Option<Averaging>) -> Self {
+        self.averaging = averaging;
         self
     }
 
@@ -176,7 +187,8 @@ where
 pub enum PhaseOutcome<M> {
     /// All epochs are trained, or early stopping ended the training.
     Completed {
-        /// The model of the epoch with the best validation metric, in the phase that was trained.
+        /// The model of the epoch with the best validation metric, in the phase that was trained: its average if the phase
+        /// [averages](PhaseConfig::averaging).
         model: M,
         /// That epoch, from 1.
         best_epoch: usize,
@@ -314,7 +326,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     ///
     /// # Errors
     /// [`PhaseError`] if a weight of a model that does not resume is not finite, there is no data, more batches are
-    /// accumulated than an epoch has, or the schedule is invalid.
+    /// accumulated than an epoch has, or a schedule or the decay of the average is invalid.
     pub fn check<M>(&self, step: &TernaryStep<B, M>, data: &PhaseData<B, M>) -> Result<(), PhaseError>
     where
         M: TrainStep + AutodiffModule<B>,
@@ -330,6 +342,9 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         let found = self.config.accumulated_batches;
         if !(1..=train).contains(&found) {
             return Err(PhaseError::AccumulatedBatches { found, batches: train });
+        }
+        if let Some(averaging) = self.config.averaging {
+            averaging.check()?;
         }
         if let Some((schedule, _)) = self.config.threshold_course(train)? {
             schedule.start.toward(step.ternary().config().quantizer.threshold, 0.0)?;
@@ -426,11 +441,15 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         let Self { directory, config, execution, interrupter, lines } = self;
         create_files(&directory)?;
         let watch = Watch::new(history.clone(), interrupter.clone(), outputs_per_step(&execution));
-        let step = step
+        let mut step = step
             .with_phase(config.phase)
             .with_flip_ratio(config.phase == Phase::Ternary)
             .with_gradient_factor(1.0 / (devices(&execution) * config.accumulated_batches) as f64)
             .with_watch(watch.clone());
+        if let Some(averaging) = config.averaging {
+            let updates = batches.div_ceil(config.accumulated_batches);
+            step = step.with_averaging(averaging, checkpoint.unwrap_or(0) * updates);
+        }
         let recorder = Checkpoints::default();
         let strategy = KeepLastAndBest::new(history.clone(), goal.clone()).with_interrupter(interrupter.clone());
         let mut training =
@@ -501,7 +520,7 @@ where
 {
     let record = load_checkpoint::<B, _>(directory, "model", epoch, device)?;
     step.check_record(&record).map_err(|source| PhaseError::Record { epoch, source })?;
-    Ok(step.load_record(record))
+    Ok(step.load_validated(record))
 }
 
 fn load_checkpoint<B: AutodiffBackend, R: Record<B>>(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ttq_core::{ConfigError, RecordError};
 
-use crate::{HistoryError, ScheduleError};
+use crate::{DecayError, HistoryError, ScheduleError};
 
 /// An error of a [`PhaseTraining`](crate::PhaseTraining).
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,9 @@ pub enum PhaseError {
     /// The schedule of the threshold does not fit the threshold of the model.
     #[error(transparent)]
     Threshold(#[from] ConfigError),
+    /// The decay of the average is out of range.
+    #[error(transparent)]
+    Averaging(#[from] DecayError),
     /// A loader yields no batch.
     #[error(
         "there are {train} training batches and {valid} validation items: both need at least one, use more data \

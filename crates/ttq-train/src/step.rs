@@ -12,9 +12,11 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use ttq_core::{ConfigError, RecordError, Ternary, TernarySnapshot, Threshold};
 
+use crate::averaging::with_values_of;
 use crate::divergence::{Parameters, Watch, first_not_finite};
 use crate::threshold_schedule::ThresholdCourse;
-use crate::{Phase, TernaryOutput};
+use crate::training_state::TrainingState;
+use crate::{Averaging, Phase, TernaryOutput};
 
 /// A model for burn-train that trains with ternary weights.
 ///
@@ -40,6 +42,11 @@ pub struct TernaryStep<B: Backend, M: Module<B>> {
     ternary: Ternary<B, M>,
     /// Flip ratio of the last update, `[1]`. A constant that is saved in checkpoints.
     flip_ratio: Param<Tensor<B, 1>>,
+    /// The averaged network, which shares nothing with the one that trains.
+    average: TrainingState<Ternary<B, M>>,
+    /// The number of finished updates is not saved.
+    #[module(skip)]
+    averaging: Option<(Averaging, usize)>,
     #[module(skip)]
     phase: Phase,
     #[module(skip)]
@@ -66,6 +73,8 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
         Self {
             ternary,
             flip_ratio,
+            average: TrainingState(None),
+            averaging: None,
             phase: Phase::Ternary,
             gradient_factor: 1.0,
             watch: None,
@@ -77,11 +86,12 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
     }
 
     /// Sets the phase. A change from full precision to ternary fits the scales to the weights ([`Ternary::refit`]),
-    /// which were trained without them.
+    /// which were trained without them. An average starts anew.
     #[must_use]
     pub fn with_phase(mut self, phase: Phase) -> Self {
         if (self.phase, phase) == (Phase::FullPrecision, Phase::Ternary) {
             self.ternary = self.ternary.refit();
+            self.average = TrainingState(None);
         }
         self.phase = phase;
         self
@@ -173,6 +183,11 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
         &self.ternary
     }
 
+    /// Returns the averaged network ([`with_averaging`](Self::with_averaging)). It is the one that validates.
+    pub fn average(&self) -> Option<&Ternary<B, M>> {
+        self.average.0.as_ref()
+    }
+
     /// Returns the wrapped module with its scales by value.
     pub fn into_ternary(self) -> Ternary<B, M> {
         self.ternary
@@ -211,6 +226,31 @@ where
     M: AutodiffModule<B> + ModuleDisplay,
     M::InnerModule: ModuleDisplay,
 {
+    /// Averages the parameters over updates, of which `updates` are done: validation uses the average.
+    ///
+    /// The average is part of records; the number of updates is not: a training that resumes passes it. Call it after
+    /// [`with_phase`](Self::with_phase). A record without an average loads too: the average begins with the next update.
+    #[must_use]
+    pub fn with_averaging(mut self, averaging: Averaging, updates: usize) -> Self {
+        self.averaging = Some((averaging, updates));
+        self.with_average()
+    }
+
+    fn with_average(mut self) -> Self {
+        self.average = TrainingState(Some(Ternary::from_inner(self.ternary.valid())));
+        self
+    }
+
+    /// Loads a record with an average or without one, as the network that validated: the average replaces the parameters.
+    pub(crate) fn load_validated(self, record: <Self as Module<B>>::Record) -> Self {
+        let step = if record.average.is_some() { self.with_average() } else { self };
+        let mut step = step.load_record(record);
+        if let Some(average) = step.average.0.take() {
+            step.ternary = with_values_of(step.ternary, &average);
+        }
+        step
+    }
+
     fn has_flip_ratio(&self) -> bool {
         self.phase == Phase::Ternary && self.computes_flip_ratio
     }
@@ -219,7 +259,7 @@ where
         self.has_flip_ratio().then(|| self.ternary.snapshot())
     }
 
-    /// Clamps the scales, moves the threshold and counts changed codes, if the parameters were updated.
+    /// Clamps the scales, moves the threshold, averages and counts changed codes, if the parameters were updated.
     fn after_update(mut self, before: Option<TernarySnapshot<B::InnerBackend>>) -> Self {
         if let (Phase::Ternary, Some(course)) = (self.phase, &mut self.threshold) {
             course.finished += 1;
@@ -231,6 +271,16 @@ where
         self.ternary = self.ternary.clamp_scales();
         // `with_threshold_schedule` has checked both ends.
         self = self.with_scheduled_threshold().unwrap_or_else(|error| unreachable!("{error}"));
+        if let Some((averaging, updates)) = &mut self.averaging {
+            *updates += 1;
+            let average = match self.average.0.take() {
+                Some(average) => averaging.update(average.valid(), &self.ternary, *updates),
+                None => self.ternary.valid(),
+            };
+            let average = average.with_threshold(self.ternary.quantizer().config().threshold);
+            let average = average.unwrap_or_else(|error| unreachable!("{error}"));
+            self.average = TrainingState(Some(Ternary::from_inner(average)));
+        }
         if let Some(before) = before {
             let ratio = self.ternary.snapshot().flip_ratio(&before);
             self.flip_ratio = self.flip_ratio.map(|old| Tensor::from_inner(ratio.to_device(&old.device())));
@@ -304,9 +354,10 @@ impl<B: Backend, M: Module<B> + InferenceStep> InferenceStep for TernaryStep<B, 
     type Output = M::Output;
 
     fn step(&self, item: Self::Input) -> Self::Output {
+        let ternary = self.average().unwrap_or(&self.ternary);
         match self.phase {
-            Phase::FullPrecision => self.ternary.latent().step(item),
-            Phase::Ternary => self.ternary.view().step(item),
+            Phase::FullPrecision => ternary.latent().step(item),
+            Phase::Ternary => ternary.view().step(item),
         }
     }
 }
