@@ -9,7 +9,7 @@ use clap::{Args, Command, FromArgMatches, ValueEnum};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ttq_core::{Granularity, InitialScales, LatentGradient, NegativeScaleGradient, ScaleParameter, Threshold};
-use ttq_train::Distillation;
+use ttq_train::{Averaging, Distillation};
 
 use crate::{Recipe, Strategy};
 
@@ -149,6 +149,10 @@ pub struct Options {
     /// Checkpoint of the teacher of --distill [default: the network that the ternary phase starts from].
     #[arg(long, value_name = "CHECKPOINT", requires = "distill")]
     pub teacher: Option<PathBuf>,
+    /// Average the weights and scales over the updates with this decay, such as 0.999: the average is validated, tested and
+    /// saved.
+    #[arg(long, value_name = "DECAY", value_parser = averaging)]
+    pub average: Option<Averaging>,
     /// Course of the learning rate.
     #[arg(long, value_enum)]
     pub schedule: Option<ScheduleChoice>,
@@ -311,6 +315,11 @@ fn learning_rate(text: &str) -> Result<f64, String> {
         Ok(rate) if rate > 0.0 && rate <= 1.0 => Ok(rate),
         _ => Err("must be a number above 0 and at most 1".into()),
     }
+}
+
+fn averaging(text: &str) -> Result<Averaging, String> {
+    let decay = text.parse().unwrap_or(f64::NAN);
+    Averaging::new(decay).check().map_err(|_| "must be a number above 0 and below 1".into())
 }
 
 fn penalty(text: &str) -> Result<f64, String> {

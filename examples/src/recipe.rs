@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use ttq_core::{QuantizerConfig, ScaleParameter, SelectionConfig, TernaryConfig, Threshold};
-use ttq_train::{Distillation, ScheduleConfig, ThresholdSchedule};
+use ttq_train::{Averaging, Distillation, ScheduleConfig, ThresholdSchedule};
 
 use crate::data::Augmentation;
 use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice, Strategy};
@@ -173,6 +173,9 @@ pub struct RunConfig {
     /// Checkpoint of its teacher; the network that the ternary phase starts from if there is none.
     #[serde(default)]
     pub teacher: Option<PathBuf>,
+    /// Average over the updates, in both phases.
+    #[serde(default)]
+    pub averaging: Option<Averaging>,
     /// Version of this program.
     pub version: String,
 }
@@ -238,6 +241,7 @@ impl RunConfig {
             }),
             distillation: options.distill,
             teacher: options.teacher.clone(),
+            averaging: options.average,
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }
