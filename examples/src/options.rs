@@ -137,11 +137,15 @@ pub struct Options {
     #[arg(long = "lr", value_name = "RATE", value_parser = learning_rate)]
     pub learning_rate: Option<f64>,
     /// L2 penalty of all weights and biases, but not of scales.
-    #[arg(long, value_name = "FACTOR", value_parser = penalty)]
+    #[arg(long, value_name = "FACTOR", value_parser = zero_to_one)]
     pub weight_decay: Option<f64>,
     /// Factor on the learning rate of the scales W_p and W_n
     #[arg(long, value_name = "FACTOR", value_parser = learning_rate)]
     pub scale_lr_factor: Option<f64>,
+    /// Label smoothing: share of the target that is divided among all classes alike, from 0 to 1. With --distill it changes the
+    /// targets of the own loss alone.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = zero_to_one)]
+    pub label_smoothing: f64,
     /// Train the ternary network towards the logits of the network in full precision too (distillation): weight of these from
     /// 0 to 1, and temperature, 4 if it is left out.
     #[arg(long, value_name = "WEIGHT[:TEMPERATURE]")]
@@ -322,9 +326,9 @@ fn averaging(text: &str) -> Result<Averaging, String> {
     Averaging::new(decay).check().map_err(|_| "must be a number above 0 and below 1".into())
 }
 
-fn penalty(text: &str) -> Result<f64, String> {
+fn zero_to_one(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(penalty) if (0.0..=1.0).contains(&penalty) => Ok(penalty),
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
         _ => Err("must be a number from 0 to 1".into()),
     }
 }

@@ -173,6 +173,9 @@ pub struct RunConfig {
     /// Checkpoint of its teacher; the network that the ternary phase starts from if there is none.
     #[serde(default)]
     pub teacher: Option<PathBuf>,
+    /// Label smoothing of training targets.
+    #[serde(default)]
+    pub label_smoothing: f64,
     /// Average over the updates, in both phases.
     #[serde(default)]
     pub averaging: Option<Averaging>,
@@ -241,6 +244,7 @@ impl RunConfig {
             }),
             distillation: options.distill,
             teacher: options.teacher.clone(),
+            label_smoothing: options.label_smoothing,
             averaging: options.average,
             version: env!("CARGO_PKG_VERSION").into(),
         }

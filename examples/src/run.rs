@@ -178,7 +178,8 @@ impl Run {
             None => network(self.images.classes, &device),
         };
         let float_bytes = 4 * Module::num_params(&start_from);
-        let trained = self.phases(Classifier::new(start_from), &devices, &load)?;
+        let classifier = Classifier::new(start_from).with_label_smoothing(self.config.label_smoothing);
+        let trained = self.phases(classifier, &devices, &load)?;
         let seconds = before + start.elapsed().as_secs_f64();
         write_json(&time, &Time { seconds })?;
         let Some(Trained { full_precision, ternary }) = trained else { return Ok(()) };

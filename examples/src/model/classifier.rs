@@ -43,18 +43,27 @@ pub type PytorchName = (String, String);
 pub struct Classifier<B: Backend, N: Module<B>> {
     network: N,
     #[module(skip)]
+    label_smoothing: f64,
+    #[module(skip)]
     backend: std::marker::PhantomData<B>,
 }
 
 impl<B: Backend, N: Network<B>> Classifier<B, N> {
     /// Creates a classifier around `network`.
     pub fn new(network: N) -> Self {
-        Self { network, backend: std::marker::PhantomData }
+        Self { network, label_smoothing: 0.0, backend: std::marker::PhantomData }
+    }
+
+    /// Sets the share of each training target that is divided among all classes alike, from 0 to 1 (Szegedy et al., 2016,
+    /// section 7). Validation and evaluation have the targets themselves.
+    pub fn with_label_smoothing(mut self, share: f64) -> Self {
+        self.label_smoothing = share;
+        self
     }
 
     /// Computes the logits and the mean cross-entropy of a batch.
     pub fn classify(&self, batch: Batch<B>) -> ClassificationOutput<B> {
-        classification(self.network.forward(batch.images), batch.targets)
+        classification(self.network.forward(batch.images), batch.targets, 0.0)
     }
 
     /// Returns the network.
@@ -68,8 +77,14 @@ impl<B: Backend, N: Network<B>> Classifier<B, N> {
     }
 }
 
-fn classification<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> ClassificationOutput<B> {
-    let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), targets.clone());
+fn classification<B: Backend>(
+    logits: Tensor<B, 2>,
+    targets: Tensor<B, 1, Int>,
+    label_smoothing: f64,
+) -> ClassificationOutput<B> {
+    let smoothing = (label_smoothing > 0.0).then_some(label_smoothing as f32);
+    let loss = CrossEntropyLossConfig::new().with_smoothing(smoothing).init(&logits.device());
+    let loss = loss.forward(logits.clone(), targets.clone());
     ClassificationOutput::new(loss, logits, targets)
 }
 
@@ -83,8 +98,8 @@ where
     type Output = ClassificationOutput<B>;
 
     fn step(&self, batch: Batch<B>) -> TrainOutput<ClassificationOutput<B>> {
-        let output = self.classify(batch);
-        TrainOutput::new(self, output.loss.backward(), output)
+        let (loss, output) = self.output(self.logits(&batch), batch);
+        TrainOutput::new(self, loss.backward(), output)
     }
 }
 
@@ -99,7 +114,7 @@ where
     }
 
     fn output(&self, logits: Tensor<B, 2>, batch: Batch<B>) -> (Tensor<B, 1>, ClassificationOutput<B>) {
-        let output = classification(logits, batch.targets);
+        let output = classification(logits, batch.targets, self.label_smoothing);
         (output.loss.clone(), output)
     }
 }
@@ -110,5 +125,47 @@ impl<B: Backend, N: Network<B>> InferenceStep for Classifier<B, N> {
 
     fn step(&self, batch: Batch<B>) -> ClassificationOutput<B> {
         self.classify(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Autodiff;
+
+    use crate::Cpu;
+
+    type A = Autodiff<Cpu>;
+
+    /// The images are the logits.
+    #[derive(Module, Debug, Clone)]
+    struct Same;
+
+    impl<B: Backend> Network<B> for Same {
+        fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+            images.flatten(1, 3)
+        }
+    }
+
+    #[test]
+    fn smoothed_labels_give_a_share_of_the_loss_to_all_classes_in_training_alone() {
+        let logits = [[2.0, -1.0, 0.5, 0.0], [0.1, 0.2, 0.3, -3.0]];
+        let targets = [0, 3];
+        let batch = Batch::<A> {
+            images: Tensor::<A, 2>::from_floats(logits, &Default::default()).reshape([2, 1, 1, 4]),
+            targets: Tensor::from_ints(targets, &Default::default()),
+        };
+        let classifier = Classifier::<A, Same>::new(Same).with_label_smoothing(0.2);
+        let expected = |share: f64| {
+            let rows = logits.iter().zip(targets).map(|(row, target)| {
+                let sum = row.iter().map(|z: &f64| z.exp()).sum::<f64>().ln();
+                let wanted = |class| share / 4.0 + if class == target as usize { 1.0 - share } else { 0.0 };
+                row.iter().enumerate().map(|(class, z)| wanted(class) * (sum - z)).sum::<f64>()
+            });
+            rows.sum::<f64>() / 2.0
+        };
+        let close = |loss: Tensor<A, 1>, expected: f64| (loss.into_scalar() as f64 - expected).abs() < 1e-5;
+        assert!(close(TrainStep::step(&classifier, batch.clone()).item.loss, expected(0.2)));
+        assert!(close(InferenceStep::step(&classifier, batch).loss, expected(0.0)));
     }
 }
