@@ -9,7 +9,7 @@ use clap::{Args, Command, FromArgMatches, ValueEnum};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ttq_core::{Granularity, InitialScales, LatentGradient, NegativeScaleGradient, ScaleParameter, Threshold};
-use ttq_train::{Averaging, Distillation};
+use ttq_train::{Averaging, Distillation, KeptEpoch};
 
 use crate::{Recipe, Strategy};
 
@@ -163,6 +163,10 @@ pub struct Options {
     /// Side of a square of pixels that is cut out of each training image at a random place (cutout); 0 for none.
     #[arg(long, value_name = "PIXELS")]
     pub cutout: Option<usize>,
+    /// Epoch whose network each phase keeps: the one that validates best, or the last one. The test images are evaluated on it
+    /// alone.
+    #[arg(long, value_parser = named::<KeptEpoch, _>(["best", "last"]), default_value = "best")]
+    pub checkpoint: KeptEpoch,
     /// Stop a phase when the validation accuracy stops rising.
     #[arg(long)]
     pub early_stopping: bool,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use ttq_core::{QuantizerConfig, ScaleParameter, SelectionConfig, TernaryConfig, Threshold};
-use ttq_train::{Averaging, Distillation, ScheduleConfig, ThresholdSchedule};
+use ttq_train::{Averaging, Distillation, KeptEpoch, ScheduleConfig, ThresholdSchedule};
 
 use crate::data::Augmentation;
 use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice, Strategy};
@@ -173,6 +173,9 @@ pub struct RunConfig {
     /// Checkpoint of its teacher; the network that the ternary phase starts from if there is none.
     #[serde(default)]
     pub teacher: Option<PathBuf>,
+    /// The epoch whose network each phase keeps.
+    #[serde(default)]
+    pub checkpoint: KeptEpoch,
     /// Label smoothing of training targets.
     #[serde(default)]
     pub label_smoothing: f64,
@@ -244,6 +247,7 @@ impl RunConfig {
             }),
             distillation: options.distill,
             teacher: options.teacher.clone(),
+            checkpoint: options.checkpoint,
             label_smoothing: options.label_smoothing,
             averaging: options.average,
             version: env!("CARGO_PKG_VERSION").into(),

@@ -9,7 +9,7 @@ use crate::{Method, RunConfig, ScheduleChoice};
 
 /// The options that decide the outcome of a run: identifier, name, field of the configuration. (Without `--epochs` and
 /// `--fp-epochs`, which may grow.)
-const DECISIVE: [(&str, &str, &str); 34] = [
+const DECISIVE: [(&str, &str, &str); 35] = [
     ("precision", "precision", "/precision"),
     ("method", "method", "/method"),
     ("threshold", "threshold", "/ternary/quantizer/threshold"),
@@ -30,6 +30,7 @@ const DECISIVE: [(&str, &str, &str); 34] = [
     ("scale_lr_factor", "scale-lr-factor", "/scale_lr_factor"),
     ("schedule", "schedule", "/schedule"),
     ("cutout", "cutout", "/augmentation"),
+    ("checkpoint", "checkpoint", "/checkpoint"),
     ("early_stopping", "early-stopping", "/early_stopping"),
     ("limit", "limit", "/limit"),
     ("seed", "seed", "/seed"),
@@ -147,7 +148,7 @@ mod tests {
                        --threshold-granularity channel|--slope scaled|--scale-parameter linear|--sign published|\
                        --initial-scales ones|--include x|--exclude x|--batch-size 9|--accumulate 2|--lr 0.5|--weight-decay 0.5|\
                        --scale-lr-factor 0.5|--schedule plateau|--cutout 3|--early-stopping|--limit 7|--seed 9|--init x|--key x|--distill 0.5:2|\
-                       --label-smoothing 0.1|--average 0.9|--reestimate-batch-norm 5|--devices 2|\
+                       --checkpoint last|--label-smoothing 0.1|--average 0.9|--reestimate-batch-norm 5|--devices 2|\
                        --strategy ddp";
         for change in changes.split('|').map(str::trim) {
             let name = change.split_whitespace().next().unwrap();

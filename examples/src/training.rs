@@ -15,8 +15,8 @@ use burn::train::Interrupter;
 use burn::train::metric::{AccuracyMetric, LearningRateMetric, LossMetric, TopKAccuracyMetric};
 use ttq_core::Ternary;
 use ttq_train::{
-    EarlyStoppingConfig, ItemKey, MetricGoal, ParamGroup, Phase, PhaseConfig, PhaseData, PhaseOutcome, PhaseTraining,
-    ReproducibleLoader, TernaryOptimizer, TernaryStep, reestimate_batch_norm,
+    EarlyStoppingConfig, ItemKey, KeptEpoch, MetricGoal, ParamGroup, Phase, PhaseConfig, PhaseData, PhaseOutcome,
+    PhaseTraining, ReproducibleLoader, TernaryOptimizer, TernaryStep, reestimate_batch_norm,
 };
 
 use crate::data::{ImageSet, Images, normalize};
@@ -41,8 +41,8 @@ pub(crate) struct Training<'a, B: Backend> {
 }
 
 impl<B: Trains> Training<'_, B> {
-    /// Trains a phase in `directory`, from its newest checkpoint if there is one. Returns the model of the epoch that
-    /// validates best, or `None` if the user stopped.
+    /// Trains a phase in `directory`, from its newest checkpoint if there is one. Returns the model of the epoch that is kept,
+    /// or `None` if the user stopped.
     ///
     /// # Errors
     /// Those of [`PhaseTraining::run`].
@@ -67,8 +67,11 @@ impl<B: Trains> Training<'_, B> {
                 .metric_train_numeric(LearningRateMetric::new())
         };
         match training.run(model, optimizer(self.config), self.data(), metrics)? {
-            PhaseOutcome::Completed { model, best_epoch, .. } => {
-                print_line(format_args!("{phase}: epoch {best_epoch} validates best"));
+            PhaseOutcome::Completed { model, epoch, .. } => {
+                match self.config.checkpoint {
+                    KeptEpoch::Best => print_line(format_args!("{phase}: epoch {epoch} validates best")),
+                    KeptEpoch::Last => print_line(format_args!("{phase}: epoch {epoch}, the last one, is kept")),
+                }
                 Ok(Some(model))
             }
             PhaseOutcome::Stopped { saved_epochs, reason } => {
@@ -98,6 +101,7 @@ impl<B: Trains> Training<'_, B> {
             .with_early_stopping(config.early_stopping.then(EarlyStoppingConfig::default))
             .with_threshold_schedule(config.threshold_schedule)
             .with_averaging(config.averaging)
+            .with_kept_epoch(config.checkpoint)
             .with_accumulated_batches(config.accumulate);
         PhaseTraining::new(directory, phase_config, B::execution(config.strategy, self.devices.to_vec()))
     }

@@ -56,7 +56,9 @@ pub use metric::{FlipRatioMetric, LayersMetric, NegativeScaleMetric, PositiveSca
 pub use metric_goal::MetricGoal;
 pub use optimizer::{ByRank, ParamGroup, TernaryModule, TernaryOptimizer};
 pub use output::{LayerState, OnOutput, OutputInput, SyncedTernaryOutput, TernaryOutput, TernaryState};
-pub use phase::{Phase, PhaseConfig, PhaseData, PhaseOutcome, PhaseTraining, TernaryTraining, steps_per_epoch};
+pub use phase::{
+    KeptEpoch, Phase, PhaseConfig, PhaseData, PhaseOutcome, PhaseTraining, TernaryTraining, steps_per_epoch,
+};
 pub use phase_error::{NotFinite, PhaseError};
 pub use progress::{EpochLines, ProgressLines};
 pub use schedule::{PlateauConfig, Schedule, ScheduleConfig, ScheduleError, TrainingLength};

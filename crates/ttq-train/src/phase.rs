@@ -49,6 +49,17 @@ impl fmt::Display for Phase {
     }
 }
 
+/// The epoch whose model a [`PhaseTraining`] returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptEpoch {
+    /// The one with the best validation metric.
+    #[default]
+    Best,
+    /// The last one. A figure on test data is then not of an epoch that was chosen by its noise.
+    Last,
+}
+
 /// Configuration of a [`PhaseTraining`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PhaseConfig {
@@ -63,6 +74,9 @@ pub struct PhaseConfig {
     pub schedule: ScheduleConfig,
     /// The validation metric that chooses the best epoch; plateau and early stopping watch it too.
     pub goal: MetricGoal,
+    /// The epoch whose model is returned. The best one by default.
+    #[serde(default)]
+    pub kept_epoch: KeptEpoch,
     /// Early stopping. None by default.
     #[serde(default)]
     pub early_stopping: Option<EarlyStoppingConfig>,
@@ -94,6 +108,7 @@ impl PhaseConfig {
             learning_rate,
             schedule: ScheduleConfig::Constant,
             goal,
+            kept_epoch: KeptEpoch::Best,
             early_stopping: None,
             threshold_schedule: None,
             averaging: None,
@@ -105,6 +120,13 @@ impl PhaseConfig {
     #[must_use]
     pub fn with_schedule(mut self, schedule: ScheduleConfig) -> Self {
         self.schedule = schedule;
+        self
+    }
+
+    /// Sets the epoch whose model is returned.
+    #[must_use]
+    pub fn with_kept_epoch(mut self, epoch: KeptEpoch) -> Self {
+        self.kept_epoch = epoch;
         self
     }
 
@@ -187,11 +209,11 @@ where
 pub enum PhaseOutcome<M> {
     /// All epochs are trained, or early stopping ended the training.
     Completed {
-        /// The model of the epoch with the best validation metric, in the phase that was trained: its average if the phase
+        /// The model of the [kept epoch](PhaseConfig::kept_epoch), in the phase that was trained: its average if the phase
         /// [averages](PhaseConfig::averaging).
         model: M,
         /// That epoch, from 1.
-        best_epoch: usize,
+        epoch: usize,
         /// Its metrics.
         metrics: EpochMetrics,
     },
@@ -286,7 +308,8 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         // The scales are fitted with the threshold at the start.
         let step = self.with_threshold(step, data.batches_per_epoch, 0)?.with_phase(self.config.phase);
         let (directory, goal) = (self.directory.clone(), self.goal(data.batches_per_epoch)?);
-        let (interrupter, device) = (self.interrupter.clone(), self.execution.main_device().clone());
+        let (interrupter, kept_epoch) = (self.interrupter.clone(), self.config.kept_epoch);
+        let device = self.execution.main_device().clone();
         let newest = self.resumes_after();
         let is_over = newest.is_some_and(|epoch| epoch >= self.config.epochs);
         let checkpoint = if is_over { newest } else { self.readable_checkpoint(&step, &optimizer, &device)? };
@@ -311,15 +334,19 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
                 return Ok(PhaseOutcome::Stopped { saved_epochs: latest_checkpoint(&directory).unwrap_or(0), reason });
             }
         }
-        let best_epoch = history.best_epoch(&goal).ok_or_else(|| PhaseError::NoMetric {
+        let kept = match kept_epoch {
+            KeptEpoch::Best => history.best_epoch(&goal),
+            KeptEpoch::Last => history.epochs().last().map(|last| last.epoch),
+        };
+        let epoch = kept.ok_or_else(|| PhaseError::NoMetric {
             directory: directory.clone(),
             metric: goal.metric().into(),
             found: history.valid_metrics(),
         })?;
-        let model = load_model(step.with_final_threshold()?, &directory, best_epoch, &device)?;
-        require_finite(&model, NotFinite::Epoch(best_epoch))?;
-        let metrics = history.epoch(best_epoch).unwrap_or_default();
-        Ok(PhaseOutcome::Completed { model, best_epoch, metrics })
+        let model = load_model(step.with_final_threshold()?, &directory, epoch, &device)?;
+        require_finite(&model, NotFinite::Epoch(epoch))?;
+        let metrics = history.epoch(epoch).unwrap_or_default();
+        Ok(PhaseOutcome::Completed { model, epoch, metrics })
     }
 
     /// Checks the model, the data and the configuration. It writes nothing. [`run`](Self::run) begins with it.

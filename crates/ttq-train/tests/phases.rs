@@ -58,9 +58,9 @@ fn run_with(
 
 fn completed(outcome: PhaseOutcome<Step>) -> (Step, usize) {
     match outcome {
-        PhaseOutcome::Completed { model, best_epoch, metrics } => {
-            assert_eq!(metrics.epoch, best_epoch);
-            (model, best_epoch)
+        PhaseOutcome::Completed { model, epoch, metrics } => {
+            assert_eq!(metrics.epoch, epoch);
+            (model, epoch)
         }
         other => panic!("the phase did not complete: {other:?}"),
     }
@@ -113,6 +113,20 @@ fn a_phase_in_the_same_directory_continues_bit_for_bit() {
     for (whole, parts) in metrics(whole.path()).into_iter().zip(metrics(parts.path())) {
         assert_eq!((whole.train["Loss"], whole.valid), (parts.train["Loss"], parts.valid), "epoch {}", whole.epoch);
     }
+}
+
+#[test]
+fn the_last_epoch_is_returned_if_it_is_the_kept_one() {
+    let directory = tempfile::tempdir().unwrap();
+    // The largest loss is that of the first epoch.
+    let best = PhaseConfig { goal: MetricGoal::maximize("Loss"), ..config(Phase::Ternary, 3) };
+    let last = best.clone().with_kept_epoch(KeptEpoch::Last);
+    let (last, epoch) = completed(run(directory.path(), last, wrapped()).unwrap());
+    assert_eq!(epoch, 3);
+    // The same checkpoints.
+    let (best, epoch) = completed(run(directory.path(), best, wrapped()).unwrap());
+    assert_eq!(epoch, 1);
+    assert_ne!(latent(&last), latent(&best));
 }
 
 #[test]

@@ -57,8 +57,8 @@ fn run(directory: &Path, config: PhaseConfig, stop: usize) -> Result<PhaseOutcom
 }
 
 fn completed(outcome: PhaseOutcome<Step>) -> (Step, usize) {
-    let PhaseOutcome::Completed { model, best_epoch, .. } = outcome else { panic!("{outcome:?}") };
-    (model, best_epoch)
+    let PhaseOutcome::Completed { model, epoch, .. } = outcome else { panic!("{outcome:?}") };
+    (model, epoch)
 }
 
 fn numbers(step: &Step) -> Vec<f32> {
