@@ -9,7 +9,7 @@ use clap::{Args, Command, FromArgMatches, ValueEnum};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ttq_core::{Granularity, InitialScales, LatentGradient, NegativeScaleGradient, ScaleParameter, Threshold};
-use ttq_train::{Averaging, Distillation, KeptEpoch};
+use ttq_train::{Averaging, Distillation, KeptEpoch, OscillationFreezing};
 
 use crate::{Recipe, Strategy};
 
@@ -157,6 +157,10 @@ pub struct Options {
     /// saved.
     #[arg(long, value_name = "DECAY", value_parser = averaging)]
     pub average: Option<Averaging>,
+    /// Freeze codes that flip to and fro in the ternary phase: thresholds of their frequency per update in the first quarter
+    /// and at the end, such as 0.1:0.01, and the weight of the last update in frequencies, 0.001 if it is left out.
+    #[arg(long, value_name = "START:END[:MOMENTUM]")]
+    pub freeze_oscillations: Option<OscillationFreezing>,
     /// Course of the learning rate.
     #[arg(long, value_enum)]
     pub schedule: Option<ScheduleChoice>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use ttq_core::{QuantizerConfig, ScaleParameter, SelectionConfig, TernaryConfig, Threshold};
-use ttq_train::{Averaging, Distillation, KeptEpoch, ScheduleConfig, ThresholdSchedule};
+use ttq_train::{Averaging, Distillation, KeptEpoch, OscillationFreezing, ScheduleConfig, ThresholdSchedule};
 
 use crate::data::Augmentation;
 use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice, Strategy};
@@ -182,6 +182,9 @@ pub struct RunConfig {
     /// Average over the updates, in both phases.
     #[serde(default)]
     pub averaging: Option<Averaging>,
+    /// Freezing of codes that oscillate, in the ternary phase.
+    #[serde(default)]
+    pub oscillation_freezing: Option<OscillationFreezing>,
     /// Version of this program.
     pub version: String,
 }
@@ -250,6 +253,7 @@ impl RunConfig {
             checkpoint: options.checkpoint,
             label_smoothing: options.label_smoothing,
             averaging: options.average,
+            oscillation_freezing: options.freeze_oscillations,
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }

@@ -9,7 +9,7 @@ use crate::{Method, RunConfig, ScheduleChoice};
 
 /// The options that decide the outcome of a run: identifier, name, field of the configuration. (Without `--epochs` and
 /// `--fp-epochs`, which may grow.)
-const DECISIVE: [(&str, &str, &str); 35] = [
+const DECISIVE: [(&str, &str, &str); 36] = [
     ("precision", "precision", "/precision"),
     ("method", "method", "/method"),
     ("threshold", "threshold", "/ternary/quantizer/threshold"),
@@ -40,6 +40,7 @@ const DECISIVE: [(&str, &str, &str); 35] = [
     ("teacher", "teacher", "/teacher"),
     ("label_smoothing", "label-smoothing", "/label_smoothing"),
     ("average", "average", "/averaging"),
+    ("freeze_oscillations", "freeze-oscillations", "/oscillation_freezing"),
     ("reestimate_batch_norm", "reestimate-batch-norm", "/reestimate_batch_norm"),
     ("devices", "devices", "/devices"),
     ("strategy", "strategy", "/strategy"),
@@ -96,10 +97,14 @@ fn check_length(name: &str, config: &RunConfig, has_begun: bool, [old, new]: [us
     if new < old {
         bail!("--{name} {new}: the phase was started with {old} epochs and cannot become shorter: start a new run");
     }
-    if name == "epochs" && config.threshold_schedule.is_some() {
+    let courses = [
+        (config.threshold_schedule.is_some(), "the threshold (--threshold-schedule)"),
+        (config.oscillation_freezing.is_some(), "the freezing of codes (--freeze-oscillations)"),
+    ];
+    if let Some((_, course)) = courses.iter().find(|(is_set, _)| *is_set && name == "epochs") {
         bail!(
-            "--epochs {new}: the threshold (--threshold-schedule) follows a course over {old} epochs, so that a longer phase \
-             would have begun differently: start a new run, with --init to train this network further"
+            "--epochs {new}: {course} follows a course over {old} epochs, so that a longer phase would have begun differently: \
+             start a new run, with --init to train this network further"
         );
     }
     match config.schedule {
@@ -148,7 +153,7 @@ mod tests {
                        --threshold-granularity channel|--slope scaled|--scale-parameter linear|--sign published|\
                        --initial-scales ones|--include x|--exclude x|--batch-size 9|--accumulate 2|--lr 0.5|--weight-decay 0.5|\
                        --scale-lr-factor 0.5|--schedule plateau|--cutout 3|--early-stopping|--limit 7|--seed 9|--init x|--key x|--distill 0.5:2|\
-                       --checkpoint last|--label-smoothing 0.1|--average 0.9|--reestimate-batch-norm 5|--devices 2|\
+                       --checkpoint last|--label-smoothing 0.1|--average 0.9|--freeze-oscillations 0.1:0.01|--reestimate-batch-norm 5|--devices 2|\
                        --strategy ddp";
         for change in changes.split('|').map(str::trim) {
             let name = change.split_whitespace().next().unwrap();
@@ -180,9 +185,11 @@ mod tests {
             assert!(error.contains(&format!("--schedule {schedule}")), "{error}");
             assert_eq!(resume(&started, &BOTH[..1], "--epochs 6").unwrap().epochs, 6, "the phase has not begun");
         }
-        let started = "--schedule constant --threshold-schedule 0.5 --epochs 2";
-        let error = resume(started, BOTH, "--epochs 6").unwrap_err().to_string();
-        assert!(error.contains("--threshold-schedule"), "{error}");
+        for course in ["--threshold-schedule 0.5", "--freeze-oscillations 0.1:0.01"] {
+            let started = format!("--schedule constant {course} --epochs 2");
+            let error = resume(&started, BOTH, "--epochs 6").unwrap_err().to_string();
+            assert!(error.contains(course.split(' ').next().unwrap()), "{error}");
+        }
         let error = resume("", BOTH, "--fp-epochs 9").unwrap_err().to_string();
         assert!(error.contains("--fp-epochs comes too late"), "{error}");
         assert!(resume("", BOTH, "--fp-epochs 3 --epochs 3").is_ok(), "the numbers that it was started with");

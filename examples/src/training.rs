@@ -101,6 +101,7 @@ impl<B: Trains> Training<'_, B> {
             .with_early_stopping(config.early_stopping.then(EarlyStoppingConfig::default))
             .with_threshold_schedule(config.threshold_schedule)
             .with_averaging(config.averaging)
+            .with_oscillation_freezing(config.oscillation_freezing)
             .with_kept_epoch(config.checkpoint)
             .with_accumulated_batches(config.accumulate);
         PhaseTraining::new(directory, phase_config, B::execution(config.strategy, self.devices.to_vec()))

@@ -11,9 +11,10 @@
 //! | train in full precision, then with ternary weights, with checkpoints and resume | [`PhaseTraining`] |
 //! | train towards a teacher's logits too | [`Distillation`] |
 //! | evaluate and save an average over updates | [`Averaging`]: [`PhaseConfig::with_averaging`], [`TernaryStep::with_averaging`] |
+//! | freeze codes that flip to and fro | [`OscillationFreezing`]; in a loop of your own [`Oscillations`] |
 //! | raise the share of zeros step by step | [`ThresholdSchedule`]; in a loop of your own `Ternary::with_threshold` |
 //! | fit batch normalization to the final ternary weights | [`reestimate_batch_norm`] |
-//! | log sparsity, scales and flip ratio | [`SparsityMetric`], [`PositiveScaleMetric`], [`NegativeScaleMetric`], [`FlipRatioMetric`] |
+//! | log sparsity, scales and flip ratio | [`SparsityMetric`], [`PositiveScaleMetric`], [`NegativeScaleMetric`], [`FlipRatioMetric`], [`OscillatingMetric`], [`FrozenMetric`] |
 //! | resume bit for bit | [`ReproducibleLoader`], [`History`], [`Schedule`], [`AtomicRecorder`] |
 //!
 //! The example `learner` (`cargo run --release -p ttq-train --example learner`) shows a whole program.
@@ -32,6 +33,7 @@ mod metric;
 mod metric_files;
 mod metric_goal;
 mod optimizer;
+mod oscillation;
 mod output;
 mod phase;
 mod phase_error;
@@ -52,9 +54,13 @@ pub use early_stopping::{EarlyStopping, EarlyStoppingConfig};
 pub use freeze::freeze;
 pub use history::{EpochMetrics, History, HistoryError};
 pub use loader::{ItemKey, MakeItem, ReproducibleLoader};
-pub use metric::{FlipRatioMetric, LayersMetric, NegativeScaleMetric, PositiveScaleMetric, SparsityMetric};
+pub use metric::{
+    FlipRatioMetric, FrozenMetric, LayersMetric, NegativeScaleMetric, OscillatingMetric, PositiveScaleMetric,
+    SparsityMetric,
+};
 pub use metric_goal::MetricGoal;
 pub use optimizer::{ByRank, ParamGroup, TernaryModule, TernaryOptimizer};
+pub use oscillation::{OscillationError, OscillationFreezing, Oscillations};
 pub use output::{LayerState, OnOutput, OutputInput, SyncedTernaryOutput, TernaryOutput, TernaryState};
 pub use phase::{
     KeptEpoch, Phase, PhaseConfig, PhaseData, PhaseOutcome, PhaseTraining, TernaryTraining, steps_per_epoch,

@@ -10,8 +10,14 @@ use burn::train::metric::{
 
 use crate::{LayerState, TernaryState};
 
-/// Text of a metric that reads the flip ratio of a step which does not compute it.
-const NO_FLIP_RATIO: &str = "Flip ratio: not computed, create the step with `.with_flip_ratio(true)`";
+/// The text of a metric whose value the step does not compute.
+fn not_computed(name: &str) -> String {
+    let option = match name {
+        FlipRatioMetric::NAME => "with_flip_ratio(true)",
+        _ => "with_oscillation_freezing(…)",
+    };
+    format!("{name}: not computed, create the step with `.{option}`")
+}
 
 macro_rules! ternary_metric {
     ($(#[$doc:meta])* $metric:ident, $name:literal, $unit:expr, $value:expr) => {
@@ -54,7 +60,7 @@ macro_rules! ternary_metric {
                 let value = state.as_ref().map(value);
                 let entry = self.state.update(value.flatten().unwrap_or(f64::NAN), 1, format);
                 match value {
-                    Some(None) => SerializedEntry::new(NO_FLIP_RATIO.into(), entry.serialized),
+                    Some(None) => SerializedEntry::new(not_computed(Self::NAME), entry.serialized),
                     _ => entry,
                 }
             }
@@ -94,6 +100,19 @@ ternary_metric!(
     /// It needs [`TernaryStep::with_flip_ratio`](crate::TernaryStep::with_flip_ratio), without which its value is NaN
     /// and its text says so.
     FlipRatioMetric, "Flip ratio", Some("%"), |state| state.flip_ratio.map(|ratio| 100.0 * ratio)
+);
+ternary_metric!(
+    /// Share of weights whose codes oscillate at a frequency above 0.005 and are not frozen, in percent
+    /// ([`OscillationFreezing`](crate::OscillationFreezing)).
+    ///
+    /// It needs [`TernaryStep::with_oscillation_freezing`](crate::TernaryStep::with_oscillation_freezing).
+    OscillatingMetric, "Oscillating", Some("%"), |state| state.oscillating.map(|share| 100.0 * share)
+);
+ternary_metric!(
+    /// Share of weights whose codes are frozen, in percent ([`OscillationFreezing`](crate::OscillationFreezing)).
+    ///
+    /// It needs [`TernaryStep::with_oscillation_freezing`](crate::TernaryStep::with_oscillation_freezing).
+    FrozenMetric, "Frozen", Some("%"), |state| state.frozen.map(|share| 100.0 * share)
 );
 
 /// Sparsity and scales of each layer: the dashboard shows their ranges, the [history](crate::EpochMetrics::layers)

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use ttq_core::TernarySnapshot;
 
 use crate::divergence::{Watch, WeightProbe};
+use crate::oscillation::OSCILLATING;
 
 /// The output of the model's own training step, with the ternary weights of that step.
 ///
@@ -23,10 +24,11 @@ pub struct TernaryOutput<B: Backend, O> {
     watch: Option<(Watch, WeightProbe)>,
 }
 
-/// The weights of a step, and the flip ratio of the update before it.
+/// The weights of a step, and the flip ratio and the frequencies of oscillations of the update before it.
 struct StepState<B: Backend> {
     snapshot: TernarySnapshot<B>,
     flip_ratio: Option<Tensor<B, 1>>,
+    frequencies: Option<Vec<Tensor<B, 1>>>,
 }
 
 impl<B: Backend, O> TernaryOutput<B, O> {
@@ -34,8 +36,13 @@ impl<B: Backend, O> TernaryOutput<B, O> {
         Self { output, state: None, watch: None }
     }
 
-    pub(crate) fn new(output: O, snapshot: TernarySnapshot<B>, flip_ratio: Option<Tensor<B, 1>>) -> Self {
-        Self { output, state: Some(StepState { snapshot, flip_ratio }), watch: None }
+    pub(crate) fn new(
+        output: O,
+        snapshot: TernarySnapshot<B>,
+        flip_ratio: Option<Tensor<B, 1>>,
+        frequencies: Option<Vec<Tensor<B, 1>>>,
+    ) -> Self {
+        Self { output, state: Some(StepState { snapshot, flip_ratio, frequencies }), watch: None }
     }
 
     /// Shows the weights of this step to `watch` when the output is synchronized.
@@ -73,6 +80,11 @@ pub struct TernaryState {
     /// Share of codes that the last update changed, 0 to 1, and 0 before the first update; `None` without
     /// [`TernaryStep::with_flip_ratio`](crate::TernaryStep::with_flip_ratio).
     pub flip_ratio: Option<f64>,
+    /// Share of weights that oscillate at a frequency above 0.005 and are not frozen, 0 to 1; `None` without
+    /// [`TernaryStep::with_oscillation_freezing`](crate::TernaryStep::with_oscillation_freezing).
+    pub oscillating: Option<f64>,
+    /// Share of weights whose codes are frozen, 0 to 1; `None` without it.
+    pub frozen: Option<f64>,
     /// State of each layer, in the order of the network.
     pub layers: Vec<LayerState>,
 }
@@ -105,14 +117,32 @@ impl<B: Backend> StepState<B> {
         let count = self.snapshot.layers().count() as f64;
         let total: usize = self.snapshot.layers().map(|(_, weights)| weights).sum();
         let nonzero: f64 = rows().map(|(row, (_, weights))| (row[0] + row[1]) * weights as f64).sum();
+        let [above, frozen] = self.frequencies.map_or([None; 2], |frequencies| shares_above(&frequencies).map(Some));
         TernaryState {
             sparsity: (1.0 - nonzero / total as f64).clamp(0.0, 1.0),
             w_pos: rows().map(|(row, _)| row[2]).sum::<f64>() / count,
             w_neg: rows().map(|(row, _)| row[3]).sum::<f64>() / count,
             flip_ratio: self.flip_ratio.and_then(|ratio| ratio.into_data().iter().next()),
+            oscillating: above.zip(frozen).map(|(above, frozen)| above - frozen),
+            frozen,
             layers: rows().map(|(row, (path, _))| LayerState::new(path, row)).collect(),
         }
     }
+}
+
+/// Computes the shares of frequencies above [`OSCILLATING`] and of infinite ones.
+fn shares_above<B: Backend>(frequencies: &[Tensor<B, 1>]) -> [f64; 2] {
+    let Some(device) = frequencies.first().map(Tensor::device) else { return [0.0; 2] };
+    let total = frequencies.iter().map(|layer| layer.dims()[0]).sum::<usize>() as f64;
+    let means = frequencies.iter().flat_map(|layer| {
+        let above = |limit| layer.clone().greater_elem(limit).float().mean().to_device(&device);
+        [above(OSCILLATING), above(f64::from(f32::MAX))]
+    });
+    let means: Vec<f64> = Tensor::cat(means.collect(), 0).into_data().iter().collect();
+    [0, 1].map(|which| {
+        let weighted = frequencies.iter().zip(means.iter().skip(which).step_by(2));
+        weighted.map(|(layer, mean)| layer.dims()[0] as f64 * mean).sum::<f64>() / total
+    })
 }
 
 impl LayerState {

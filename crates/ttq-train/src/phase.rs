@@ -23,10 +23,11 @@ use crate::checkpoint::{complete_checkpoints, delete_after};
 use crate::divergence::{Divergence, Parameters, Watch, WatchLogger, first_not_finite};
 use crate::progress::print_line;
 use crate::{
-    Accumulated, AtomicRecorder, Averaging, EarlyStoppingConfig, EpochLines, EpochMetrics, FlipRatioMetric, History,
-    KeepLastAndBest, LayersMetric, MetricGoal, NegativeScaleMetric, NotFinite, PhaseError, PositiveScaleMetric,
-    ProgressLines, ReproducibleLoader, Schedule, ScheduleConfig, ScheduleError, SparsityMetric, TernaryStep,
-    ThresholdSchedule, TrainingLength, latest_checkpoint,
+    Accumulated, AtomicRecorder, Averaging, EarlyStoppingConfig, EpochLines, EpochMetrics, FlipRatioMetric,
+    FrozenMetric, History, KeepLastAndBest, LayersMetric, MetricGoal, NegativeScaleMetric, NotFinite,
+    OscillatingMetric, OscillationFreezing, PhaseError, PositiveScaleMetric, ProgressLines, ReproducibleLoader,
+    Schedule, ScheduleConfig, ScheduleError, SparsityMetric, TernaryStep, ThresholdSchedule, TrainingLength,
+    latest_checkpoint,
 };
 
 /// The weights that a [`TernaryStep`] trains.
@@ -87,6 +88,9 @@ pub struct PhaseConfig {
     /// Average over the updates, with which epochs validate and of which the best one is returned. None by default.
     #[serde(default)]
     pub averaging: Option<Averaging>,
+    /// Freezing of codes that oscillate, in [`Phase::Ternary`]. None by default.
+    #[serde(default)]
+    pub oscillation_freezing: Option<OscillationFreezing>,
     /// Number of batches whose gradients make one update, from 1 to the batches of an epoch. Batches left over at the
     /// end of an epoch make an update of their own, [`Accumulated`]. 1 by default.
     #[serde(default = "one")]
@@ -112,6 +116,7 @@ impl PhaseConfig {
             early_stopping: None,
             threshold_schedule: None,
             averaging: None,
+            oscillation_freezing: None,
             accumulated_batches: 1,
         }
     }
@@ -148,6 +153,13 @@ impl PhaseConfig {
     #[must_use]
     pub fn with_averaging(mut self, averaging: Option<Averaging>) -> Self {
         self.averaging = averaging;
+        self
+    }
+
+    /// Sets the freezing of codes that oscillate.
+    #[must_use]
+    pub fn with_oscillation_freezing(mut self, freezing: Option<OscillationFreezing>) -> Self {
+        self.oscillation_freezing = freezing;
         self
     }
 
@@ -353,7 +365,8 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     ///
     /// # Errors
     /// [`PhaseError`] if a weight of a model that does not resume is not finite, there is no data, more batches are
-    /// accumulated than an epoch has, or a schedule or the decay of the average is invalid.
+    /// accumulated than an epoch has, or a schedule, the decay of the average or the freezing of oscillations is
+    /// invalid.
     pub fn check<M>(&self, step: &TernaryStep<B, M>, data: &PhaseData<B, M>) -> Result<(), PhaseError>
     where
         M: TrainStep + AutodiffModule<B>,
@@ -372,6 +385,9 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         }
         if let Some(averaging) = self.config.averaging {
             averaging.check()?;
+        }
+        if let Some(freezing) = self.config.oscillation_freezing {
+            freezing.check()?;
         }
         if let Some((schedule, _)) = self.config.threshold_course(train)? {
             schedule.start.toward(step.ternary().config().quantizer.threshold, 0.0)?;
@@ -477,6 +493,11 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             let updates = batches.div_ceil(config.accumulated_batches);
             step = step.with_averaging(averaging, checkpoint.unwrap_or(0) * updates);
         }
+        let freezing = config.oscillation_freezing.filter(|_| config.phase == Phase::Ternary);
+        if let Some(freezing) = freezing {
+            let [steps, finished] = [config.epochs, checkpoint.unwrap_or(0)].map(|epochs| epochs * batches);
+            step = step.with_oscillation_freezing(freezing, steps, finished);
+        }
         let recorder = Checkpoints::default();
         let strategy = KeepLastAndBest::new(history.clone(), goal.clone()).with_interrupter(interrupter.clone());
         let mut training =
@@ -493,6 +514,10 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
                 .metric_train_numeric(NegativeScaleMetric::new())
                 .metric_train_numeric(FlipRatioMetric::new())
                 .metric_train(LayersMetric::new());
+        }
+        if freezing.is_some() {
+            training =
+                training.metric_train_numeric(OscillatingMetric::new()).metric_train_numeric(FrozenMetric::new());
         }
         if let Some(early_stopping) = config.early_stopping {
             training = training.early_stopping(early_stopping.init(history.clone(), goal));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ttq_core::{ConfigError, RecordError};
 
-use crate::{DecayError, HistoryError, ScheduleError};
+use crate::{DecayError, HistoryError, OscillationError, ScheduleError};
 
 /// An error of a [`PhaseTraining`](crate::PhaseTraining).
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum PhaseError {
     /// The decay of the average is out of range.
     #[error(transparent)]
     Averaging(#[from] DecayError),
+    /// The numbers of the freezing of oscillations are out of range.
+    #[error(transparent)]
+    Oscillations(#[from] OscillationError),
     /// A loader yields no batch.
     #[error(
         "there are {train} training batches and {valid} validation items: both need at least one, use more data \

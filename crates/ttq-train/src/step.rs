@@ -14,9 +14,10 @@ use ttq_core::{ConfigError, RecordError, Ternary, TernarySnapshot, Threshold};
 
 use crate::averaging::with_values_of;
 use crate::divergence::{Parameters, Watch, first_not_finite};
+use crate::oscillation::FreezingCourse;
 use crate::threshold_schedule::ThresholdCourse;
 use crate::training_state::TrainingState;
-use crate::{Averaging, Phase, TernaryOutput};
+use crate::{Averaging, OscillationFreezing, Oscillations, Phase, TernaryOutput};
 
 /// A model for burn-train that trains with ternary weights.
 ///
@@ -44,6 +45,7 @@ pub struct TernaryStep<B: Backend, M: Module<B>> {
     flip_ratio: Param<Tensor<B, 1>>,
     /// The averaged network, which shares nothing with the one that trains.
     average: TrainingState<Ternary<B, M>>,
+    oscillations: TrainingState<Oscillations<B>>,
     /// The number of finished updates is not saved.
     #[module(skip)]
     averaging: Option<(Averaging, usize)>,
@@ -55,6 +57,8 @@ pub struct TernaryStep<B: Backend, M: Module<B>> {
     watch: Option<Watch>,
     #[module(skip)]
     threshold: Option<ThresholdCourse>,
+    #[module(skip)]
+    freezing: Option<FreezingCourse>,
     #[module(skip)]
     computes_flip_ratio: bool,
     /// Whether the last `optimize` updated the parameters: its optimizer was called and did not only accumulate
@@ -74,11 +78,13 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
             ternary,
             flip_ratio,
             average: TrainingState(None),
+            oscillations: TrainingState(None),
             averaging: None,
             phase: Phase::Ternary,
             gradient_factor: 1.0,
             watch: None,
             threshold: None,
+            freezing: None,
             computes_flip_ratio: false,
             updated: true,
             model_step: None,
@@ -86,12 +92,12 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
     }
 
     /// Sets the phase. A change from full precision to ternary fits the scales to the weights ([`Ternary::refit`]),
-    /// which were trained without them. An average starts anew.
+    /// which were trained without them. An average and the count of oscillations start anew.
     #[must_use]
     pub fn with_phase(mut self, phase: Phase) -> Self {
         if (self.phase, phase) == (Phase::FullPrecision, Phase::Ternary) {
             self.ternary = self.ternary.refit();
-            self.average = TrainingState(None);
+            (self.average, self.oscillations) = (TrainingState(None), TrainingState(None));
         }
         self.phase = phase;
         self
@@ -241,6 +247,18 @@ where
         self
     }
 
+    /// Freezes codes that oscillate, over `steps` batches, of which `finished` are done. Updates alone count, not accumulated
+    /// batches.
+    ///
+    /// Frequencies and frozen codes are part of records; the number of batches is not: a training that resumes passes it. A
+    /// record without them loads too: counting begins with the next update.
+    #[must_use]
+    pub fn with_oscillation_freezing(mut self, freezing: OscillationFreezing, steps: usize, finished: usize) -> Self {
+        self.freezing = Some(FreezingCourse { freezing, steps, finished });
+        self.oscillations = TrainingState(Some(Oscillations::new(&self.ternary)));
+        self
+    }
+
     /// Loads a record with an average or without one, as the network that validated: the average replaces the parameters.
     pub(crate) fn load_validated(self, record: <Self as Module<B>>::Record) -> Self {
         let step = if record.average.is_some() { self.with_average() } else { self };
@@ -259,9 +277,13 @@ where
         self.has_flip_ratio().then(|| self.ternary.snapshot())
     }
 
-    /// Clamps the scales, moves the threshold, averages and counts changed codes, if the parameters were updated.
+    /// Clamps the scales, moves the threshold, freezes codes, averages and counts changed codes, if the parameters were
+    /// updated.
     fn after_update(mut self, before: Option<TernarySnapshot<B::InnerBackend>>) -> Self {
         if let (Phase::Ternary, Some(course)) = (self.phase, &mut self.threshold) {
+            course.finished += 1;
+        }
+        if let Some(course) = &mut self.freezing {
             course.finished += 1;
         }
         if !self.updated {
@@ -271,6 +293,12 @@ where
         self.ternary = self.ternary.clamp_scales();
         // `with_threshold_schedule` has checked both ends.
         self = self.with_scheduled_threshold().unwrap_or_else(|error| unreachable!("{error}"));
+        if let (Phase::Ternary, Some(FreezingCourse { freezing, steps, finished })) = (self.phase, self.freezing) {
+            let oscillations = self.oscillations.0.take().unwrap_or_else(|| Oscillations::new(&self.ternary));
+            let progress = finished as f64 / steps.max(1) as f64;
+            let (oscillations, ternary) = oscillations.freeze(self.ternary, freezing, progress);
+            (self.oscillations, self.ternary) = (TrainingState(Some(oscillations)), ternary);
+        }
         if let Some((averaging, updates)) = &mut self.averaging {
             *updates += 1;
             let average = match self.average.0.take() {
@@ -313,7 +341,9 @@ where
                 let view = self.ternary.leaf_view();
                 let output = step(&view, item);
                 let flip_ratio = self.has_flip_ratio().then(|| self.flip_ratio.val().inner());
-                (view.pull_back(output.grads), TernaryOutput::new(output.item, self.ternary.snapshot(), flip_ratio))
+                let frequencies = self.oscillations.0.as_ref().map(Oscillations::frequencies);
+                let item = TernaryOutput::new(output.item, self.ternary.snapshot(), flip_ratio, frequencies);
+                (view.pull_back(output.grads), item)
             }
         };
         let item = match self.watch.clone() {
