@@ -17,6 +17,10 @@ pub(super) struct Figures {
     pub(super) valid_best: f64,
     /// Share of zeros among the ternary weights, in percent.
     pub(super) zeros: Option<f64>,
+    /// Mean entropy of the ternary codes, in bits per weight.
+    pub(super) entropy: Option<f64>,
+    /// Share of ternary weights whose code changed in a step, in percent, mean over the last epoch.
+    pub(super) flips: Option<f64>,
     /// Time of training and evaluation in seconds.
     pub(super) seconds: f64,
     /// Statistics of the ternary layers at the end of each epoch.
@@ -50,6 +54,8 @@ impl Figures {
             valid_last: *accuracies.last().with_context(|| format!("{} contains no epochs", history.display()))?,
             valid_best: accuracies.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             zeros: number("sparsity").map(|share| 100.0 * share),
+            entropy: entropy(&summary["layers"]["layers"]),
+            flips: epochs.last().and_then(|epoch| epoch["train"]["Flip ratio"].as_f64()),
             seconds: number("seconds")
                 .with_context(|| format!("the run in {} has no duration", directory.display()))?,
             layers: epochs.iter().map(|epoch| epoch["layers"].clone()).collect(),
@@ -57,6 +63,15 @@ impl Figures {
             backend: summary["backend"].as_str().unwrap_or_default().into(),
         })
     }
+}
+
+/// Returns the mean entropy per weight of the layers in a summary.
+fn entropy(layers: &Value) -> Option<f64> {
+    let layers =
+        layers.as_array()?.iter().map(|layer| Some((layer["weights"].as_f64()?, layer["entropy_bits"].as_f64()?)));
+    let layers: Vec<(f64, f64)> = layers.collect::<Option<_>>()?;
+    let weights: f64 = layers.iter().map(|(weights, _)| weights).sum();
+    Some(layers.iter().map(|(weights, bits)| weights * bits).sum::<f64>() / weights)
 }
 
 /// Reads a JSON file.
@@ -116,16 +131,17 @@ mod tests {
         write(
             "summary.json",
             json!({ "full_precision_accuracy": 99.5, "ternary_accuracy": 99.0, "sparsity": 0.25, "seconds": 7.5,
-                    "backend": "cpu" }),
+                    "backend": "cpu",
+                    "layers": { "layers": [{ "weights": 30, "entropy_bits": 1.5 }, { "weights": 10, "entropy_bits": 0.5 }] } }),
         );
         write("evidence.json", json!({ "environment": { "threads": 2 } }));
-        let epoch =
-            |accuracy: f64, w_pos: f64| json!({ "valid": { "Accuracy": accuracy }, "layers": [{ "w_pos": w_pos }] });
+        let epoch = |accuracy: f64, w_pos: f64| json!({ "valid": { "Accuracy": accuracy }, "train": { "Flip ratio": w_pos / 4.0 }, "layers": [{ "w_pos": w_pos }] });
         write("ternary/history.json", json!([epoch(98.0, 1.0), epoch(98.75, 2.0), epoch(98.5, 3.0)]));
         let figures = Figures::of_run(&directory).unwrap();
         fs::remove_dir_all(&directory).unwrap();
         assert_eq!((figures.test, figures.valid_best, figures.valid_last), (99.0, 98.75, 98.5));
         assert_eq!((figures.zeros, figures.seconds), (Some(25.0), 7.5));
+        assert_eq!((figures.entropy, figures.flips), (Some(1.25), Some(0.75)));
         assert_eq!(figures.layers[2][0]["w_pos"], 3.0);
         assert_eq!(figures.environment["threads"], 2);
         assert!(Figures::of_run(&directory).is_err());

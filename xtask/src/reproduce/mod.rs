@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use regex::Regex;
 
 use figures::Figures;
 pub(crate) use figures::read;
-use plan::{FULL_PRECISION, VARIANTS};
+use plan::{FULL_PRECISION, Plan};
 use results::Results;
 pub(crate) use runner::{Program, Runner};
 
@@ -57,6 +58,13 @@ impl Example {
 pub(crate) struct Reproduce {
     /// Example to reproduce.
     example: Example,
+    /// Train every combination of slope, start of the scales, granularity and addition, instead of the methods.
+    #[arg(long)]
+    study: bool,
+    /// With every seed, train only the rows whose name matches this regular expression; the others with the first seed
+    /// only (a row's name is that of its directory).
+    #[arg(long, value_name = "REGEX")]
+    repeat: Option<Regex>,
     /// Seeds; each has its own network in full precision.
     #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
     seeds: Vec<u64>,
@@ -92,31 +100,41 @@ impl Reproduce {
         if fp_epochs == 0 || epochs == 0 {
             bail!("--fp-epochs {fp_epochs} --epochs {epochs}: both phases need at least one epoch");
         }
-        let name = self.example.name();
-        let out = self.out.clone().unwrap_or_else(|| crate::root().join("runs").join(format!("reproduce-{name}")));
+        let plan = if self.study { Plan::study() } else { Plan::methods() };
+        let name = if self.study {
+            format!("study-{}", self.example.name())
+        } else {
+            format!("reproduce-{}", self.example.name())
+        };
+        let out = self.out.clone().unwrap_or_else(|| crate::root().join("runs").join(name));
         let runner = Runner::new(self.example, &self.program)?;
 
-        let total = self.seeds.len() * VARIANTS.len();
-        let mut all: Vec<Vec<Figures>> = VARIANTS.iter().map(|_| Vec::new()).collect();
-        for (row, seed) in self.seeds.iter().enumerate() {
+        let is_run = |seed: u64, name: &str| {
+            seed == self.seeds[0]
+                || name == FULL_PRECISION
+                || self.repeat.as_ref().is_none_or(|rows| rows.is_match(name))
+        };
+        let runs = self.seeds.iter().flat_map(|seed| (0..plan.variants.len()).map(move |column| (*seed, column)));
+        let runs: Vec<_> = runs.filter(|(seed, column)| is_run(*seed, &plan.variants[*column].name)).collect();
+        let mut all: Vec<Vec<Figures>> = plan.variants.iter().map(|_| Vec::new()).collect();
+        for (index, (seed, column)) in runs.iter().enumerate() {
+            let variant = &plan.variants[*column];
             let directory = out.join(format!("seed-{seed}"));
             let checkpoint = directory.join(FULL_PRECISION).join("full-precision.safetensors");
-            for (column, variant) in VARIANTS.iter().enumerate() {
-                let mut arguments = variant.arguments(fp_epochs, epochs);
-                arguments.extend(["--seed".into(), seed.to_string()]);
-                if let Some(limit) = self.limit {
-                    arguments.extend(["--limit".into(), limit.to_string()]);
-                }
-                let init = variant.starts_from_checkpoint().then_some(checkpoint.as_path());
-                let run = directory.join(variant.name);
-                println!("[{}/{total}] seed {seed}, {}", row * VARIANTS.len() + column + 1, variant.title);
-                runner.run(&run, &arguments, init)?;
-                let figures = Figures::of_run(&run)?;
-                println!("        test accuracy {:.2} %, {}", figures.test, seconds(figures.seconds));
-                all[column].push(figures);
+            let mut arguments = variant.arguments(fp_epochs, epochs);
+            arguments.extend(["--seed".into(), seed.to_string()]);
+            if let Some(limit) = self.limit {
+                arguments.extend(["--limit".into(), limit.to_string()]);
             }
+            let init = variant.starts_from_checkpoint().then_some(checkpoint.as_path());
+            let run = directory.join(&variant.name);
+            println!("[{}/{}] seed {seed}, {}", index + 1, runs.len(), variant.title);
+            runner.run(&run, &arguments, init)?;
+            let figures = Figures::of_run(&run)?;
+            println!("        test accuracy {:.2} %, {}", figures.test, seconds(figures.seconds));
+            all[*column].push(figures);
         }
-        self.write(&Results::new(self, all), self.results.as_ref().unwrap_or(&out))
+        self.write(&Results::new(self, plan, all), self.results.as_ref().unwrap_or(&out))
     }
 
     /// Writes and prints the results.
@@ -144,6 +162,8 @@ impl Reproduce {
         let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
         let mut command =
             format!("cargo xtask reproduce {} --data DIR --seeds {}", self.example.name(), seeds.join(","));
+        command += if self.study { " --study" } else { "" };
+        command += &self.repeat.as_ref().map(|rows| format!(" --repeat '{rows}'")).unwrap_or_default();
         let numbers = [("--fp-epochs", self.fp_epochs), ("--epochs", self.epochs), ("--limit", self.limit)];
         for (option, number) in numbers {
             command += &number.map(|number| format!(" {option} {number}")).unwrap_or_default();

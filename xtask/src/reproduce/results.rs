@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use super::figures::{Figures, Spread};
-use super::plan::{TABLES, Table, VARIANTS};
+use super::plan::{Plan, Table};
 use super::{Example, Reproduce};
 
 /// Maximum number of layer statistics in the JSON file with all epochs. If there are more, it contains the last epoch
@@ -16,6 +16,7 @@ const MAX_LAYERS: usize = 500;
 /// Results of all runs.
 pub(super) struct Results {
     example: Example,
+    plan: Plan,
     command: String,
     seeds: Vec<u64>,
     epochs: [usize; 2],
@@ -27,25 +28,28 @@ pub(super) struct Results {
 /// A column of the tables: name in JSON, heading, number of decimals, value of a run.
 type Column = (&'static str, &'static str, usize, fn(&Figures) -> Option<f64>);
 
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 7] = [
     ("test_accuracy", "test, %", 2, |figures| Some(figures.test)),
     ("valid_accuracy_last", "validation, last epoch, %", 2, |figures| Some(figures.valid_last)),
     ("valid_accuracy_best", "validation, best epoch, %", 2, |figures| Some(figures.valid_best)),
     ("zeros", "zeros, %", 1, |figures| figures.zeros),
+    ("entropy", "entropy, bits", 3, |figures| figures.entropy),
+    ("flips", "flips, %", 3, |figures| figures.flips),
     ("seconds", "seconds", 0, |figures| Some(figures.seconds)),
 ];
 
 const COLUMNS_EXPLAINED: &str = "\
 Mean ± sample standard deviation over the seeds. **test**: accuracy on the test images, evaluated once at the end of
 the run, of the network with the best validation accuracy. **validation**: accuracy on images held out of the training
-set, after the last epoch and after the best one. **zeros**: share of zeros among the ternary weights. **seconds**:
-time of training and evaluation of this row's phase; other programs may have run on the machine at the same time.
+set, after the last epoch and after the best one. **zeros**: share of zeros among the ternary weights. **entropy**: of
+their codes, bits per weight. **flips**: share of codes that a step of the last epoch changes. **seconds**: time of training and evaluation of this row's phase; other programs may have run on the machine at the same time.
 ";
 
 impl Results {
-    pub(super) fn new(options: &Reproduce, figures: Vec<Vec<Figures>>) -> Self {
+    pub(super) fn new(options: &Reproduce, plan: Plan, figures: Vec<Vec<Figures>>) -> Self {
         Self {
             example: options.example,
+            plan,
             command: options.command(),
             seeds: options.seeds.clone(),
             epochs: [options.fp_epochs(), options.epochs()],
@@ -57,7 +61,7 @@ impl Results {
     /// Returns the tables, with the command and environment that reproduce them.
     pub(super) fn table(&self) -> String {
         let [fp_epochs, epochs] = self.epochs;
-        let mut text = format!("# {}\n\n```sh\n{}\n```\n\n", self.example.title(), self.command);
+        let mut text = format!("# {}: {}\n\n```sh\n{}\n```\n\n", self.example.title(), self.plan.title, self.command);
         for line in self.environments() {
             let _ = writeln!(text, "{line}  ");
         }
@@ -68,7 +72,7 @@ impl Results {
              {images} training images.\n\n{COLUMNS_EXPLAINED}",
             self.seeds
         );
-        for table in &TABLES {
+        for table in &self.plan.tables {
             self.write(table, &mut text);
         }
         text.truncate(text.trim_end().len());
@@ -78,10 +82,11 @@ impl Results {
     fn write(&self, table: &Table, text: &mut String) {
         let _ = writeln!(text, "## {}\n", table.heading);
         let headings: Vec<&str> = COLUMNS.iter().map(|column| column.1).collect();
-        let _ = writeln!(text, "| {} | {} |", table.first_column, headings.join(" | "));
-        let _ = writeln!(text, "|---|{}", "---:|".repeat(COLUMNS.len()));
-        for (name, label) in table.rows {
-            let runs = VARIANTS.iter().zip(&self.figures).find(|(variant, _)| variant.name == *name);
+        let _ = writeln!(text, "| {} | {} |", table.first_columns, headings.join(" | "));
+        let columns = table.first_columns.split('|').count();
+        let _ = writeln!(text, "|{}{}", "---|".repeat(columns), "---:|".repeat(COLUMNS.len()));
+        for (name, label) in &table.rows {
+            let runs = self.plan.variants.iter().zip(&self.figures).find(|(variant, _)| variant.name == *name);
             let Some((_, runs)) = runs else { continue };
             let cells = COLUMNS.map(|(_, _, decimals, value)| match spread(runs, value) {
                 Some(spread) => format!("{spread:.decimals$}"),
@@ -96,12 +101,12 @@ impl Results {
     pub(super) fn json(&self) -> Value {
         let layers = self.figures.iter().flatten().flat_map(|run| &run.layers);
         let every_epoch = layers.map(|epoch| epoch.as_array().map_or(0, Vec::len)).sum::<usize>() <= MAX_LAYERS;
-        let variants = VARIANTS.iter().zip(&self.figures).map(|(variant, runs)| {
+        let variants = self.plan.variants.iter().zip(&self.figures).map(|(variant, runs)| {
             let mut entry: Map<String, Value> = COLUMNS
                 .iter()
                 .filter_map(|(name, _, _, value)| Some(((*name).into(), spread(runs, *value)?.json())))
                 .collect();
-            entry.insert("title".into(), variant.title.into());
+            entry.insert("title".into(), variant.title.clone().into());
             if variant.is_ternary() {
                 let of_run = |run: &Figures| match (every_epoch, run.layers.last()) {
                     (true, _) | (_, None) => Value::from(run.layers.clone()),
@@ -109,7 +114,7 @@ impl Results {
                 };
                 entry.insert("layers".into(), runs.iter().map(of_run).collect());
             }
-            (variant.name.to_owned(), Value::from(entry))
+            (variant.name.clone(), Value::from(entry))
         });
         json!({
             "example": self.example.name(),
@@ -174,6 +179,8 @@ mod tests {
             valid_last: 1.0,
             valid_best: 2.0,
             zeros,
+            entropy: zeros.map(|_| 1.25),
+            flips: zeros.map(|_| 0.125),
             seconds: 3.4,
             layers,
             environment,
@@ -183,9 +190,11 @@ mod tests {
 
     fn results() -> Results {
         let runs = |zeros| vec![run(98.0, zeros), run(99.0, zeros)];
-        let figures = VARIANTS.iter().map(|variant| runs(variant.is_ternary().then_some(8.25))).collect();
+        let plan = Plan::methods();
+        let figures = plan.variants.iter().map(|variant| runs(variant.is_ternary().then_some(8.25))).collect();
         Results {
             example: Example::Mnist,
+            plan,
             command: "cargo xtask reproduce mnist".into(),
             seeds: vec![1, 2],
             epochs: [3, 4],
@@ -197,7 +206,12 @@ mod tests {
     #[test]
     fn a_row_contains_mean_and_deviation_and_a_dash_for_missing_values() {
         let table = results().table();
-        assert!(table.contains("| TWN | 98.50 ± 0.71 | 1.00 ± 0.00 | 2.00 ± 0.00 | 8.2 ± 0.0 | 3 ± 0 |"), "{table}");
+        assert!(
+            table.contains(
+                "| TWN | 98.50 ± 0.71 | 1.00 ± 0.00 | 2.00 ± 0.00 | 8.2 ± 0.0 | 1.250 ± 0.000 | 0.125 ± 0.000 | 3 ± 0 |"
+            ),
+            "{table}"
+        );
         assert!(
             table.contains("| full precision, where the others start | 98.50 ± 0.71 | 1.00 ± 0.00 | 2.00 ± 0.00 | - |")
         );
