@@ -273,14 +273,16 @@ fn a_gpt_stays_healthy() {
 
 const FACTORS: [f64; 5] = [0.01, 0.1, 0.3, 3.0, 10.0];
 
-/// Prints a row of the table: the loss with one learning rate and that with the best of [`FACTORS`].
-fn compare<R: Rule, M: Trainable>(lr: f64, name: &str) {
+/// Prints a row of the table, the loss with one learning rate and that with the best of [`FACTORS`]; adds the ratio of both to
+/// `ratios`.
+fn compare<R: Rule, M: Trainable>(lr: f64, name: &str, ratios: &mut Vec<(String, f64)>) {
+    let what = format!("{name} | {} {lr}", R::NAME);
+    // The same seeds for every factor: one draw of data and weights is compared with itself.
     let loss = |factor: f64| {
-        // The same seeds for every factor: one draw of data and weights is compared with itself.
         let runs = [1, 2].map(|seed| {
-            let ternary = train::<R, M>(lr, factor, 250, seed);
+            let ternary = train::<R, M>(lr, factor, 600, seed);
             if factor == 1.0 {
-                check(&ternary, &format!("{name}, {} {lr}, seed {seed}", R::NAME));
+                check(&ternary, &format!("{what}, seed {seed}"));
             }
             test_loss(&ternary)
         });
@@ -288,17 +290,20 @@ fn compare<R: Rule, M: Trainable>(lr: f64, name: &str) {
     };
     let (one, tuned) = (loss(1.0), FACTORS.map(loss));
     let best = (0..FACTORS.len()).min_by(|a, b| tuned[*a].total_cmp(&tuned[*b])).unwrap();
-    let ratio = one / tuned[best].min(one);
-    println!("| {name} | {} {lr} | {one:.4} | {:.4} ({}) | {ratio:.3} |", R::NAME, tuned[best], FACTORS[best]);
-    assert!(ratio <= 1.05, "{name}, {} {lr}: one learning rate {one}, factors {FACTORS:?} {tuned:?}", R::NAME);
+    let ratio = one / tuned[best];
+    println!("| {what} | {one:.4} | {:.4} ({}) | {ratio:.3} |", tuned[best], FACTORS[best]);
+    ratios.push((what, ratio));
 }
 
 #[test]
 #[ignore = "takes minutes: prints a table"]
 fn no_factor_on_the_learning_rate_of_the_scales_is_five_percent_better() {
     println!("| network | optimizer | one learning rate | best other factor | ratio |\n|---|---|---:|---:|---:|");
-    for_every_rule!(compare::<Mlp<A, true>>("MLP with batch normalization"));
-    for_every_rule!(compare::<Mlp<A, false>>("MLP"));
-    for_every_rule!(compare::<Recurrent<A>>("LSTM"));
-    for_every_rule!(compare::<Gpt<A>>("GPT"));
+    let mut ratios = Vec::new();
+    for_every_rule!(compare::<Mlp<A, true>>("MLP with batch normalization", &mut ratios));
+    for_every_rule!(compare::<Mlp<A, false>>("MLP", &mut ratios));
+    for_every_rule!(compare::<Recurrent<A>>("LSTM", &mut ratios));
+    for_every_rule!(compare::<Gpt<A>>("GPT", &mut ratios));
+    let worse: Vec<_> = ratios.iter().filter(|(_, ratio)| *ratio > 1.05).collect();
+    assert!(worse.is_empty(), "{worse:?}");
 }
