@@ -86,20 +86,21 @@ const ADDITIONS: [(&str, &str, &[&str]); 4] = [
 ];
 
 /// Name, title and arguments of the variants of [`Plan::methods`].
-const METHODS: [(&str, &str, &[&str]); 12] = [
+const METHODS: [(&str, &str, &[&str]); 13] = [
     (FULL_PRECISION, "full precision", &["--method", "fp"]),
     ("full-precision-longer", "full precision, trained on", &["--method", "fp"]),
     ("ttq", "TTQ", &[]),
-    ("ttq-paper", "TTQ as in the paper", &["--method", "ttq-paper"]),
-    ("ttq-published", "TTQ as in the paper, published sign", &["--method", "ttq-paper", "--sign", "published"]),
+    ("ttq-published", "TTQ, published sign", &["--sign", "published"]),
+    ("paper", "TTQ as in the paper", &["--method", "ttq-paper"]),
+    ("paper-published", "TTQ as in the paper, published sign", &["--method", "ttq-paper", "--sign", "published"]),
     ("twn", "TWN", &["--method", "twn"]),
     ("absmean", "absmean (BitNet b1.58)", &["--method", "absmean"]),
     ("ttq-mean", "TTQ, Δ = 0.7 mean", &["--threshold", "mean:0.7"]),
     ("ttq-zeros", "TTQ, half of the weights zero", &["--threshold", "zeros:0.5"]),
     ("ttq-channel", "TTQ, scales per channel", &["--granularity", "channel"]),
-    ("ttq-ones", "TTQ as in the paper, from 1, 1", &["--method", "ttq-paper", "--initial-scales", "ones"]),
+    ("paper-ones", "TTQ as in the paper, from 1, 1", &["--method", "ttq-paper", "--initial-scales", "ones"]),
     (
-        "ttq-ones-published",
+        "paper-ones-published",
         "TTQ as in the paper, published sign, from 1, 1",
         &["--method", "ttq-paper", "--initial-scales", "ones", "--sign", "published"],
     ),
@@ -117,8 +118,7 @@ const METHOD_TABLES: [(&str, &str, &[Row]); 3] = [
             (FULL_PRECISION, "full precision, where the others start"),
             ("full-precision-longer", "full precision, trained on for as long as the others"),
             ("ttq", "TTQ"),
-            ("ttq-paper", "TTQ as in the paper, exact sign"),
-            ("ttq-published", "TTQ as in the paper, published sign"),
+            ("paper", "TTQ as in the paper"),
             ("twn", "TWN"),
             ("absmean", "absmean (BitNet b1.58)"),
         ],
@@ -134,13 +134,15 @@ const METHOD_TABLES: [(&str, &str, &[Row]); 3] = [
         ],
     ),
     (
-        "The sign, from two starts (TTQ as in the paper)",
-        "scales start at, sign",
+        "The sign of the gradient of W_n",
+        "method, sign",
         &[
-            ("ttq-paper", "least squares, exact"),
-            ("ttq-published", "least squares, published"),
-            ("ttq-ones", "1, 1, exact"),
-            ("ttq-ones-published", "1, 1, published (start and sign of the PyTorch port)"),
+            ("ttq", "TTQ, exact"),
+            ("ttq-published", "TTQ, published"),
+            ("paper", "as in the paper from least squares, exact"),
+            ("paper-published", "as in the paper from least squares, published"),
+            ("paper-ones", "as in the paper from 1, 1, exact"),
+            ("paper-ones-published", "as in the paper from 1, 1, published (the PyTorch port)"),
         ],
     ),
 ];

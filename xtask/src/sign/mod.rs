@@ -1,7 +1,7 @@
 //! `cargo xtask sign`: draws the scales of single layers at every training step, for both signs of the gradient of W_n.
 //!
-//! The runs train the paper's form of TTQ (`--method ttq-paper`), and only one layer of the MNIST network is ternary in each. burn-train logs W_p and W_n as means over the ternary
-//! layers, so the logged values are those of this layer.
+//! Only one layer of the MNIST network is ternary in each run. burn-train logs W_p and W_n as means over the ternary layers,
+//! so the logged values are those of this layer.
 
 mod chart;
 mod track;
@@ -19,8 +19,6 @@ use track::Track;
 /// The layers: name, and the operations on their output.
 const LAYERS: [(&str, &str); 2] =
     [("hidden", "batch normalization follows"), ("conv2", "bias, ReLU, pooling and the hidden layer follow")];
-/// Initial values of the scales: name on the command line, and in the table.
-const STARTS: [(&str, &str); 2] = [("ones", "1, 1"), ("least-squares", "least squares")];
 /// The signs of the gradient of W_n.
 const SIGNS: [&str; 2] = ["exact", "published"];
 
@@ -52,23 +50,20 @@ impl Sign {
 
         let mut table = String::from(track::HEADINGS);
         for (layer, behind) in LAYERS {
-            for (start, start_title) in STARTS {
-                let tracks = SIGNS.iter().map(|sign| {
-                    println!("{layer}, scales from {start}, {sign} sign");
-                    let directory = out.join(format!("sign-{layer}-{start}-{sign}"));
-                    runner.run(&directory, &arguments_of(layer, start, sign), Some(&checkpoint))?;
-                    Track::read(&directory)
-                });
-                let [exact, published] = <[Track; 2]>::try_from(tracks.collect::<Result<Vec<_>>>()?)
-                    .map_err(|_| anyhow::anyhow!("internal error: the number of signs is not two"))?;
-                for (sign, track) in SIGNS.iter().zip([&exact, &published]) {
-                    table += &track.row(&format!("`{layer}` | {start_title} | {sign}"));
-                }
-                let path = results.join(format!("{layer}-{start}.svg"));
-                let title = format!("{layer}.weight ({behind}), scales from {start_title}");
-                draw(&path, &title, &exact, &published)?;
-                println!("{}", path.display());
+            let tracks = SIGNS.iter().map(|sign| {
+                println!("{layer}, {sign} sign");
+                let directory = out.join(format!("sign-{layer}-{sign}"));
+                runner.run(&directory, &arguments_of(layer, sign), Some(&checkpoint))?;
+                Track::read(&directory)
+            });
+            let [exact, published] = <[Track; 2]>::try_from(tracks.collect::<Result<Vec<_>>>()?)
+                .map_err(|_| anyhow::anyhow!("internal error: the number of signs is not two"))?;
+            for (sign, track) in SIGNS.iter().zip([&exact, &published]) {
+                table += &track.row(&format!("`{layer}` | {sign}"));
             }
+            let path = results.join(format!("{layer}.svg"));
+            draw(&path, &format!("{layer}.weight ({behind})"), &exact, &published)?;
+            println!("{}", path.display());
         }
         let path = results.join("scales.md");
         fs::write(&path, &table).with_context(|| format!("cannot write {}", path.display()))?;
@@ -78,12 +73,10 @@ impl Sign {
 }
 
 /// Arguments of the example for one epoch with one ternary layer.
-fn arguments_of(layer: &str, start: &str, sign: &str) -> Vec<String> {
+fn arguments_of(layer: &str, sign: &str) -> Vec<String> {
     let pattern = format!("{layer}\\.weight");
-    let arguments =
-        ["--method", "ttq-paper", "--fp-epochs", "0", "--epochs", "1", "--seed", "1", "--include", &pattern];
-    let arguments = arguments.into_iter().chain(["--initial-scales", start, "--sign", sign]);
-    arguments.map(String::from).collect()
+    let arguments = ["--fp-epochs", "0", "--epochs", "1", "--seed", "1", "--include", &pattern, "--sign", sign];
+    arguments.map(String::from).to_vec()
 }
 
 fn draw(path: &Path, title: &str, exact: &Track, published: &Track) -> Result<()> {
@@ -100,19 +93,14 @@ fn draw(path: &Path, title: &str, exact: &Track, published: &Track) -> Result<()
             ],
         },
         Panel {
-            title: "W_p² + W_n², relative to the start",
+            title: "W_p W_n, relative to the start",
             lines: vec![
-                Line {
-                    name: "exact",
-                    color: chart::BLUE,
-                    dashed: false,
-                    points: exact.relative(track::sum_of_squares),
-                },
+                Line { name: "exact", color: chart::BLUE, dashed: false, points: exact.relative(track::product) },
                 Line {
                     name: "published",
                     color: chart::ORANGE,
                     dashed: false,
-                    points: published.relative(track::sum_of_squares),
+                    points: published.relative(track::product),
                 },
             ],
         },
