@@ -36,7 +36,7 @@ pub use job::{CheckpointTest, Job};
 pub use optimizer::OptimizerChoice;
 pub use options::{BackendChoice, Method, Options, Precision, ScheduleChoice};
 pub use out::{Out, write_json};
-pub use recipe::{Distort, Recipe, RunConfig};
+pub use recipe::{Distort, PhaseRecipe, Rates, Recipe, RunConfig};
 pub use run::{Run, exit};
 pub use strategy::{Strategy, Trains};
 pub use summary::Summary;

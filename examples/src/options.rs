@@ -136,9 +136,15 @@ pub struct Options {
     /// Learning rate at the start.
     #[arg(long = "lr", value_name = "RATE", value_parser = learning_rate)]
     pub learning_rate: Option<f64>,
+    /// The same for the phase in full precision alone
+    #[arg(long = "fp-lr", value_name = "RATE", value_parser = learning_rate)]
+    pub fp_learning_rate: Option<f64>,
     /// L2 penalty of all weights and biases, but not of scales.
     #[arg(long, value_name = "FACTOR", value_parser = zero_to_one)]
     pub weight_decay: Option<f64>,
+    /// The same for the phase in full precision alone
+    #[arg(long, value_name = "FACTOR", value_parser = zero_to_one)]
+    pub fp_weight_decay: Option<f64>,
     /// Factor on the learning rate of the scales W_p and W_n
     #[arg(long, value_name = "FACTOR", value_parser = learning_rate)]
     pub scale_lr_factor: Option<f64>,
@@ -147,7 +153,7 @@ pub struct Options {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = zero_to_one)]
     pub label_smoothing: f64,
     /// Train the ternary network towards the logits of the network in full precision too (distillation): weight of these from
-    /// 0 to 1, and temperature, 4 if it is left out.
+    /// 0 (no distillation) to 1, and temperature, 4 if it is left out.
     #[arg(long, value_name = "WEIGHT[:TEMPERATURE]")]
     pub distill: Option<Distillation>,
     /// Checkpoint of the teacher of --distill [default: the network that the ternary phase starts from].
@@ -169,8 +175,8 @@ pub struct Options {
     pub cutout: Option<usize>,
     /// Epoch whose network each phase keeps: the one that validates best, or the last one. The test images are evaluated on it
     /// alone.
-    #[arg(long, value_parser = named::<KeptEpoch, _>(["best", "last"]), default_value = "best")]
-    pub checkpoint: KeptEpoch,
+    #[arg(long, value_parser = named::<KeptEpoch, _>(["best", "last"]))]
+    pub checkpoint: Option<KeptEpoch>,
     /// Stop a phase when the validation accuracy stops rising.
     #[arg(long)]
     pub early_stopping: bool,
@@ -210,8 +216,8 @@ pub struct Options {
     pub strategy: Strategy,
     /// Estimate the running statistics of batch normalization anew after the ternary phase, from this number of training
     /// batches; 0 keeps those of the training.
-    #[arg(long, value_name = "BATCHES", default_value_t = 0)]
-    pub reestimate_batch_norm: usize,
+    #[arg(long, value_name = "BATCHES")]
+    pub reestimate_batch_norm: Option<usize>,
     /// Print plain lines instead of Burn's dashboard.
     #[arg(long)]
     pub no_tui: bool,
@@ -240,20 +246,33 @@ impl Options {
         arguments: impl IntoIterator<Item = OsString>,
     ) -> (Self, clap::ArgMatches) {
         let fixed = |text: String| -> &'static str { text.leak() };
+        let added = |arg: clap::Arg, text: String| {
+            let help = format!("{} [default: {text}]", arg.get_help().cloned().unwrap_or_default());
+            arg.help(help)
+        };
+        let (full_precision, ternary) = (recipe.full_precision, recipe.ternary);
         let command = Self::augment_args(Command::new(recipe.name))
             .about(recipe.about)
             .version(env!("CARGO_PKG_VERSION"))
-            .mut_arg("epochs", |arg| arg.default_value(fixed(recipe.epochs.to_string())))
-            .mut_arg("fp_epochs", |arg| arg.default_value(fixed(recipe.fp_epochs.to_string())))
+            .mut_arg("epochs", |arg| arg.default_value(fixed(ternary.epochs.to_string())))
+            .mut_arg("fp_epochs", |arg| arg.default_value(fixed(full_precision.epochs.to_string())))
             .mut_arg("batch_size", |arg| arg.default_value(fixed(recipe.batch_size.to_string())))
-            .mut_arg("learning_rate", |arg| arg.default_value(fixed(recipe.learning_rate.to_string())))
-            .mut_arg("scale_lr_factor", |arg| {
-                let factor = recipe.linear_scale_lr_factor;
-                let help =
-                    format!("{} [default: 1, linear scales {factor}]", arg.get_help().cloned().unwrap_or_default());
-                arg.help(help)
+            .mut_arg("learning_rate", |arg| arg.default_value(fixed(ternary.rates.learning_rate.to_string())))
+            .mut_arg("fp_learning_rate", |arg| {
+                added(arg, format!("that of --lr if it is given, else {}", full_precision.rates.learning_rate))
             })
-            .mut_arg("weight_decay", |arg| arg.default_value(fixed(recipe.weight_decay.to_string())))
+            .mut_arg("scale_lr_factor", |arg| added(arg, format!("1, linear scales {}", recipe.linear_scale_lr_factor)))
+            .mut_arg("weight_decay", |arg| arg.default_value(fixed(ternary.rates.weight_decay.to_string())))
+            .mut_arg("fp_weight_decay", |arg| {
+                added(arg, format!("that of --weight-decay if it is given, else {}", full_precision.rates.weight_decay))
+            })
+            .mut_arg("distill", |arg| {
+                arg.default_value(fixed(
+                    recipe.distillation.map_or("0".into(), |distillation| distillation.to_string()),
+                ))
+            })
+            .mut_arg("checkpoint", |arg| arg.default_value(name_of(recipe.checkpoint)))
+            .mut_arg("reestimate_batch_norm", |arg| arg.default_value(fixed(recipe.reestimate_batch_norm.to_string())))
             .mut_arg("schedule", |arg| arg.default_value(recipe.schedule.name()));
         let parsed = more(command)
             .try_get_matches_from(arguments)
@@ -272,6 +291,9 @@ impl Options {
             batch_size: self.batch_size.filter(|_| given("batch_size")),
             learning_rate: self.learning_rate.filter(|_| given("learning_rate")),
             weight_decay: self.weight_decay.filter(|_| given("weight_decay")),
+            distill: self.distill.filter(|_| given("distill")),
+            checkpoint: self.checkpoint.filter(|_| given("checkpoint")),
+            reestimate_batch_norm: self.reestimate_batch_norm.filter(|_| given("reestimate_batch_norm")),
             schedule: self.schedule.filter(|_| given("schedule")),
             ..self
         }
@@ -297,6 +319,14 @@ impl ScheduleChoice {
             Self::Cosine => "cosine",
             Self::Plateau => "plateau",
         }
+    }
+}
+
+/// Returns the name that `--checkpoint` has for an epoch.
+fn name_of(epoch: KeptEpoch) -> &'static str {
+    match epoch {
+        KeptEpoch::Best => "best",
+        KeptEpoch::Last => "last",
     }
 }
 

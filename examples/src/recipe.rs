@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use ttq_core::{QuantizerConfig, ScaleParameter, SelectionConfig, TernaryConfig, Threshold};
-use ttq_train::{Averaging, Distillation, KeptEpoch, OscillationFreezing, ScheduleConfig, ThresholdSchedule};
+use ttq_train::{Averaging, Distillation, KeptEpoch, OscillationFreezing, Phase, ScheduleConfig, ThresholdSchedule};
 
 use crate::data::Augmentation;
 use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice, Strategy};
@@ -13,29 +13,58 @@ use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice, Strateg
 /// function of the seed. Arguments: image, size, crop, seed.
 pub type Distort = fn(&[u8], [usize; 2], [usize; 2], u64) -> Vec<u8>;
 
+/// The numbers of a phase.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PhaseRecipe {
+    /// Epochs.
+    pub epochs: usize,
+    /// Learning rate and weight decay.
+    pub rates: Rates,
+}
+
+/// Learning rate and weight decay of a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Learning rate at the start.
+    pub learning_rate: f64,
+    /// L2 penalty of the weights that are or become ternary.
+    pub latent_weight_decay: f64,
+    /// L2 penalty of the other weights.
+    pub weight_decay: f64,
+}
+
+impl PhaseRecipe {
+    /// Creates the numbers of a phase, with the same weight decay for all weights.
+    pub const fn new(epochs: usize, learning_rate: f64, weight_decay: f64) -> Self {
+        Self { epochs, rates: Rates { learning_rate, latent_weight_decay: weight_decay, weight_decay } }
+    }
+}
+
 /// The defaults of an example.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     /// Name of the example.
     pub name: &'static str,
+    /// Name of this recipe if the example has several, else empty.
+    pub variant: &'static str,
     /// Description for `--help`, in one line.
     pub about: &'static str,
-    /// Epochs in full precision.
-    pub fp_epochs: usize,
-    /// Epochs with ternary weights.
-    pub epochs: usize,
+    /// The phase in full precision.
+    pub full_precision: PhaseRecipe,
+    /// The phase with ternary weights.
+    pub ternary: PhaseRecipe,
     /// Images in a batch.
     pub batch_size: usize,
-    /// Learning rate.
-    pub learning_rate: f64,
     /// Course of the learning rate.
     pub schedule: ScheduleChoice,
     /// The optimizer.
     pub optimizer: OptimizerChoice,
-    /// L2 penalty of the weights that become ternary.
-    pub latent_weight_decay: f64,
-    /// L2 penalty of the other weights.
-    pub weight_decay: f64,
+    /// The epoch whose network each phase keeps.
+    pub checkpoint: KeptEpoch,
+    /// Distillation in the ternary phase.
+    pub distillation: Option<Distillation>,
+    /// Training batches from which batch normalization is estimated anew after the ternary phase.
+    pub reestimate_batch_norm: usize,
     /// Threshold of TTQ.
     pub threshold: Threshold,
     /// Regular expressions on the paths of weights that stay in full precision, besides the first convolution and the last
@@ -60,15 +89,16 @@ impl Recipe {
     pub fn mnist() -> Self {
         Self {
             name: "mnist",
+            variant: "",
             about: "Trains a small convolutional network on MNIST, first in full precision, then with ternary weights",
-            fp_epochs: 3,
-            epochs: 3,
+            full_precision: PhaseRecipe::new(3, 0.05, 1e-4),
+            ternary: PhaseRecipe::new(3, 0.05, 1e-4),
             batch_size: 64,
-            learning_rate: 0.05,
             schedule: ScheduleChoice::Cosine,
             optimizer: OptimizerChoice::Sgd,
-            latent_weight_decay: 1e-4,
-            weight_decay: 1e-4,
+            checkpoint: KeptEpoch::Best,
+            distillation: None,
+            reestimate_batch_norm: 0,
             threshold: Threshold::default(),
             exclude: &[],
             freeze_first_convolution: false,
@@ -79,19 +109,43 @@ impl Recipe {
         }
     }
 
-    /// The paper's recipe for ResNets on CIFAR-10.
+    /// The recipe of the best ternary ResNet on CIFAR-10: cosine schedules, a threshold that leaves a third to a half of the
+    /// weights zero, distillation from the network in full precision.
     pub fn cifar() -> Self {
         Self {
+            variant: "accurate",
+            full_precision: PhaseRecipe::new(100, 0.1, 5e-4),
+            ternary: PhaseRecipe::new(100, 0.05, 2e-4),
+            schedule: ScheduleChoice::Cosine,
+            checkpoint: KeptEpoch::Last,
+            distillation: Some(Distillation::new(0.9)),
+            reestimate_batch_norm: 100,
+            threshold: Threshold::MeanFraction(0.7),
+            ..Self::cifar_paper()
+        }
+    }
+
+    /// [`cifar`](Self::cifar) in half an hour on two cores of a CPU.
+    pub fn cifar_fast() -> Self {
+        let of = |phase: PhaseRecipe| PhaseRecipe { epochs: 9, ..phase };
+        let recipe = Self::cifar();
+        Self { variant: "fast", full_precision: of(recipe.full_precision), ternary: of(recipe.ternary), ..recipe }
+    }
+
+    /// The paper's recipe for ResNets on CIFAR-10.
+    pub fn cifar_paper() -> Self {
+        Self {
             name: "cifar",
+            variant: "paper",
             about: "Trains a ResNet on CIFAR-10, first in full precision, then with ternary weights",
-            fp_epochs: 160,
-            epochs: 160,
+            full_precision: PhaseRecipe::new(160, 0.1, 2e-4),
+            ternary: PhaseRecipe::new(160, 0.1, 2e-4),
             batch_size: 128,
-            learning_rate: 0.1,
             schedule: ScheduleChoice::Steps,
             optimizer: OptimizerChoice::Sgd,
-            latent_weight_decay: 2e-4,
-            weight_decay: 2e-4,
+            checkpoint: KeptEpoch::Best,
+            distillation: None,
+            reestimate_batch_norm: 0,
             threshold: Threshold::default(),
             exclude: &[],
             freeze_first_convolution: false,
@@ -108,6 +162,9 @@ impl Recipe {
 pub struct RunConfig {
     /// Name of the example.
     pub example: String,
+    /// Name of the recipe (cifar).
+    #[serde(default)]
+    pub recipe: String,
     /// Depth of the ResNet (cifar).
     pub depth: Option<usize>,
     /// Name of the network (tiny_imagenet).
@@ -132,18 +189,18 @@ pub struct RunConfig {
     /// Type of matrix products and convolutions. (Missing in runs of earlier versions.)
     #[serde(default)]
     pub precision: Precision,
-    /// Learning rate.
-    pub learning_rate: f64,
+    /// Learning rate and weight decay of the ternary phase.
+    #[serde(flatten)]
+    pub rates: Rates,
+    /// Those of the phase in full precision, if they differ.
+    #[serde(default)]
+    pub full_precision: Option<Rates>,
     /// Course of the learning rate.
     pub schedule: ScheduleChoice,
     /// Whether a phase stops when the validation accuracy stops rising.
     pub early_stopping: bool,
     /// The optimizer.
     pub optimizer: OptimizerChoice,
-    /// L2 penalty of the weights that become ternary.
-    pub latent_weight_decay: f64,
-    /// L2 penalty of the other weights.
-    pub weight_decay: f64,
     /// Number of batches from which batch normalization is estimated anew after the ternary phase.
     #[serde(default)]
     pub reestimate_batch_norm: usize,
@@ -211,6 +268,17 @@ impl RunConfig {
             ScaleParameter::Linear => recipe.linear_scale_lr_factor,
             _ => 1.0,
         };
+        let rates = |phase: &PhaseRecipe, learning_rate: Option<f64>, weight_decay: Option<f64>| Rates {
+            learning_rate: learning_rate.unwrap_or(phase.rates.learning_rate),
+            latent_weight_decay: weight_decay.unwrap_or(phase.rates.latent_weight_decay),
+            weight_decay: weight_decay.unwrap_or(phase.rates.weight_decay),
+        };
+        let full_precision = rates(
+            &recipe.full_precision,
+            options.fp_learning_rate.or(options.learning_rate),
+            options.fp_weight_decay.or(options.weight_decay),
+        );
+        let ternary = rates(&recipe.ternary, options.learning_rate, options.weight_decay);
         let selection = SelectionConfig {
             include: options.include.clone(),
             exclude: recipe.exclude.iter().map(|path| (*path).into()).chain(options.exclude.clone()).collect(),
@@ -218,24 +286,24 @@ impl RunConfig {
         };
         Self {
             example: recipe.name.into(),
+            recipe: recipe.variant.into(),
             depth: options.depth,
             network: options.network.clone(),
             method: options.method,
             ternary: TernaryConfig { quantizer, selection },
-            fp_epochs: options.fp_epochs.unwrap_or(recipe.fp_epochs),
-            epochs: if options.method == Method::Fp { 0 } else { options.epochs.unwrap_or(recipe.epochs) },
+            fp_epochs: options.fp_epochs.unwrap_or(recipe.full_precision.epochs),
+            epochs: if options.method == Method::Fp { 0 } else { options.epochs.unwrap_or(recipe.ternary.epochs) },
             batch_size: options.batch_size.unwrap_or(recipe.batch_size),
             accumulate: options.accumulate,
             devices: options.devices,
             strategy: options.strategy,
             precision: options.precision,
-            learning_rate: options.learning_rate.unwrap_or(recipe.learning_rate),
+            rates: ternary,
+            full_precision: Some(full_precision),
             schedule: options.schedule.unwrap_or(recipe.schedule),
             early_stopping: options.early_stopping,
             optimizer: recipe.optimizer,
-            latent_weight_decay: options.weight_decay.unwrap_or(recipe.latent_weight_decay),
-            weight_decay: options.weight_decay.unwrap_or(recipe.weight_decay),
-            reestimate_batch_norm: options.reestimate_batch_norm,
+            reestimate_batch_norm: options.reestimate_batch_norm.unwrap_or(recipe.reestimate_batch_norm),
             freeze_first_convolution: recipe.freeze_first_convolution,
             scale_lr_factor: options.scale_lr_factor.unwrap_or(scale_lr_factor),
             validation: recipe.validation,
@@ -248,13 +316,22 @@ impl RunConfig {
                 let start = options.threshold_start.unwrap_or(quantizer.threshold.with_number(0.0));
                 ThresholdSchedule { start, share }
             }),
-            distillation: options.distill,
+            // A weight of 0 is none: the teacher need not be loaded.
+            distillation: options.distill.or(recipe.distillation).filter(|distillation| distillation.weight > 0.0),
             teacher: options.teacher.clone(),
-            checkpoint: options.checkpoint,
+            checkpoint: options.checkpoint.unwrap_or(recipe.checkpoint),
             label_smoothing: options.label_smoothing,
             averaging: options.average,
             oscillation_freezing: options.freeze_oscillations,
             version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// Returns learning rate and weight decay of a phase.
+    pub(crate) fn rates(&self, phase: Phase) -> Rates {
+        match phase {
+            Phase::FullPrecision => self.full_precision.unwrap_or(self.rates),
+            Phase::Ternary => self.rates,
         }
     }
 
@@ -306,6 +383,37 @@ mod tests {
         assert_eq!(config(&parts).ternary.quantizer, QuantizerConfig::paper());
         assert_eq!([config(&[]), config(&parts)].map(|config| config.scale_lr_factor), [1.0, 0.01]);
         assert_eq!(config(&["--scale-lr-factor", "0.5"]).scale_lr_factor, 0.5);
+    }
+
+    #[test]
+    fn a_phase_has_rates_of_its_own_unless_one_rate_is_given_for_both() {
+        let rates = |arguments: &[&str]| {
+            let recipe = Recipe::cifar();
+            let arguments = std::iter::once(&"cifar").chain(arguments).map(Into::into);
+            let (options, _) = Options::parse_from(&recipe, |command| command, arguments);
+            let config = RunConfig::new(&recipe, &options);
+            [Phase::FullPrecision, Phase::Ternary]
+                .map(|phase| (config.rates(phase).learning_rate, config.rates(phase).weight_decay))
+        };
+        assert_eq!(rates(&[]), [(0.1, 5e-4), (0.05, 2e-4)]);
+        assert_eq!(rates(&["--lr", "0.2"]), [(0.2, 5e-4), (0.2, 2e-4)]);
+        assert_eq!(rates(&["--lr", "0.2", "--fp-lr", "0.3"]), [(0.3, 5e-4), (0.2, 2e-4)]);
+        assert_eq!(rates(&["--weight-decay", "0", "--fp-weight-decay", "1e-3"]), [(0.1, 1e-3), (0.05, 0.0)]);
+    }
+
+    #[test]
+    fn a_run_of_an_earlier_version_has_the_same_rates_in_both_phases() {
+        let config = config(&[]);
+        let mut saved = serde_json::to_value(&config).unwrap();
+        saved.as_object_mut().unwrap().remove("full_precision");
+        let earlier: RunConfig = serde_json::from_value(saved).unwrap();
+        assert_eq!(earlier.rates(Phase::FullPrecision), earlier.rates(Phase::Ternary));
+    }
+
+    #[test]
+    fn distillation_with_weight_zero_is_none() {
+        assert_eq!(config(&["--distill", "0"]).distillation, None);
+        assert_eq!(config(&["--distill", "0.5"]).distillation, Some(Distillation::new(0.5)));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use crate::{Method, RunConfig, ScheduleChoice};
 
 /// The options that decide the outcome of a run: identifier, name, field of the configuration. (Without `--epochs` and
 /// `--fp-epochs`, which may grow.)
-const DECISIVE: [(&str, &str, &str); 36] = [
+const DECISIVE: [(&str, &str, &str); 39] = [
+    ("recipe", "recipe", "/recipe"),
     ("precision", "precision", "/precision"),
     ("method", "method", "/method"),
     ("threshold", "threshold", "/ternary/quantizer/threshold"),
@@ -26,7 +27,9 @@ const DECISIVE: [(&str, &str, &str); 36] = [
     ("batch_size", "batch-size", "/batch_size"),
     ("accumulate", "accumulate", "/accumulate"),
     ("learning_rate", "lr", "/learning_rate"),
+    ("fp_learning_rate", "fp-lr", "/full_precision/learning_rate"),
     ("weight_decay", "weight-decay", "/weight_decay"),
+    ("fp_weight_decay", "fp-weight-decay", "/full_precision/weight_decay"),
     ("scale_lr_factor", "scale-lr-factor", "/scale_lr_factor"),
     ("schedule", "schedule", "/schedule"),
     ("cutout", "cutout", "/augmentation"),
@@ -151,7 +154,7 @@ mod tests {
     fn an_option_that_would_change_a_resumed_run_is_refused_by_name() {
         let changes = "--precision bf16|--method twn|--threshold max:0.1|--threshold-schedule 0.5|--granularity channel|\
                        --threshold-granularity channel|--slope scaled|--scale-parameter linear|--sign published|\
-                       --initial-scales ones|--include x|--exclude x|--batch-size 9|--accumulate 2|--lr 0.5|--weight-decay 0.5|\
+                       --initial-scales ones|--include x|--exclude x|--batch-size 9|--accumulate 2|--lr 0.5|--fp-lr 0.5|--weight-decay 0.5|--fp-weight-decay 0.5|\
                        --scale-lr-factor 0.5|--schedule plateau|--cutout 3|--early-stopping|--limit 7|--seed 9|--init x|--key x|--distill 0.5:2|\
                        --checkpoint last|--label-smoothing 0.1|--average 0.9|--freeze-oscillations 0.1:0.01|--reestimate-batch-norm 5|--devices 2|\
                        --strategy ddp";

@@ -56,7 +56,7 @@ struct Trained<B: Backend, N: Module<B> + ModuleDisplay> {
     ternary: Option<Ternary<B, Classifier<B, N>>>,
 }
 
-const NO_TEACHER: &str = "--distill has no teacher: add --teacher or --init, or raise --fp-epochs";
+const NO_TEACHER: &str = "there is no network in full precision to distill from: add --init or --teacher, raise --fp-epochs, or give --distill 0";
 
 /// Time spent before the last resume, `time.json`.
 #[derive(Serialize, Deserialize)]

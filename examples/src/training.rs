@@ -66,7 +66,7 @@ impl<B: Trains> Training<'_, B> {
                 .metrics((AccuracyMetric::new(), TopKAccuracyMetric::new(5), LossMetric::new()))
                 .metric_train_numeric(LearningRateMetric::new())
         };
-        match training.run(model, optimizer(self.config), self.data(), metrics)? {
+        match training.run(model, optimizer(self.config, phase), self.data(), metrics)? {
             PhaseOutcome::Completed { model, epoch, .. } => {
                 match self.config.checkpoint {
                     KeptEpoch::Best => print_line(format_args!("{phase}: epoch {epoch} validates best")),
@@ -96,14 +96,15 @@ impl<B: Trains> Training<'_, B> {
 
     fn phase(&self, phase: Phase, epochs: usize, directory: &Path) -> PhaseTraining<B> {
         let config = self.config;
-        let phase_config = PhaseConfig::new(phase, epochs, config.learning_rate, MetricGoal::maximize("Accuracy"))
-            .with_schedule(config.schedule(epochs))
-            .with_early_stopping(config.early_stopping.then(EarlyStoppingConfig::default))
-            .with_threshold_schedule(config.threshold_schedule)
-            .with_averaging(config.averaging)
-            .with_oscillation_freezing(config.oscillation_freezing)
-            .with_kept_epoch(config.checkpoint)
-            .with_accumulated_batches(config.accumulate);
+        let phase_config =
+            PhaseConfig::new(phase, epochs, config.rates(phase).learning_rate, MetricGoal::maximize("Accuracy"))
+                .with_schedule(config.schedule(epochs))
+                .with_early_stopping(config.early_stopping.then(EarlyStoppingConfig::default))
+                .with_threshold_schedule(config.threshold_schedule)
+                .with_averaging(config.averaging)
+                .with_oscillation_freezing(config.oscillation_freezing)
+                .with_kept_epoch(config.checkpoint)
+                .with_accumulated_batches(config.accumulate);
         PhaseTraining::new(directory, phase_config, B::execution(config.strategy, self.devices.to_vec()))
     }
 
@@ -160,17 +161,17 @@ impl<B: Trains> Training<'_, B> {
 }
 
 /// Creates the optimizer: the same rule for every group.
-fn optimizer<B, N>(config: &RunConfig) -> TernaryOptimizer<Rules<B, N>, Rules<B, N>, Rules<B, N>>
+fn optimizer<B, N>(config: &RunConfig, phase: Phase) -> TernaryOptimizer<Rules<B, N>, Rules<B, N>, Rules<B, N>>
 where
     B: AutodiffBackend,
     N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
     N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
 {
-    let group = || ParamGroup::new(config.optimizer.init());
+    let (group, rates) = (|| ParamGroup::new(config.optimizer.init()), config.rates(phase));
     TernaryOptimizer::new(
-        group().with_weight_decay(config.latent_weight_decay),
+        group().with_weight_decay(rates.latent_weight_decay),
         group().with_lr_factor(config.scale_lr_factor),
-        group().with_weight_decay(config.weight_decay),
+        group().with_weight_decay(rates.weight_decay),
     )
 }
 

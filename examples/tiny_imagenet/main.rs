@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     options.network = Some(network.name());
     exit(|| {
         let starts_from_nothing = checkpoint.is_none() && !options.resume;
-        if starts_from_nothing && options.fp_epochs.unwrap_or(recipe.fp_epochs) == 0 {
+        if starts_from_nothing && options.fp_epochs.unwrap_or(recipe.full_precision.epochs) == 0 {
             bail!("training needs a trained network: give --init CHECKPOINT, or train one with --fp-epochs N");
         }
         if let Some(file) = options.eval.as_ref().filter(|file| is_packed(file)) {

@@ -2,7 +2,8 @@
 
 use ttq_core::Threshold;
 use ttq_examples::data::Augmentation;
-use ttq_examples::{OptimizerChoice, Recipe, ScheduleChoice};
+use ttq_examples::{OptimizerChoice, PhaseRecipe, Rates, Recipe, ScheduleChoice};
+use ttq_train::KeptEpoch;
 
 use crate::architecture::Architecture;
 use crate::distort::distort;
@@ -20,17 +21,22 @@ use crate::distort::distort;
 /// - The learning rate is lowered on a plateau for all networks. The port trains SqueezeNet at a constant rate, which
 ///   its plateau rule would not have lowered, and lowers the rate of DenseNet-121 manually after 15 epochs.
 pub(crate) fn recipe(network: Architecture) -> Recipe {
+    let phase = |epochs, learning_rate| PhaseRecipe {
+        epochs,
+        rates: Rates { learning_rate, latent_weight_decay: 0.0, weight_decay: 1e-4 },
+    };
     let small = Recipe {
         name: "tiny_imagenet",
+        variant: "",
         about: "Makes a trained network for Tiny ImageNet ternary as in the PyTorch port of TTQ, or evaluates one",
-        fp_epochs: 0,
-        epochs: 20,
+        full_precision: phase(0, 1e-3),
+        ternary: phase(20, 1e-3),
         batch_size: 512,
-        learning_rate: 1e-3,
         schedule: ScheduleChoice::Plateau,
         optimizer: OptimizerChoice::Adam,
-        latent_weight_decay: 0.0,
-        weight_decay: 1e-4,
+        checkpoint: KeptEpoch::Best,
+        distillation: None,
+        reestimate_batch_norm: 0,
         threshold: Threshold::MaxFraction(0.05),
         exclude: &[],
         freeze_first_convolution: true,
@@ -39,11 +45,16 @@ pub(crate) fn recipe(network: Architecture) -> Recipe {
         augmentation: Augmentation::Distort,
         distort: Some(distort),
     };
-    let others = Recipe { learning_rate: 1e-4, threshold: Threshold::MaxFraction(0.15), ..small };
+    let others = Recipe {
+        full_precision: phase(0, 1e-4),
+        ternary: phase(20, 1e-4),
+        threshold: Threshold::MaxFraction(0.15),
+        ..small
+    };
     match network {
         Architecture::DenseNetSmall => small,
         // The last layer is a convolution, which the default selection does not exclude.
-        Architecture::SqueezeNet => Recipe { epochs: 10, exclude: &[r"classes\.weight$"], ..others },
+        Architecture::SqueezeNet => Recipe { ternary: phase(10, 1e-4), exclude: &[r"classes\.weight$"], ..others },
         Architecture::DenseNet121 => Recipe { batch_size: 64, ..others },
     }
 }

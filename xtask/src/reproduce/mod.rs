@@ -44,6 +44,26 @@ impl Example {
         }
     }
 
+    /// Arguments of every run: the recipe of the paper, which has no additions.
+    fn arguments(self, study: bool) -> &'static [&'static str] {
+        match (self, study) {
+            (Self::Mnist, _) => &[],
+            (Self::Cifar, false) => &["--recipe", "paper"],
+            (Self::Cifar, true) => &[
+                "--recipe",
+                "paper",
+                "--schedule",
+                "cosine",
+                "--threshold",
+                "mean:0.7",
+                "--fp-lr",
+                "0.1",
+                "--lr",
+                "0.05",
+            ],
+        }
+    }
+
     /// Number of epochs of a phase in the example's recipe.
     fn epochs(self) -> usize {
         match self {
@@ -121,7 +141,8 @@ impl Reproduce {
             let variant = &plan.variants[*column];
             let directory = out.join(format!("seed-{seed}"));
             let checkpoint = directory.join(FULL_PRECISION).join("full-precision.safetensors");
-            let mut arguments = variant.arguments(fp_epochs, epochs);
+            let base = self.example.arguments(self.study).iter().map(|argument| (*argument).to_owned());
+            let mut arguments: Vec<String> = base.chain(variant.arguments(fp_epochs, epochs)).collect();
             arguments.extend(["--seed".into(), seed.to_string()]);
             if let Some(limit) = self.limit {
                 arguments.extend(["--limit".into(), limit.to_string()]);
