@@ -36,6 +36,7 @@ mod optimizer;
 mod oscillation;
 mod output;
 mod phase;
+mod phase_config;
 mod phase_error;
 pub mod prelude;
 mod progress;
@@ -62,9 +63,8 @@ pub use metric_goal::MetricGoal;
 pub use optimizer::{ByRank, ParamGroup, TernaryModule, TernaryOptimizer};
 pub use oscillation::{OscillationError, OscillationFreezing, Oscillations};
 pub use output::{LayerState, OnOutput, OutputInput, SyncedTernaryOutput, TernaryOutput, TernaryState};
-pub use phase::{
-    KeptEpoch, Phase, PhaseConfig, PhaseData, PhaseOutcome, PhaseTraining, TernaryTraining, steps_per_epoch,
-};
+pub use phase::{PhaseData, PhaseOutcome, PhaseTraining, TernaryTraining, steps_per_epoch};
+pub use phase_config::{KeptEpoch, Phase, PhaseConfig};
 pub use phase_error::{NotFinite, PhaseError};
 pub use progress::{EpochLines, ProgressLines};
 pub use schedule::{PlateauConfig, Schedule, ScheduleConfig, ScheduleError, TrainingLength};
