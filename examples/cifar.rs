@@ -14,7 +14,7 @@ enum RecipeName {
     /// The same with 9 + 9 epochs: half an hour on two cores of a CPU.
     Fast,
     /// That of the paper: 160 + 160 epochs, --schedule steps --lr 0.1 --weight-decay 2e-4 --threshold max:0.05 --distill 0
-    /// --checkpoint best --reestimate-batch-norm 0.
+    /// --checkpoint best --reestimate-batch-norm 0 --validation 5000.
     Paper,
 }
 

@@ -183,6 +183,9 @@ pub struct Options {
     /// Train on the first N training images only.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub limit: Option<usize>,
+    /// Training images that are held out for validation, at most a tenth.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub validation: Option<usize>,
     /// Seed of initial weights, data order and augmentation.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -273,6 +276,7 @@ impl Options {
             })
             .mut_arg("checkpoint", |arg| arg.default_value(name_of(recipe.checkpoint)))
             .mut_arg("reestimate_batch_norm", |arg| arg.default_value(fixed(recipe.reestimate_batch_norm.to_string())))
+            .mut_arg("validation", |arg| arg.default_value(fixed(recipe.validation.to_string())))
             .mut_arg("schedule", |arg| arg.default_value(recipe.schedule.name()));
         let parsed = more(command)
             .try_get_matches_from(arguments)
@@ -291,6 +295,7 @@ impl Options {
             batch_size: self.batch_size.filter(|_| given("batch_size")),
             learning_rate: self.learning_rate.filter(|_| given("learning_rate")),
             weight_decay: self.weight_decay.filter(|_| given("weight_decay")),
+            validation: self.validation.filter(|_| given("validation")),
             distill: self.distill.filter(|_| given("distill")),
             checkpoint: self.checkpoint.filter(|_| given("checkpoint")),
             reestimate_batch_norm: self.reestimate_batch_norm.filter(|_| given("reestimate_batch_norm")),

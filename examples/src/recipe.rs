@@ -121,6 +121,8 @@ impl Recipe {
             distillation: Some(Distillation::new(0.9)),
             reestimate_batch_norm: 100,
             threshold: Threshold::MeanFraction(0.7),
+            // The last epoch is kept, so that validation only shows the course.
+            validation: 500,
             ..Self::cifar_paper()
         }
     }
@@ -306,7 +308,7 @@ impl RunConfig {
             reestimate_batch_norm: options.reestimate_batch_norm.unwrap_or(recipe.reestimate_batch_norm),
             freeze_first_convolution: recipe.freeze_first_convolution,
             scale_lr_factor: options.scale_lr_factor.unwrap_or(scale_lr_factor),
-            validation: recipe.validation,
+            validation: options.validation.unwrap_or(recipe.validation),
             limit: options.limit,
             augmentation: options.cutout.map_or(recipe.augmentation, |side| recipe.augmentation.with_cutout(side)),
             seed: options.seed,

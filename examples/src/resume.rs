@@ -9,7 +9,7 @@ use crate::{Method, RunConfig, ScheduleChoice};
 
 /// The options that decide the outcome of a run: identifier, name, field of the configuration. (Without `--epochs` and
 /// `--fp-epochs`, which may grow.)
-const DECISIVE: [(&str, &str, &str); 39] = [
+const DECISIVE: [(&str, &str, &str); 40] = [
     ("recipe", "recipe", "/recipe"),
     ("precision", "precision", "/precision"),
     ("method", "method", "/method"),
@@ -36,6 +36,7 @@ const DECISIVE: [(&str, &str, &str); 39] = [
     ("checkpoint", "checkpoint", "/checkpoint"),
     ("early_stopping", "early-stopping", "/early_stopping"),
     ("limit", "limit", "/limit"),
+    ("validation", "validation", "/validation"),
     ("seed", "seed", "/seed"),
     ("init", "init", "/init"),
     ("key", "key", "/key"),
@@ -155,7 +156,7 @@ mod tests {
         let changes = "--precision bf16|--method twn|--threshold max:0.1|--threshold-schedule 0.5|--granularity channel|\
                        --threshold-granularity channel|--slope scaled|--scale-parameter linear|--sign published|\
                        --initial-scales ones|--include x|--exclude x|--batch-size 9|--accumulate 2|--lr 0.5|--fp-lr 0.5|--weight-decay 0.5|--fp-weight-decay 0.5|\
-                       --scale-lr-factor 0.5|--schedule plateau|--cutout 3|--early-stopping|--limit 7|--seed 9|--init x|--key x|--distill 0.5:2|\
+                       --scale-lr-factor 0.5|--schedule plateau|--cutout 3|--early-stopping|--limit 7|--validation 8|--seed 9|--init x|--key x|--distill 0.5:2|\
                        --checkpoint last|--label-smoothing 0.1|--average 0.9|--freeze-oscillations 0.1:0.01|--reestimate-batch-norm 5|--devices 2|\
                        --strategy ddp";
         for change in changes.split('|').map(str::trim) {
