@@ -45,6 +45,7 @@ pub mod archive;
 pub mod codes;
 pub mod file;
 pub mod kernels;
+pub mod network;
 mod recognize;
 
 pub use codes::{Codes, CodesError};

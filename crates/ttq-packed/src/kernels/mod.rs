@@ -27,19 +27,19 @@ mod avx2_bytes;
 mod avx512;
 mod byte_tables;
 mod convolution;
-mod epilogue;
+pub(crate) mod epilogue;
 mod error;
-mod level;
+pub(crate) mod level;
 mod lookup;
 mod matrix;
-mod memory;
+pub(crate) mod memory;
 #[cfg(all(feature = "std", target_arch = "aarch64"))]
 mod neon;
 mod panels;
 mod portable;
 mod product;
 mod quantize;
-mod simd;
+pub(crate) mod simd;
 mod tile;
 mod workers;
 

@@ -30,7 +30,10 @@ pub(crate) trait Simd: Copy {
     unsafe fn load(from: *const f32) -> Self::Floats;
     unsafe fn store(to: *mut f32, value: Self::Floats);
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    unsafe fn sub(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// Computes the larger value, or either one if one is NaN.
+    unsafe fn max(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// Computes `a * b + c`.
     unsafe fn mul_add(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
 

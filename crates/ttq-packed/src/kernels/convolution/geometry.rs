@@ -1,9 +1,12 @@
 //! Sizes and index arithmetic of convolutions: outputs, padded windows, and the elements under the kernel.
 
+use serde::{Deserialize, Serialize};
+
 use crate::kernels::KernelError;
 
 /// Stride, padding, dilation and groups of a convolution. Pairs are `[vertical, horizontal]`, in elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConvolutionOptions {
     /// Distance between the inputs of neighbouring outputs, at least 1.
     pub stride: [usize; 2],

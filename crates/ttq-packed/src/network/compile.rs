@@ -1,0 +1,299 @@
+//! Compilation: the choice of algorithms, the layout of values, and the memory plan.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::arena::{Lifetime, place};
+use super::fuse::{Affine, Constants, Fused, Kind, fuse};
+use super::graph::Graph;
+use super::layers::{Direct, Epilogue, Export, Import, Layer, Map, Order, Pool, PoolFunction, Winograd};
+use super::layout::Image;
+use super::operation::{Operation, Window};
+use super::{CompileOptions, NetworkError, Value};
+use crate::kernels::ConvolutionOptions;
+
+/// A compiled graph.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    /// Names and layers, in the order of execution.
+    pub(super) layers: Vec<(String, Box<dyn Layer>)>,
+    /// Number of elements of the arena per item.
+    pub(super) elements: usize,
+}
+
+/// A layer before its values have places in the arena.
+struct Step<'a> {
+    name: String,
+    reads: Vec<usize>,
+    writes: Option<usize>,
+    /// A value whose memory the result may take over.
+    in_place: Option<usize>,
+    build: Box<dyn FnOnce(&[Image]) -> Box<dyn Layer> + 'a>,
+}
+
+/// Compiles a graph for some items at a time.
+pub(super) fn compile(graph: &Graph, options: &CompileOptions, items: usize) -> Result<Compiled, NetworkError> {
+    let (nodes, constants) = fuse(graph, options);
+    let mut plan = Plan { graph, options, constants: &constants, images: Vec::new(), slots: BTreeMap::new(), steps: Vec::new() };
+    plan.import();
+    for node in &nodes {
+        plan.node(node)?;
+    }
+    plan.export();
+    Ok(plan.finish(items))
+}
+
+struct Plan<'a> {
+    graph: &'a Graph,
+    options: &'a CompileOptions,
+    constants: &'a Constants,
+    /// Values in the arena.
+    images: Vec<Image>,
+    /// Index into `images`, and the order of the dimensions.
+    slots: BTreeMap<Value, (usize, Order)>,
+    steps: Vec<Step<'a>>,
+}
+
+impl<'a> Plan<'a> {
+    fn dims(&self, value: Value) -> &'a [usize] {
+        &self.graph.shape(value).dims
+    }
+
+    fn add(&mut self, value: Value, order: Order) -> usize {
+        self.images.push(order.image(self.dims(value)));
+        self.slots.insert(value, (self.images.len() - 1, order));
+        self.images.len() - 1
+    }
+
+    fn import(&mut self) {
+        let input = self.graph.input();
+        let order = Order::of_input(self.dims(input));
+        let to = self.add(input, order);
+        let build = move |images: &[Image]| Box::new(Import { order, to: images[to] }) as Box<dyn Layer>;
+        let name = "input".to_string();
+        self.steps.push(Step { name, reads: Vec::new(), writes: Some(to), in_place: None, build: Box::new(build) });
+    }
+
+    fn export(&mut self) {
+        let (from, order) = self.slots[&self.graph.output];
+        let build = move |images: &[Image]| Box::new(Export { order, from: images[from] }) as Box<dyn Layer>;
+        let name = "output".to_string();
+        self.steps.push(Step { name, reads: vec![from], writes: None, in_place: None, build: Box::new(build) });
+    }
+
+    fn node(&mut self, node: &Fused) -> Result<(), NetworkError> {
+        let unsupported = |operation: &'static str, reason: &str| {
+            NetworkError::Unsupported { node: node.name.clone(), operation, reason: reason.to_string() }
+        };
+        let (x, order) = self.slots[&node.operands[0]];
+        let residual = node.residual.map(|value| self.slots[&value]);
+        if residual.is_some_and(|(_, order)| order != node.order) {
+            return Err(unsupported("add", "both operands must be images, or both rows"));
+        }
+        let residual = residual.map(|(slot, _)| slot);
+        match &node.kind {
+            Kind::Convolution { options, weight } => {
+                if order != Order::ChannelsFirst {
+                    return Err(unsupported("convolution", "the operand must be an image"));
+                }
+                let shape = self.constants[weight].dims();
+                let (inner, kernel) = (shape[1], [shape[2], shape[3]]);
+                let weights = self.weights(*weight, &node.affine, move |[o, c, y, x], [kh, kw]| {
+                    ((o * inner + c) * kh + y) * kw + x
+                });
+                self.product(node, x, residual, kernel, *options, weights);
+            }
+            Kind::Linear { weight } => {
+                let outputs = self.constants[weight].dims()[1];
+                // A flattened image is a kernel as large as the image.
+                let image = self.images[x];
+                let kernel = if order == Order::ChannelsFirst { [image.height, image.width] } else { [1, 1] };
+                let weights = self.weights(*weight, &node.affine, move |[o, c, y, x], [kh, kw]| {
+                    ((c * kh + y) * kw + x) * outputs + o
+                });
+                self.product(node, x, residual, kernel, ConvolutionOptions::default(), weights);
+            }
+            Kind::Identity => {
+                let y = self.add(node.value, node.order);
+                let (scale, epilogue) = (padded(&node.affine.scale), epilogue(node));
+                let build = move |images: &[Image]| {
+                    let epilogue = Epilogue { residual: residual.map(|slot| images[slot]), ..epilogue };
+                    Box::new(Map { input: images[x], output: images[y], scale, epilogue }) as Box<dyn Layer>
+                };
+                self.push(node, [Some(x), residual], y, Some(x), Box::new(build));
+            }
+            Kind::Other(operation) => match operation {
+                Operation::MaxPool(window) => self.pool(node, x, windows(window, self.images[x]), PoolFunction::Max),
+                Operation::AveragePool { window, count_padding } => {
+                    let area = window.size[0] * window.size[1];
+                    let function = if *count_padding { PoolFunction::Divide(area) } else { PoolFunction::Mean };
+                    self.pool(node, x, windows(window, self.images[x]), function);
+                }
+                Operation::AdaptiveAveragePool(size) => {
+                    let Image { height, width, .. } = self.images[x];
+                    let ranges = [(height, size[0]), (width, size[1])].map(|(len, n)| {
+                        (0..n).map(|i| i * len / n..((i + 1) * len).div_ceil(n)).collect()
+                    });
+                    self.pool(node, x, ranges, PoolFunction::Mean);
+                }
+                Operation::Reshape(_) if self.is_row(node, x, order) => {
+                    self.slots.insert(node.value, (x, Order::ChannelsLast));
+                }
+                operation => return Err(unsupported(operation.name(), "no kernel for these operands")),
+            },
+        }
+        Ok(())
+    }
+
+    /// Returns `true` if the elements of a value are in row-major order, and those of the result have the same rows.
+    fn is_row(&self, node: &Fused, x: usize, order: Order) -> bool {
+        let image = self.images[x];
+        let rows = Order::ChannelsLast.image(self.dims(node.value));
+        (order == Order::ChannelsLast || image.height * image.width == 1)
+            && [image.height * image.width, image.channels] == [rows.width, rows.channels]
+    }
+
+    /// Returns the weights `(o, c, y, x)` with the scales of the epilogue.
+    fn weights(
+        &self,
+        weight: Value,
+        affine: &Affine,
+        index: impl Fn([usize; 4], [usize; 2]) -> usize + 'static,
+    ) -> Weights {
+        let (values, scale) = (self.constants[&weight].values(), affine.scale.clone());
+        Box::new(move |at, kernel| f64::from(values[index(at, kernel)]) * scale[at[0]])
+    }
+
+    fn product(
+        &mut self,
+        node: &Fused,
+        x: usize,
+        residual: Option<usize>,
+        kernel: [usize; 2],
+        options: ConvolutionOptions,
+        weights: Weights,
+    ) {
+        let y = self.add(node.value, node.order);
+        let [input, output] = [self.images[x], self.images[y]];
+        let epilogue = epilogue(node);
+        let winograd = self.options.winograd && is_winograd(kernel, &options, &input, &output);
+        let padding = options.padding.map(|[before, _]| before);
+        let size = |image: &Image| [image.height, image.width];
+        let border = match winograd {
+            true => Winograd::border(size(&input), size(&output), padding),
+            false => [0, 1].map(|i| {
+                let end = (size(&output)[i] - 1) * options.stride[i] + options.dilation[i] * (kernel[i] - 1) + 1;
+                [padding[i], end.saturating_sub(padding[i] + size(&input)[i])]
+            }),
+        };
+        self.images[x].require_border(border);
+        let build = move |images: &[Image]| -> Box<dyn Layer> {
+            let epilogue = Epilogue { residual: residual.map(|slot| images[slot]), ..epilogue };
+            let images = [images[x], images[y]];
+            match winograd {
+                true => Box::new(Winograd::new(images, padding, epilogue, |o, c, y, x| weights([o, c, y, x], kernel))),
+                false => {
+                    let weight = |o, c, y, x| weights([o, c, y, x], kernel) as f32;
+                    Box::new(Direct::new(images, kernel, &options, epilogue, weight))
+                }
+            }
+        };
+        self.push(node, [Some(x), residual], y, residual, Box::new(build));
+    }
+
+    fn pool(&mut self, node: &Fused, x: usize, ranges: [Vec<Range<usize>>; 2], function: PoolFunction) {
+        let y = self.add(node.value, node.order);
+        let build = move |images: &[Image]| {
+            Box::new(Pool { input: images[x], output: images[y], ranges, function }) as Box<dyn Layer>
+        };
+        self.push(node, [Some(x), None], y, None, Box::new(build));
+    }
+
+    fn push(
+        &mut self,
+        node: &Fused,
+        reads: [Option<usize>; 2],
+        writes: usize,
+        in_place: Option<usize>,
+        build: Box<dyn FnOnce(&[Image]) -> Box<dyn Layer> + 'a>,
+    ) {
+        let reads = reads.into_iter().flatten().collect();
+        self.steps.push(Step { name: node.name.clone(), reads, writes: Some(writes), in_place, build });
+    }
+
+    /// Places all values for some items, and builds the layers.
+    fn finish(self, items: usize) -> Compiled {
+        let Self { options, mut images, steps, .. } = self;
+        let mut lifetimes = vec![Lifetime { len: 0, first: 0, last: 0 }; images.len()];
+        for (i, step) in steps.iter().enumerate() {
+            step.reads.iter().for_each(|slot| lifetimes[*slot].last = i);
+            if let Some(slot) = step.writes {
+                lifetimes[slot] = Lifetime { len: items * images[slot].item(), first: i, last: i };
+            }
+        }
+        // The value whose memory each value shares.
+        let mut owners: Vec<usize> = (0..images.len()).collect();
+        if options.reuse_memory {
+            for (i, step) in steps.iter().enumerate() {
+                if let (Some(from), Some(to)) = (step.in_place, step.writes)
+                    && lifetimes[from].last == i
+                    && images[from].same_strides(&images[to])
+                {
+                    owners[to] = owners[from];
+                    lifetimes[owners[from]].last = lifetimes[to].last;
+                    // A later value in place compares with the end of this one.
+                }
+            }
+        } else {
+            lifetimes.iter_mut().for_each(|lifetime| lifetime.last = steps.len());
+        }
+        let roots: Vec<usize> = (0..images.len()).filter(|slot| owners[*slot] == *slot).collect();
+        let (offsets, elements) = place(&roots.iter().map(|slot| lifetimes[*slot]).collect::<Vec<_>>());
+        let offsets: BTreeMap<usize, usize> = roots.into_iter().zip(offsets).collect();
+        for (slot, image) in images.iter_mut().enumerate() {
+            image.offset = offsets[&owners[slot]];
+        }
+        let layers = steps.into_iter().map(|step| (step.name, (step.build)(&images))).collect();
+        Compiled { layers, elements }
+    }
+}
+
+/// Returns a weight, at `[o, c, y, x]` of a kernel of some height and width.
+type Weights = Box<dyn Fn([usize; 4], [usize; 2]) -> f64>;
+
+/// Returns `true` if F(4×4, 3×3) computes a convolution, with clearly fewer products than a direct one.
+fn is_winograd(kernel: [usize; 2], options: &ConvolutionOptions, input: &Image, output: &Image) -> bool {
+    let ConvolutionOptions { stride, dilation, groups, .. } = options;
+    let plain = kernel == [3, 3] && *stride == [1, 1] && *dilation == [1, 1] && *groups == 1;
+    let tiles = output.height.div_ceil(4) * output.width.div_ceil(4);
+    plain && input.channels.min(output.channels) >= 8 && 2 * 36 * tiles <= 9 * output.height * output.width
+}
+
+/// Returns float32 values followed by zeros, so that a vector from every channel can be read.
+fn padded(values: &[f64]) -> Vec<f32> {
+    let mut values: Vec<f32> = values.iter().map(|value| *value as f32).collect();
+    values.resize(values.len().next_multiple_of(16) + 16, 0.0);
+    values
+}
+
+fn epilogue(node: &Fused) -> Epilogue {
+    Epilogue { bias: padded(&node.affine.shift), residual: None, activation: node.activation }
+}
+
+/// Returns the input rows of each window, and the input columns.
+fn windows(window: &Window, input: Image) -> [Vec<Range<usize>>; 2] {
+    [0, 1].map(|i| {
+        let ([before, after], size) = (window.padding[i], window.size[i]);
+        let len = [input.height, input.width][i];
+        let count = (len + before + after - size) / window.stride[i] + 1;
+        let range = |k: usize| {
+            let start = k * window.stride[i];
+            start.saturating_sub(before)..(start + size).saturating_sub(before).min(len)
+        };
+        (0..count).map(range).collect()
+    })
+}

@@ -1,0 +1,122 @@
+//! The inner loop of all float32 layers: sums of some vectors of output channels at some pixels, in registers.
+
+use crate::kernels::simd::Simd;
+
+/// Number of output channels of a panel of weights.
+pub(super) const PANEL: usize = 16;
+
+/// The elements under a kernel: runs of contiguous elements.
+#[derive(Clone, Copy)]
+pub(super) struct Runs<'a> {
+    /// Offset of each run from the pixel.
+    pub(super) offsets: &'a [u32],
+    /// Number of elements of a run.
+    pub(super) len: usize,
+}
+
+impl Runs<'_> {
+    /// Returns the number of elements under the kernel.
+    pub(super) fn elements(&self) -> usize {
+        self.offsets.len() * self.len
+    }
+}
+
+/// Returns the address of the weights of a vector of output channels.
+///
+/// The weights of a panel are `[elements, PANEL]`.
+///
+/// # Safety
+/// The vector must be part of the weights.
+#[inline(always)]
+pub(super) unsafe fn vector<V: Simd>(weights: *const f32, elements: usize, channel: usize) -> *const f32 {
+    // SAFETY: guaranteed by the caller.
+    unsafe { weights.add(channel / PANEL * PANEL * elements + channel % PANEL) }
+}
+
+/// Computes `sums[r][c] = Σ_k w[r][k] x[c][k]` for `R` vectors of output channels and `C` pixels.
+///
+/// # Safety
+/// The processor must support the instructions of `V`, and weights and elements must be readable.
+#[inline(always)]
+pub(super) unsafe fn sums<V: Simd, const R: usize, const C: usize>(
+    x: &[*const f32; C],
+    runs: Runs<'_>,
+    w: [*const f32; R],
+) -> [[V::Floats; C]; R] {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        let mut sums = [[V::splat(0.0); C]; R];
+        let mut at = 0;
+        macro_rules! element {
+            ($offset:expr, $k:expr) => {{
+                let mut weights = [V::splat(0.0); R];
+                for r in 0..R {
+                    weights[r] = V::load(w[r].add(at + PANEL * $k));
+                }
+                for c in 0..C {
+                    let x = V::splat(*x[c].add($offset + $k));
+                    for r in 0..R {
+                        sums[r][c] = V::mul_add(weights[r], x, sums[r][c]);
+                    }
+                }
+            }};
+        }
+        for offset in runs.offsets {
+            let (mut i, end) = (*offset as usize, *offset as usize + runs.len);
+            while i + 4 <= end {
+                element!(i, 0);
+                element!(i, 1);
+                element!(i, 2);
+                element!(i, 3);
+                at += 4 * PANEL;
+                i += 4;
+            }
+            while i < end {
+                element!(i, 0);
+                at += PANEL;
+                i += 1;
+            }
+        }
+        sums
+    }
+}
+
+/// Calls `$body` with constants `R` and `C` for all tiles of vectors of channels and pixels.
+///
+/// Vectors are taken two at a time, pixels as many as registers suffice for, then by powers of two.
+macro_rules! cover {
+    ($V:ident, vectors $vectors:expr, pixels $pixels:expr, |$r:ident, $c:ident| { $tile:ident($($argument:expr),*) }) => {{
+        let (vectors, pixels): (usize, usize) = ($vectors, $pixels);
+        let mut $r = 0;
+        while $r < vectors {
+            let two = $r + 1 < vectors;
+            let mut $c = 0;
+            while $c < pixels {
+                let left = pixels - $c;
+                macro_rules! tile {
+                    ($C:literal) => {{
+                        if two {
+                            $tile::<$V, 2, $C>($($argument),*);
+                        } else {
+                            $tile::<$V, 1, $C>($($argument),*);
+                        }
+                        $c += $C;
+                    }};
+                }
+                if $V::LANES == 16 && left >= 8 {
+                    tile!(8)
+                } else if $V::LANES == 8 && left >= 6 {
+                    tile!(6)
+                } else if left >= 4 {
+                    tile!(4)
+                } else if left >= 2 {
+                    tile!(2)
+                } else {
+                    tile!(1)
+                }
+            }
+            $r += if two { 2 } else { 1 };
+        }
+    }};
+}
+pub(super) use cover;

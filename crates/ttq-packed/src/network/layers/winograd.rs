@@ -1,0 +1,307 @@
+//! Convolutions with a 3×3 kernel and stride 1 by the algorithm F(4×4, 3×3) of Winograd.
+//!
+//! A tile of 4×4 outputs is a polynomial product that is evaluated at 36 points: with the transforms `B`, `G` and `A` of
+//! F(4, 3), `Y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A`. Sums over channels run at the points, 36 products for 16 outputs instead of
+//! 144. (Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.)
+//!
+//! The points of one dimension are 0, ±a, ±b and ∞ with `a = 45/64` and `b = 91/64`. With `a b ≈ 1` all powers stay small,
+//! which halves the rounding errors in comparison with the usual points 0, ±1, ±2 and ∞: they are 1.5 to 2 times those of
+//! a direct convolution. All coefficients of `B` and `A` are exact in float32.
+
+use super::tile::{PANEL, Runs, cover, sums, vector};
+use super::{Call, Epilogue, Layer, Split, Task};
+use crate::kernels::level::Kernel;
+use crate::kernels::memory::Words;
+use crate::kernels::simd::Simd;
+use crate::network::layout::Image;
+
+/// Outputs of a tile in each dimension.
+pub(in crate::network) const TILE: usize = 4;
+/// Inputs of a tile in each dimension.
+const SIZE: usize = TILE + 2;
+const POINTS: usize = SIZE * SIZE;
+const A: f32 = 45.0 / 64.0;
+const B: f32 = 91.0 / 64.0;
+const A2: f32 = A * A;
+const B2: f32 = B * B;
+/// Maximum number of floats of the scratch memory of a task.
+const SCRATCH: usize = 1 << 16;
+
+/// A convolution by F(4×4, 3×3).
+#[derive(Debug)]
+pub(in crate::network) struct Winograd {
+    input: Image,
+    output: Image,
+    padding: [usize; 2],
+    /// `[POINTS, panels, channels, PANEL]`
+    weights: Words,
+    epilogue: Epilogue,
+}
+
+impl Winograd {
+    /// Creates the layer. `weight(o, c, y, x)` returns a weight.
+    ///
+    /// The input must have the border that [`border`](Self::border) returns, and a pitch of whole panels.
+    pub(in crate::network) fn new(
+        [input, output]: [Image; 2],
+        padding: [usize; 2],
+        epilogue: Epilogue,
+        weight: impl Fn(usize, usize, usize, usize) -> f64,
+    ) -> Self {
+        let (channels, panels) = (input.channels, output.channels.div_ceil(PANEL));
+        let mut weights = Words::default();
+        let to = weights.reserve::<f32>(POINTS * panels * channels * PANEL);
+        for o in 0..output.channels {
+            for c in 0..channels {
+                let points = transform_weight(|y, x| weight(o, c, y, x));
+                for (point, value) in points.into_iter().enumerate() {
+                    to[((point * panels + o / PANEL) * channels + c) * PANEL + o % PANEL] = value as f32;
+                }
+            }
+        }
+        Self { input, output, padding, weights, epilogue }
+    }
+
+    /// Returns the border that the input needs for tiles that reach over the image.
+    pub(in crate::network) fn border(input: [usize; 2], output: [usize; 2], padding: [usize; 2]) -> [[usize; 2]; 2] {
+        [0, 1].map(|i| {
+            let end = output[i].next_multiple_of(TILE) + 2;
+            [padding[i], end.saturating_sub(padding[i] + input[i])]
+        })
+    }
+
+    /// Returns the number of tiles of an item in each dimension.
+    fn tiles(&self) -> [usize; 2] {
+        [self.output.height.div_ceil(TILE), self.output.width.div_ceil(TILE)]
+    }
+}
+
+/// `G w Gᵀ`, row by row.
+fn transform_weight(weight: impl Fn(usize, usize) -> f64) -> [f64; POINTS] {
+    let (a, b) = (f64::from(A), f64::from(B));
+    let (a2, b2) = (a * a, b * b);
+    let row = |x: f64, scale: f64| [1.0 / scale, x / scale, x * x / scale];
+    let (at_a, at_b) = (2.0 * a2 * (a2 - b2), 2.0 * b2 * (b2 - a2));
+    let g: [[f64; 3]; SIZE] =
+        [row(0.0, a2 * b2), row(a, at_a), row(-a, at_a), row(b, at_b), row(-b, at_b), [0.0, 0.0, 1.0]];
+    core::array::from_fn(|point| {
+        let (rows, columns) = (g[point / SIZE], g[point % SIZE]);
+        (0..9).map(|i| rows[i / 3] * columns[i % 3] * weight(i / 3, i % 3)).sum()
+    })
+}
+
+/// `Bᵀ x`
+#[inline(always)]
+unsafe fn transform_input<V: Simd>(x: [V::Floats; SIZE]) -> [V::Floats; SIZE] {
+    // SAFETY: the caller guarantees the instructions.
+    unsafe {
+        let (product, sum) = (V::splat(A2 * B2), V::splat(-(A2 + B2)));
+        let (minus_a2, minus_b2) = (V::splat(-A2), V::splat(-B2));
+        let (even_a, odd_a) = (V::mul_add(x[2], minus_b2, x[4]), V::mul_add(x[1], minus_b2, x[3]));
+        let (even_b, odd_b) = (V::mul_add(x[2], minus_a2, x[4]), V::mul_add(x[1], minus_a2, x[3]));
+        [
+            V::mul_add(x[0], product, V::mul_add(x[2], sum, x[4])),
+            V::mul_add(odd_a, V::splat(A), even_a),
+            V::mul_add(odd_a, V::splat(-A), even_a),
+            V::mul_add(odd_b, V::splat(B), even_b),
+            V::mul_add(odd_b, V::splat(-B), even_b),
+            V::mul_add(x[1], product, V::mul_add(x[3], sum, x[5])),
+        ]
+    }
+}
+
+/// `Aᵀ m`
+#[inline(always)]
+unsafe fn transform_output<V: Simd>(m: [V::Floats; SIZE]) -> [V::Floats; TILE] {
+    // SAFETY: the caller guarantees the instructions.
+    unsafe {
+        let (sum_a, difference_a) = (V::add(m[1], m[2]), V::sub(m[1], m[2]));
+        let (sum_b, difference_b) = (V::add(m[3], m[4]), V::sub(m[3], m[4]));
+        [
+            V::add(m[0], V::add(sum_a, sum_b)),
+            V::mul_add(difference_a, V::splat(A), V::mul(difference_b, V::splat(B))),
+            V::mul_add(sum_a, V::splat(A2), V::mul(sum_b, V::splat(B2))),
+            V::mul_add(difference_a, V::splat(A * A2), V::mul_add(difference_b, V::splat(B * B2), m[5])),
+        ]
+    }
+}
+
+impl Layer for Winograd {
+    fn split(&self, items: usize, threads: usize) -> Split {
+        let [rows, columns] = self.tiles();
+        let total = items * rows;
+        let per_row = POINTS * columns * (self.input.pitch + self.output.pitch);
+        let fewest = total.div_ceil((SCRATCH / per_row).max(1));
+        if threads == 1 {
+            return Split::rows(fewest);
+        }
+        // Tasks have at least eight tiles; for more tasks, channels are divided.
+        let rows = (2 * threads).min(total * columns / 8).clamp(fewest, total.max(1));
+        let pairs = self.output.channels.div_ceil(2 * PANEL);
+        Split { rows, channels: (2 * threads / rows).clamp(1, pairs) }
+    }
+
+    unsafe fn run(&self, task: Task, call: &Call<'_>, scratch: &mut Words) {
+        // SAFETY: the caller guarantees level, memory and exclusive access; tasks have disjoint rows or channels.
+        unsafe { call.level.run(Part { layer: self, memory: call.memory, items: call.items, task, scratch }) }
+    }
+
+    fn describe(&self) -> &'static str {
+        "winograd"
+    }
+}
+
+/// A task of a layer.
+struct Part<'a> {
+    layer: &'a Winograd,
+    memory: *mut f32,
+    items: usize,
+    task: Task,
+    scratch: &'a mut Words,
+}
+
+impl Kernel for Part<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Simd>(self) {
+        let Self { layer, memory, items, task, scratch } = self;
+        let Winograd { input, output, padding, .. } = layer;
+        let [height, columns] = layer.tiles();
+        let rows = task.rows(items * height);
+        let pairs = task.channels(output.channels.div_ceil(2 * PANEL));
+        let channels = 2 * PANEL * pairs.start..output.pitch.min(2 * PANEL * pairs.end);
+        let (tiles, outputs) = (rows.len() * columns, channels.len());
+        let scratch = scratch.reserve::<f32>(POINTS * tiles * (input.pitch + outputs));
+        let (points, products) = scratch.split_at_mut(POINTS * tiles * input.pitch);
+        // SAFETY: guaranteed by the caller; pixels and borders of input and output lie within the arena, and both parts of
+        // the scratch memory have a line per point and tile.
+        unsafe {
+            let mut to = points.as_mut_ptr();
+            for row in rows.clone() {
+                let (item, top) = (row / height, row % height * TILE);
+                for left in (0..columns * TILE).step_by(TILE) {
+                    let first = input.pixel(item, top, left) - padding[0] * input.row() - padding[1] * input.pitch;
+                    for c in (0..input.pitch).step_by(V::LANES) {
+                        evaluate::<V>(input, memory.add(first + c), to.add(c), tiles * input.pitch);
+                    }
+                    to = to.add(input.pitch);
+                }
+            }
+            let (points, products) = (points.as_ptr(), products.as_mut_ptr());
+            for point in 0..POINTS {
+                let x = points.add(point * tiles * input.pitch);
+                let y = products.add(point * tiles * outputs);
+                cover!(V, vectors outputs / V::LANES, pixels tiles, |r, c| {
+                    product(layer, point, x.add(c * input.pitch), channels.start + r * V::LANES, y.add(c * outputs + r * V::LANES), outputs)
+                });
+            }
+            let mut from = products.cast_const();
+            for row in rows {
+                let (item, top) = (row / height, row % height * TILE);
+                for left in (0..columns * TILE).step_by(TILE) {
+                    for c in (0..outputs).step_by(V::LANES) {
+                        interpolate::<V>(layer, memory, [item, top, left, channels.start + c], from.add(c), tiles * outputs);
+                    }
+                    from = from.add(outputs);
+                }
+                if task.is_first() {
+                    let first = item * output.height + top;
+                    output.clear_border(memory, first..first + TILE.min(output.height - top), 0);
+                }
+            }
+        }
+    }
+}
+
+/// Evaluates a tile of inputs at all points, which are `distance` floats apart.
+#[inline(always)]
+unsafe fn evaluate<V: Simd>(input: &Image, x: *const f32, to: *mut f32, distance: usize) {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        let mut columns = [[V::splat(0.0); SIZE]; SIZE];
+        for (j, column) in columns.iter_mut().enumerate() {
+            let mut values = [V::splat(0.0); SIZE];
+            for (i, value) in values.iter_mut().enumerate() {
+                *value = V::load(x.add(i * input.row() + j * input.pitch));
+            }
+            *column = transform_input::<V>(values);
+        }
+        for i in 0..SIZE {
+            let mut row = [V::splat(0.0); SIZE];
+            for j in 0..SIZE {
+                row[j] = columns[j][i];
+            }
+            for (j, value) in transform_input::<V>(row).into_iter().enumerate() {
+                V::store(to.add((i * SIZE + j) * distance), value);
+            }
+        }
+    }
+}
+
+/// Computes the sums over channels at a point, for `R` vectors of output channels and `C` tiles.
+#[inline(always)]
+unsafe fn product<V: Simd, const R: usize, const C: usize>(
+    layer: &Winograd,
+    point: usize,
+    x: *const f32,
+    channel: usize,
+    y: *mut f32,
+    outputs: usize,
+) {
+    let (pitch, channels) = (layer.input.pitch, layer.input.channels);
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        let panels = layer.output.channels.div_ceil(PANEL);
+        let weights = layer.weights.as_ptr().cast::<f32>().add(point * panels * channels * PANEL);
+        let (mut columns, mut w) = ([x; C], [weights; R]);
+        for c in 0..C {
+            columns[c] = x.add(c * pitch);
+        }
+        for r in 0..R {
+            w[r] = vector::<V>(weights, channels, channel + r * V::LANES);
+        }
+        let sums = sums::<V, R, C>(&columns, Runs { offsets: &[0], len: channels }, w);
+        for r in 0..R {
+            for c in 0..C {
+                V::store(y.add(c * outputs + r * V::LANES), sums[r][c]);
+            }
+        }
+    }
+}
+
+/// Computes a tile of outputs from its points, and applies the epilogue.
+#[inline(always)]
+unsafe fn interpolate<V: Simd>(
+    layer: &Winograd,
+    memory: *mut f32,
+    [item, top, left, channel]: [usize; 4],
+    from: *const f32,
+    distance: usize,
+) {
+    let Winograd { output, epilogue, .. } = layer;
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        let bias = V::load(epilogue.bias.as_ptr().add(channel));
+        let mut columns = [[V::splat(0.0); TILE]; SIZE];
+        for (j, column) in columns.iter_mut().enumerate() {
+            let mut values = [V::splat(0.0); SIZE];
+            for (i, value) in values.iter_mut().enumerate() {
+                *value = V::load(from.add((i * SIZE + j) * distance));
+            }
+            *column = transform_output::<V>(values);
+        }
+        for i in 0..TILE.min(output.height - top) {
+            let mut row = [V::splat(0.0); SIZE];
+            for j in 0..SIZE {
+                row[j] = columns[j][i];
+            }
+            let values = transform_output::<V>(row);
+            let to = memory.add(output.pixel(item, top + i, left) + channel);
+            let residual = epilogue.residual.map_or(memory, |image| memory.add(image.pixel(item, top + i, left) + channel));
+            let pitch = epilogue.residual.map_or(0, |image| image.pitch);
+            for j in 0..TILE.min(output.width - left) {
+                let y = epilogue.apply::<V>(values[j], bias, residual.add(j * pitch));
+                V::store(to.add(j * output.pitch), y);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The layout of values in an arena.
+
+/// A value in the arena: the items of a batch, each a grid of pixels with contiguous channels.
+///
+/// Channels are padded to [`pitch`](Self::pitch), with unspecified contents. The border holds the zeros that a
+/// convolution adds at the sides; the layer that writes the value clears it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Image {
+    /// Index of the first element in the arena.
+    pub(super) offset: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) channels: usize,
+    /// Distance between pixels.
+    pub(super) pitch: usize,
+    /// `[[top, bottom], [left, right]]`, in pixels.
+    pub(super) border: [[usize; 2]; 2],
+}
+
+impl Image {
+    pub(super) fn new(height: usize, width: usize, channels: usize) -> Self {
+        // Whole vectors, unless that would multiply the size.
+        let pitch = if channels < 8 { channels } else { channels.next_multiple_of(16) };
+        Self { offset: 0, height, width, channels, pitch, border: [[0; 2]; 2] }
+    }
+
+    /// Returns the distance between rows.
+    #[inline(always)]
+    pub(super) fn row(&self) -> usize {
+        (self.width + self.border[1][0] + self.border[1][1]) * self.pitch
+    }
+
+    /// Returns the distance between items.
+    #[inline(always)]
+    pub(super) fn item(&self) -> usize {
+        (self.height + self.border[0][0] + self.border[0][1]) * self.row()
+    }
+
+    /// Returns the index of the first channel of a pixel.
+    #[inline(always)]
+    pub(super) fn pixel(&self, item: usize, y: usize, x: usize) -> usize {
+        let [[top, _], [left, _]] = self.border;
+        self.offset + item * self.item() + (y + top) * self.row() + (x + left) * self.pitch
+    }
+
+    /// Returns `true` if both have the same size and strides, so that they can share memory element by element.
+    pub(super) fn same_strides(&self, other: &Self) -> bool {
+        Self { offset: 0, ..*self } == Self { offset: 0, ..*other }
+    }
+
+    /// Enlarges the border.
+    pub(super) fn require_border(&mut self, border: [[usize; 2]; 2]) {
+        for i in 0..2 {
+            for j in 0..2 {
+                self.border[i][j] = self.border[i][j].max(border[i][j]);
+            }
+        }
+    }
+
+    /// Clears the border at the sides of some rows, which count through all items, and above the first and below the
+    /// last row of an item.
+    ///
+    /// # Safety
+    /// `memory` must be the arena, and no other thread may access the border of these rows.
+    #[inline(always)]
+    pub(super) unsafe fn clear_border<T>(&self, memory: *mut T, rows: core::ops::Range<usize>, zero: u8) {
+        if self.border == [[0; 2]; 2] {
+            return;
+        }
+        let [[top, bottom], [left, right]] = self.border;
+        // SAFETY: border and pixels of an item lie within its `item()` elements, and the caller guarantees access.
+        unsafe {
+            let clear = |start: usize, len: usize| memory.add(start).write_bytes(zero, len);
+            for row in rows {
+                let (item, y) = (row / self.height, row % self.height);
+                let first = self.pixel(item, y, 0);
+                clear(first - left * self.pitch, left * self.pitch);
+                clear(first + self.width * self.pitch, right * self.pitch);
+                if y == 0 {
+                    clear(self.offset + item * self.item(), top * self.row());
+                }
+                if y + 1 == self.height {
+                    clear(self.offset + (item + 1) * self.item() - bottom * self.row(), bottom * self.row());
+                }
+            }
+        }
+    }
+}

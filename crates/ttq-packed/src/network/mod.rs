@@ -1,0 +1,51 @@
+//! Whole networks without Burn: a graph as data, compiled to layers that share one arena.
+//!
+//! A [`Graph`] holds an input, constants and [operations](Operation). [`Network::compile`] folds constants and maps per
+//! channel (such as batch normalization) into weights and biases, moves activation functions and residual sums into the
+//! layer before, chooses the algorithm of each layer, and plans the memory:
+//!
+//! | operation | algorithm |
+//! |---|---|
+//! | convolution 3×3, stride 1 | Winograd F(4×4, 3×3); rounding errors are 1.5 to 2 times those of the direct algorithm |
+//! | other convolutions, linear layers | direct, in registers |
+//!
+//! Activations are stored with the channels of a pixel next to each other, and with the border of zeros that a convolution
+//! reads, so that no layer rearranges its input. Ternary weights are unpacked once: in memory a weight takes 4 bytes, or 16
+//! for a Winograd convolution.
+
+mod arena;
+mod compile;
+mod error;
+mod fuse;
+mod graph;
+mod layers;
+mod layout;
+mod operation;
+mod reference;
+mod run;
+
+pub use error::NetworkError;
+pub use graph::{Constant, Graph, Value};
+pub use operation::{Binary, Operation, Reduction, Shape, Unary, Window};
+pub use run::{Arena, Network};
+
+/// Switches of the compiler. Every combination computes the same results, up to rounding.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct CompileOptions {
+    /// Fuses maps per channel, residual sums and activation functions with the product before.
+    pub fuse: bool,
+    /// Uses Winograd's algorithm where it is faster.
+    pub winograd: bool,
+    /// Lets values share memory if they are not needed at the same time.
+    pub reuse_memory: bool,
+    /// Number of items that go through the network together, or `None` for a number that suits the cache.
+    pub items: Option<usize>,
+}
+
+impl Default for CompileOptions {
+    /// Returns the fastest combination.
+    fn default() -> Self {
+        Self { fuse: true, winograd: true, reuse_memory: true, items: None }
+    }
+}

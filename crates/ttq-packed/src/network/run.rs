@@ -1,0 +1,286 @@
+//! Compiled networks and their execution.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use super::compile::{Compiled, compile};
+use super::graph::Graph;
+use super::layers::{Call, Split};
+use super::{CompileOptions, NetworkError};
+use crate::kernels::Level;
+use crate::kernels::memory::{Output, Words};
+
+/// Number of floats of the arena that go well with the L2 cache of most processors.
+const CACHE: usize = 1 << 17;
+/// Maximum number of items that go through a network together.
+const MOST_ITEMS: usize = 16;
+/// Number of floats after the arena that a vector may touch.
+const SLACK: usize = 64;
+
+/// A compiled network.
+///
+/// ```
+/// use ttq_packed::network::{Arena, CompileOptions, Constant, Graph, Network, Operation};
+///
+/// let mut graph = Graph::new([3])?;
+/// let weight = graph.constant("weight", Constant::float([3, 2], [1.0, 0.0, 0.0, -1.0, 1.0, 1.0]))?;
+/// let y = graph.apply("linear", Operation::Linear, &[graph.input(), weight])?;
+/// graph.set_output(y)?;
+/// let network = Network::compile(&graph, &CompileOptions::default())?;
+/// let mut output = [0.0; 4];
+/// network.run(&mut Arena::new(), &[1.0, 2.0, 4.0, 0.0, 1.0, 0.0], &mut output)?;
+/// assert_eq!(output, [5.0, 2.0, 0.0, -1.0]);
+/// # Ok::<(), ttq_packed::network::NetworkError>(())
+/// ```
+#[derive(Debug)]
+pub struct Network {
+    compiled: Compiled,
+    /// Number of items that go through the layers together.
+    items: usize,
+    input: Vec<usize>,
+    output: Vec<usize>,
+    level: Level,
+}
+
+/// Memory of calls of [`Network::run`], which is allocated at the first call and reused.
+#[derive(Debug, Default)]
+pub struct Arena {
+    workers: Vec<Memory>,
+}
+
+/// Memory of a thread.
+#[derive(Debug, Default)]
+struct Memory {
+    values: Words,
+    scratch: Words,
+}
+
+impl Arena {
+    /// Creates an empty arena.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Network {
+    /// Compiles a graph.
+    ///
+    /// # Errors
+    /// [`NetworkError::Unsupported`] if no layer computes an operation of the graph.
+    pub fn compile(graph: &Graph, options: &CompileOptions) -> Result<Self, NetworkError> {
+        let items = match options.items {
+            Some(items) => items.max(1),
+            None => (CACHE / compile(graph, options, 1)?.elements.max(1)).clamp(1, MOST_ITEMS),
+        };
+        let compiled = compile(graph, options, items)?;
+        let dims = |value| graph.shape(value).dims.clone();
+        let (input, output) = (dims(graph.input()), dims(graph.output()));
+        Ok(Self { compiled, items, input, output, level: Level::best() })
+    }
+
+    /// Sets the instruction set. The default is [`Level::best`].
+    ///
+    /// # Errors
+    /// [`NetworkError::Unavailable`] if this machine does not support it.
+    pub fn with_level(mut self, level: Level) -> Result<Self, NetworkError> {
+        self.level = level.checked()?;
+        Ok(self)
+    }
+
+    /// Returns the dimensions of an item of the input.
+    pub fn input_dims(&self) -> &[usize] {
+        &self.input
+    }
+
+    /// Returns the dimensions of an item of the output.
+    pub fn output_dims(&self) -> &[usize] {
+        &self.output
+    }
+
+    /// Returns the name and the algorithm of each layer.
+    pub fn layers(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.compiled.layers.iter().map(|(name, layer)| (name.as_str(), layer.describe()))
+    }
+
+    /// Returns the number of items that go through the network together, and the bytes of the arena per thread.
+    pub fn memory(&self) -> (usize, usize) {
+        (self.items, 4 * self.compiled.elements)
+    }
+
+    /// Computes the outputs of a batch of items.
+    ///
+    /// With the feature `std`, the call uses the threads of the current rayon pool: a thread takes whole items if there
+    /// are enough, and otherwise all threads share each layer. The result does not depend on their number.
+    ///
+    /// # Errors
+    /// [`NetworkError::Length`] if the input is not a whole number of items, or the output does not have as many.
+    pub fn run(&self, arena: &mut Arena, input: &[f32], output: &mut [f32]) -> Result<(), NetworkError> {
+        let [from, to] = [&self.input, &self.output].map(|dims| dims.iter().product::<usize>());
+        let batch = if from == 0 { 0 } else { input.len() / from };
+        let check = |what, expected, found| match expected == found {
+            true => Ok(()),
+            false => Err(NetworkError::Length { what, batch, expected, found }),
+        };
+        check("input", batch * from, input.len())?;
+        check("output", batch * to, output.len())?;
+        let threads = threads();
+        let shared = batch < 2 * threads;
+        // Equal shares for all threads.
+        let items = if shared { self.items } else { self.items.min(batch.div_ceil(threads)) };
+        if arena.workers.len() < threads {
+            arena.workers.resize_with(threads, Memory::default);
+        }
+        let output = Output::new(output);
+        let chunk = |first: usize, memory: *mut f32| {
+            let items = items.min(batch - first);
+            let input = &input[first * from..][..items * from];
+            // SAFETY: chunks have disjoint outputs.
+            let output = Output::new(unsafe { output.slice(first * to, items * to) });
+            Call { level: self.level, items, memory, input, output }
+        };
+        let len = self.compiled.elements + SLACK;
+        if shared {
+            let (first, _) = arena.workers.split_first_mut().expect("at least one worker");
+            let memory = core::mem::take(&mut first.values);
+            let mut values = memory;
+            let pointer = values.reserve::<f32>(len).as_mut_ptr();
+            for first in (0..batch).step_by(items) {
+                self.run_shared(&chunk(first, pointer), &mut arena.workers);
+            }
+            arena.workers[0].values = values;
+        } else {
+            let next = AtomicUsize::new(0);
+            for_each(&mut arena.workers[..threads], |memory| {
+                let pointer = memory.values.reserve::<f32>(len).as_mut_ptr();
+                loop {
+                    let first = next.fetch_add(items, Ordering::Relaxed);
+                    if first >= batch {
+                        break;
+                    }
+                    self.run_alone(&chunk(first, pointer), &mut memory.scratch);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Runs all layers on this thread.
+    fn run_alone(&self, call: &Call<'_>, scratch: &mut Words) {
+        for (_, layer) in &self.compiled.layers {
+            let split = layer.split(call.items, 1);
+            for task in 0..split.tasks() {
+                // SAFETY: `with_level` checks the level, `run` the sizes, and layers run one after the other.
+                unsafe { layer.run(split.task(task), call, scratch) }
+            }
+        }
+    }
+
+    /// Runs all layers, each on all threads.
+    ///
+    /// A thread takes the next task of a layer until none is left, and then waits for those that other threads have
+    /// taken. No thread waits for one that has not started.
+    fn run_shared(&self, call: &Call<'_>, workers: &mut [Memory]) {
+        if workers.len() == 1 {
+            return self.run_alone(call, &mut workers[0].scratch);
+        }
+        let progress = self.compiled.layers.iter().map(|(_, layer)| Progress::new(layer.split(call.items, workers.len())));
+        let progress: Vec<Progress> = progress.collect();
+        for_each(workers, |memory| {
+            for ((_, layer), progress) in self.compiled.layers.iter().zip(&progress) {
+                while let Some(task) = progress.take() {
+                    // SAFETY: as in `run_alone`; each task is taken once, and `wait` separates layers.
+                    unsafe { layer.run(progress.split.task(task), call, &mut memory.scratch) }
+                    progress.finished.fetch_add(1, Ordering::Release);
+                }
+                progress.wait();
+            }
+        });
+    }
+
+    /// Measures the seconds of each layer for some items, on one thread.
+    #[cfg(feature = "std")]
+    pub fn profile(&self, arena: &mut Arena, input: &[f32], output: &mut [f32]) -> Result<Vec<(String, f64)>, NetworkError> {
+        let from: usize = self.input.iter().product();
+        let items = input.len() / from.max(1);
+        let expected = items.min(self.items) * from;
+        if input.len() != expected {
+            return Err(NetworkError::Length { what: "input", batch: items, expected, found: input.len() });
+        }
+        if arena.workers.is_empty() {
+            arena.workers.push(Memory::default());
+        }
+        let Memory { values, scratch } = &mut arena.workers[0];
+        let memory = values.reserve::<f32>(self.compiled.elements + SLACK).as_mut_ptr();
+        let call = Call { level: self.level, items, memory, input, output: Output::new(output) };
+        let mut times = Vec::new();
+        for (name, layer) in &self.compiled.layers {
+            let split = layer.split(items, 1);
+            let start = std::time::Instant::now();
+            for task in 0..split.tasks() {
+                // SAFETY: as in `run_alone`.
+                unsafe { layer.run(split.task(task), &call, scratch) }
+            }
+            times.push((alloc::format!("{name} ({})", layer.describe()), start.elapsed().as_secs_f64()));
+        }
+        Ok(times)
+    }
+}
+
+/// The tasks of a layer in a call.
+struct Progress {
+    split: Split,
+    next: AtomicUsize,
+    finished: AtomicUsize,
+}
+
+impl Progress {
+    fn new(split: Split) -> Self {
+        Self { split, next: AtomicUsize::new(0), finished: AtomicUsize::new(0) }
+    }
+
+    /// Returns the next task.
+    fn take(&self) -> Option<usize> {
+        let task = self.next.fetch_add(1, Ordering::Relaxed);
+        (task < self.split.tasks()).then_some(task)
+    }
+
+    /// Waits until all tasks are finished. All have been taken, so that running threads finish them.
+    fn wait(&self) {
+        let mut spins = 0_u32;
+        while self.finished.load(Ordering::Acquire) < self.split.tasks() {
+            spins += 1;
+            core::hint::spin_loop();
+            #[cfg(feature = "std")]
+            if spins.is_multiple_of(1 << 12) {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+fn threads() -> usize {
+    #[cfg(feature = "std")]
+    return rayon::current_num_threads();
+    #[cfg(not(feature = "std"))]
+    1
+}
+
+/// Calls a function for each worker, on several threads if there are several workers.
+fn for_each(workers: &mut [Memory], work: impl Fn(&mut Memory) + Sync) {
+    match workers {
+        [only] => work(only),
+        #[cfg(feature = "std")]
+        workers => {
+            let (first, others) = workers.split_first_mut().expect("at least one worker");
+            rayon::in_place_scope(|scope| {
+                for worker in others {
+                    scope.spawn(|_| work(worker));
+                }
+                work(first);
+            });
+        }
+        #[cfg(not(feature = "std"))]
+        workers => workers.iter_mut().for_each(work),
+    }
+}
