@@ -9,7 +9,7 @@
 //! the seconds of the calls, so that another program can alternate between this network and others.
 
 #[path = "../tests/network/resnet.rs"]
-#[allow(dead_code, reason = "the tests use the rest")]
+#[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
 mod resnet;
 
 use std::io::BufRead;
@@ -17,15 +17,21 @@ use std::time::Instant;
 
 use fastrand::Rng;
 use resnet::{floats, resnet};
-use ttq_packed::network::{Arena, CompileOptions, Network};
+use ttq_packed::network::{Arena, CompileOptions, Network, RangeRule};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let mut rng = Rng::with_seed(1);
-    let graph = resnet(&mut rng, 3, 32, 0.1);
+    let mut graph = resnet(&mut rng, 3, 32, 0.1);
     let mut options = CompileOptions::default();
     options.winograd = std::env::var("WINOGRAD").as_deref() != Ok("0");
     options.items = std::env::var("ITEMS").ok().and_then(|items| items.parse().ok());
+    if std::env::var("INT8").is_ok() {
+        let samples = floats(&mut rng, 16 * 3 * 32 * 32);
+        graph.calibrate(&samples, RangeRule::MinMax).expect("a supported network");
+        options.int8 = true;
+        options.int8_ends = true;
+    }
     let network = Network::compile(&graph, &options).expect("a supported network");
     let (items, bytes) = network.memory();
     eprintln!("{items} items at a time, arena of {} KiB", bytes / 1024);

@@ -91,6 +91,28 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn sums_by_tables(words: *const u32, rows: usize, steps: usize, tables: *const u8) -> [[i32; 32]; 2] {
             avx2_bytes::sums(words, rows, steps, tables)
         }
+        fn dot_signed(sums: Dots, x: __m256i, weights: __m256i) -> Dots {
+            if VNNI {
+                return Dots { wide: _mm256_dpbusd_avx_epi32(sums.wide, x, weights), ..sums };
+            }
+            // The sum of two byte products can exceed 16 bits, that of two 16-bit products fits in 32 bits.
+            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(weights));
+            let even = _mm256_madd_epi16(_mm256_and_si256(x, _mm256_set1_epi16(0xff)), even);
+            let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(x), _mm256_srai_epi16::<8>(weights));
+            Dots { wide: _mm256_add_epi32(sums.wide, _mm256_add_epi32(even, odd)), ..sums }
+        }
+        fn dots_to_floats(sums: Dots) -> __m256 { _mm256_cvtepi32_ps(sums.wide) }
+        fn load_bytes(from: *const u8) -> __m256 {
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())))
+        }
+        fn store_bytes(to: *mut u8, value: __m256) {
+            // Large values would become negative.
+            let limited = _mm256_min_ps(_mm256_max_ps(value, _mm256_setzero_ps()), _mm256_set1_ps(255.0));
+            let rounded = _mm256_cvtps_epi32(limited);
+            let [low, high] = [_mm256_castsi256_si128(rounded), _mm256_extracti128_si256::<1>(rounded)];
+            let halves = _mm_packus_epi32(low, high);
+            _mm_storel_epi64(to.cast(), _mm_packus_epi16(halves, halves));
+        }
         fn transpose(block: &mut [f32; 256]) {
             let block = block.as_mut_ptr();
             // Quarters on the diagonal keep their position, the two others are exchanged.

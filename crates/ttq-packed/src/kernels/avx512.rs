@@ -60,6 +60,15 @@ impl Simd for Avx512 {
         fn dot(sums: __m512i, x: __m512i, weights: __m512i) -> __m512i { _mm512_dpbusd_epi32(sums, x, weights) }
         fn widen(sums: __m512i) -> __m512i { sums }
         fn store_dots(to: *mut i32, sums: __m512i) { _mm512_storeu_si512(to.cast(), sums) }
+        fn dot_signed(sums: __m512i, x: __m512i, weights: __m512i) -> __m512i { _mm512_dpbusd_epi32(sums, x, weights) }
+        fn dots_to_floats(sums: __m512i) -> __m512 { _mm512_cvtepi32_ps(sums) }
+        fn load_bytes(from: *const u8) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())))
+        }
+        fn store_bytes(to: *mut u8, value: __m512) {
+            let rounded = _mm512_cvtps_epi32(_mm512_max_ps(value, _mm512_setzero_ps()));
+            _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(rounded));
+        }
         fn transpose(block: &mut [f32; 256]) {
             let block = block.as_mut_ptr();
             let mut rows = [_mm512_setzero_ps(); 16];

@@ -46,6 +46,11 @@ impl Words {
         self.lines.as_ptr().cast()
     }
 
+    pub(crate) fn as_floats(&self) -> &[f32] {
+        // SAFETY: as in `reserve`.
+        unsafe { core::slice::from_raw_parts(self.lines.as_ptr().cast(), 16 * self.lines.len()) }
+    }
+
     pub(crate) fn as_slice(&self) -> &[u32] {
         // SAFETY: as in `reserve`.
         unsafe { core::slice::from_raw_parts(self.as_ptr(), 16 * self.lines.len()) }

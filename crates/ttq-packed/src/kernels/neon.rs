@@ -132,6 +132,16 @@ impl<const DOT: bool> Simd for Neon<DOT> {
             vst1q_s32(to, sums[0]);
             vst1q_s32(to.add(4), sums[1]);
         }
+        fn dot_signed(sums: Dots, x: [uint32x4_t; 2], weights: [uint32x4_t; 2]) -> Dots {
+            let wide = both!(H => {
+                let x = vreinterpretq_u8_u32(x[H]);
+                let w = vreinterpretq_s8_u32(weights[H]);
+                let low = products(vmovl_u8(vget_low_u8(x)), vmovl_s8(vget_low_s8(w)));
+                let high = products(vmovl_high_u8(x), vmovl_high_s8(w));
+                vaddq_u32(sums.plus.wide[H], vreinterpretq_u32_s32(vpaddq_s32(low, high)))
+            });
+            Dots { plus: Sums { wide, ..sums.plus }, ..sums }
+        }
         fn transpose(block: &mut [f32; 256]) {
             let block = block.as_mut_ptr();
             for row in (0..16).step_by(4) {
@@ -193,6 +203,16 @@ fn udot(mut sums: uint32x4_t, x: uint8x16_t, weights: uint8x16_t) -> uint32x4_t 
         asm!("udot {:v}.4s, {:v}.16b, {:v}.16b", inout(vreg) sums, in(vreg) x, in(vreg) weights, options(pure, nomem, nostack, preserves_flags));
     }
     sums
+}
+
+/// Returns the sums of neighbouring products.
+#[inline(always)]
+unsafe fn products(x: uint16x8_t, weights: int16x8_t) -> int32x4_t {
+    // SAFETY: see `bytes_of`.
+    unsafe {
+        let x = vreinterpretq_s16_u16(x);
+        vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(weights)), vmull_high_s16(x, weights))
+    }
 }
 
 #[inline(always)]

@@ -178,6 +178,15 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn dot_signed(sums: Dots, x: [u32; LANES], weights: [u32; LANES]) -> Dots {
+        let byte = |word: u32, i: u32| (word >> (8 * i)) as u8;
+        let products = zip(x, weights, |x, w| -> i32 {
+            (0..4).map(|i| i32::from(byte(x, i)) * i32::from(byte(w, i) as i8)).sum()
+        });
+        Dots { wide: zip(sums.wide, products, |sum, product| sum + product), ..sums }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(block: &mut [f32; 256]) {
         for row in 0..16 {
             for column in 0..row {

@@ -92,8 +92,60 @@ pub(crate) trait Simd: Copy {
         unreachable!("called only if BYTE_TABLES is true")
     }
 
+    /// Adds to each lane the four products of the bytes of `x` (0..=255) and of `weights` (-128..=127), in 32 bits.
+    ///
+    /// Sums of this function need no [`widen`](Self::widen).
+    unsafe fn dot_signed(sums: Self::Dots, x: Self::Words, weights: Self::Words) -> Self::Dots;
+    /// Converts sums to floats.
+    #[inline(always)]
+    unsafe fn dots_to_floats(sums: Self::Dots) -> Self::Floats {
+        let (mut lanes, mut floats) = ([0; 16], [0.0; 16]);
+        // SAFETY: guaranteed by the contract of the trait. The same holds below.
+        unsafe {
+            Self::store_dots(lanes.as_mut_ptr(), sums);
+            for lane in 0..Self::LANES {
+                floats[lane] = lanes[lane] as f32;
+            }
+            Self::load(floats.as_ptr())
+        }
+    }
+    /// Loads bytes as floats.
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> Self::Floats {
+        let mut floats = [0.0; 16];
+        // SAFETY: see `dots_to_floats`.
+        unsafe {
+            for lane in 0..Self::LANES {
+                floats[lane] = f32::from(*from.add(lane));
+            }
+            Self::load(floats.as_ptr())
+        }
+    }
+    /// Stores floats as bytes: limited to 0..=255, rounded to nearest, ties to even. NaN becomes any byte.
+    #[inline(always)]
+    unsafe fn store_bytes(to: *mut u8, value: Self::Floats) {
+        let mut floats = [0.0; 16];
+        // SAFETY: see `dots_to_floats`.
+        unsafe {
+            Self::store(floats.as_mut_ptr(), value);
+            for lane in 0..Self::LANES {
+                *to.add(lane) = round_to_byte(floats[lane]);
+            }
+        }
+    }
+
     /// Transposes a block of 16 × 16 floats in place.
     unsafe fn transpose(block: &mut [f32; 256]);
+}
+
+/// Rounds to a byte: limited to 0..=255, to nearest, ties to even.
+#[inline(always)]
+pub(crate) fn round_to_byte(value: f32) -> u8 {
+    // The unit in the last place of this number is 1, so that the addition rounds.
+    const UNIT: f32 = 12_582_912.0;
+    let limited = if value > 0.0 { value } else { 0.0 };
+    let limited = if limited < 255.0 { limited } else { 255.0 };
+    (limited + UNIT).to_bits() as u8
 }
 
 /// Implements functions of [`Simd`] with the given bodies.

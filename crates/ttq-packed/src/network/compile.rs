@@ -10,9 +10,10 @@ use core::ops::Range;
 use super::arena::{Lifetime, place};
 use super::fuse::{Affine, Constants, Fused, Kind, fuse};
 use super::graph::Graph;
-use super::layers::{Direct, Epilogue, Export, Import, Layer, Map, Order, Pool, PoolFunction, Winograd};
-use super::layout::Image;
+use super::layers::{Activation, Direct, Epilogue, Export, Import, Layer, Map, Order, Pool, PoolFunction, Winograd};
+use super::layout::{Image, Quantization};
 use super::operation::{Operation, Window};
+use super::quantize::Bytes;
 use super::{CompileOptions, NetworkError, Value};
 use crate::kernels::ConvolutionOptions;
 
@@ -23,6 +24,8 @@ pub(super) struct Compiled {
     pub(super) layers: Vec<(String, Box<dyn Layer>)>,
     /// Number of elements of the arena per item.
     pub(super) elements: usize,
+    /// Values that are stored, and where.
+    pub(super) values: Vec<(Value, Image)>,
 }
 
 /// A layer before its values have places in the arena.
@@ -38,7 +41,16 @@ struct Step<'a> {
 /// Compiles a graph for some items at a time.
 pub(super) fn compile(graph: &Graph, options: &CompileOptions, items: usize) -> Result<Compiled, NetworkError> {
     let (nodes, constants) = fuse(graph, options);
-    let mut plan = Plan { graph, options, constants: &constants, images: Vec::new(), slots: BTreeMap::new(), steps: Vec::new() };
+    let bytes = Bytes::new(graph, &nodes, &constants, options);
+    let mut plan = Plan {
+        graph,
+        options,
+        constants: &constants,
+        bytes,
+        images: Vec::new(),
+        slots: BTreeMap::new(),
+        steps: Vec::new(),
+    };
     plan.import();
     for node in &nodes {
         plan.node(node)?;
@@ -51,6 +63,7 @@ struct Plan<'a> {
     graph: &'a Graph,
     options: &'a CompileOptions,
     constants: &'a Constants,
+    bytes: Bytes,
     /// Values in the arena.
     images: Vec<Image>,
     /// Index into `images`, and the order of the dimensions.
@@ -64,7 +77,8 @@ impl<'a> Plan<'a> {
     }
 
     fn add(&mut self, value: Value, order: Order) -> usize {
-        self.images.push(order.image(self.dims(value)));
+        let image = order.image(self.dims(value));
+        self.images.push(self.bytes.values.get(&value).map_or(image, |quantization| image.quantized(*quantization)));
         self.slots.insert(value, (self.images.len() - 1, order));
         self.images.len() - 1
     }
@@ -89,7 +103,10 @@ impl<'a> Plan<'a> {
         let unsupported = |operation: &'static str, reason: &str| {
             NetworkError::Unsupported { node: node.name.clone(), operation, reason: reason.to_string() }
         };
-        let (x, order) = self.slots[&node.operands[0]];
+        let (mut x, order) = self.slots[&node.operands[0]];
+        if let Some(quantization) = self.bytes.products.get(&node.value) {
+            x = self.quantize(node, x, *quantization);
+        }
         let residual = node.residual.map(|value| self.slots[&value]);
         if residual.is_some_and(|(_, order)| order != node.order) {
             return Err(unsupported("add", "both operands must be images, or both rows"));
@@ -119,10 +136,10 @@ impl<'a> Plan<'a> {
             }
             Kind::Identity => {
                 let y = self.add(node.value, node.order);
-                let (scale, epilogue) = (padded(&node.affine.scale), epilogue(node));
+                let Fused { affine: Affine { scale, shift }, activation, .. } = node.clone();
                 let build = move |images: &[Image]| {
-                    let epilogue = Epilogue { residual: residual.map(|slot| images[slot]), ..epilogue };
-                    Box::new(Map { input: images[x], output: images[y], scale, epilogue }) as Box<dyn Layer>
+                    let epilogue = Epilogue::new(&shift, activation, residual.map(|slot| images[slot]), &images[y]);
+                    Box::new(Map::new([images[x], images[y]], &scale, epilogue)) as Box<dyn Layer>
                 };
                 self.push(node, [Some(x), residual], y, Some(x), Box::new(build));
             }
@@ -147,6 +164,22 @@ impl<'a> Plan<'a> {
             },
         }
         Ok(())
+    }
+
+    /// Converts a value to bytes if it is not stored as such.
+    fn quantize(&mut self, node: &Fused, x: usize, quantization: Quantization) -> usize {
+        if self.images[x].quantization.is_some() {
+            return x;
+        }
+        let Image { height, width, channels, .. } = self.images[x];
+        self.images.push(Image::new(height, width, channels).quantized(quantization));
+        let y = self.images.len() - 1;
+        let build = move |images: &[Image]| {
+            let epilogue = Epilogue::new(&vec![0.0; channels], Activation::None, None, &images[y]);
+            Box::new(Map::new([images[x], images[y]], &vec![1.0; channels], epilogue)) as Box<dyn Layer>
+        };
+        self.push(node, [Some(x), None], y, None, Box::new(build));
+        y
     }
 
     /// Returns `true` if the elements of a value are in row-major order, and those of the result have the same rows.
@@ -179,7 +212,7 @@ impl<'a> Plan<'a> {
     ) {
         let y = self.add(node.value, node.order);
         let [input, output] = [self.images[x], self.images[y]];
-        let epilogue = epilogue(node);
+        let (shift, activation) = (node.affine.shift.clone(), node.activation);
         let winograd = self.options.winograd && is_winograd(kernel, &options, &input, &output);
         let padding = options.padding.map(|[before, _]| before);
         let size = |image: &Image| [image.height, image.width];
@@ -192,14 +225,11 @@ impl<'a> Plan<'a> {
         };
         self.images[x].require_border(border);
         let build = move |images: &[Image]| -> Box<dyn Layer> {
-            let epilogue = Epilogue { residual: residual.map(|slot| images[slot]), ..epilogue };
-            let images = [images[x], images[y]];
+            let epilogue = Epilogue::new(&shift, activation, residual.map(|slot| images[slot]), &images[y]);
+            let weight = |o, c, y, x| weights([o, c, y, x], kernel);
             match winograd {
-                true => Box::new(Winograd::new(images, padding, epilogue, |o, c, y, x| weights([o, c, y, x], kernel))),
-                false => {
-                    let weight = |o, c, y, x| weights([o, c, y, x], kernel) as f32;
-                    Box::new(Direct::new(images, kernel, &options, epilogue, weight))
-                }
+                true => Box::new(Winograd::new([images[x], images[y]], padding, epilogue, weight)),
+                false => Box::new(Direct::new([images[x], images[y]], kernel, &options, epilogue, weight)),
             }
         };
         self.push(node, [Some(x), residual], y, residual, Box::new(build));
@@ -227,12 +257,12 @@ impl<'a> Plan<'a> {
 
     /// Places all values for some items, and builds the layers.
     fn finish(self, items: usize) -> Compiled {
-        let Self { options, mut images, steps, .. } = self;
+        let Self { options, mut images, steps, slots, .. } = self;
         let mut lifetimes = vec![Lifetime { len: 0, first: 0, last: 0 }; images.len()];
         for (i, step) in steps.iter().enumerate() {
             step.reads.iter().for_each(|slot| lifetimes[*slot].last = i);
             if let Some(slot) = step.writes {
-                lifetimes[slot] = Lifetime { len: items * images[slot].item(), first: i, last: i };
+                lifetimes[slot] = Lifetime { len: images[slot].floats(items), first: i, last: i };
             }
         }
         // The value whose memory each value shares.
@@ -255,10 +285,11 @@ impl<'a> Plan<'a> {
         let (offsets, elements) = place(&roots.iter().map(|slot| lifetimes[*slot]).collect::<Vec<_>>());
         let offsets: BTreeMap<usize, usize> = roots.into_iter().zip(offsets).collect();
         for (slot, image) in images.iter_mut().enumerate() {
-            image.offset = offsets[&owners[slot]];
+            image.place(offsets[&owners[slot]]);
         }
         let layers = steps.into_iter().map(|step| (step.name, (step.build)(&images))).collect();
-        Compiled { layers, elements }
+        let values = slots.into_iter().map(|(value, (slot, _))| (value, images[slot])).collect();
+        Compiled { layers, elements, values }
     }
 }
 
@@ -270,18 +301,7 @@ fn is_winograd(kernel: [usize; 2], options: &ConvolutionOptions, input: &Image, 
     let ConvolutionOptions { stride, dilation, groups, .. } = options;
     let plain = kernel == [3, 3] && *stride == [1, 1] && *dilation == [1, 1] && *groups == 1;
     let tiles = output.height.div_ceil(4) * output.width.div_ceil(4);
-    plain && input.channels.min(output.channels) >= 8 && 2 * 36 * tiles <= 9 * output.height * output.width
-}
-
-/// Returns float32 values followed by zeros, so that a vector from every channel can be read.
-fn padded(values: &[f64]) -> Vec<f32> {
-    let mut values: Vec<f32> = values.iter().map(|value| *value as f32).collect();
-    values.resize(values.len().next_multiple_of(16) + 16, 0.0);
-    values
-}
-
-fn epilogue(node: &Fused) -> Epilogue {
-    Epilogue { bias: padded(&node.affine.shift), residual: None, activation: node.activation }
+    plain && input.quantization.is_none() && input.channels.min(output.channels) >= 8 && 2 * 36 * tiles <= 9 * output.height * output.width
 }
 
 /// Returns the input rows of each window, and the input columns.

@@ -60,13 +60,6 @@ pub(super) struct Fused {
     pub(super) order: Order,
 }
 
-impl Fused {
-    /// Returns all values that it reads.
-    pub(super) fn reads(&self) -> impl Iterator<Item = Value> {
-        self.operands.iter().copied().chain(self.residual)
-    }
-}
-
 /// Values of a graph that do not depend on its input.
 pub(super) type Constants = BTreeMap<Value, Constant>;
 

@@ -67,6 +67,8 @@ pub(super) struct Entry {
     pub(super) name: String,
     pub(super) shape: Shape,
     pub(super) source: Source,
+    /// Range of the elements of typical inputs, for quantization.
+    pub(super) range: Option<[f32; 2]>,
 }
 
 /// A network as data: an input, constants, operations, and an output.
@@ -195,7 +197,7 @@ impl Graph {
                 return Err(NetworkError::TooLarge { node: name, elements, limit: MAX_ELEMENTS });
             }
         }
-        self.entries.push(Entry { name, shape, source });
+        self.entries.push(Entry { name, shape, source, range: None });
         Ok(Value(self.entries.len() - 1))
     }
 

@@ -14,6 +14,7 @@
 //! for a Winograd convolution.
 
 mod arena;
+mod calibrate;
 mod compile;
 mod error;
 mod fuse;
@@ -21,15 +22,17 @@ mod graph;
 mod layers;
 mod layout;
 mod operation;
+mod quantize;
 mod reference;
 mod run;
 
+pub use calibrate::RangeRule;
 pub use error::NetworkError;
 pub use graph::{Constant, Graph, Value};
 pub use operation::{Binary, Operation, Reduction, Shape, Unary, Window};
 pub use run::{Arena, Network};
 
-/// Switches of the compiler. Every combination computes the same results, up to rounding.
+/// Switches of the compiler. Every combination without `int8` computes the same results, up to rounding.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct CompileOptions {
@@ -39,13 +42,17 @@ pub struct CompileOptions {
     pub winograd: bool,
     /// Lets values share memory if they are not needed at the same time.
     pub reuse_memory: bool,
+    /// Computes products of bytes, where [`Graph::calibrate`] has found the ranges of values.
+    pub int8: bool,
+    /// Quantizes also the first and the last product.
+    pub int8_ends: bool,
     /// Number of items that go through the network together, or `None` for a number that suits the cache.
     pub items: Option<usize>,
 }
 
 impl Default for CompileOptions {
-    /// Returns the fastest combination.
+    /// Returns the fastest combination in float32.
     fn default() -> Self {
-        Self { fuse: true, winograd: true, reuse_memory: true, items: None }
+        Self { fuse: true, winograd: true, reuse_memory: true, int8: false, int8_ends: false, items: None }
     }
 }

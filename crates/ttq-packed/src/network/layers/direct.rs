@@ -2,19 +2,22 @@
 
 use alloc::vec::Vec;
 
-use super::epilogue::store_first;
-use super::tile::{PANEL, Runs, cover, sums, vector};
+use super::epilogue::{UNIT, store};
+use super::tile::{PANEL, Runs, byte_sums, cover, sums, vector};
 use super::{Call, Epilogue, Layer, Split, Task};
 use crate::kernels::ConvolutionOptions;
 use crate::kernels::level::Kernel;
 use crate::kernels::memory::Words;
 use crate::kernels::simd::Simd;
 use crate::network::layout::Image;
+use crate::network::quantize::quantize_weights;
 
 /// Minimum number of multiply-adds of vectors per task.
 const WORK: usize = 1 << 13;
 
 /// A convolution that reads the elements under the kernel where they are.
+///
+/// The elements are floats, or bytes: these are multiplied by weights of signed bytes, with exact sums.
 #[derive(Debug)]
 pub(in crate::network) struct Direct {
     input: Image,
@@ -26,24 +29,28 @@ pub(in crate::network) struct Direct {
     offsets: Vec<u32>,
     /// Number of elements of a run.
     run: usize,
-    /// For each group: panels of `[elements, PANEL]`.
+    /// For each group: panels of `[elements, PANEL]`, or of `[elements / 4, PANEL]` words of four bytes.
     weights: Words,
+    /// Factor of the sums of bytes, one per output channel and zeros up to a multiple of a vector.
+    scale: Vec<f32>,
     epilogue: Epilogue,
 }
 
 impl Direct {
     /// Creates the layer. `weight(o, c, y, x)` returns a weight of output channel `o` and channel `c` of its group.
     ///
-    /// The input must have a border as large as the padding.
+    /// The input must have a border as large as the padding. If its elements are bytes, there is one group, or the
+    /// channels of a group are multiples of four.
     pub(in crate::network) fn new(
         [input, output]: [Image; 2],
         [kh, kw]: [usize; 2],
         options: &ConvolutionOptions,
         epilogue: Epilogue,
-        weight: impl Fn(usize, usize, usize, usize) -> f32,
+        weight: impl Fn(usize, usize, usize, usize) -> f64,
     ) -> Self {
         let ConvolutionOptions { stride, padding, dilation, groups } = *options;
-        let channels = input.channels / groups;
+        let inner = input.channels / groups;
+        let channels = if input.quantization.is_some() { inner.next_multiple_of(4) } else { inner };
         let tap = |y: usize, x: usize| (y * dilation[0] * input.row() + x * dilation[1] * input.pitch) as u32;
         // Neighbouring pixels without padding channels form one run.
         let whole_rows = channels == input.pitch && dilation[1] == 1;
@@ -51,18 +58,42 @@ impl Direct {
             true => ((0..kh).map(|y| tap(y, 0)).collect(), kw * channels),
             false => ((0..kh).flat_map(|y| (0..kw).map(move |x| tap(y, x))).collect(), channels),
         };
-        let outputs = output.channels / groups;
-        let (elements, panels) = (kh * kw * channels, outputs.div_ceil(PANEL));
-        let mut weights = Words::default();
-        let to = weights.reserve::<f32>(groups * panels * PANEL * elements);
-        for (i, to) in to.iter_mut().enumerate() {
-            let (panel, k, lane) = (i / (PANEL * elements), i / PANEL % elements, i % PANEL);
-            let (group, o) = (panel / panels, panel % panels * PANEL + lane);
-            let (y, x, c) = (k / (kw * channels), k / channels % kw, k % channels);
-            *to = if o < outputs { weight(group * outputs + o, c, y, x) } else { 0.0 };
-        }
         let padding = [padding[0][0], padding[1][0]];
-        Self { input, output, stride, padding, groups, offsets, run, weights, epilogue }
+        let (weights, scale) = (Words::default(), Vec::new());
+        let mut layer = Self { input, output, stride, padding, groups, offsets, run, weights, scale, epilogue };
+        layer.set_weights(kh * kw * channels, |o, k| {
+            let (y, x, c) = (k / (kw * channels), k / channels % kw, k % channels);
+            if c < inner { weight(o, c, y, x) } else { 0.0 }
+        });
+        layer
+    }
+
+    /// Packs the weights of each output channel at each element under the kernel.
+    fn set_weights(&mut self, elements: usize, weight: impl Fn(usize, usize) -> f64) {
+        let unit = f64::from(self.output.quantization.unwrap_or(UNIT).scale);
+        let outputs = self.output.channels / self.groups;
+        let panels = outputs.div_ceil(PANEL);
+        let bytes = self.input.quantization;
+        let rows = if bytes.is_some() { elements / 4 } else { elements };
+        let words = self.weights.reserve::<u32>(self.groups * panels * PANEL * rows);
+        self.scale.resize((self.groups * outputs).next_multiple_of(16) + 16, 0.0);
+        for o in 0..self.groups * outputs {
+            let (group, lane) = (o / outputs, o % outputs);
+            let first = (group * panels + lane / PANEL) * PANEL * rows + lane % PANEL;
+            let values = (0..elements).map(|k| weight(o, k));
+            let Some(quantization) = bytes else {
+                values.enumerate().for_each(|(k, w)| words[first + k * PANEL] = ((w / unit) as f32).to_bits());
+                continue;
+            };
+            let (values, scale) = quantize_weights(&values.collect::<Vec<_>>());
+            let scale = scale * f64::from(quantization.scale) / unit;
+            let sum: i64 = values.iter().map(|w| i64::from(*w)).sum();
+            self.epilogue.subtract(o, scale * f64::from(quantization.zero) * sum as f64);
+            self.scale[o] = scale as f32;
+            for (k, values) in values.as_chunks().0.iter().enumerate() {
+                words[first + k * PANEL] = u32::from_le_bytes(values.map(|w: i8| w as u8));
+            }
+        }
     }
 }
 
@@ -82,7 +113,7 @@ impl Layer for Direct {
     }
 
     fn describe(&self) -> &'static str {
-        "direct"
+        if self.input.quantization.is_some() { "int8" } else { "direct" }
     }
 }
 
@@ -108,7 +139,7 @@ impl Kernel for Part<'_> {
         // SAFETY: guaranteed by the caller; pixels and borders of input and output lie within the arena.
         unsafe {
             if task.is_first() {
-                output.clear_border(memory, rows, 0);
+                output.clear_border(memory, rows);
             }
             for group in 0..*groups {
                 let vectors = channels.len().div_ceil(V::LANES);
@@ -129,47 +160,71 @@ unsafe fn tile<V: Simd, const R: usize, const C: usize>(
     channel: usize,
     first: usize,
 ) {
-    let Direct { input, output, stride, padding, groups, offsets, run, weights, epilogue } = layer;
+    let Direct { input, output, stride, padding, groups, offsets, run, weights, scale, epilogue } = layer;
     let (inputs, outputs) = (input.channels / groups, output.channels / groups);
     let runs = Runs { offsets, len: *run };
+    let bytes = input.quantization.is_some();
     // SAFETY: guaranteed by the caller. The border of the input covers the padding.
     unsafe {
-        let mut x = [memory.cast_const(); C];
+        let mut from = [0; C];
         let mut at = [[0; 2]; C];
-        let (mut row, mut column) = (first / output.width, first % output.width);
+        let (row, mut column) = (first / output.width, first % output.width);
         let (mut item, mut y) = (row / output.height, row % output.height);
         for c in 0..C {
             let (top, left) = (y * stride[0], column * stride[1]);
             // The border is counted from the padding, which it covers.
             let pixel = input.pixel(item, top, left) - padding[0] * input.row() - padding[1] * input.pitch;
-            x[c] = x[c].add(pixel + group * inputs);
-            let residual = epilogue.residual.map_or(0, |image| image.pixel(item, y, column));
-            at[c] = [output.pixel(item, y, column), residual];
+            from[c] = pixel + group * inputs;
+            at[c] = [output.pixel(item, y, column), epilogue.residual(item, y, column)];
             column += 1;
             if column == output.width {
-                (column, row, y) = (0, row + 1, y + 1);
+                (column, y) = (0, y + 1);
                 if y == output.height {
                     (item, y) = (item + 1, 0);
                 }
             }
         }
-        let panels = weights.as_ptr().cast::<f32>().add(group * outputs.div_ceil(PANEL) * PANEL * runs.elements());
-        let mut w = [panels; R];
-        for r in 0..R {
-            w[r] = vector::<V>(panels, runs.elements(), channel + r * V::LANES);
-        }
-        let sums = sums::<V, R, C>(&x, runs, w);
         // Full vectors may reach into the padding of the channels of the last group.
         let count = if *groups == 1 { output.pitch } else { outputs };
+        let rows = if bytes { runs.elements() / 4 } else { runs.elements() };
+        let panels = weights.as_ptr().add(group * outputs.div_ceil(PANEL) * PANEL * rows);
+        let mut w = [panels; R];
         for r in 0..R {
-            let lane = channel + r * V::LANES;
-            let o = group * outputs + lane;
-            let bias = V::load(epilogue.bias.as_ptr().add(o));
+            w[r] = vector::<V>(panels, rows, channel + r * V::LANES);
+        }
+        macro_rules! finish {
+            ($sums:ident, |$sum:ident, $bias:ident, $o:ident| $value:expr) => {
+                for r in 0..R {
+                    let lane = channel + r * V::LANES;
+                    let $o = group * outputs + lane;
+                    let $bias = V::load(epilogue.bias.as_ptr().add($o));
+                    for c in 0..C {
+                        let [to, residual] = at[c];
+                        let $sum = $sums[r][c];
+                        let y = epilogue.apply::<V>($value, memory, residual + $o);
+                        store::<V>(memory, output, to + $o, y, count.saturating_sub(lane));
+                    }
+                }
+            };
+        }
+        if bytes {
+            let mut x = [memory.cast::<u8>().cast_const(); C];
             for c in 0..C {
-                let [to, residual] = at[c];
-                let y = epilogue.apply::<V>(sums[r][c], bias, memory.add(residual + o));
-                store_first::<V>(memory.add(to + o), y, count.saturating_sub(lane));
+                x[c] = x[c].add(from[c]);
             }
+            let sums = byte_sums::<V, R, C>(&x, runs, w);
+            finish!(sums, |sum, bias, o| V::mul_add(V::dots_to_floats(sum), V::load(scale.as_ptr().add(o)), bias));
+        } else {
+            let mut x = [memory.cast_const(); C];
+            let mut weights = [w[0].cast::<f32>(); R];
+            for c in 0..C {
+                x[c] = x[c].add(from[c]);
+            }
+            for r in 0..R {
+                weights[r] = w[r].cast();
+            }
+            let sums = sums::<V, R, C>(&x, runs, weights);
+            finish!(sums, |sum, bias, o| V::add(sum, bias));
         }
     }
 }

@@ -1,22 +1,37 @@
-//! Maps per channel that no product could take over.
+//! Maps per channel that no product could take over, and conversions between floats and bytes.
 
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::epilogue::{UNIT, load, store};
 use super::{Call, Epilogue, Layer, Split, Task};
 use crate::kernels::level::Kernel;
 use crate::kernels::memory::Words;
 use crate::kernels::simd::Simd;
 use crate::network::layout::Image;
 
-/// `activation(scale x + bias + residual)`
+/// `activation(scale x + shift + residual)`
 #[derive(Debug)]
 pub(in crate::network) struct Map {
-    pub(in crate::network) input: Image,
-    pub(in crate::network) output: Image,
-    /// One value per channel.
-    pub(in crate::network) scale: Vec<f32>,
-    pub(in crate::network) epilogue: Epilogue,
+    input: Image,
+    output: Image,
+    /// Factor of the elements of the input, one per channel and zeros so that a vector from every channel can be read.
+    scale: Vec<f32>,
+    epilogue: Epilogue,
+}
+
+impl Map {
+    /// Creates the layer. `scale` has one value per channel.
+    pub(in crate::network) fn new([input, output]: [Image; 2], scale: &[f64], mut epilogue: Epilogue) -> Self {
+        let (from, to) = (input.quantization.unwrap_or(UNIT), output.quantization.unwrap_or(UNIT));
+        let factor = f64::from(from.scale) / f64::from(to.scale);
+        for (c, scale) in scale.iter().enumerate() {
+            epilogue.subtract(c, f64::from(from.zero) * factor * scale);
+        }
+        let mut scale: Vec<f32> = scale.iter().map(|scale| (scale * factor) as f32).collect();
+        scale.resize(scale.len().next_multiple_of(16) + 16, 0.0);
+        Self { input, output, scale, epilogue }
+    }
 }
 
 impl Layer for Map {
@@ -48,20 +63,18 @@ impl Kernel for Rows<'_> {
         let Self { layer: Map { input, output, scale, epilogue }, memory, rows } = self;
         // SAFETY: guaranteed by the caller.
         unsafe {
-            output.clear_border(memory, rows.clone(), 0);
+            output.clear_border(memory, rows.clone());
             for (row, x) in rows.flat_map(|row| (0..output.width).map(move |x| (row, x))) {
                 let (item, y) = (row / output.height, row % output.height);
-                let from = memory.add(input.pixel(item, y, x));
-                let to = memory.add(output.pixel(item, y, x));
-                let residual = epilogue.residual.map_or(memory, |image| memory.add(image.pixel(item, y, x)));
-                let whole = output.channels / V::LANES * V::LANES;
-                for c in (0..whole).step_by(V::LANES) {
-                    let value = V::mul(V::load(from.add(c)), V::load(scale.as_ptr().add(c)));
+                let (from, to) = (input.pixel(item, y, x), output.pixel(item, y, x));
+                let residual = epilogue.residual(item, y, x);
+                for c in (0..output.channels).step_by(V::LANES) {
+                    let count = output.pitch.min(input.pitch) - c;
+                    let value = load::<V>(memory, input, from + c, count);
                     let bias = V::load(epilogue.bias.as_ptr().add(c));
-                    V::store(to.add(c), epilogue.apply::<V>(value, bias, residual.add(c)));
-                }
-                for c in whole..output.channels {
-                    *to.add(c) = epilogue.apply_one(*from.add(c) * scale[c], c, residual);
+                    let value = V::mul_add(value, V::load(scale.as_ptr().add(c)), bias);
+                    let y = epilogue.apply::<V>(value, memory, residual + c);
+                    store::<V>(memory, output, to + c, y, count);
                 }
             }
         }

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::epilogue::{UNIT, load, store};
 use super::{Call, Layer, Split, Task};
 use crate::kernels::level::Kernel;
 use crate::kernels::memory::Words;
@@ -58,11 +59,11 @@ impl Kernel for Rows<'_> {
         let Self { layer: Pool { input, output, ranges, function }, memory, rows } = self;
         // SAFETY: guaranteed by the caller; the ranges lie within the input.
         unsafe {
-            output.clear_border(memory, rows.clone(), 0);
+            output.clear_border(memory, rows.clone());
             for row in rows {
                 let (item, y) = (row / output.height, row % output.height);
                 for (x, columns) in ranges[1].iter().enumerate() {
-                    let to = memory.add(output.pixel(item, y, x));
+                    let to = output.pixel(item, y, x);
                     let rows = &ranges[0][y];
                     let count = rows.len() * columns.len();
                     let divisor = match function {
@@ -71,26 +72,22 @@ impl Kernel for Rows<'_> {
                         PoolFunction::Divide(divisor) => *divisor,
                     };
                     let pixels = rows.clone().flat_map(|y| columns.clone().map(move |x| (y, x)));
-                    let pixels = pixels.map(|(y, x)| memory.add(input.pixel(item, y, x)).cast_const());
+                    let pixels = pixels.map(|(y, x)| input.pixel(item, y, x));
                     let is_max = *function == PoolFunction::Max;
-                    // Pitches are whole vectors, or the channels are few.
-                    let whole = input.pitch.min(output.pitch) / V::LANES * V::LANES;
-                    let factor = 1.0 / divisor as f32;
-                    for c in (0..whole).step_by(V::LANES) {
+                    let (from, unit) = (input.quantization.unwrap_or(UNIT), output.quantization.unwrap_or(UNIT));
+                    // A mean of bytes is one of numbers `scale (q - zero)`, except for padding that counts as 0.
+                    let factor = from.scale / (unit.scale * divisor as f32);
+                    let zeros = if is_max { 1 } else { count };
+                    let shift = f32::from(unit.zero) - factor * f32::from(from.zero) * zeros as f32;
+                    for c in (0..input.channels).step_by(V::LANES) {
+                        let left = input.pitch.min(output.pitch) - c;
                         let mut sum = V::splat(if is_max { f32::NEG_INFINITY } else { 0.0 });
                         for pixel in pixels.clone() {
-                            let value = V::load(pixel.add(c));
+                            let value = load::<V>(memory, input, pixel + c, left);
                             sum = if is_max { V::max(sum, value) } else { V::add(sum, value) };
                         }
-                        V::store(to.add(c), V::mul(sum, V::splat(factor)));
-                    }
-                    for c in whole..input.channels {
-                        let values = pixels.clone().map(|pixel| *pixel.add(c));
-                        let sum = match is_max {
-                            true => values.fold(f32::NEG_INFINITY, f32::max),
-                            false => values.sum(),
-                        };
-                        *to.add(c) = sum * factor;
+                        let value = V::mul_add(sum, V::splat(factor), V::splat(shift));
+                        store::<V>(memory, output, to + c, value, left);
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! The inner loop of all float32 layers: sums of some vectors of output channels at some pixels, in registers.
+//! The inner loops of all products: sums of some vectors of output channels at some pixels, in registers.
 
 use crate::kernels::simd::Simd;
 
@@ -28,7 +28,7 @@ impl Runs<'_> {
 /// # Safety
 /// The vector must be part of the weights.
 #[inline(always)]
-pub(super) unsafe fn vector<V: Simd>(weights: *const f32, elements: usize, channel: usize) -> *const f32 {
+pub(super) unsafe fn vector<V: Simd>(weights: *const u32, elements: usize, channel: usize) -> *const u32 {
     // SAFETY: guaranteed by the caller.
     unsafe { weights.add(channel / PANEL * PANEL * elements + channel % PANEL) }
 }
@@ -75,6 +75,54 @@ pub(super) unsafe fn sums<V: Simd, const R: usize, const C: usize>(
                 element!(i, 0);
                 at += PANEL;
                 i += 1;
+            }
+        }
+        sums
+    }
+}
+
+/// Computes the same sums of bytes, of four elements per word: `x` is unsigned, and the bytes of the weights are signed.
+///
+/// # Safety
+/// As for [`sums`]. Runs are multiples of four bytes.
+#[inline(always)]
+pub(super) unsafe fn byte_sums<V: Simd, const R: usize, const C: usize>(
+    x: &[*const u8; C],
+    runs: Runs<'_>,
+    w: [*const u32; R],
+) -> [[V::Dots; C]; R] {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        let mut sums = [[V::no_dots(); C]; R];
+        let mut at = 0;
+        macro_rules! word {
+            ($offset:expr, $k:expr) => {{
+                let mut weights = [V::splat_word(0); R];
+                for r in 0..R {
+                    weights[r] = V::load_words(w[r].add(at + PANEL * $k));
+                }
+                for c in 0..C {
+                    let x = V::splat_word(x[c].add($offset + 4 * $k).cast::<u32>().read_unaligned());
+                    for r in 0..R {
+                        sums[r][c] = V::dot_signed(sums[r][c], x, weights[r]);
+                    }
+                }
+            }};
+        }
+        for offset in runs.offsets {
+            let (mut i, end) = (*offset as usize, *offset as usize + runs.len);
+            while i + 16 <= end {
+                word!(i, 0);
+                word!(i, 1);
+                word!(i, 2);
+                word!(i, 3);
+                at += 4 * PANEL;
+                i += 16;
+            }
+            while i < end {
+                word!(i, 0);
+                at += PANEL;
+                i += 4;
             }
         }
         sums

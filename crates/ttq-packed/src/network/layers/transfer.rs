@@ -65,7 +65,7 @@ impl Layer for Import {
             let from = &call.input[item * len..][..len];
             // SAFETY: the caller guarantees the arena and exclusive access.
             unsafe {
-                to.clear_border(call.memory, row..row + 1, 0);
+                to.clear_border(call.memory, row..row + 1);
                 let row = call.memory.add(to.pixel(item, y, 0));
                 for c in 0..to.channels {
                     for x in 0..to.width {

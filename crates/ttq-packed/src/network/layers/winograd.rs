@@ -8,6 +8,7 @@
 //! which halves the rounding errors in comparison with the usual points 0, ±1, ±2 and ∞: they are 1.5 to 2 times those of
 //! a direct convolution. All coefficients of `B` and `A` are exact in float32.
 
+use super::epilogue::{UNIT, store};
 use super::tile::{PANEL, Runs, cover, sums, vector};
 use super::{Call, Epilogue, Layer, Split, Task};
 use crate::kernels::level::Kernel;
@@ -49,11 +50,12 @@ impl Winograd {
         weight: impl Fn(usize, usize, usize, usize) -> f64,
     ) -> Self {
         let (channels, panels) = (input.channels, output.channels.div_ceil(PANEL));
+        let unit = f64::from(output.quantization.unwrap_or(UNIT).scale);
         let mut weights = Words::default();
         let to = weights.reserve::<f32>(POINTS * panels * channels * PANEL);
         for o in 0..output.channels {
             for c in 0..channels {
-                let points = transform_weight(|y, x| weight(o, c, y, x));
+                let points = transform_weight(|y, x| weight(o, c, y, x) / unit);
                 for (point, value) in points.into_iter().enumerate() {
                     to[((point * panels + o / PANEL) * channels + c) * PANEL + o % PANEL] = value as f32;
                 }
@@ -205,7 +207,7 @@ impl Kernel for Part<'_> {
                 }
                 if task.is_first() {
                     let first = item * output.height + top;
-                    output.clear_border(memory, first..first + TILE.min(output.height - top), 0);
+                    output.clear_border(memory, first..first + TILE.min(output.height - top));
                 }
             }
         }
@@ -251,13 +253,13 @@ unsafe fn product<V: Simd, const R: usize, const C: usize>(
     // SAFETY: guaranteed by the caller.
     unsafe {
         let panels = layer.output.channels.div_ceil(PANEL);
-        let weights = layer.weights.as_ptr().cast::<f32>().add(point * panels * channels * PANEL);
-        let (mut columns, mut w) = ([x; C], [weights; R]);
+        let weights = layer.weights.as_ptr().add(point * panels * channels * PANEL);
+        let (mut columns, mut w) = ([x; C], [weights.cast::<f32>(); R]);
         for c in 0..C {
             columns[c] = x.add(c * pitch);
         }
         for r in 0..R {
-            w[r] = vector::<V>(weights, channels, channel + r * V::LANES);
+            w[r] = vector::<V>(weights, channels, channel + r * V::LANES).cast();
         }
         let sums = sums::<V, R, C>(&columns, Runs { offsets: &[0], len: channels }, w);
         for r in 0..R {
@@ -295,12 +297,11 @@ unsafe fn interpolate<V: Simd>(
                 row[j] = columns[j][i];
             }
             let values = transform_output::<V>(row);
-            let to = memory.add(output.pixel(item, top + i, left) + channel);
-            let residual = epilogue.residual.map_or(memory, |image| memory.add(image.pixel(item, top + i, left) + channel));
-            let pitch = epilogue.residual.map_or(0, |image| image.pitch);
+            let to = output.pixel(item, top + i, left) + channel;
             for j in 0..TILE.min(output.width - left) {
-                let y = epilogue.apply::<V>(values[j], bias, residual.add(j * pitch));
-                V::store(to.add(j * output.pitch), y);
+                let residual = epilogue.residual(item, top + i, left + j) + channel;
+                let y = epilogue.apply::<V>(V::add(values[j], bias), memory, residual);
+                store::<V>(memory, output, to + j * output.pitch, y, V::LANES);
             }
         }
     }

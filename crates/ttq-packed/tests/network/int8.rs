@@ -1,0 +1,96 @@
+//! Networks with products of bytes.
+
+use fastrand::Rng;
+use ttq_packed::kernels::{ConvolutionOptions, Level};
+use ttq_packed::network::{Arena, Binary, CompileOptions, Graph, Network, Operation, RangeRule};
+
+use crate::resnet::{Builder, floats, resnet};
+
+fn int8() -> CompileOptions {
+    let mut options = CompileOptions::default();
+    (options.int8, options.int8_ends) = (true, true);
+    options
+}
+
+/// Returns the largest error relative to the largest output.
+fn error(graph: &Graph, options: &CompileOptions, level: Level, x: &[f32]) -> f64 {
+    let network = Network::compile(graph, options).unwrap().with_level(level).unwrap();
+    let len: usize = network.input_dims().iter().product();
+    let expected: Vec<f64> = x.chunks(len).flat_map(|x| graph.evaluate(x).unwrap()).collect();
+    let mut y = vec![f32::NAN; expected.len()];
+    network.run(&mut Arena::new(), x, &mut y).unwrap();
+    let largest = expected.iter().fold(1e-30, |max: f64, y| max.max(y.abs()));
+    y.iter().zip(&expected).map(|(y, e)| (f64::from(*y) - e).abs() / largest).fold(0.0, f64::max)
+}
+
+#[test]
+fn products_of_numbers_that_bytes_represent_are_exact() {
+    let mut rng = Rng::with_seed(11);
+    for (case, lowest) in [0, -128, -7, 0, -100, -255].into_iter().enumerate() {
+        let [inputs, outputs] = [[3, 20], [16, 16], [7, 5], [33, 40], [4, 64], [1, 3]][case];
+        let graph = Graph::new([inputs, 9, 7]).unwrap();
+        let mut b = Builder { graph, rng: &mut rng, zeros: 0.3 };
+        let kernel = [3, 5, 1, 3, 3, 7][case];
+        let input = b.graph.input();
+        let values = (0..outputs * inputs * kernel * kernel).map(|_| b.rng.i8(-1..=1).into()).collect();
+        let weight = b.constant("weight".into(), &[outputs, inputs, kernel, kernel], values);
+        let pad = kernel / 2;
+        let options = ConvolutionOptions { padding: [[pad, pad], [pad, 0]], stride: [1, 1 + case % 2], ..Default::default() };
+        let y = b.apply("convolution".into(), Operation::Convolution(options), &[input, weight]);
+        let y = b.norm("norm", y, outputs);
+        b.graph.set_output(y).unwrap();
+        let mut graph = b.graph;
+        let mut x: Vec<f32> = (0..3 * inputs * 9 * 7).map(|_| rng.i32(lowest..=lowest + 255) as f32).collect();
+        (x[0], x[1]) = (lowest as f32, (lowest + 255) as f32);
+        graph.calibrate(&x, RangeRule::MinMax).unwrap();
+        for level in Level::available() {
+            let error = error(&graph, &int8(), level, &x);
+            assert!(error < 1e-5, "{level:?}, {inputs} to {outputs} channels: {error:.1e}");
+        }
+    }
+}
+
+#[test]
+fn a_residual_network_of_bytes_is_close_to_its_definition() {
+    let mut rng = Rng::with_seed(12);
+    let mut graph = resnet(&mut rng, 1, 16, 0.4);
+    let x = floats(&mut rng, 6 * 3 * 16 * 16);
+    for rule in [RangeRule::MinMax, RangeRule::Percentile(1e-3)] {
+        graph.calibrate(&x, rule).unwrap();
+        for level in Level::available() {
+            for ends in [false, true] {
+                let mut options = int8();
+                options.int8_ends = ends;
+                let network = Network::compile(&graph, &options).unwrap();
+                let quantized = network.layers().filter(|(_, algorithm)| *algorithm == "int8").count();
+                assert_eq!(quantized, if ends { 10 } else { 8 });
+                let error = error(&graph, &options, level, &x);
+                assert!(error < 0.05, "{rule:?} {level:?}: {error:.3}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_value_that_is_also_read_as_floats_is_converted() {
+    let mut rng = Rng::with_seed(13);
+    let graph = Graph::new([8, 6, 6]).unwrap();
+    let mut b = Builder { graph, rng: &mut rng, zeros: 0.3 };
+    let x = b.graph.input();
+    let x = b.convolution("first", x, [8, 16], 3, 1);
+    let y = b.convolution("second", x, [16, 16], 3, 1);
+    let z = b.convolution("third", y, [16, 16], 3, 1);
+    // The last product is kept in float32, and reads what a product of bytes also reads.
+    let last = b.convolution("last", y, [16, 16], 1, 1);
+    let sum = b.apply("sum".into(), Operation::Binary(Binary::Add), &[z, last]);
+    b.graph.set_output(sum).unwrap();
+    let mut graph = b.graph;
+    let x = floats(&mut rng, 4 * 8 * 6 * 6);
+    graph.calibrate(&x, RangeRule::MinMax).unwrap();
+    for ends in [false, true] {
+        let mut options = int8();
+        options.int8_ends = ends;
+        let error = error(&graph, &options, Level::best(), &x);
+        assert!(error < 0.05, "{error:.3}");
+    }
+}
