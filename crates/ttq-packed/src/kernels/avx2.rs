@@ -36,6 +36,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
         fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
         fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
+        fn min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
         fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
         // The instruction returns the second operand if either one is NaN.
         fn relu(value: __m256) -> __m256 { _mm256_max_ps(_mm256_setzero_ps(), value) }

@@ -70,6 +70,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         fn sub(a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] { both!(H => vsubq_f32(a[H], b[H])) }
         fn mul(a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] { both!(H => vmulq_f32(a[H], b[H])) }
         fn max(a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] { both!(H => vmaxq_f32(a[H], b[H])) }
+        fn min(a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] { both!(H => vminq_f32(a[H], b[H])) }
         fn mul_add(a: [float32x4_t; 2], b: [float32x4_t; 2], c: [float32x4_t; 2]) -> [float32x4_t; 2] {
             both!(H => vfmaq_f32(c[H], a[H], b[H]))
         }

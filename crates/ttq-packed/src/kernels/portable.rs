@@ -97,6 +97,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn min(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
     unsafe fn mul(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         zip(a, b, |a, b| a * b)
     }

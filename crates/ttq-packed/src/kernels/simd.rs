@@ -34,6 +34,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// Computes the larger value, or either one if one is NaN.
     unsafe fn max(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// Computes the smaller value, or either one if one is NaN.
+    unsafe fn min(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// Computes `a * b + c`.
     unsafe fn mul_add(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
 

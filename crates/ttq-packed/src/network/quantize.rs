@@ -60,8 +60,8 @@ pub(super) fn quantize_weights(weights: &[f64]) -> (Vec<i8>, f64) {
 /// Where bytes take the place of floats.
 #[derive(Debug, Default)]
 pub(super) struct Bytes {
-    /// Values that are stored as bytes: a product or a maximum of bytes computes them, and products of bytes, residual
-    /// sums and pooling read them.
+    /// Values that are stored as bytes: the input, or what a product or a maximum of bytes computes, if only products of bytes,
+    /// residual sums and pooling read them.
     pub(super) values: BTreeMap<Value, Quantization>,
     /// Products of bytes, by their results, with the quantization of their operands.
     pub(super) products: BTreeMap<Value, Quantization>,
@@ -87,16 +87,22 @@ impl Bytes {
             Kind::Other(operation) => !is_pool(operation),
             _ => !bytes.products.contains_key(&node.value),
         };
+        let read_as_floats = |value: Value| {
+            value == graph.output
+                || nodes.iter().any(|reader| reader.operands.contains(&value) && reads_floats(reader))
+        };
+        let input = graph.input();
+        if let Some(quantization) = quantized(input).filter(|_| !read_as_floats(input)) {
+            bytes.values.insert(input, quantization);
+        }
         for node in nodes {
-            let read_as_floats = node.value == graph.output
-                || nodes.iter().any(|reader| reader.operands.contains(&node.value) && reads_floats(reader));
             let computed = match &node.kind {
                 // A maximum has the quantization of its operand.
                 Kind::Other(Operation::MaxPool(_)) => bytes.values.get(&node.operands[0]).copied(),
                 Kind::Other(_) => None,
                 _ => quantized(node.value),
             };
-            if let Some(quantization) = computed.filter(|_| !read_as_floats) {
+            if let Some(quantization) = computed.filter(|_| !read_as_floats(node.value)) {
                 bytes.values.insert(node.value, quantization);
             }
         }

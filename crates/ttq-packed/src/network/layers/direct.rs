@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::epilogue::{UNIT, store};
+use super::epilogue::UNIT;
 use super::tile::{PANEL, Runs, byte_sums, cover, sums, vector};
 use super::{Call, Epilogue, Layer, Split, Task};
 use crate::kernels::ConvolutionOptions;
@@ -143,22 +143,60 @@ impl Kernel for Part<'_> {
             }
             for group in 0..*groups {
                 let vectors = channels.len().div_ceil(V::LANES);
+                let mut at = Position::new(output, first);
                 cover!(V, vectors vectors, pixels pixels, |r, c| {
-                    tile(layer, memory, group, channels.start + r * V::LANES, first + c)
+                    tile(layer, memory, group, channels.start + r * V::LANES, at.advanced_to(output, first + c))
                 });
             }
         }
     }
 }
 
-/// Computes `R` vectors of output channels from `channel` of a group, for `C` pixels from `first`.
+/// A pixel of the output.
+#[derive(Debug, Clone, Copy)]
+struct Position {
+    /// Index of the pixel, through all items.
+    index: usize,
+    item: usize,
+    y: usize,
+    x: usize,
+}
+
+impl Position {
+    #[inline(always)]
+    fn new(output: &Image, index: usize) -> Self {
+        let row = index / output.width.max(1);
+        let (item, y) = (row / output.height.max(1), row % output.height.max(1));
+        Self { index, item, y, x: index % output.width.max(1) }
+    }
+
+    /// Moves to a pixel, of which neighbours follow each other without division.
+    #[inline(always)]
+    fn advanced_to(&mut self, output: &Image, index: usize) -> Self {
+        if index < self.index {
+            *self = Self::new(output, index);
+        }
+        self.x += index - self.index;
+        self.index = index;
+        while self.x >= output.width {
+            self.x -= output.width;
+            self.y += 1;
+            if self.y == output.height {
+                (self.item, self.y) = (self.item + 1, 0);
+            }
+        }
+        *self
+    }
+}
+
+/// Computes `R` vectors of output channels from `channel` of a group, for `C` pixels from a position.
 #[inline(always)]
 unsafe fn tile<V: Simd, const R: usize, const C: usize>(
     layer: &Direct,
     memory: *mut f32,
     group: usize,
     channel: usize,
-    first: usize,
+    position: Position,
 ) {
     let Direct { input, output, stride, padding, groups, offsets, run, weights, scale, epilogue } = layer;
     let (inputs, outputs) = (input.channels / groups, output.channels / groups);
@@ -168,20 +206,23 @@ unsafe fn tile<V: Simd, const R: usize, const C: usize>(
     unsafe {
         let mut from = [0; C];
         let mut at = [[0; 2]; C];
-        let (row, mut column) = (first / output.width, first % output.width);
-        let (mut item, mut y) = (row / output.height, row % output.height);
-        for c in 0..C {
-            let (top, left) = (y * stride[0], column * stride[1]);
+        let place = |Position { item, y, x, .. }: Position| {
             // The border is counted from the padding, which it covers.
-            let pixel = input.pixel(item, top, left) - padding[0] * input.row() - padding[1] * input.pitch;
-            from[c] = pixel + group * inputs;
-            at[c] = [output.pixel(item, y, column), epilogue.residual(item, y, column)];
-            column += 1;
-            if column == output.width {
-                (column, y) = (0, y + 1);
-                if y == output.height {
-                    (item, y) = (item + 1, 0);
-                }
+            let pixel = input.pixel(item, y * stride[0], x * stride[1]);
+            let from = pixel - padding[0] * input.row() - padding[1] * input.pitch + group * inputs;
+            (from, [output.pixel(item, y, x), epilogue.residual(item, y, x)])
+        };
+        (from[0], at[0]) = place(position);
+        if position.x + C <= output.width {
+            let residual = epilogue.residual_pitch();
+            for c in 1..C {
+                from[c] = from[c - 1] + stride[1] * input.pitch;
+                at[c] = [at[c - 1][0] + output.pitch, at[c - 1][1] + residual];
+            }
+        } else {
+            let mut position = position;
+            for c in 1..C {
+                (from[c], at[c]) = place(position.advanced_to(output, position.index + 1));
             }
         }
         // Full vectors may reach into the padding of the channels of the last group.
@@ -198,12 +239,12 @@ unsafe fn tile<V: Simd, const R: usize, const C: usize>(
                     let lane = channel + r * V::LANES;
                     let $o = group * outputs + lane;
                     let $bias = V::load(epilogue.bias.as_ptr().add($o));
+                    let mut y = [$bias; C];
                     for c in 0..C {
-                        let [to, residual] = at[c];
                         let $sum = $sums[r][c];
-                        let y = epilogue.apply::<V>($value, memory, residual + $o);
-                        store::<V>(memory, output, to + $o, y, count.saturating_sub(lane));
+                        y[c] = $value;
                     }
+                    epilogue.finish::<V, C>(y, &at, $o, memory, output, count.saturating_sub(lane));
                 }
             };
         }
@@ -213,7 +254,10 @@ unsafe fn tile<V: Simd, const R: usize, const C: usize>(
                 x[c] = x[c].add(from[c]);
             }
             let sums = byte_sums::<V, R, C>(&x, runs, w);
-            finish!(sums, |sum, bias, o| V::mul_add(V::dots_to_floats(sum), V::load(scale.as_ptr().add(o)), bias));
+            finish!(sums, |sum, bias, o| {
+                let scale = V::load(scale.as_ptr().add(o));
+                V::mul_add(V::dots_to_floats(sum), scale, bias)
+            });
         } else {
             let mut x = [memory.cast_const(); C];
             let mut weights = [w[0].cast::<f32>(); R];

@@ -46,6 +46,13 @@ impl Epilogue {
             (Activation::Clamp(range), _) => Activation::Clamp(range.map(limit)),
             (activation, _) => activation,
         };
+        let activation = match activation {
+            // The conversion to bytes does that.
+            Activation::Clamp([low, high]) if output.quantization.is_some() && low <= 0.0 && high >= 255.0 => {
+                Activation::None
+            }
+            activation => activation,
+        };
         let mut bias: Vec<f32> = shift.iter().map(|x| (x / unit + offset) as f32).collect();
         bias.resize(bias.len().next_multiple_of(16) + 16, 0.0);
         Self { bias, residual, factor: factor as f32, activation }
@@ -62,31 +69,83 @@ impl Epilogue {
         self.residual.map_or(0, |image| image.pixel(item, y, x))
     }
 
-    /// Adds the residual to a vector of sums with bias, and applies the activation function. `residual` is the index of
-    /// the first channel.
+    /// Returns the distance between pixels of the residual.
+    #[inline(always)]
+    pub(super) fn residual_pitch(&self) -> usize {
+        self.residual.map_or(0, |image| image.pitch)
+    }
+
+    /// Adds the residuals to the sums of a vector of channels at some pixels, applies the activation function, and stores
+    /// `count` channels.
+    ///
+    /// `at` has the indices of the first channel of each pixel in the output and in the residual. Each decision is taken
+    /// once for all pixels.
     ///
     /// # Safety
-    /// The processor must support the instructions of `V`, and the residual must be readable where there is one.
+    /// The processor must support the instructions of `V`, and the pixels must be writable, and readable in the residual.
     #[inline(always)]
-    pub(super) unsafe fn apply<V: Simd>(
+    pub(super) unsafe fn finish<V: Simd, const C: usize>(
         &self,
-        mut y: V::Floats,
-        memory: *const f32,
-        residual: usize,
-    ) -> V::Floats {
+        mut y: [V::Floats; C],
+        at: &[[usize; 2]; C],
+        channel: usize,
+        memory: *mut f32,
+        output: &Image,
+        count: usize,
+    ) {
         // SAFETY: guaranteed by the caller.
         unsafe {
-            if let Some(image) = self.residual {
-                let value = match image.quantization {
-                    Some(_) => V::load_bytes(memory.cast::<u8>().add(residual)),
-                    None => V::load(memory.add(residual)),
-                };
-                y = V::mul_add(value, V::splat(self.factor), y);
+            let bytes = memory.cast::<u8>();
+            match self.residual.map(|image| image.quantization.is_some()) {
+                Some(true) => {
+                    let factor = V::splat(self.factor);
+                    for c in 0..C {
+                        y[c] = V::mul_add(V::load_bytes(bytes.add(at[c][1] + channel)), factor, y[c]);
+                    }
+                }
+                Some(false) if self.factor == 1.0 => {
+                    for c in 0..C {
+                        y[c] = V::add(V::load(memory.add(at[c][1] + channel)), y[c]);
+                    }
+                }
+                Some(false) => {
+                    let factor = V::splat(self.factor);
+                    for c in 0..C {
+                        y[c] = V::mul_add(V::load(memory.add(at[c][1] + channel)), factor, y[c]);
+                    }
+                }
+                None => {}
             }
             match self.activation {
-                Activation::None => y,
-                Activation::Relu => V::relu(y),
-                Activation::Clamp([low, high]) => clamp::<V>(y, low, high),
+                Activation::None => {}
+                Activation::Relu => {
+                    for c in 0..C {
+                        y[c] = V::relu(y[c]);
+                    }
+                }
+                Activation::Clamp([low, high]) => {
+                    let (low, high) = (V::splat(low), V::splat(high));
+                    for c in 0..C {
+                        y[c] = V::min(V::max(y[c], low), high);
+                    }
+                }
+            }
+            match (output.quantization.is_some(), count >= V::LANES) {
+                (false, true) => {
+                    for c in 0..C {
+                        V::store(memory.add(at[c][0] + channel), y[c]);
+                    }
+                }
+                (true, true) => {
+                    for c in 0..C {
+                        V::store_bytes(bytes.add(at[c][0] + channel), y[c]);
+                    }
+                }
+                _ => {
+                    for c in 0..C {
+                        store::<V>(memory, output, at[c][0] + channel, y[c], count);
+                    }
+                }
             }
         }
     }
@@ -94,17 +153,6 @@ impl Epilogue {
 
 /// The quantization of a float is none.
 pub(super) const UNIT: Quantization = Quantization { scale: 1.0, zero: 0 };
-
-/// Limits to `[low, high]`.
-#[inline(always)]
-unsafe fn clamp<V: Simd>(y: V::Floats, low: f32, high: f32) -> V::Floats {
-    // SAFETY: the caller guarantees the instructions. The smaller value is the negated larger one of the negated values.
-    unsafe {
-        let minus = V::splat(-1.0);
-        let limited = V::max(V::splat(low), y);
-        V::mul(V::max(V::splat(-high), V::mul(limited, minus)), minus)
-    }
-}
 
 /// Stores the first `count` lanes of a vector in an image, from an index.
 ///

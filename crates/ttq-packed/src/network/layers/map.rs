@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::epilogue::{UNIT, load, store};
+use super::epilogue::{UNIT, load};
 use super::{Call, Epilogue, Layer, Split, Task};
 use crate::kernels::level::Kernel;
 use crate::kernels::memory::Words;
@@ -66,15 +66,14 @@ impl Kernel for Rows<'_> {
             output.clear_border(memory, rows.clone());
             for (row, x) in rows.flat_map(|row| (0..output.width).map(move |x| (row, x))) {
                 let (item, y) = (row / output.height, row % output.height);
-                let (from, to) = (input.pixel(item, y, x), output.pixel(item, y, x));
-                let residual = epilogue.residual(item, y, x);
+                let from = input.pixel(item, y, x);
+                let at = [output.pixel(item, y, x), epilogue.residual(item, y, x)];
                 for c in (0..output.channels).step_by(V::LANES) {
                     let count = output.pitch.min(input.pitch) - c;
                     let value = load::<V>(memory, input, from + c, count);
                     let bias = V::load(epilogue.bias.as_ptr().add(c));
                     let value = V::mul_add(value, V::load(scale.as_ptr().add(c)), bias);
-                    let y = epilogue.apply::<V>(value, memory, residual + c);
-                    store::<V>(memory, output, to + c, y, count);
+                    epilogue.finish::<V, 1>([value], &[at], c, memory, output, count);
                 }
             }
         }

@@ -2,7 +2,8 @@
 
 use super::{Call, Layer, Split, Task};
 use crate::kernels::memory::Words;
-use crate::network::layout::Image;
+use crate::kernels::simd::round_to_byte;
+use crate::network::layout::{Image, Quantization};
 
 /// Which dimension of a value is stored as channels, and how the others become pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,16 +61,30 @@ impl Layer for Import {
         let Self { order, to } = self;
         let [channel, pixel] = order.strides(to);
         let len = to.height * to.width * to.channels;
-        for row in task.rows(call.items * to.height) {
-            let (item, y) = (row / to.height, row % to.height);
-            let from = &call.input[item * len..][..len];
-            // SAFETY: the caller guarantees the arena and exclusive access.
-            unsafe {
-                to.clear_border(call.memory, row..row + 1);
-                let row = call.memory.add(to.pixel(item, y, 0));
+        let rows = task.rows(call.items * to.height);
+        // SAFETY: the caller guarantees the arena and exclusive access.
+        unsafe {
+            to.clear_border(call.memory, rows.clone());
+            for row in rows {
+                let (item, y) = (row / to.height, row % to.height);
+                let from = &call.input[item * len..][..len];
+                let first = to.pixel(item, y, 0);
                 for c in 0..to.channels {
-                    for x in 0..to.width {
-                        *row.add(x * to.pitch + c) = from[c * channel + (y * to.width + x) * pixel];
+                    let from = &from[c * channel + y * to.width * pixel..];
+                    match to.quantization {
+                        Some(Quantization { scale, zero }) => {
+                            let (factor, zero) = (1.0 / scale, f32::from(zero));
+                            let row = call.memory.cast::<u8>().add(first + c);
+                            for x in 0..to.width {
+                                *row.add(x * to.pitch) = round_to_byte(from[x * pixel] * factor + zero);
+                            }
+                        }
+                        None => {
+                            let row = call.memory.add(first + c);
+                            for x in 0..to.width {
+                                *row.add(x * to.pitch) = from[x * pixel];
+                            }
+                        }
                     }
                 }
             }

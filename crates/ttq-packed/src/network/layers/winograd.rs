@@ -8,7 +8,7 @@
 //! which halves the rounding errors in comparison with the usual points 0, ±1, ±2 and ∞: they are 1.5 to 2 times those of
 //! a direct convolution. All coefficients of `B` and `A` are exact in float32.
 
-use super::epilogue::{UNIT, store};
+use super::epilogue::UNIT;
 use super::tile::{PANEL, Runs, cover, sums, vector};
 use super::{Call, Epilogue, Layer, Split, Task};
 use crate::kernels::level::Kernel;
@@ -26,7 +26,7 @@ const B: f32 = 91.0 / 64.0;
 const A2: f32 = A * A;
 const B2: f32 = B * B;
 /// Maximum number of floats of the scratch memory of a task.
-const SCRATCH: usize = 1 << 16;
+const SCRATCH: usize = 1 << 15;
 
 /// A convolution by F(4×4, 3×3).
 #[derive(Debug)]
@@ -296,12 +296,19 @@ unsafe fn interpolate<V: Simd>(
             for j in 0..SIZE {
                 row[j] = columns[j][i];
             }
-            let values = transform_output::<V>(row);
-            let to = output.pixel(item, top + i, left) + channel;
-            for j in 0..TILE.min(output.width - left) {
-                let residual = epilogue.residual(item, top + i, left + j) + channel;
-                let y = epilogue.apply::<V>(V::add(values[j], bias), memory, residual);
-                store::<V>(memory, output, to + j * output.pitch, y, V::LANES);
+            let mut values = transform_output::<V>(row);
+            let mut at = [[0; 2]; TILE];
+            for j in 0..TILE {
+                values[j] = V::add(values[j], bias);
+                let column = left + j;
+                at[j] = [output.pixel(item, top + i, column), epilogue.residual(item, top + i, column)];
+            }
+            if left + TILE <= output.width {
+                epilogue.finish::<V, TILE>(values, &at, channel, memory, output, V::LANES);
+            } else {
+                for j in 0..output.width - left {
+                    epilogue.finish::<V, 1>([values[j]], &[at[j]], channel, memory, output, V::LANES);
+                }
             }
         }
     }
