@@ -51,7 +51,7 @@
 //! `shape` is the shape of the weight, and the product of its dimensions is the number of codes. `output_axis` is the
 //! axis of the output channels: 1 for a linear weight `[in, out]`, 0 for a convolution weight
 //! `[out, in / groups, kh, kw]`, and 0 for a scalar. Scales per output channel apply along this axis. Readers ignore
-//! other keys of `__metadata__`.
+//! other keys of `__metadata__`; `ttq-network` holds the [graph](crate::network::format) of a network.
 //!
 //! ## Checksum
 //!
@@ -159,6 +159,15 @@ impl PackedModel {
     /// # Errors
     /// The errors of [`write`](Self::write).
     pub fn write_with(&self, coding: impl Fn(&str, &TernaryWeight) -> Coding) -> Result<Vec<u8>, FileError> {
+        self.write_entries(coding, BTreeMap::new())
+    }
+
+    /// Returns the bytes of the file with further entries of the metadata.
+    pub(crate) fn write_entries(
+        &self,
+        coding: impl Fn(&str, &TernaryWeight) -> Coding,
+        mut metadata: BTreeMap<String, String>,
+    ) -> Result<Vec<u8>, FileError> {
         let mut tensors = Tensors::new();
         let mut layouts = BTreeMap::new();
         for (name, weight) in &self.weights {
@@ -183,7 +192,8 @@ impl PackedModel {
         let config = self.config.clone();
         let mut description = Description { version: FORMAT_VERSION, crc32: String::new(), weights: layouts, config };
         description.crc32 = description.checksum(&tensors);
-        header::write(tensors, &[(METADATA_KEY.to_string(), description.to_json()?)].into())
+        metadata.insert(METADATA_KEY.to_string(), description.to_json()?);
+        header::write(tensors, &metadata)
     }
 
     /// Reads a model from the bytes of a file.
@@ -191,7 +201,13 @@ impl PackedModel {
     /// # Errors
     /// [`FileError`] if the bytes deviate from the [format](self).
     pub fn read(file: &[u8]) -> Result<Self, FileError> {
-        let (mut tensors, description) = open(file)?;
+        Self::read_entries(file).map(|(model, _)| model)
+    }
+
+    /// Reads a model and the metadata.
+    pub(crate) fn read_entries(file: &[u8]) -> Result<(Self, BTreeMap<String, String>), FileError> {
+        let (mut tensors, metadata) = header::read(file)?;
+        let description = describe(&metadata)?;
         let found = description.checksum(&tensors);
         let mut stored = BTreeMap::new();
         for (name, layout) in description.weights {
@@ -213,7 +229,7 @@ impl PackedModel {
             let tensor = dense(&name, tensor)?;
             model.tensors.insert(name, tensor);
         }
-        Ok(model)
+        Ok((model, metadata))
     }
 
     /// Checks that no weight has the name of this tensor, so that a name identifies a parameter.
@@ -298,8 +314,11 @@ fn dense(name: &str, StoredTensor { dtype, shape, bytes }: StoredTensor) -> Resu
 
 fn open(file: &[u8]) -> Result<(Tensors<'_>, Description), FileError> {
     let (tensors, metadata) = header::read(file)?;
-    let description = Description::parse(metadata.get(METADATA_KEY).ok_or(FileError::UnknownFormat)?)?;
-    Ok((tensors, description))
+    Ok((tensors, describe(&metadata)?))
+}
+
+fn describe(metadata: &BTreeMap<String, String>) -> Result<Description, FileError> {
+    Description::parse(metadata.get(METADATA_KEY).ok_or(FileError::UnknownFormat)?)
 }
 
 fn codes_name(weight: &str) -> String {

@@ -12,7 +12,7 @@ use super::fuse::{Affine, Constants, Fused, Kind, fuse};
 use super::graph::Graph;
 use super::layers::{Activation, Direct, Epilogue, Export, Import, Layer, Map, Order, Pool, PoolFunction, Winograd};
 use super::layout::{Image, Quantization};
-use super::operation::{Operation, Window};
+use super::operation::{Operation, Window, elements};
 use super::quantize::Bytes;
 use super::{CompileOptions, NetworkError, Value};
 use crate::kernels::ConvolutionOptions;
@@ -40,7 +40,7 @@ struct Step<'a> {
 
 /// Compiles a graph for some items at a time.
 pub(super) fn compile(graph: &Graph, options: &CompileOptions, items: usize) -> Result<Compiled, NetworkError> {
-    let (nodes, constants) = fuse(graph, options);
+    let (nodes, constants) = fuse(graph, options)?;
     let bytes = Bytes::new(graph, &nodes, &constants, options);
     let mut plan = Plan {
         graph,
@@ -51,12 +51,13 @@ pub(super) fn compile(graph: &Graph, options: &CompileOptions, items: usize) -> 
         slots: BTreeMap::new(),
         steps: Vec::new(),
     };
+    plan.check_sizes(&nodes)?;
     plan.import();
     for node in &nodes {
         plan.node(node)?;
     }
     plan.export();
-    Ok(plan.finish(items))
+    plan.finish(items)
 }
 
 struct Plan<'a> {
@@ -81,6 +82,19 @@ impl<'a> Plan<'a> {
         self.images.push(self.bytes.values.get(&value).map_or(image, |quantization| image.quantized(*quantization)));
         self.slots.insert(value, (self.images.len() - 1, order));
         self.images.len() - 1
+    }
+
+    /// Checks the sizes of values before anything of their size is allocated.
+    fn check_sizes(&self, nodes: &[Fused]) -> Result<(), NetworkError> {
+        let (mut total, limit) = (0_usize, self.options.max_elements);
+        for value in nodes.iter().map(|node| node.value).chain([self.graph.input()]) {
+            total = total.saturating_add(elements(self.dims(value)).unwrap_or(usize::MAX));
+            if total > limit {
+                let node = self.graph.node(value).0.to_string();
+                return Err(NetworkError::TooLarge { node, elements: total, limit });
+            }
+        }
+        Ok(())
     }
 
     fn import(&mut self) {
@@ -256,8 +270,18 @@ impl<'a> Plan<'a> {
     }
 
     /// Places all values for some items, and builds the layers.
-    fn finish(self, items: usize) -> Compiled {
+    fn finish(self, items: usize) -> Result<Compiled, NetworkError> {
         let Self { options, mut images, steps, slots, .. } = self;
+        // Padding can enlarge values.
+        let mut total = 0_usize;
+        for step in &steps {
+            let len = step.writes.map_or(Some(0), |slot| images[slot].checked_item());
+            total = total.saturating_add(len.unwrap_or(usize::MAX));
+            if total > options.max_elements {
+                let (node, limit) = (step.name.clone(), options.max_elements);
+                return Err(NetworkError::TooLarge { node, elements: total, limit });
+            }
+        }
         let mut lifetimes = vec![Lifetime { len: 0, first: 0, last: 0 }; images.len()];
         for (i, step) in steps.iter().enumerate() {
             step.reads.iter().for_each(|slot| lifetimes[*slot].last = i);
@@ -289,7 +313,7 @@ impl<'a> Plan<'a> {
         }
         let layers = steps.into_iter().map(|step| (step.name, (step.build)(&images))).collect();
         let values = slots.into_iter().map(|(value, (slot, _))| (value, images[slot])).collect();
-        Compiled { layers, elements, values }
+        Ok(Compiled { layers, elements, values })
     }
 }
 

@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 
 use super::graph::{Constant, Graph, Source};
 use super::layers::{Activation, Order};
-use super::operation::{Binary, Operation, Unary};
+use super::operation::{Binary, Operation, Shape, Unary};
 use super::reference::{Tensor, evaluate};
-use super::{CompileOptions, Value};
+use super::{CompileOptions, NetworkError, Value};
 use crate::kernels::ConvolutionOptions;
 
 /// A map of one value per channel: `scale[c] x + shift[c]`.
@@ -76,12 +76,18 @@ fn reachable(graph: &Graph) -> Vec<bool> {
 }
 
 /// Evaluates all operations on constants.
-fn fold_constants(graph: &Graph, used: &[bool]) -> Constants {
+fn fold_constants(graph: &Graph, used: &[bool], limit: usize) -> Result<Constants, NetworkError> {
     let mut constants = Constants::new();
+    let mut products = 0_usize;
     for (i, entry) in graph.entries.iter().enumerate().filter(|(i, _)| used[*i]) {
         let constant = match &entry.source {
             Source::Constant(constant) => constant.clone(),
             Source::Node { operation, operands } if !entry.shape.batched => {
+                let shapes: Vec<&Shape> = operands.iter().map(|operand| graph.shape(*operand)).collect();
+                products = products.saturating_add(operation.products(&shapes, &entry.shape));
+                if products > limit {
+                    return Err(NetworkError::TooLarge { node: entry.name.clone(), elements: products, limit });
+                }
                 let tensor = |value: &Value| {
                     let constant = &constants[value];
                     let values = constant.values().into_iter().map(f64::from).collect();
@@ -96,13 +102,13 @@ fn fold_constants(graph: &Graph, used: &[bool]) -> Constants {
         };
         constants.insert(Value(i), constant);
     }
-    constants
+    Ok(constants)
 }
 
 /// Turns a graph into nodes in the order of execution.
-pub(super) fn fuse(graph: &Graph, options: &CompileOptions) -> (Vec<Fused>, Constants) {
+pub(super) fn fuse(graph: &Graph, options: &CompileOptions) -> Result<(Vec<Fused>, Constants), NetworkError> {
     let used = reachable(graph);
-    let constants = fold_constants(graph, &used);
+    let constants = fold_constants(graph, &used, options.max_elements)?;
     let mut uses = vec![0; graph.len()];
     uses[graph.output.0] += 1;
     for (_, entry) in graph.entries.iter().enumerate().filter(|(i, _)| used[*i]) {
@@ -117,7 +123,7 @@ pub(super) fn fuse(graph: &Graph, options: &CompileOptions) -> (Vec<Fused>, Cons
         }
     }
     let nodes = pass.nodes;
-    (nodes, constants)
+    Ok((nodes, constants))
 }
 
 struct Pass<'a> {

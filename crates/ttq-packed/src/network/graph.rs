@@ -11,6 +11,9 @@ use crate::TernaryWeight;
 /// Maximum number of elements of a value: offsets of kernels have 32 bits.
 pub(super) const MAX_ELEMENTS: usize = 1 << 30;
 
+/// Maximum number of values.
+pub(super) const MAX_VALUES: usize = 1 << 14;
+
 /// A value of a graph: its input, a constant, or the result of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value(pub(super) usize);
@@ -96,7 +99,7 @@ impl Graph {
     /// Creates a graph whose items have these dimensions.
     ///
     /// # Errors
-    /// [`NetworkError::TooLarge`] if the item has more than 2³⁰ elements.
+    /// [`NetworkError::TooLarge`] if the item has more than 2³⁰ elements, and [`NetworkError::Empty`] if it has none.
     pub fn new(dims: impl Into<Vec<usize>>) -> Result<Self, NetworkError> {
         let shape = Shape { batched: true, dims: dims.into() };
         let mut graph = Self { entries: Vec::new(), output: Value(0) };
@@ -118,7 +121,8 @@ impl Graph {
     ///
     /// # Errors
     /// - [`NetworkError::Constant`] if the number of elements does not match the dimensions;
-    /// - [`NetworkError::TooLarge`] if it has more than 2³⁰ elements.
+    /// - [`NetworkError::TooLarge`] if it has more than 2³⁰ elements, and [`NetworkError::Empty`] if it has none;
+    /// - [`NetworkError::TooManyValues`] if the graph has 2¹⁴ values.
     pub fn constant(&mut self, name: impl Into<String>, constant: Constant) -> Result<Value, NetworkError> {
         let (name, dims) = (name.into(), constant.dims().to_vec());
         if let Constant::Float { values, .. } = &constant
@@ -135,7 +139,8 @@ impl Graph {
     /// # Errors
     /// - [`NetworkError::Operation`] if operands and attributes do not fit together;
     /// - [`NetworkError::Value`] if an operand is not part of the graph;
-    /// - [`NetworkError::TooLarge`] if the result has more than 2³⁰ elements.
+    /// - [`NetworkError::TooLarge`] if the result has more than 2³⁰ elements, and [`NetworkError::Empty`] if it has none;
+    /// - [`NetworkError::TooManyValues`] if the graph has 2¹⁴ values.
     pub fn apply(
         &mut self,
         name: impl Into<String>,
@@ -190,6 +195,12 @@ impl Graph {
     }
 
     pub(super) fn push(&mut self, name: String, shape: Shape, source: Source) -> Result<Value, NetworkError> {
+        if shape.dims.contains(&0) {
+            return Err(NetworkError::Empty { node: name, dims: shape.dims });
+        }
+        if self.entries.len() == MAX_VALUES {
+            return Err(NetworkError::TooManyValues { values: MAX_VALUES + 1, limit: MAX_VALUES });
+        }
         match elements(&shape.dims) {
             Some(count) if count <= MAX_ELEMENTS => {}
             count => {

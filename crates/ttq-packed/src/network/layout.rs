@@ -40,6 +40,14 @@ impl Image {
         Self { pitch: self.pitch.next_multiple_of(4), quantization: Some(quantization), ..self }
     }
 
+    /// Returns the distance between items, or `None` if it overflows.
+    pub(super) fn checked_item(&self) -> Option<usize> {
+        let [[top, bottom], [left, right]] = self.border;
+        let height = self.height.checked_add(top)?.checked_add(bottom)?;
+        let width = self.width.checked_add(left)?.checked_add(right)?;
+        height.checked_mul(width)?.checked_mul(self.pitch)
+    }
+
     /// Returns the number of floats that some items take.
     pub(super) fn floats(&self, items: usize) -> usize {
         let elements = items * self.item();

@@ -17,6 +17,7 @@ mod arena;
 mod calibrate;
 mod compile;
 mod error;
+pub mod format;
 mod fuse;
 mod graph;
 mod layers;
@@ -46,6 +47,9 @@ pub struct CompileOptions {
     pub int8: bool,
     /// Quantizes also the first and the last product.
     pub int8_ends: bool,
+    /// Maximum number of elements of all values of an item, and of products to fold a constant: a file of a few bytes can
+    /// describe a network of any size.
+    pub max_elements: usize,
     /// Number of items that go through the network together, or `None` for a number that suits the cache.
     pub items: Option<usize>,
 }
@@ -53,6 +57,6 @@ pub struct CompileOptions {
 impl Default for CompileOptions {
     /// Returns the fastest combination in float32.
     fn default() -> Self {
-        Self { fuse: true, winograd: true, reuse_memory: true, int8: false, int8_ends: false, items: None }
+        Self { fuse: true, winograd: true, reuse_memory: true, int8: false, int8_ends: false, max_elements: 1 << 26, items: None }
     }
 }

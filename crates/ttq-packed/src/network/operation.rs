@@ -215,6 +215,21 @@ impl Operation {
         }
     }
 
+    /// Returns the number of elements that the definition of the operation reads, or `usize::MAX` if it overflows.
+    pub(super) fn products(&self, operands: &[&Shape], result: &Shape) -> usize {
+        let per_element = match self {
+            Self::Convolution(_) => elements(&operands[1].dims[1..]),
+            Self::Linear | Self::MatrixProduct => operands[0].dims.last().copied(),
+            Self::MaxPool(window) | Self::AveragePool { window, .. } => elements(&window.size),
+            Self::AdaptiveAveragePool(_) => elements(&operands[0].dims),
+            Self::Concatenate(_) => Some(operands.len()),
+            _ => Some(1),
+        };
+        let inputs = operands.iter().filter_map(|shape| elements(&shape.dims)).fold(0, usize::saturating_add);
+        let count = elements(&result.dims).unwrap_or(usize::MAX);
+        count.saturating_mul(per_element.unwrap_or(usize::MAX)).saturating_add(inputs)
+    }
+
     /// Returns the shape of the result, or a sentence that says why there is none.
     pub(super) fn shape(&self, operands: &[&Shape]) -> Result<Shape, String> {
         let batched = operands.iter().any(|shape| shape.batched);

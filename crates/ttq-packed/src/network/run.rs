@@ -72,7 +72,8 @@ impl Network {
     /// Compiles a graph.
     ///
     /// # Errors
-    /// [`NetworkError::Unsupported`] if no layer computes an operation of the graph.
+    /// [`NetworkError::Unsupported`] if no layer computes an operation of the graph, and [`NetworkError::TooLarge`] if it
+    /// exceeds [`CompileOptions::max_elements`].
     pub fn compile(graph: &Graph, options: &CompileOptions) -> Result<Self, NetworkError> {
         let items = match options.items {
             Some(items) => items.max(1),
@@ -84,12 +85,23 @@ impl Network {
         Ok(Self { compiled, items, input, output, level: Level::best() })
     }
 
+    /// Reads a graph from the bytes of a [file](super::format) and compiles it.
+    ///
+    /// # Errors
+    /// The errors of [`Graph::read`] and [`compile`](Self::compile).
+    pub fn load(file: &[u8], options: &CompileOptions) -> Result<Self, NetworkError> {
+        Self::compile(&Graph::read(file)?, options)
+    }
+
     /// Sets the instruction set. The default is [`Level::best`].
     ///
     /// # Errors
     /// [`NetworkError::Unavailable`] if this machine does not support it.
     pub fn with_level(mut self, level: Level) -> Result<Self, NetworkError> {
-        self.level = level.checked()?;
+        if !level.is_available() {
+            return Err(NetworkError::Unavailable { level });
+        }
+        self.level = level;
         Ok(self)
     }
 
@@ -151,7 +163,7 @@ impl Network {
             let mut values = memory;
             let pointer = values.reserve::<f32>(len).as_mut_ptr();
             for first in (0..batch).step_by(items) {
-                self.run_shared(&chunk(first, pointer), &mut arena.workers);
+                self.run_shared(&chunk(first, pointer), &mut arena.workers[..threads]);
             }
             arena.workers[0].values = values;
         } else {
