@@ -10,7 +10,9 @@ use core::ops::Range;
 use super::arena::{Lifetime, place};
 use super::fuse::{Affine, Constants, Fused, Kind, fuse};
 use super::graph::Graph;
-use super::layers::{Activation, Direct, Epilogue, Export, Import, Layer, Map, Order, Pool, PoolFunction, Winograd};
+use super::layers::{
+    Activation, Direct, Epilogue, Export, General, Import, Layer, Map, Operand, Order, Pool, PoolFunction, Strided, Winograd,
+};
 use super::layout::{Image, Quantization};
 use super::operation::{Operation, Window, elements};
 use super::quantize::Bytes;
@@ -114,23 +116,22 @@ impl<'a> Plan<'a> {
     }
 
     fn node(&mut self, node: &Fused) -> Result<(), NetworkError> {
-        let unsupported = |operation: &'static str, reason: &str| {
-            NetworkError::Unsupported { node: node.name.clone(), operation, reason: reason.to_string() }
+        let (operand, residual) = (node.operands[0], node.residual.map(|value| self.slots[&value].0));
+        let wanted = match &node.kind {
+            Kind::Linear { image: false, .. } => Some(Order::ChannelsLast),
+            Kind::Identity => None,
+            Kind::Other(operation) if General::supports(operation) => return self.general(node, operation),
+            _ => Some(Order::ChannelsFirst),
         };
-        let (mut x, order) = self.slots[&node.operands[0]];
+        let mut x = match wanted {
+            Some(order) => self.in_order(node, operand, order),
+            None => self.slots[&operand].0,
+        };
         if let Some(quantization) = self.bytes.products.get(&node.value) {
             x = self.quantize(node, x, *quantization);
         }
-        let residual = node.residual.map(|value| self.slots[&value]);
-        if residual.is_some_and(|(_, order)| order != node.order) {
-            return Err(unsupported("add", "both operands must be images, or both rows"));
-        }
-        let residual = residual.map(|(slot, _)| slot);
         match &node.kind {
             Kind::Convolution { options, weight } => {
-                if order != Order::ChannelsFirst {
-                    return Err(unsupported("convolution", "the operand must be an image"));
-                }
                 let shape = self.constants[weight].dims();
                 let (inner, kernel) = (shape[1], [shape[2], shape[3]]);
                 let weights = self.weights(*weight, &node.affine, move |[o, c, y, x], [kh, kw]| {
@@ -138,11 +139,11 @@ impl<'a> Plan<'a> {
                 });
                 self.product(node, x, residual, kernel, *options, weights);
             }
-            Kind::Linear { weight } => {
+            Kind::Linear { weight, image } => {
                 let outputs = self.constants[weight].dims()[1];
-                // A flattened image is a kernel as large as the image.
-                let image = self.images[x];
-                let kernel = if order == Order::ChannelsFirst { [image.height, image.width] } else { [1, 1] };
+                // The kernel is as large as the image.
+                let Image { height, width, .. } = self.images[x];
+                let kernel = if *image { [height, width] } else { [1, 1] };
                 let weights = self.weights(*weight, &node.affine, move |[o, c, y, x], [kh, kw]| {
                     ((c * kh + y) * kw + x) * outputs + o
                 });
@@ -171,10 +172,10 @@ impl<'a> Plan<'a> {
                     });
                     self.pool(node, x, ranges, PoolFunction::Mean);
                 }
-                Operation::Reshape(_) if self.is_row(node, x, order) => {
-                    self.slots.insert(node.value, (x, Order::ChannelsLast));
+                operation => {
+                    let (node, reason) = (node.name.clone(), "no layer computes it".to_string());
+                    return Err(NetworkError::Unsupported { node, operation: operation.name(), reason });
                 }
-                operation => return Err(unsupported(operation.name(), "no kernel for these operands")),
             },
         }
         Ok(())
@@ -191,6 +192,61 @@ impl<'a> Plan<'a> {
         let build = move |images: &[Image]| {
             let epilogue = Epilogue::new(&vec![0.0; channels], Activation::None, None, &images[y]);
             Box::new(Map::new([images[x], images[y]], &vec![1.0; channels], epilogue)) as Box<dyn Layer>
+        };
+        self.push(node, [Some(x), None], y, None, Box::new(build));
+        y
+    }
+
+    /// Adds a layer that computes elements wherever they are stored.
+    fn general(&mut self, node: &Fused, operation: &Operation) -> Result<(), NetworkError> {
+        if let (Operation::Reshape(_), Some((x, order))) = (operation, self.slots.get(&node.operands[0]).copied())
+            && self.is_row(node, x, order)
+        {
+            self.slots.insert(node.value, (x, Order::ChannelsLast));
+            return Ok(());
+        }
+        let y = self.add(node.value, node.order);
+        let (order, dims) = (node.order, self.dims(node.value));
+        let slots = node.operands.iter().map(|operand| {
+            let constant = self.constants.get(operand).map(|constant| (constant.values(), constant.dims()));
+            (self.slots.get(operand).copied(), constant, self.dims(*operand))
+        });
+        let slots: Vec<_> = slots.collect();
+        let reads = slots.iter().filter_map(|(slot, ..)| slot.map(|(slot, _)| slot)).collect();
+        let operation = operation.clone();
+        let build = move |images: &[Image]| {
+            let operand = |(slot, constant, dims): (Option<(usize, Order)>, Option<(Vec<f32>, &[usize])>, &[usize])| {
+                match (slot, constant) {
+                    (Some((slot, order)), _) => Operand::Value(Strided::new(&images[slot], order, dims)),
+                    (_, constant) => {
+                        let (values, dims) = constant.unwrap_or_default();
+                        Operand::Constant { values, at: Strided::row_major(dims) }
+                    }
+                }
+            };
+            let operands = slots.into_iter().map(operand).collect();
+            let output = Strided::new(&images[y], order, dims);
+            Box::new(General { operation, operands, output, border: images[y] }) as Box<dyn Layer>
+        };
+        let name = node.name.clone();
+        self.steps.push(Step { name, reads, writes: Some(y), in_place: None, build: Box::new(build) });
+        Ok(())
+    }
+
+    /// Returns a value whose dimensions are stored in an order, and copies it if they are not.
+    fn in_order(&mut self, node: &Fused, value: Value, order: Order) -> usize {
+        let (x, found) = self.slots[&value];
+        if found == order {
+            return x;
+        }
+        let dims = self.dims(value);
+        self.images.push(order.image(dims));
+        let y = self.images.len() - 1;
+        let build = move |images: &[Image]| {
+            let operands = [Operand::Value(Strided::new(&images[x], found, dims))].into();
+            let output = Strided::new(&images[y], order, dims);
+            let operation = Operation::Reshape(dims.into());
+            Box::new(General { operation, operands, output, border: images[y] }) as Box<dyn Layer>
         };
         self.push(node, [Some(x), None], y, None, Box::new(build));
         y

@@ -37,8 +37,8 @@ impl Affine {
 pub(super) enum Kind {
     /// A convolution of `[C, H, W]` with a weight `[O, C / groups, kh, kw]`.
     Convolution { options: ConvolutionOptions, weight: Value },
-    /// A linear layer with a weight `[I, O]`. An operand `[C, H, W]` is flattened.
-    Linear { weight: Value },
+    /// A linear layer with a weight `[I, O]`, of `[.., I]`, or of the elements of an image.
+    Linear { weight: Value, image: bool },
     /// The operand.
     Identity,
     /// Another operation, without epilogue.
@@ -155,7 +155,14 @@ impl Pass<'_> {
             | Operation::MaxPool(_)
             | Operation::AveragePool { .. }
             | Operation::AdaptiveAveragePool(_) => Order::ChannelsFirst,
-            Operation::Unary(_) => self.order(operands[0]),
+            Operation::Unary(_)
+            | Operation::Softmax(_)
+            | Operation::Reduce { .. }
+            | Operation::Slice { .. }
+            | Operation::Pad { .. } => self.order(operands[0]),
+            Operation::Concatenate(_) if operands.iter().all(|operand| self.order(*operand) == Order::ChannelsFirst) => {
+                Order::ChannelsFirst
+            }
             Operation::Binary(_) => {
                 // An operand of the shape of the result determines the order.
                 let shape = self.graph.shape(value);
@@ -166,13 +173,13 @@ impl Pass<'_> {
         };
         let mut affine = Affine::identity(order.channels(&self.graph.shape(value).dims));
         let (mut operands, mut residual, mut activation) = (operands.to_vec(), None, Activation::None);
-        let kind = match operation {
+        let mut kind = match operation {
             Operation::Binary(Binary::Add) if self.is_sum(&operands) => {
                 residual = operands.pop();
                 Kind::Identity
             }
             Operation::Convolution(options) => Kind::Convolution { options: *options, weight: operands[1] },
-            Operation::Linear => Kind::Linear { weight: operands[1] },
+            Operation::Linear => Kind::Linear { weight: operands[1], image: false },
             Operation::Unary(Unary::Relu) => {
                 activation = Activation::Relu;
                 Kind::Identity
@@ -194,8 +201,8 @@ impl Pass<'_> {
                 affine.shift = self.constants[bias].values().into_iter().map(f64::from).collect();
             }
             operands.truncate(1);
-            if let (Kind::Linear { .. }, Some(image)) = (&kind, self.flattened(operands[0])) {
-                operands = [image].into();
+            if let (Kind::Linear { image, .. }, Some(operand)) = (&mut kind, self.flattened(operands[0])) {
+                (operands, *image) = ([operand].into(), true);
             }
         }
         self.producers.insert(value, self.nodes.len());
@@ -291,7 +298,7 @@ impl Pass<'_> {
         let node = &self.nodes[*self.producers.get(&value)?];
         let [image] = node.operands[..] else { return None };
         let reshapes = matches!(node.kind, Kind::Other(Operation::Reshape(_)));
-        let flattens = self.graph.shape(image).dims.len() == 3 && self.graph.shape(value).dims.len() == 1;
+        let flattens = self.order(image) == Order::ChannelsFirst && self.graph.shape(value).dims.len() == 1;
         (self.options.fuse && reshapes && flattens).then_some(image)
     }
 }

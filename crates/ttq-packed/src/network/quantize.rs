@@ -1,11 +1,12 @@
 //! Quantization to bytes: ranges of activations, and integers for weights.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::fuse::{Constants, Fused, Kind};
 use super::graph::Graph;
+use super::layers::Order;
 use super::layout::Quantization;
 use super::operation::Operation;
 use super::{CompileOptions, Value};
@@ -82,15 +83,25 @@ impl Bytes {
                 bytes.products.insert(node.value, quantization);
             }
         }
-        let reads_floats = |node: &Fused| match &node.kind {
-            Kind::Identity => false,
-            Kind::Other(operation) => !is_pool(operation),
-            _ => !bytes.products.contains_key(&node.value),
-        };
-        let read_as_floats = |value: Value| {
-            value == graph.output
-                || nodes.iter().any(|reader| reader.operands.contains(&value) && reads_floats(reader))
-        };
+        let mut read_as_floats: BTreeSet<Value> = [graph.output].into();
+        let mut orders: BTreeMap<Value, Order> =
+            [(graph.input(), Order::of_input(&graph.shape(graph.input()).dims))].into();
+        for node in nodes {
+            let order = orders.get(&node.operands[0]).copied();
+            orders.insert(node.value, node.order);
+            let reads_floats = match &node.kind {
+                Kind::Identity => false,
+                Kind::Other(operation) => !is_pool(operation) || order != Some(Order::ChannelsFirst),
+                // Floats are copied into another order.
+                Kind::Linear { image: false, .. } if order != Some(Order::ChannelsLast) => true,
+                Kind::Convolution { .. } if order != Some(Order::ChannelsFirst) => true,
+                _ => !bytes.products.contains_key(&node.value),
+            };
+            if reads_floats {
+                read_as_floats.extend(node.operands.iter().copied());
+            }
+        }
+        let read_as_floats = |value: Value| read_as_floats.contains(&value);
         let input = graph.input();
         if let Some(quantization) = quantized(input).filter(|_| !read_as_floats(input)) {
             bytes.values.insert(input, quantization);
@@ -118,7 +129,7 @@ fn fits(node: &Fused, constants: &Constants) -> bool {
             let words = options.groups == 1 || shape[1].is_multiple_of(4);
             words && shape[1..].iter().product::<usize>() < MOST_PRODUCTS
         }
-        Kind::Linear { weight } => constants[weight].dims()[0] < MOST_PRODUCTS,
+        Kind::Linear { weight, .. } => constants[weight].dims()[0] < MOST_PRODUCTS,
         _ => false,
     }
 }

@@ -19,7 +19,7 @@ fn options() -> impl Iterator<Item = CompileOptions> {
 }
 
 /// Compares the outputs of a batch with the definition. The tolerance is relative to the largest output.
-fn check(graph: &Graph, rng: &mut Rng, batch: usize, tolerance: f64) {
+pub fn check(graph: &Graph, rng: &mut Rng, batch: usize, tolerance: f64) {
     let len: usize = graph.shape(graph.input()).dims.iter().product();
     let x = floats(rng, batch * len);
     let expected: Vec<f64> = x.chunks(len).flat_map(|x| graph.evaluate(x).unwrap()).collect();

@@ -4,4 +4,5 @@
 
 mod equals_reference;
 mod int8;
+mod operations;
 mod resnet;

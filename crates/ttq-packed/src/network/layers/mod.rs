@@ -2,8 +2,10 @@
 
 mod direct;
 mod epilogue;
+mod general;
 mod map;
 mod pool;
+mod strided;
 mod tile;
 mod transfer;
 mod winograd;
@@ -13,8 +15,10 @@ use core::ops::Range;
 
 pub(super) use direct::Direct;
 pub(super) use epilogue::{Activation, Epilogue};
+pub(super) use general::{General, Operand};
 pub(super) use map::Map;
 pub(super) use pool::{Pool, PoolFunction};
+pub(super) use strided::Strided;
 pub(super) use transfer::{Export, Import, Order};
 pub(super) use winograd::Winograd;
 

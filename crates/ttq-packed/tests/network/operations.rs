@@ -1,0 +1,241 @@
+//! Every operation, alone and in small networks, against its definition.
+
+use fastrand::Rng;
+use ttq_packed::kernels::ConvolutionOptions;
+use ttq_packed::network::{Binary, Constant, Graph, NetworkError, Operation, Reduction, Unary, Value, Window};
+
+use crate::equals_reference::check;
+use crate::resnet::{Builder, floats};
+
+/// Builds a network on an input, and compares it with its definition.
+fn network(dims: &[usize], build: impl Fn(&mut Builder, Value) -> Value) {
+    let mut rng = Rng::with_seed(dims.iter().sum::<usize>() as u64);
+    let graph = Graph::new(dims).unwrap();
+    let mut b = Builder { graph, rng: &mut rng, zeros: 0.3 };
+    let input = b.graph.input();
+    let output = build(&mut b, input);
+    b.graph.set_output(output).unwrap();
+    let graph = b.graph;
+    check(&graph, &mut rng, 3, 1e-5);
+}
+
+/// Applies an operation to a value and constants with random elements.
+fn apply(b: &mut Builder, operation: Operation, x: Value, constants: &[&[usize]]) -> Value {
+    let mut operands = vec![x];
+    for (i, dims) in constants.iter().enumerate() {
+        let values = floats(b.rng, dims.iter().product()).iter().map(|x| x + 1.5 * x.signum()).collect();
+        operands.push(b.constant(format!("constant{i}"), dims, values));
+    }
+    b.apply(operation.name().into(), operation, &operands)
+}
+
+#[test]
+fn functions_of_one_and_two_numbers() {
+    let unary = [
+        Unary::Relu,
+        Unary::LeakyRelu(0.1),
+        Unary::Clamp([-0.25, 0.5]),
+        Unary::Sigmoid,
+        Unary::Tanh,
+        Unary::Gelu,
+        Unary::Erf,
+        Unary::Exp,
+        Unary::Abs,
+        Unary::Negate,
+    ];
+    for dims in [&[3, 4, 5][..], &[20, 2, 2], &[7, 19], &[33], &[], &[2, 3, 4, 5]] {
+        for function in unary {
+            network(dims, |b, x| apply(b, Operation::Unary(function), x, &[]));
+        }
+        for function in [Unary::Log, Unary::Sqrt, Unary::Reciprocal] {
+            network(dims, |b, x| {
+                let x = apply(b, Operation::Unary(Unary::Exp), x, &[]);
+                apply(b, Operation::Unary(function), x, &[])
+            });
+        }
+    }
+    let binary =
+        [Binary::Add, Binary::Subtract, Binary::Multiply, Binary::Divide, Binary::Maximum, Binary::Minimum];
+    for function in binary {
+        for other in [&[3, 4, 5][..], &[3, 1, 1], &[4, 5], &[5], &[1], &[], &[4, 1]] {
+            network(&[3, 4, 5], |b, x| apply(b, Operation::Binary(function), x, &[other]));
+        }
+        // A constant as the first operand, two values, and a value that grows.
+        network(&[3, 4, 5], |b, x| {
+            let x = apply(b, Operation::Unary(Unary::Exp), x, &[]);
+            let c = b.constant("c".into(), &[3, 1, 1], vec![1.0, 2.0, -3.0]);
+            let y = b.apply("first".into(), Operation::Binary(function), &[c, x]);
+            b.apply("second".into(), Operation::Binary(function), &[y, x])
+        });
+        network(&[1, 5], |b, x| apply(b, Operation::Binary(function), x, &[&[6, 4, 5]]));
+    }
+    network(&[4, 6], |b, x| {
+        let x = apply(b, Operation::Unary(Unary::Exp), x, &[]);
+        apply(b, Operation::Binary(Binary::Power), x, &[&[6]])
+    });
+}
+
+#[test]
+fn operations_that_move_elements() {
+    for dims in [&[20, 4, 6][..], &[3, 4, 6], &[12, 6]] {
+        let rank = dims.len();
+        let reversed: Vec<usize> = (0..rank).rev().collect();
+        network(dims, |b, x| apply(b, Operation::Permute(reversed.clone()), x, &[]));
+        network(dims, |b, x| apply(b, Operation::Reshape(vec![2, dims.iter().product::<usize>() / 2]), x, &[]));
+        network(dims, |b, x| apply(b, Operation::Reshape(vec![dims.iter().product::<usize>() / 12, 3, 4]), x, &[]));
+        for axis in 0..rank {
+            let part = Operation::Slice { axis, start: 1, end: dims[axis], step: 2 };
+            network(dims, |b, x| apply(b, part.clone(), x, &[]));
+            network(dims, |b, x| b.apply("join".into(), Operation::Concatenate(axis), &[x, x]));
+            network(dims, |b, x| apply(b, Operation::Concatenate(axis), x, &[dims]));
+        }
+        let padding: Vec<[usize; 2]> = (0..rank).map(|i| [i, 2]).collect();
+        network(dims, |b, x| apply(b, Operation::Pad { padding: padding.clone(), value: 0.5 }, x, &[]));
+    }
+    network(&[2, 5], |b, x| {
+        let scale = b.constant("scale".into(), &[], vec![6.0]);
+        let indices = b.apply("scaled".into(), Operation::Binary(Binary::Multiply), &[x, scale]);
+        let values = floats(b.rng, 7 * 3 * 4);
+        let table = b.constant("table".into(), &[7, 3, 4], values);
+        b.apply("embedding".into(), Operation::Gather, &[table, indices])
+    });
+}
+
+#[test]
+fn sums_over_axes() {
+    let functions = [Reduction::Sum, Reduction::Mean, Reduction::Max, Reduction::Min];
+    for dims in [&[20, 4, 6][..], &[3, 7, 5], &[12, 6], &[9]] {
+        for axis in 0..dims.len() {
+            network(dims, |b, x| apply(b, Operation::Softmax(axis), x, &[]));
+            for function in functions {
+                network(dims, |b, x| apply(b, Operation::Reduce { function, axes: vec![axis] }, x, &[]));
+            }
+        }
+        let axes: Vec<usize> = (0..dims.len()).collect();
+        network(dims, |b, x| apply(b, Operation::Reduce { function: Reduction::Mean, axes: axes.clone() }, x, &[]));
+    }
+}
+
+#[test]
+fn windows() {
+    for channels in [1, 5, 16, 20] {
+        for (size, stride, padding) in
+            [([2, 2], [2, 2], [[0; 2]; 2]), ([3, 2], [1, 2], [[1, 2], [0, 1]]), ([5, 4], [3, 1], [[4, 0], [3, 3]])]
+        {
+            let window = Window { size, stride, padding };
+            network(&[channels, 9, 7], |b, x| apply(b, Operation::MaxPool(window), x, &[]));
+            for count_padding in [false, true] {
+                network(&[channels, 9, 7], |b, x| {
+                    apply(b, Operation::AveragePool { window, count_padding }, x, &[])
+                });
+            }
+        }
+        for size in [[1, 1], [3, 2], [9, 7], [10, 12]] {
+            network(&[channels, 9, 7], |b, x| apply(b, Operation::AdaptiveAveragePool(size), x, &[]));
+        }
+    }
+}
+
+#[test]
+fn products() {
+    network(&[13], |b, x| apply(b, Operation::Linear, x, &[&[13, 21], &[21]]));
+    network(&[6, 13], |b, x| apply(b, Operation::Linear, x, &[&[13, 40]]));
+    network(&[3, 4, 18], |b, x| apply(b, Operation::Linear, x, &[&[18, 17], &[17]]));
+    network(&[4, 3, 5], |b, x| {
+        let x = apply(b, Operation::Reshape(vec![60]), x, &[]);
+        apply(b, Operation::Linear, x, &[&[60, 17], &[17]])
+    });
+    network(&[3, 4, 5], |b, x| apply(b, Operation::MatrixProduct, x, &[&[5, 6]]));
+    network(&[4, 5], |b, x| apply(b, Operation::MatrixProduct, x, &[&[2, 3, 5, 6]]));
+    network(&[2, 4, 5], |b, x| {
+        let transposed = b.apply("transposed".into(), Operation::Permute(vec![0, 2, 1]), &[x]);
+        b.apply("product".into(), Operation::MatrixProduct, &[x, transposed])
+    });
+}
+
+#[test]
+fn convolutions_of_any_geometry() {
+    let mut rng = Rng::with_seed(5);
+    for case in 0..60 {
+        let groups = [1, 1, 2, 3, 8][rng.usize(0..5)];
+        let [inputs, outputs] = [0; 2].map(|_| groups * [1, 2, 5, 8, 16, 19][rng.usize(0..6)]);
+        let kernel = [0; 2].map(|_| [1, 2, 3, 3, 3, 5][rng.usize(0..6)]);
+        let options = ConvolutionOptions {
+            stride: [0; 2].map(|_| [1, 1, 2, 3][rng.usize(0..4)]),
+            padding: [[0; 2]; 2].map(|pair| pair.map(|_: usize| rng.usize(0..3))),
+            dilation: [0; 2].map(|_| [1, 1, 2][rng.usize(0..3)]),
+            groups,
+        };
+        let options = if case % 3 == 0 { ConvolutionOptions { stride: [1; 2], dilation: [1; 2], ..options } } else { options };
+        let kernel = if case % 3 == 0 { [3, 3] } else { kernel };
+        let size = [0; 2].map(|_| rng.usize(9..13));
+        network(&[inputs, size[0], size[1]], |b, x| {
+            let fan_in = inputs / groups * kernel[0] * kernel[1];
+            let weight = b.ternary("weight".into(), &[outputs, inputs / groups, kernel[0], kernel[1]], fan_in, 0);
+            let values = floats(b.rng, outputs);
+            let bias = b.constant("bias".into(), &[outputs], values);
+            let y = b.apply("convolution".into(), Operation::Convolution(options), &[x, weight, bias]);
+            let y = b.norm("norm", y, outputs);
+            b.apply("clamp".into(), Operation::Unary(Unary::Clamp([-0.5, 0.75])), &[y])
+        });
+    }
+}
+
+#[test]
+fn a_transformer_encoder_layer() {
+    let (tokens, width, heads) = (7, 24, 3);
+    network(&[tokens, width], |b, x| {
+        let norm = |b: &mut Builder, x: Value| {
+            let mean = |b: &mut Builder, x| {
+                b.apply("mean".into(), Operation::Reduce { function: Reduction::Mean, axes: vec![1] }, &[x])
+            };
+            let average = mean(b, x);
+            let centered = b.apply("centered".into(), Operation::Binary(Binary::Subtract), &[x, average]);
+            let squares = b.apply("squares".into(), Operation::Binary(Binary::Multiply), &[centered, centered]);
+            let variance = mean(b, squares);
+            let epsilon = b.constant("epsilon".into(), &[1], vec![1e-5]);
+            let variance = b.apply("variance".into(), Operation::Binary(Binary::Add), &[variance, epsilon]);
+            let std = b.apply("std".into(), Operation::Unary(Unary::Sqrt), &[variance]);
+            let y = b.apply("norm".into(), Operation::Binary(Binary::Divide), &[centered, std]);
+            let y = apply(b, Operation::Binary(Binary::Multiply), y, &[&[width]]);
+            apply(b, Operation::Binary(Binary::Add), y, &[&[width]])
+        };
+        let y = norm(b, x);
+        let part = |b: &mut Builder, axes: &[usize]| {
+            let y = apply(b, Operation::Linear, y, &[&[width, width], &[width]]);
+            let y = b.apply("heads".into(), Operation::Reshape(vec![tokens, heads, width / heads]), &[y]);
+            b.apply("by head".into(), Operation::Permute(axes.into()), &[y])
+        };
+        let (q, k, v) = (part(b, &[1, 0, 2]), part(b, &[1, 2, 0]), part(b, &[1, 0, 2]));
+        let scores = b.apply("scores".into(), Operation::MatrixProduct, &[q, k]);
+        let scale = b.constant("scale".into(), &[1], vec![0.05]);
+        let scores = b.apply("scaled".into(), Operation::Binary(Binary::Multiply), &[scores, scale]);
+        let shares = b.apply("softmax".into(), Operation::Softmax(2), &[scores]);
+        let y = b.apply("context".into(), Operation::MatrixProduct, &[shares, v]);
+        let y = b.apply("by token".into(), Operation::Permute(vec![1, 0, 2]), &[y]);
+        let y = b.apply("joined".into(), Operation::Reshape(vec![tokens, width]), &[y]);
+        let y = apply(b, Operation::Linear, y, &[&[width, width], &[width]]);
+        let x = b.apply("residual".into(), Operation::Binary(Binary::Add), &[x, y]);
+        let y = norm(b, x);
+        let y = apply(b, Operation::Linear, y, &[&[width, 40], &[40]]);
+        let y = b.apply("gelu".into(), Operation::Unary(Unary::Gelu), &[y]);
+        let y = apply(b, Operation::Linear, y, &[&[40, width], &[width]]);
+        b.apply("residual".into(), Operation::Binary(Binary::Add), &[x, y])
+    });
+}
+
+#[test]
+fn operands_that_do_not_fit_are_refused_with_the_name_of_the_operation() {
+    let mut graph = Graph::new([3, 8, 8]).unwrap();
+    let weight = graph.constant("weight", Constant::float([4, 2, 3, 3], vec![0.0; 72])).unwrap();
+    let convolution = Operation::Convolution(ConvolutionOptions::default());
+    let error = graph.apply("features.0", convolution, &[graph.input(), weight]).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("`features.0` (convolution)") && message.contains("[3, 8, 8]"), "{message}");
+    assert!(matches!(graph.apply("x", Operation::Linear, &[]), Err(NetworkError::Operation { .. })));
+    assert!(matches!(graph.set_output(weight), Err(NetworkError::ConstantOutput)));
+    assert!(matches!(Graph::new([3, 0]), Err(NetworkError::Empty { .. })));
+    assert!(matches!(Graph::new([1 << 20, 1 << 20]), Err(NetworkError::TooLarge { .. })));
+    let constant = graph.constant("c", Constant::float([3], [1.0, 2.0]));
+    assert!(matches!(constant, Err(NetworkError::Constant { .. })));
+}
