@@ -10,6 +10,7 @@
 //! | [`archive`] | entropy coding of codes, for storage and transfer |
 //! | [`recognize`](recognize()) | detection of ternary weights among full-precision tensors |
 //! | [`kernels`] | CPU matrix products and convolutions with packed weights |
+//! | [`network`] | whole networks: a graph in the same file, compiled and run on the CPU in float32 or int8 |
 //!
 //! ```no_run
 //! use ttq_packed::PackedModel;

@@ -51,7 +51,9 @@ impl Graph {
                 }
                 let left_out = match rule {
                     RangeRule::MinMax => 0,
-                    RangeRule::Percentile(fraction) => (fraction.clamp(0.0, 0.5) * (elements.len() - 1) as f64) as usize,
+                    RangeRule::Percentile(fraction) => {
+                        (fraction.clamp(0.0, 0.5) * (elements.len() - 1) as f64) as usize
+                    }
                 };
                 let last = elements.len() - 1;
                 let low = *elements.select_nth_unstable_by(left_out, f32::total_cmp).1;

@@ -11,7 +11,8 @@ use super::arena::{Lifetime, place};
 use super::fuse::{Affine, Constants, Fused, Kind, fuse};
 use super::graph::Graph;
 use super::layers::{
-    Activation, Direct, Epilogue, Export, General, Import, Layer, Map, Operand, Order, Pool, PoolFunction, Strided, Winograd,
+    Activation, Direct, Epilogue, Export, General, Import, Layer, Map, Operand, Order, Pool, PoolFunction, Strided,
+    Winograd,
 };
 use super::layout::{Image, Quantization};
 use super::operation::{Operation, Window, elements};
@@ -134,9 +135,8 @@ impl<'a> Plan<'a> {
             Kind::Convolution { options, weight } => {
                 let shape = self.constants[weight].dims();
                 let (inner, kernel) = (shape[1], [shape[2], shape[3]]);
-                let weights = self.weights(*weight, &node.affine, move |[o, c, y, x], [kh, kw]| {
-                    ((o * inner + c) * kh + y) * kw + x
-                });
+                let weights = self
+                    .weights(*weight, &node.affine, move |[o, c, y, x], [kh, kw]| ((o * inner + c) * kh + y) * kw + x);
                 self.product(node, x, residual, kernel, *options, weights);
             }
             Kind::Linear { weight, image } => {
@@ -167,9 +167,8 @@ impl<'a> Plan<'a> {
                 }
                 Operation::AdaptiveAveragePool(size) => {
                     let Image { height, width, .. } = self.images[x];
-                    let ranges = [(height, size[0]), (width, size[1])].map(|(len, n)| {
-                        (0..n).map(|i| i * len / n..((i + 1) * len).div_ceil(n)).collect()
-                    });
+                    let ranges = [(height, size[0]), (width, size[1])]
+                        .map(|(len, n)| (0..n).map(|i| i * len / n..((i + 1) * len).div_ceil(n)).collect());
                     self.pool(node, x, ranges, PoolFunction::Mean);
                 }
                 operation => {
@@ -215,15 +214,16 @@ impl<'a> Plan<'a> {
         let reads = slots.iter().filter_map(|(slot, ..)| slot.map(|(slot, _)| slot)).collect();
         let operation = operation.clone();
         let build = move |images: &[Image]| {
-            let operand = |(slot, constant, dims): (Option<(usize, Order)>, Option<(Vec<f32>, &[usize])>, &[usize])| {
-                match (slot, constant) {
+            let operand =
+                |(slot, constant, dims): (Option<(usize, Order)>, Option<(Vec<f32>, &[usize])>, &[usize])| match (
+                    slot, constant,
+                ) {
                     (Some((slot, order)), _) => Operand::Value(Strided::new(&images[slot], order, dims)),
                     (_, constant) => {
                         let (values, dims) = constant.unwrap_or_default();
                         Operand::Constant { values, at: Strided::row_major(dims) }
                     }
-                }
-            };
+                };
             let operands = slots.into_iter().map(operand).collect();
             let output = Strided::new(&images[y], order, dims);
             Box::new(General { operation, operands, output, border: images[y] }) as Box<dyn Layer>
@@ -381,7 +381,10 @@ fn is_winograd(kernel: [usize; 2], options: &ConvolutionOptions, input: &Image, 
     let ConvolutionOptions { stride, dilation, groups, .. } = options;
     let plain = kernel == [3, 3] && *stride == [1, 1] && *dilation == [1, 1] && *groups == 1;
     let tiles = output.height.div_ceil(4) * output.width.div_ceil(4);
-    plain && input.quantization.is_none() && input.channels.min(output.channels) >= 8 && 2 * 36 * tiles <= 9 * output.height * output.width
+    plain
+        && input.quantization.is_none()
+        && input.channels.min(output.channels) >= 8
+        && 2 * 36 * tiles <= 9 * output.height * output.width
 }
 
 /// Returns the input rows of each window, and the input columns.

@@ -106,7 +106,10 @@ pub enum NetworkError {
     #[error("the metadata has no key `{}`: this file has weights, but no graph", super::format::NETWORK_KEY)]
     NoGraph,
     /// The graph has a version that this reader does not support.
-    #[error("version {found} of the graph is not supported, only {}: update ttq-packed", super::format::NETWORK_VERSION)]
+    #[error(
+        "version {found} of the graph is not supported, only {}: update ttq-packed",
+        super::format::NETWORK_VERSION
+    )]
     Version {
         /// Version of the graph.
         found: u64,
@@ -118,7 +121,9 @@ pub enum NetworkError {
         cause: serde_json::Error,
     },
     /// The checksum does not match the graph.
-    #[error("the checksum of the graph is {found} instead of {expected}: the file is damaged, download or copy it again")]
+    #[error(
+        "the checksum of the graph is {found} instead of {expected}: the file is damaged, download or copy it again"
+    )]
     Checksum {
         /// Checksum recorded in the file.
         expected: String,

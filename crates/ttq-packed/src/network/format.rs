@@ -164,7 +164,8 @@ impl Graph {
             match value {
                 StoredValue::Constant(name) => {
                     let Some(constant) = constants.remove(&name) else {
-                        let reason = "the file has no float tensor or ternary weight of this name that is not yet in use";
+                        let reason =
+                            "the file has no float tensor or ternary weight of this name that is not yet in use";
                         return Err(NetworkError::Constant { name, reason: reason.into() });
                     };
                     result.constant(name, constant)?;

@@ -160,7 +160,9 @@ impl Pass<'_> {
             | Operation::Reduce { .. }
             | Operation::Slice { .. }
             | Operation::Pad { .. } => self.order(operands[0]),
-            Operation::Concatenate(_) if operands.iter().all(|operand| self.order(*operand) == Order::ChannelsFirst) => {
+            Operation::Concatenate(_)
+                if operands.iter().all(|operand| self.order(*operand) == Order::ChannelsFirst) =>
+            {
                 Order::ChannelsFirst
             }
             Operation::Binary(_) => {

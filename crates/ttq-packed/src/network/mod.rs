@@ -8,10 +8,22 @@
 //! |---|---|
 //! | convolution 3×3, stride 1 | Winograd F(4×4, 3×3); rounding errors are 1.5 to 2 times those of the direct algorithm |
 //! | other convolutions, linear layers | direct, in registers |
+//! | products in int8 | the same with bytes: exact sums of 32 bits |
 //!
 //! Activations are stored with the channels of a pixel next to each other, and with the border of zeros that a convolution
-//! reads, so that no layer rearranges its input. Ternary weights are unpacked once: in memory a weight takes 4 bytes, or 16
-//! for a Winograd convolution.
+//! reads, so that no layer rearranges its input. Ternary weights are unpacked once: in memory a weight takes 4 bytes, 16 for a
+//! Winograd convolution, and 1 in int8 (and up to 16 times as much if a group has fewer than 16 output channels).
+//!
+//! # Int8
+//!
+//! [`Graph::calibrate`] measures the range of each value on typical inputs. With [`CompileOptions::int8`], a value is stored
+//! as bytes `q` with `x = scale (q - zero)` if only products, sums and pooling read it, and the weights of a product become
+//! integers `w` with one scale per output channel. For a ternary weight these are `+a`, `0` and `-b` with `a / b ≈ w_pos / w_neg`,
+//! so that both scales cost one product. An output is
+//!
+//! `y = activation(scale_w scale_x Σ w (q - zero) + bias + residual)`,
+//!
+//! rounded once.
 
 mod arena;
 mod calibrate;
@@ -57,6 +69,14 @@ pub struct CompileOptions {
 impl Default for CompileOptions {
     /// Returns the fastest combination in float32.
     fn default() -> Self {
-        Self { fuse: true, winograd: true, reuse_memory: true, int8: false, int8_ends: false, max_elements: 1 << 26, items: None }
+        Self {
+            fuse: true,
+            winograd: true,
+            reuse_memory: true,
+            int8: false,
+            int8_ends: false,
+            max_elements: 1 << 26,
+            items: None,
+        }
     }
 }

@@ -253,7 +253,9 @@ impl Operation {
             return Err("weight and bias must be constants".into());
         }
         let check_bias = |outputs: usize| match operands.get(2) {
-            Some(bias) if bias.dims != [outputs] => Err(format!("the bias has shape {:?} instead of [{outputs}]", bias.dims)),
+            Some(bias) if bias.dims != [outputs] => {
+                Err(format!("the bias has shape {:?} instead of [{outputs}]", bias.dims))
+            }
             _ => Ok(()),
         };
         match self {
@@ -288,7 +290,9 @@ impl Operation {
                 [channels, height, width] if height > 0 && width > 0 && !size.contains(&0) => {
                     Ok([channels, size[0], size[1]].into())
                 }
-                _ => Err(format!("the operand {x:?} must be [channels, height, width], and the output {size:?} not empty")),
+                _ => Err(format!(
+                    "the operand {x:?} must be [channels, height, width], and the output {size:?} not empty"
+                )),
             },
             Self::Softmax(axis) => check_axis(x, *axis).map(|()| x.into()),
             Self::Reduce { axes, .. } => {
@@ -339,7 +343,8 @@ impl Operation {
                 if padding.len() != x.len() {
                     return Err(format!("the padding has {} pairs for the {} axes of {x:?}", padding.len(), x.len()));
                 }
-                let size = |(dim, [before, after]): (&usize, &[usize; 2])| dim.checked_add(*before)?.checked_add(*after);
+                let size =
+                    |(dim, [before, after]): (&usize, &[usize; 2])| dim.checked_add(*before)?.checked_add(*after);
                 let dims = x.iter().zip(padding).map(size).collect::<Option<_>>();
                 dims.ok_or_else(|| "the padded size overflows".into())
             }
@@ -379,7 +384,9 @@ fn positions(input: usize, [before, after]: [usize; 2], window: usize, stride: u
 }
 
 fn pool(x: &[usize], window: &Window) -> Result<Vec<usize>, String> {
-    let &[channels, height, width] = x else { return Err(format!("the operand {x:?} must be [channels, height, width]")) };
+    let &[channels, height, width] = x else {
+        return Err(format!("the operand {x:?} must be [channels, height, width]"));
+    };
     let mut dims = [channels, height, width];
     for i in 0..2 {
         let (size, padding) = (window.size[i], window.padding[i]);
@@ -400,7 +407,9 @@ fn convolution(x: &[usize], weight: &[usize], options: &ConvolutionOptions) -> R
         return Err("kernel, stride, dilation and groups must be at least 1".into());
     }
     if inputs.checked_mul(*groups) != Some(channels) || outputs % groups != 0 {
-        return Err(format!("operands {x:?} and {weight:?} do not fit {groups} groups: the weight is [O, C / groups, kh, kw]"));
+        return Err(format!(
+            "operands {x:?} and {weight:?} do not fit {groups} groups: the weight is [O, C / groups, kh, kw]"
+        ));
     }
     let mut dims = [outputs, height, width];
     for (i, kernel) in [kh, kw].into_iter().enumerate() {

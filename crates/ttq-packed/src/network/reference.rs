@@ -229,7 +229,8 @@ fn convolution(
                 let from_x = (column * stride[1] + kx * dilation[1]).checked_sub(padding[1][0]).filter(|x| *x < width);
                 if let (Some(from_y), Some(from_x)) = (from_y, from_x) {
                     let channel = group * inputs + c;
-                    sum += weight.values[o * inputs * kh * kw + k] * x.values[(channel * height + from_y) * width + from_x];
+                    sum += weight.values[o * inputs * kh * kw + k]
+                        * x.values[(channel * height + from_y) * width + from_x];
                 }
             }
             y.push(sum);
@@ -260,9 +261,29 @@ fn pool(x: &Tensor, window: &Window, dims: &[usize], f: impl Fn(&[f64], usize) -
 /// Computes a function of one number.
 pub(super) fn unary(function: Unary, x: f64) -> f64 {
     match function {
-        Unary::Relu => if x < 0.0 { 0.0 } else { x },
-        Unary::LeakyRelu(slope) => if x < 0.0 { f64::from(slope) * x } else { x },
-        Unary::Clamp([low, high]) => if x < f64::from(low) { f64::from(low) } else if x > f64::from(high) { f64::from(high) } else { x },
+        Unary::Relu => {
+            if x < 0.0 {
+                0.0
+            } else {
+                x
+            }
+        }
+        Unary::LeakyRelu(slope) => {
+            if x < 0.0 {
+                f64::from(slope) * x
+            } else {
+                x
+            }
+        }
+        Unary::Clamp([low, high]) => {
+            if x < f64::from(low) {
+                f64::from(low)
+            } else if x > f64::from(high) {
+                f64::from(high)
+            } else {
+                x
+            }
+        }
         Unary::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
         Unary::Tanh => libm::tanh(x),
         Unary::Gelu => 0.5 * x * (1.0 + libm::erf(x * core::f64::consts::FRAC_1_SQRT_2)),

@@ -201,28 +201,39 @@ impl Network {
         if workers.len() == 1 {
             return self.run_alone(call, &mut workers[0].scratch);
         }
-        let progress = self.compiled.layers.iter().map(|(_, layer)| Progress::new(layer.split(call.items, workers.len())));
+        let progress =
+            self.compiled.layers.iter().map(|(_, layer)| Progress::new(layer.split(call.items, workers.len())));
         let progress: Vec<Progress> = progress.collect();
         for_each(workers, |memory| {
             for ((_, layer), progress) in self.compiled.layers.iter().zip(&progress) {
                 while let Some(task) = progress.take() {
+                    let _finishes = Finishes(progress);
                     // SAFETY: as in `run_alone`; each task is taken once, and `wait` separates layers.
                     unsafe { layer.run(progress.split.task(task), call, &mut memory.scratch) }
-                    progress.finished.fetch_add(1, Ordering::Release);
                 }
                 progress.wait();
             }
         });
     }
 
-    /// Measures the seconds of each layer for some items, on one thread.
+    /// Runs some items on one thread, and returns the name, the algorithm and the seconds of each layer.
+    ///
+    /// # Errors
+    /// [`NetworkError::Length`] if the input has no items or more than go through the network together, or the output does
+    /// not have as many.
     #[cfg(feature = "std")]
-    pub fn profile(&self, arena: &mut Arena, input: &[f32], output: &mut [f32]) -> Result<Vec<(String, f64)>, NetworkError> {
-        let from: usize = self.input.iter().product();
-        let items = input.len() / from.max(1);
-        let expected = items.min(self.items) * from;
-        if input.len() != expected {
-            return Err(NetworkError::Length { what: "input", batch: items, expected, found: input.len() });
+    pub fn profile(
+        &self,
+        arena: &mut Arena,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<Vec<(String, f64)>, NetworkError> {
+        let [from, to] = [&self.input, &self.output].map(|dims| dims.iter().product::<usize>());
+        let items = (input.len() / from).clamp(1, self.items);
+        for (what, expected, found) in [("input", items * from, input.len()), ("output", items * to, output.len())] {
+            if expected != found {
+                return Err(NetworkError::Length { what, batch: items, expected, found });
+            }
         }
         if arena.workers.is_empty() {
             arena.workers.push(Memory::default());
@@ -266,13 +277,22 @@ impl Progress {
     fn wait(&self) {
         let mut spins = 0_u32;
         while self.finished.load(Ordering::Acquire) < self.split.tasks() {
-            spins += 1;
+            spins = spins.wrapping_add(1);
             core::hint::spin_loop();
             #[cfg(feature = "std")]
             if spins.is_multiple_of(1 << 12) {
                 std::thread::yield_now();
             }
         }
+    }
+}
+
+/// Counts a task as finished at the end of its scope, also after a panic: other threads wait for it.
+struct Finishes<'a>(&'a Progress);
+
+impl Drop for Finishes<'_> {
+    fn drop(&mut self) {
+        self.0.finished.fetch_add(1, Ordering::Release);
     }
 }
 

@@ -1,15 +1,15 @@
 //! Randomly damaged files: reading never panics, allocates in proportion to the file, and returns an error or a valid
 //! model.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use ttq_packed::archive::VALUES_PER_BYTE_LIMIT;
 use ttq_packed::{Coding, DenseTensor, FileError, PackedModel};
 
-use crate::forge::{assemble, open, repair_checksum};
+use crate::allocations::allocated;
+use crate::damage::damage;
+use crate::forge::{assemble, repair_checksum};
 use crate::random;
 
 const MUTATIONS: usize = 120_000;
@@ -18,40 +18,9 @@ const BYTES_PER_BYTE: usize = VALUES_PER_BYTE_LIMIT / 4;
 /// Number of bytes that any file may allocate, such as for an error message.
 const ALLOWANCE: usize = 1024;
 
-/// The system allocator, with counters of the current and the maximum number of allocated bytes per thread.
-struct CountingAllocator;
-
-thread_local! {
-    static CURRENT: Cell<usize> = const { Cell::new(0) };
-    static MAXIMUM: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is forwarded unchanged to the system allocator.
-unsafe impl GlobalAlloc for CountingAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        CURRENT.set(CURRENT.get().wrapping_add(layout.size()));
-        MAXIMUM.set(MAXIMUM.get().max(CURRENT.get()));
-        // SAFETY: the caller guarantees what `System` requires of `layout`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // The counter wraps, because another thread may have allocated the memory.
-        CURRENT.set(CURRENT.get().wrapping_sub(layout.size()));
-        // SAFETY: `pointer` came from `System.alloc` with this `layout`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
-
 /// Reads a file and returns the result and the maximum number of bytes allocated at one time.
 fn read(file: &[u8]) -> (Result<PackedModel, FileError>, usize) {
-    CURRENT.set(0);
-    MAXIMUM.set(0);
-    let result = PackedModel::read(file);
-    (result, MAXIMUM.get())
+    allocated(|| PackedModel::read(file))
 }
 
 /// Returns a model that uses every feature of the format, and its file of a few kilobytes.
@@ -74,55 +43,6 @@ fn original() -> (PackedModel, Vec<u8>) {
     let file =
         model.write_with(|name, _| if name.starts_with("conv") { Coding::Plain } else { Coding::Archive }).unwrap();
     (model, file)
-}
-
-/// Applies one random damage: anywhere, or only to the header or the data, so that the other part stays readable.
-fn damage(rng: &mut Rng, file: Vec<u8>) -> Vec<u8> {
-    match (rng.u8(0..4), open(&file)) {
-        (1, Some((header, data))) => assemble(&edit_number(rng, &header), &data),
-        (2, Some((header, data))) => {
-            let header = change(rng, header.into_bytes());
-            [&(header.len() as u64).to_le_bytes(), header.as_slice(), &data].concat()
-        }
-        (3, Some((header, mut data))) if !data.is_empty() => {
-            let at = rng.usize(0..data.len());
-            data[at] = if rng.bool() { rng.u8(..) } else { data[at] ^ 1 << rng.u8(0..8) };
-            assemble(&header, &data)
-        }
-        _ => change(rng, file),
-    }
-}
-
-/// Flips a bit, replaces a byte, truncates the end, removes a piece, or copies a piece to another position.
-fn change(rng: &mut Rng, mut bytes: Vec<u8>) -> Vec<u8> {
-    if bytes.is_empty() {
-        return bytes;
-    }
-    let at = rng.usize(0..bytes.len());
-    match rng.u8(0..6) {
-        0 => bytes[at] ^= 1 << rng.u8(0..8),
-        1 => bytes[at] = rng.choice(*b"\0\x01\x7f\xff0129\"{}[],:-eU").unwrap(),
-        2 => bytes.truncate(at),
-        3 => drop(bytes.drain(at..(at + rng.usize(1..40)).min(bytes.len()))),
-        kind => {
-            let from = rng.usize(0..bytes.len());
-            let piece = bytes[from..(from + rng.usize(1..40)).min(bytes.len())].to_vec();
-            // Inserts the piece, or overwrites the bytes at this position.
-            let end = if kind == 4 { at } else { (at + piece.len()).min(bytes.len()) };
-            bytes.splice(at..end, piece);
-        }
-    }
-    bytes
-}
-
-/// Replaces a number in the header by another one.
-fn edit_number(rng: &mut Rng, header: &str) -> String {
-    let digits: Vec<usize> = header.match_indices(|c: char| c.is_ascii_digit()).map(|(at, _)| at).collect();
-    let Some(at) = rng.choice(digits) else { return header.to_string() };
-    let (before, number) = header.split_at(at);
-    let after = number.trim_start_matches(|c: char| c.is_ascii_digit());
-    let numbers = ["0", "1", "2", "3", "7", "8", "255", "4294967296", "18446744073709551615", "99999999999999999999"];
-    format!("{before}{}{after}", rng.choice(numbers).unwrap())
 }
 
 #[test]

@@ -6,9 +6,10 @@ use ttq_packed::network::{Arena, CompileOptions, Graph, Network};
 
 use crate::resnet::{floats, resnet};
 
-/// All combinations of the passes.
-fn options() -> impl Iterator<Item = CompileOptions> {
-    (0..16).map(|bits: usize| {
+/// Combinations of the passes: all of them, or all passes and none.
+fn options(all: bool) -> impl Iterator<Item = CompileOptions> {
+    let combinations: &[usize] = if all { &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] } else { &[0, 15] };
+    combinations.iter().map(|bits| {
         let mut options = CompileOptions::default();
         options.fuse = bits & 1 == 0;
         options.winograd = bits & 2 == 0;
@@ -20,13 +21,24 @@ fn options() -> impl Iterator<Item = CompileOptions> {
 
 /// Compares the outputs of a batch with the definition. The tolerance is relative to the largest output.
 pub fn check(graph: &Graph, rng: &mut Rng, batch: usize, tolerance: f64) {
+    check_options(graph, rng, batch, tolerance, options(false));
+}
+
+fn check_options(
+    graph: &Graph,
+    rng: &mut Rng,
+    batch: usize,
+    tolerance: f64,
+    options: impl Iterator<Item = CompileOptions>,
+) {
+    let options: Vec<CompileOptions> = options.collect();
     let len: usize = graph.shape(graph.input()).dims.iter().product();
     let x = floats(rng, batch * len);
     let expected: Vec<f64> = x.chunks(len).flat_map(|x| graph.evaluate(x).unwrap()).collect();
     let largest = expected.iter().fold(1e-30, |max: f64, y| max.max(y.abs()));
     for level in Level::available() {
-        for options in options() {
-            let network = Network::compile(graph, &options).unwrap().with_level(level).unwrap();
+        for options in &options {
+            let network = Network::compile(graph, options).unwrap().with_level(level).unwrap();
             let mut y = vec![f32::NAN; expected.len()];
             let mut arena = Arena::new();
             for _ in 0..2 {
@@ -39,10 +51,27 @@ pub fn check(graph: &Graph, rng: &mut Rng, batch: usize, tolerance: f64) {
 }
 
 #[test]
+fn the_number_of_threads_does_not_change_results() {
+    let mut rng = Rng::with_seed(8);
+    let graph = resnet(&mut rng, 1, 16, 0.4);
+    let network = Network::compile(&graph, &CompileOptions::default()).unwrap();
+    let x = floats(&mut rng, 9 * 3 * 16 * 16);
+    for batch in [1, 2, 9] {
+        let outputs = [1, 2, 3].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut y = vec![0.0; batch * 10];
+            pool.install(|| network.run(&mut Arena::new(), &x[..batch * 3 * 16 * 16], &mut y)).unwrap();
+            y
+        });
+        assert!(outputs[0] == outputs[1] && outputs[0] == outputs[2]);
+    }
+}
+
+#[test]
 fn a_residual_network_equals_its_definition() {
     let mut rng = Rng::with_seed(7);
     for (n, size, batch) in [(1, 16, 3), (1, 13, 2)] {
         let graph = resnet(&mut rng, n, size, 0.4);
-        check(&graph, &mut rng, batch, 1e-5);
+        check_options(&graph, &mut rng, batch, 1e-5, options(true));
     }
 }

@@ -35,7 +35,8 @@ fn products_of_numbers_that_bytes_represent_are_exact() {
         let values = (0..outputs * inputs * kernel * kernel).map(|_| b.rng.i8(-1..=1).into()).collect();
         let weight = b.constant("weight".into(), &[outputs, inputs, kernel, kernel], values);
         let pad = kernel / 2;
-        let options = ConvolutionOptions { padding: [[pad, pad], [pad, 0]], stride: [1, 1 + case % 2], ..Default::default() };
+        let options =
+            ConvolutionOptions { padding: [[pad, pad], [pad, 0]], stride: [1, 1 + case % 2], ..Default::default() };
         let y = b.apply("convolution".into(), Operation::Convolution(options), &[input, weight]);
         let y = b.norm("norm", y, outputs);
         b.graph.set_output(y).unwrap();

@@ -1,8 +1,17 @@
-//! Compiled networks, compared with the definition of their operations in float64.
+//! Compiled networks, compared with the definition of their operations in float64; their files.
 
 #![allow(unreachable_pub, reason = "`resnet` is also part of a benchmark")]
 
+#[path = "../file/allocations.rs"]
+mod allocations;
+#[path = "../file/damage.rs"]
+mod damage;
 mod equals_reference;
+mod file;
+#[path = "../file/forge.rs"]
+#[allow(dead_code, reason = "the tests of the file format use the rest")]
+mod forge;
 mod int8;
+mod mutations;
 mod operations;
 mod resnet;

@@ -54,8 +54,7 @@ fn functions_of_one_and_two_numbers() {
             });
         }
     }
-    let binary =
-        [Binary::Add, Binary::Subtract, Binary::Multiply, Binary::Divide, Binary::Maximum, Binary::Minimum];
+    let binary = [Binary::Add, Binary::Subtract, Binary::Multiply, Binary::Divide, Binary::Maximum, Binary::Minimum];
     for function in binary {
         for other in [&[3, 4, 5][..], &[3, 1, 1], &[4, 5], &[5], &[1], &[], &[4, 1]] {
             network(&[3, 4, 5], |b, x| apply(b, Operation::Binary(function), x, &[other]));
@@ -125,9 +124,7 @@ fn windows() {
             let window = Window { size, stride, padding };
             network(&[channels, 9, 7], |b, x| apply(b, Operation::MaxPool(window), x, &[]));
             for count_padding in [false, true] {
-                network(&[channels, 9, 7], |b, x| {
-                    apply(b, Operation::AveragePool { window, count_padding }, x, &[])
-                });
+                network(&[channels, 9, 7], |b, x| apply(b, Operation::AveragePool { window, count_padding }, x, &[]));
             }
         }
         for size in [[1, 1], [3, 2], [9, 7], [10, 12]] {
@@ -166,7 +163,8 @@ fn convolutions_of_any_geometry() {
             dilation: [0; 2].map(|_| [1, 1, 2][rng.usize(0..3)]),
             groups,
         };
-        let options = if case % 3 == 0 { ConvolutionOptions { stride: [1; 2], dilation: [1; 2], ..options } } else { options };
+        let options =
+            if case % 3 == 0 { ConvolutionOptions { stride: [1; 2], dilation: [1; 2], ..options } } else { options };
         let kernel = if case % 3 == 0 { [3, 3] } else { kernel };
         let size = [0; 2].map(|_| rng.usize(9..13));
         network(&[inputs, size[0], size[1]], |b, x| {

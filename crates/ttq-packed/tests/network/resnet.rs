@@ -39,7 +39,14 @@ impl Builder<'_> {
     }
 
     /// Convolution with padding for the same size at stride 1, and no bias.
-    pub fn convolution(&mut self, name: &str, x: Value, [inputs, outputs]: [usize; 2], kernel: usize, stride: usize) -> Value {
+    pub fn convolution(
+        &mut self,
+        name: &str,
+        x: Value,
+        [inputs, outputs]: [usize; 2],
+        kernel: usize,
+        stride: usize,
+    ) -> Value {
         let dims = [outputs, inputs, kernel, kernel];
         let fan_in = inputs * kernel * kernel;
         let weight = self.ternary(format!("{name}.weight"), &dims, fan_in, 0);

@@ -108,7 +108,8 @@ impl General {
                     let ((_, x_step), (_, b_step)) = (last(&from), last(&other));
                     rows([output, &from, &other], |[to, at, second]| {
                         for i in 0..inner {
-                            *y.add(to + i * step) = binary(*function, *x.add(at + i * x_step), *b.add(second + i * b_step));
+                            *y.add(to + i * step) =
+                                binary(*function, *x.add(at + i * x_step), *b.add(second + i * b_step));
                         }
                     });
                 }
@@ -258,8 +259,22 @@ unsafe fn matrix_product(Matrices { x, from, b, second, y, output }: Matrices<'_
 fn unary(function: Unary, x: f32) -> f32 {
     match function {
         Unary::Relu => crate::kernels::epilogue::relu(x),
-        Unary::LeakyRelu(slope) => if x < 0.0 { slope * x } else { x },
-        Unary::Clamp([low, high]) => if x < low { low } else if x > high { high } else { x },
+        Unary::LeakyRelu(slope) => {
+            if x < 0.0 {
+                slope * x
+            } else {
+                x
+            }
+        }
+        Unary::Clamp([low, high]) => {
+            if x < low {
+                low
+            } else if x > high {
+                high
+            } else {
+                x
+            }
+        }
         Unary::Sigmoid => 1.0 / (1.0 + libm::expf(-x)),
         Unary::Tanh => libm::tanhf(x),
         Unary::Gelu => 0.5 * x * (1.0 + libm::erff(x * core::f32::consts::FRAC_1_SQRT_2)),

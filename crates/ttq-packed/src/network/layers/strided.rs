@@ -64,7 +64,8 @@ impl Strided {
     pub(super) fn part(&self, axis: usize, start: usize, count: usize, step: usize) -> Self {
         let mut part = self.clone();
         part.offset += start * self.strides[axis];
-        part.strides[axis] *= step;
+        // A longer step has no second element.
+        part.strides[axis] *= step.min(self.dims[axis]);
         part.dims[axis] = count;
         part
     }
@@ -110,7 +111,9 @@ pub(super) fn rows<const N: usize>(values: [&Strided; N], mut row: impl FnMut([u
 pub(super) fn pairs(from: &Strided, to: &Strided, mut element: impl FnMut(usize, usize)) {
     let ((inner, from_stride), (other, to_stride)) = (from.last(), to.last());
     if from.dims == to.dims {
-        return rows([from, to], |[from, to]| (0..inner).for_each(|i| element(from + i * from_stride, to + i * to_stride)));
+        return rows([from, to], |[from, to]| {
+            (0..inner).for_each(|i| element(from + i * from_stride, to + i * to_stride))
+        });
     }
     let mut targets = Vec::new();
     rows([to], |[at]| targets.extend((0..other).map(|i| at + i * to_stride)));

@@ -201,7 +201,13 @@ impl Kernel for Part<'_> {
                 let (item, top) = (row / height, row % height * TILE);
                 for left in (0..columns * TILE).step_by(TILE) {
                     for c in (0..outputs).step_by(V::LANES) {
-                        interpolate::<V>(layer, memory, [item, top, left, channels.start + c], from.add(c), tiles * outputs);
+                        interpolate::<V>(
+                            layer,
+                            memory,
+                            [item, top, left, channels.start + c],
+                            from.add(c),
+                            tiles * outputs,
+                        );
                     }
                     from = from.add(outputs);
                 }

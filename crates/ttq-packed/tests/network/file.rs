@@ -1,0 +1,111 @@
+//! Graphs in files: round trips, and errors of invalid graphs.
+
+use fastrand::Rng;
+use ttq_packed::network::format::{NETWORK_KEY, checksum};
+use ttq_packed::network::{Arena, CompileOptions, Constant, Graph, Network, NetworkError, Operation, RangeRule};
+use ttq_packed::{Coding, FileError, PackedModel, file};
+
+use crate::forge::{assemble, open};
+use crate::resnet::{floats, resnet};
+
+/// Replaces both recorded checksums by the correct ones, if the contents can be parsed.
+pub fn repair(mut file: Vec<u8>) -> Vec<u8> {
+    let field = br#"\"crc32\":\""#;
+    for (key, checksum) in [(NETWORK_KEY, checksum(&file).ok()), (file::METADATA_KEY, None)] {
+        let find = |file: &[u8], from: usize, text: &[u8]| {
+            file[from..].windows(text.len()).position(|window| window == text).map(|at| from + at + text.len())
+        };
+        // The second one covers the contents of the model, which the first one is no part of.
+        let checksum = checksum.or_else(|| (key == file::METADATA_KEY).then(|| file::checksum(&file).ok()).flatten());
+        let at = find(&file, 0, key.as_bytes()).and_then(|at| find(&file, at, field));
+        if let (Some(at), Some(checksum)) = (at, checksum)
+            && let Some(digits) = file.get_mut(at..at + checksum.len())
+        {
+            digits.copy_from_slice(checksum.as_bytes());
+        }
+    }
+    file
+}
+
+/// Replaces a text in the header and repairs the checksums.
+fn edit(file: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let (header, data) = open(file).unwrap();
+    assert!(header.contains(from), "`{from}` is not in {header}");
+    repair(assemble(&header.replacen(from, to, 1), &data))
+}
+
+#[test]
+fn a_graph_survives_writing_and_reading() {
+    let mut rng = Rng::with_seed(21);
+    let mut graph = resnet(&mut rng, 1, 12, 0.5);
+    let x = floats(&mut rng, 2 * 3 * 12 * 12);
+    graph.calibrate(&x, RangeRule::MinMax).unwrap();
+    for coding in [Coding::Plain, Coding::Archive] {
+        let bytes = graph.write(coding, Some("{}")).unwrap();
+        let read = Graph::read(&bytes).unwrap();
+        assert_eq!(read, graph);
+        assert_eq!(read.write(coding, Some("{}")).unwrap(), bytes);
+        // Readers of weights ignore the graph.
+        let model = PackedModel::read(&bytes).unwrap();
+        assert_eq!((model.weights.len(), model.config.as_deref()), (9, Some("{}")));
+        let outputs =
+            [Network::load(&bytes, &CompileOptions::default()), Network::compile(&graph, &CompileOptions::default())]
+                .map(|network| {
+                    let mut y = [0.0; 20];
+                    network.unwrap().run(&mut Arena::new(), &x, &mut y).unwrap();
+                    y
+                });
+        assert_eq!(outputs[0], outputs[1]);
+    }
+}
+
+#[test]
+fn invalid_graphs_are_refused() {
+    let mut rng = Rng::with_seed(22);
+    let graph = resnet(&mut rng, 1, 12, 0.5);
+    let bytes = graph.write(Coding::Plain, None).unwrap();
+    let error = |from: &str, to: &str| Graph::read(&edit(&bytes, from, to)).unwrap_err();
+
+    let unknown = error(r#"{\"unary\":\"relu\"}"#, r#"{\"unary\":\"relo\"}"#);
+    assert!(matches!(&unknown, NetworkError::Json { .. }) && unknown.to_string().contains("relo"), "{unknown}");
+    let unknown = error(r#"\"operation\":\"linear\""#, r#"\"operation\":\"linger\""#);
+    assert!(unknown.to_string().contains("linger"), "{unknown}");
+    // An operand that is the value itself, or one that does not exist.
+    for operand in ["3", "4294967296"] {
+        let cycle = error(r#"\"operands\":[0,1]"#, &format!(r#"\"operands\":[0,{operand}]"#));
+        assert!(matches!(cycle, NetworkError::Value { .. } | NetworkError::Operation { .. }), "{cycle}");
+    }
+    let shape = error(r#"\"input\":[3,12,12]"#, r#"\"input\":[4,12,12]"#);
+    assert!(matches!(shape, NetworkError::Operation { .. }), "{shape}");
+    let huge = error(r#"\"input\":[3,12,12]"#, r#"\"input\":[3,4294967296,4294967296]"#);
+    assert!(matches!(huge, NetworkError::TooLarge { .. }), "{huge}");
+    let large = Graph::read(&edit(&bytes, r#"\"input\":[3,12,12]"#, r#"\"input\":[3,6000,6000]"#)).unwrap();
+    let large = Network::compile(&large, &CompileOptions::default()).unwrap_err();
+    assert!(matches!(large, NetworkError::TooLarge { .. }), "{large}");
+    let missing = error(r#"{\"constant\":\"stem.weight\"}"#, r#"{\"constant\":\"stem.wait\"}"#);
+    assert!(matches!(missing, NetworkError::Constant { .. }), "{missing}");
+    let version = error(r#"{\"version\":1,\"crc32\":"#, r#"{\"version\":2,\"crc32\":"#);
+    assert!(matches!(version, NetworkError::Version { found: 2 }), "{version}");
+    let field = error(r#"\"output\":"#, r#"\"out\":1,\"output\":"#);
+    assert!(matches!(field, NetworkError::Json { .. }), "{field}");
+
+    let (header, data) = open(&bytes).unwrap();
+    let damaged = assemble(&header.replacen(r#"\"relu\""#, r#"\"tanh\""#, 1), &data);
+    assert!(matches!(Graph::read(&damaged), Err(NetworkError::Checksum { .. })));
+    let weights = PackedModel::read(&bytes).unwrap().write(Coding::Plain).unwrap();
+    assert!(matches!(Graph::read(&weights), Err(NetworkError::NoGraph)));
+    assert!(matches!(Graph::read(b"no file"), Err(NetworkError::File(FileError::Truncated { .. }))));
+}
+
+#[test]
+fn constants_of_the_same_name_are_not_written() {
+    let mut graph = Graph::new([2]).unwrap();
+    let mut y = graph.input();
+    for _ in 0..2 {
+        let weight = graph.constant("weight", Constant::float([2, 2], [1.0; 4])).unwrap();
+        y = graph.apply("linear", Operation::Linear, &[y, weight]).unwrap();
+    }
+    graph.set_output(y).unwrap();
+    let error = graph.write(Coding::Plain, None).unwrap_err();
+    assert!(matches!(error, NetworkError::File(FileError::Duplicate { name }) if name == "weight"));
+}

@@ -1,0 +1,106 @@
+//! Randomly damaged files with graphs: reading, compiling and running never panic, and memory is bounded.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+use ttq_packed::Coding;
+use ttq_packed::kernels::ConvolutionOptions;
+use ttq_packed::network::{
+    Arena, Binary, CompileOptions, Graph, Network, Operation, RangeRule, Reduction, Unary, Window,
+};
+
+use crate::allocations::allocated;
+use crate::damage::damage;
+use crate::file::repair;
+use crate::resnet::{Builder, floats};
+
+const MUTATIONS: usize = 100_000;
+/// Limit of the compiler in this test.
+const ELEMENTS: usize = 1 << 12;
+/// Maximum number of bytes for each byte of a file: constants, folded with scales, as weights of Winograd's algorithm.
+const BYTES_PER_BYTE: usize = 512;
+/// Maximum number of bytes for each element of the limit: values, folded constants, and offsets to copy them.
+const BYTES_PER_ELEMENT: usize = 256;
+
+/// Returns the file of a small network with most operations.
+fn original() -> Vec<u8> {
+    let mut rng = Rng::with_seed(1);
+    let graph = Graph::new([2, 6, 6]).unwrap();
+    let mut b = Builder { graph, rng: &mut rng, zeros: 0.3 };
+    let x = b.graph.input();
+    let x = b.convolution("stem", x, [2, 8], 3, 1);
+    let x = b.norm("norm", x, 8);
+    let x = b.relu("relu", x);
+    let weight = b.ternary("weight".into(), &[8, 4, 2, 2], 16, 0);
+    let options = ConvolutionOptions { groups: 2, padding: [[1, 0], [0, 1]], ..Default::default() };
+    let y = b.apply("grouped".into(), Operation::Convolution(options), &[x, weight]);
+    let x = b.apply("add".into(), Operation::Binary(Binary::Add), &[x, y]);
+    let window = Window { size: [2, 2], stride: [2, 2], padding: [[1, 1], [0, 0]] };
+    let x = b.apply("pool".into(), Operation::MaxPool(window), &[x]);
+    let x = b.apply("slice".into(), Operation::Slice { axis: 1, start: 1, end: 4, step: 2 }, &[x]);
+    let x = b.apply("pad".into(), Operation::Pad { padding: vec![[0, 0], [1, 0], [0, 1]], value: 0.5 }, &[x]);
+    let x = b.apply("join".into(), Operation::Concatenate(0), &[x, x]);
+    let x = b.apply("mean".into(), Operation::AdaptiveAveragePool([2, 2]), &[x]);
+    let x = b.apply("tokens".into(), Operation::Reshape(vec![4, 16]), &[x]);
+    let y = b.apply("swap".into(), Operation::Permute(vec![1, 0]), &[x]);
+    let x = b.apply("product".into(), Operation::MatrixProduct, &[x, y]);
+    let x = b.apply("softmax".into(), Operation::Softmax(1), &[x]);
+    let x = b.apply("sum".into(), Operation::Reduce { function: Reduction::Sum, axes: vec![0] }, &[x]);
+    let x = b.apply("gelu".into(), Operation::Unary(Unary::Gelu), &[x]);
+    let table = b.constant("table".into(), &[3, 2], vec![1.0; 6]);
+    let x = b.apply("gather".into(), Operation::Gather, &[table, x]);
+    let weight = b.ternary("linear.weight".into(), &[2, 5], 2, 1);
+    let x = b.apply("linear".into(), Operation::Linear, &[x, weight]);
+    b.graph.set_output(x).unwrap();
+    let mut graph = b.graph;
+    let samples = floats(&mut rng, 2 * 2 * 6 * 6);
+    graph.calibrate(&samples, RangeRule::MinMax).unwrap();
+    graph.write(Coding::Plain, None).unwrap()
+}
+
+#[test]
+fn damaged_files_are_rejected_or_are_networks_that_run() {
+    // One thread, since a call is too short to be shared.
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(mutate);
+}
+
+fn mutate() {
+    let file = original();
+    let mut rng = Rng::with_seed(2);
+    let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
+    for mutation in 0..MUTATIONS {
+        let mut mutant = file.clone();
+        for _ in 0..rng.usize(1..3) {
+            mutant = damage(&mut rng, mutant);
+        }
+        if mutation % 8 != 0 {
+            mutant = repair(mutant);
+        }
+        let mut options = CompileOptions::default();
+        (options.max_elements, options.int8, options.items) = (ELEMENTS, mutation % 2 == 0, Some(1));
+        let (result, most) = allocated(|| Network::load(&mutant, &options));
+        let limit = BYTES_PER_BYTE * mutant.len() + BYTES_PER_ELEMENT * ELEMENTS;
+        assert!(most <= limit, "mutation {mutation}: {most} bytes for {}", mutant.len());
+        let outcome = match result {
+            Ok(network) => {
+                let [input, output]: [usize; 2] =
+                    [network.input_dims(), network.output_dims()].map(|dims| dims.iter().product());
+                let (x, mut y) = (floats(&mut rng, 2 * input), vec![0.0; 2 * output]);
+                network.run(&mut Arena::new(), &x, &mut y).unwrap();
+                "runs".to_string()
+            }
+            Err(error) => {
+                let text = format!("{error:?}");
+                text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_string()
+            }
+        };
+        *outcomes.entry(outcome).or_insert(0) += 1;
+    }
+    println!("{outcomes:?}");
+    // The mutants must reach all checks.
+    for outcome in
+        ["runs", "Checksum", "File", "Json", "Operation", "Value", "Constant", "TooLarge", "Empty", "Version"]
+    {
+        assert!(outcomes.contains_key(outcome), "no mutant ended as {outcome}: {outcomes:?}");
+    }
+}
