@@ -38,8 +38,11 @@ struct Step<'a> {
     writes: Option<usize>,
     /// A value whose memory the result may take over.
     in_place: Option<usize>,
-    build: Box<dyn FnOnce(&[Image]) -> Box<dyn Layer> + 'a>,
+    build: Build<'a>,
 }
+
+/// Builds a layer, or a part of it, when its values have places.
+type Build<'a, T = Box<dyn Layer>> = Box<dyn FnOnce(&[Image]) -> T + 'a>;
 
 /// Compiles a graph for some items at a time.
 pub(super) fn compile(graph: &Graph, options: &CompileOptions, items: usize) -> Result<Compiled, NetworkError> {
@@ -206,31 +209,29 @@ impl<'a> Plan<'a> {
         }
         let y = self.add(node.value, node.order);
         let (order, dims) = (node.order, self.dims(node.value));
-        let slots = node.operands.iter().map(|operand| {
-            let constant = self.constants.get(operand).map(|constant| (constant.values(), constant.dims()));
-            (self.slots.get(operand).copied(), constant, self.dims(*operand))
-        });
-        let slots: Vec<_> = slots.collect();
-        let reads = slots.iter().filter_map(|(slot, ..)| slot.map(|(slot, _)| slot)).collect();
+        let reads = node.operands.iter().filter_map(|value| self.slots.get(value)).map(|(slot, _)| *slot).collect();
+        let operands: Vec<_> = node.operands.iter().map(|value| self.operand(*value)).collect();
         let operation = operation.clone();
         let build = move |images: &[Image]| {
-            let operand =
-                |(slot, constant, dims): (Option<(usize, Order)>, Option<(Vec<f32>, &[usize])>, &[usize])| match (
-                    slot, constant,
-                ) {
-                    (Some((slot, order)), _) => Operand::Value(Strided::new(&images[slot], order, dims)),
-                    (_, constant) => {
-                        let (values, dims) = constant.unwrap_or_default();
-                        Operand::Constant { values, at: Strided::row_major(dims) }
-                    }
-                };
-            let operands = slots.into_iter().map(operand).collect();
+            let operands = operands.into_iter().map(|operand| operand(images)).collect();
             let output = Strided::new(&images[y], order, dims);
             Box::new(General { operation, operands, output, border: images[y] }) as Box<dyn Layer>
         };
         let name = node.name.clone();
         self.steps.push(Step { name, reads, writes: Some(y), in_place: None, build: Box::new(build) });
         Ok(())
+    }
+
+    /// Returns what finds the elements of a value when all values have places.
+    fn operand(&self, value: Value) -> Build<'a, Operand> {
+        let dims = self.dims(value);
+        match self.slots.get(&value).copied() {
+            Some((slot, order)) => Box::new(move |images| Operand::Value(Strided::new(&images[slot], order, dims))),
+            None => {
+                let values = self.constants[&value].values();
+                Box::new(move |_| Operand::Constant { values, at: Strided::row_major(dims) })
+            }
+        }
     }
 
     /// Returns a value whose dimensions are stored in an order, and copies it if they are not.
@@ -302,7 +303,9 @@ impl<'a> Plan<'a> {
                 false => Box::new(Direct::new([images[x], images[y]], kernel, &options, epilogue, weight)),
             }
         };
-        self.push(node, [Some(x), residual], y, residual, Box::new(build));
+        // Neighbours of a pixel are read after it is written, so that the operand keeps its memory.
+        let in_place = residual.filter(|residual| *residual != x);
+        self.push(node, [Some(x), residual], y, in_place, Box::new(build));
     }
 
     fn pool(&mut self, node: &Fused, x: usize, ranges: [Vec<Range<usize>>; 2], function: PoolFunction) {
@@ -319,7 +322,7 @@ impl<'a> Plan<'a> {
         reads: [Option<usize>; 2],
         writes: usize,
         in_place: Option<usize>,
-        build: Box<dyn FnOnce(&[Image]) -> Box<dyn Layer> + 'a>,
+        build: Build<'a>,
     ) {
         let reads = reads.into_iter().flatten().collect();
         self.steps.push(Step { name: node.name.clone(), reads, writes: Some(writes), in_place, build });

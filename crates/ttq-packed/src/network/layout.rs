@@ -86,10 +86,8 @@ impl Image {
 
     /// Enlarges the border.
     pub(super) fn require_border(&mut self, border: [[usize; 2]; 2]) {
-        for i in 0..2 {
-            for j in 0..2 {
-                self.border[i][j] = self.border[i][j].max(border[i][j]);
-            }
+        for (own, required) in self.border.as_flattened_mut().iter_mut().zip(border.as_flattened()) {
+            *own = (*own).max(*required);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Compiled networks and their execution.
 
+#[cfg(feature = "std")]
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -134,7 +135,8 @@ impl Network {
     /// [`NetworkError::Length`] if the input is not a whole number of items, or the output does not have as many.
     pub fn run(&self, arena: &mut Arena, input: &[f32], output: &mut [f32]) -> Result<(), NetworkError> {
         let [from, to] = [&self.input, &self.output].map(|dims| dims.iter().product::<usize>());
-        let batch = if from == 0 { 0 } else { input.len() / from };
+        // A graph has no empty values.
+        let batch = input.len() / from;
         let check = |what, expected, found| match expected == found {
             true => Ok(()),
             false => Err(NetworkError::Length { what, batch, expected, found }),

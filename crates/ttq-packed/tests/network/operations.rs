@@ -180,6 +180,18 @@ fn convolutions_of_any_geometry() {
 }
 
 #[test]
+fn a_convolution_that_is_added_to_its_own_operand() {
+    for (kernel, channels) in [(3, 16), (3, 5), (1, 16), (5, 16)] {
+        network(&[channels, 9, 7], |b, x| {
+            let x = b.relu("relu", x);
+            let y = b.convolution("convolution", x, [channels, channels], kernel, 1);
+            let y = b.apply("sum".into(), Operation::Binary(Binary::Add), &[y, x]);
+            b.relu("relu", y)
+        });
+    }
+}
+
+#[test]
 fn a_transformer_encoder_layer() {
     let (tokens, width, heads) = (7, 24, 3);
     network(&[tokens, width], |b, x| {

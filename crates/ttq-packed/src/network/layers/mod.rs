@@ -1,5 +1,7 @@
 //! The steps of a compiled network.
 
+#![allow(clippy::needless_range_loop, reason = "an index of a channel, pixel or lane applies to several arrays")]
+
 mod direct;
 mod epilogue;
 mod general;
