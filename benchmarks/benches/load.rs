@@ -1,8 +1,8 @@
 //! Loading of packed files, plain and archive-coded, into modules, compared with safetensors files of the same network
 //! as floats: `cargo xtask bench load --json FILE`.
 //!
-//! The files are in the cache of the operating system, and every call creates a module. Packed layers arrange their
-//! weights for the kernels on first use, so the time to the first output is measured as well. Rates are bytes of the
+//! The files are in the cache of the operating system, and every call creates a module. Packed weights are arranged for
+//! the kernels on first use, so the time to the first output is measured as well. Rates are bytes of the
 //! file per second.
 
 use std::hint::black_box;
@@ -10,17 +10,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use burn::nn::{Linear, LinearConfig};
+use burn::nn::LinearConfig;
 use burn::prelude::*;
 use burn_store::{ModuleSnapshot, SafetensorsStore};
 use clap::Parser;
 use serde::Serialize;
 use tempfile::TempDir;
 use ttq_benchmarks::measure::{self, Candidate, Report, Row};
-use ttq_core::packed::{self, PackedConv2d, PackedLinear};
-use ttq_core::{SelectionConfig, Ternary, TernaryConfig};
+use ttq_core::{SelectionConfig, Ternary, TernaryConfig, packed};
 use ttq_cpu::Cpu;
 use ttq_examples::model::{Network, ResNet};
+use ttq_inference::{Packed, load};
 use ttq_packed::{Coding, PackedModel};
 
 #[derive(Parser)]
@@ -50,15 +50,14 @@ fn main() -> Result<()> {
 
     let resnet = || ResNet::<Cpu>::new(20, 10, &device);
     let files = Files::write(resnet(), TernaryConfig::default(), resnet)?;
-    let image = Tensor::<Cpu, 4>::ones([1, 3, 32, 32], &device);
     rows.extend(compare(
         "ResNet-20",
         budget,
         &files,
         resnet,
-        || ResNet::<Cpu, PackedConv2d<Cpu>>::new(20, 10, &device),
-        |network| network.forward(image.clone()),
-        |network| network.forward(image.clone()),
+        || ResNet::<Packed<Cpu>>::new(20, 10, &device),
+        |network| network.forward(Tensor::ones([1, 3, 32, 32], &device)).into_data(),
+        |network| network.forward(Tensor::ones([1, 3, 32, 32], &device)).into_data(),
     )?);
 
     let size = if options.quick { 512 } else { 4096 };
@@ -66,15 +65,14 @@ fn main() -> Result<()> {
     let linear = || config.init::<Cpu>(&device);
     let selection = SelectionConfig { keep_last_layer: false, ..Default::default() };
     let files = Files::write(linear(), TernaryConfig { selection, ..Default::default() }, linear)?;
-    let x = Tensor::<Cpu, 2>::ones([1, size], &device);
     rows.extend(compare(
         &format!("linear {size} × {size}"),
         budget,
         &files,
         linear,
-        || PackedLinear::<Cpu>::new(&config, &device),
-        |layer: &Linear<Cpu>| layer.forward(x.clone()),
-        |layer| layer.forward(x.clone()),
+        || config.init::<Packed<Cpu>>(&device),
+        |layer| layer.forward(Tensor::<Cpu, 2>::ones([1, size], &device)).into_data(),
+        |layer| layer.forward(Tensor::<Packed<Cpu>, 2>::ones([1, size], &device)).into_data(),
     )?);
     let settings = Settings { backend: Cpu::name(&device) };
     Report::new("load", options.quick, settings, rows).write(options.json.as_deref())
@@ -134,20 +132,20 @@ fn float_module<M: Module<Cpu>>(mut module: M, path: &Path) -> M {
     module
 }
 
-fn packed_module<M: Module<Cpu>>(module: M, path: &Path) -> M {
+fn packed_module<B: Backend, M: Module<B>>(module: M, path: &Path) -> M {
     let model = PackedModel::load(path).expect("the file was written by this program");
-    packed::load(module, &model).expect("the file was written for this module")
+    load(module, &model).expect("the file was written for this module")
 }
 
 /// Compares the time to load the files, then the time to load them and compute an output.
-fn compare<D: Module<Cpu>, P: Module<Cpu>, const N: usize>(
+fn compare<D: Module<Cpu>, P: Module<Packed<Cpu>>>(
     network: &str,
     budget: Duration,
     files: &Files,
     dense: impl Fn() -> D,
     packed: impl Fn() -> P,
-    use_dense: impl Fn(&D) -> Tensor<Cpu, N>,
-    use_packed: impl Fn(&P) -> Tensor<Cpu, N>,
+    use_dense: impl Fn(&D) -> TensorData,
+    use_packed: impl Fn(&P) -> TensorData,
 ) -> Result<Vec<Row>> {
     let float = |path: &Path| float_module(dense(), path);
     let to_floats = |path: &Path| drop(black_box(packed_module(dense(), path)));
@@ -162,7 +160,7 @@ fn compare<D: Module<Cpu>, P: Module<Cpu>, const N: usize>(
     )?;
     let to_output = |path: &Path| drop(black_box(use_packed(&packed_module(packed(), path))));
     rows.extend(measure::compare(
-        &format!("{network}, packed layers, to the first output"),
+        &format!("{network}, packed weights, to the first output"),
         budget,
         vec![
             files.reading(Files::FLOAT, "safetensors float32", |path| drop(black_box(use_dense(&float(path)))))?,

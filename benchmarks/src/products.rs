@@ -12,7 +12,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail, ensure};
-use burn::nn::LinearConfig;
 use burn::prelude::*;
 use burn::tensor::quantization::{QuantScheme, QuantValue};
 use burn::tensor::{DType, Distribution, FloatDType};
@@ -20,8 +19,8 @@ use clap::Args;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
-use ttq_core::packed::{ActivationType, Int8, PackedLinear};
 use ttq_examples::{BackendChoice, RunBackend, select};
+use ttq_inference::{Int8, Packed, tensor};
 use ttq_packed::{Codes, TernaryWeight};
 
 use crate::measure::{self, Candidate, Report, Row, Spread};
@@ -136,9 +135,9 @@ fn bandwidth<B: Backend>(device: &B::Device, n: usize) -> Result<f64> {
 
 /// A weight in every format, with copies that are together larger than the caches.
 struct Weights<B: Backend> {
-    float32: Vec<PackedLinear<B>>,
-    int8: Vec<PackedLinear<B, Int8>>,
     /// `[in, out]`, like those below.
+    float32: Vec<Tensor<Packed<B>, 2>>,
+    int8: Vec<Tensor<Packed<B, Int8>, 2>>,
     dense: Vec<Tensor<B, 2>>,
     half: Option<Vec<Tensor<B, 2>>>,
     /// Burn's Q2S: two bits and one scale.
@@ -161,8 +160,8 @@ impl<B: Backend> Weights<B> {
         let half = B::supports_dtype(device, DType::F16).then(|| dense.clone().cast(FloatDType::F16));
         let copy = |tensor: &Tensor<B, 2>| tensor.clone().mul_scalar(1);
         Self {
-            float32: copies(size * size / 4, || linear(&packed, device)),
-            int8: copies(size * size / 4, || linear(&packed, device)),
+            float32: copies(size * size / 4, || tensor(&packed, device)),
+            int8: copies(size * size / 4, || tensor(&packed, device)),
             half: half.map(|half| copies(2 * size * size, || copy(&half))),
             q2s: catch_panic(|| copies(size * size / 4, || dense.clone().quantize_dynamic(&scheme)))
                 .unwrap_or_default(),
@@ -174,11 +173,6 @@ impl<B: Backend> Weights<B> {
 /// Creates copies of `bytes` bytes each, [`COLD_BYTES`] together, at most 64.
 fn copies<T>(bytes: usize, mut make: impl FnMut() -> T) -> Vec<T> {
     (0..(COLD_BYTES / bytes).clamp(1, 64)).map(|_| make()).collect()
-}
-
-fn linear<B: Backend, A: ActivationType>(weight: &TernaryWeight, device: &B::Device) -> PackedLinear<B, A> {
-    let [inputs, outputs] = [0, 1].map(|axis| weight.shape()[axis]);
-    PackedLinear::new(&LinearConfig::new(inputs, outputs).with_bias(false), device).with_weight(weight)
 }
 
 struct Suite<B: Backend> {
@@ -225,11 +219,13 @@ impl<B: Backend> Suite<B> {
         if !weights.q2s.is_empty() && catch_panic(|| B::sync(&self.device).map(|()| call(0).into_data())).is_some() {
             candidates.push(self.declare(self.timed("Burn Q2S", queue, call), bytes(1, 4), [size, batch]));
         }
-        let call = |index: usize| weights.float32[index % weights.float32.len()].forward(x.clone());
+        let packed_x = Tensor::<Packed<B>, 2>::from_data(x.to_data(), &self.device);
+        let call = move |index: usize| packed_x.clone().matmul(weights.float32[index % weights.float32.len()].clone());
         // Burn may compute float32 products in TF32.
         check_result("packed float32", call(0), &expected, 5e-3)?;
         candidates.push(self.declare(self.timed("packed float32", queue, call), bytes(1, 4), [size, batch]));
-        let call = |index: usize| weights.int8[index % weights.int8.len()].forward(x.clone());
+        let packed_x = Tensor::<Packed<B, Int8>, 2>::from_data(x.to_data(), &self.device);
+        let call = move |index: usize| packed_x.clone().matmul(weights.int8[index % weights.int8.len()].clone());
         check_result("packed int8", call(0), &expected, 2e-2)?;
         candidates.push(self.declare(self.timed("packed int8", queue, call), bytes(1, 4), [size, batch]));
         measure::compare(&title, self.budget, candidates)
@@ -237,7 +233,7 @@ impl<B: Backend> Suite<B> {
 
     /// Creates a candidate whose time is that of `queue` calls in a row, until the device has finished, divided by
     /// `queue`.
-    fn timed<'a>(&'a self, name: &str, queue: usize, call: impl Fn(usize) -> Tensor<B, 2> + 'a) -> Candidate<'a> {
+    fn timed<'a, O>(&'a self, name: &str, queue: usize, call: impl Fn(usize) -> O + 'a) -> Candidate<'a> {
         let mut index = 0;
         let mut measure_once = move || -> Result<f64> {
             B::sync(&self.device)?;
@@ -258,14 +254,14 @@ impl<B: Backend> Suite<B> {
 }
 
 /// Returns an error if the largest deviation from `expected` exceeds `tolerance` times the largest expected magnitude.
-fn check_result<B: Backend>(
+fn check_result<B: Backend, O: Backend>(
     candidate: &str,
-    found: Tensor<B, 2>,
+    found: Tensor<O, 2>,
     expected: &Tensor<B, 2>,
     tolerance: f32,
 ) -> Result<()> {
-    let values = |tensor: Tensor<B, 2>| tensor.into_data().iter::<f32>().collect::<Vec<_>>();
-    let (found, expected) = (values(found), values(expected.clone()));
+    let values = |data: TensorData| data.iter::<f32>().collect::<Vec<_>>();
+    let (found, expected) = (values(found.into_data()), values(expected.to_data()));
     let largest = |values: &mut dyn Iterator<Item = f32>| values.map(f32::abs).fold(0.0, f32::max);
     let off = largest(&mut found.iter().zip(&expected).map(|(found, expected)| found - expected));
     let limit = tolerance * largest(&mut expected.iter().copied());

@@ -5,14 +5,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use burn::nn::Linear;
-use burn::nn::conv::Conv2d;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
-use ttq_core::packed::{self, Int8, PackedConv2d, PackedLinear};
 use ttq_examples::data::{self, Images};
 use ttq_examples::model::{MnistNet, Network, ResNet};
 use ttq_examples::{Out, RunConfig, batch, print_line, write_json};
+use ttq_inference::{Int8, Packed, load};
 use ttq_packed::{Coding, PackedModel};
 
 /// Batch size of the evaluation and of the throughput measurement.
@@ -61,8 +59,8 @@ pub(crate) struct Deployment {
     pub throughput_ratio_int8: f64,
 }
 
-/// The forward pass of a network, from images to logits `[n, classes]`.
-type Forward<B> = Box<dyn Fn(Tensor<B, 4>) -> Tensor<B, 2>>;
+/// The forward pass of a network, from images `[n, channels, height, width]` to logits `[n, classes]`.
+type Forward = Box<dyn Fn(TensorData) -> TensorData>;
 
 /// Compares the network of a run with packed and with dense weights; prints the results and writes `deploy.json`.
 ///
@@ -90,10 +88,10 @@ pub(crate) fn compare<B: Backend>(run: &Path, data: Option<&Path>, repeats: usiz
         .with_context(|| format!("{} does not contain the network of this run", path.display()))?;
 
     print_line(format_args!("{} test images of {}, {}", images.test.len(), images.name, B::name(&Default::default())));
-    let logits = networks.each_ref().map(|network| logits(network, &images));
+    let logits = networks.each_ref().map(|network| logits::<B>(network, &images));
     let accuracies = logits.each_ref().map(|logits| accuracy(logits, &images));
     let [latency, throughput] =
-        [1, BATCH.min(images.test.len())].map(|batch| median_seconds(&networks, &images, batch, repeats));
+        [1, BATCH.min(images.test.len())].map(|batch| median_seconds::<B>(&networks, &images, batch, repeats));
     let file_bytes = |path: &Path| -> Result<u64> {
         Ok(std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len())
     };
@@ -129,38 +127,38 @@ pub(crate) fn compare<B: Backend>(run: &Path, data: Option<&Path>, repeats: usiz
 }
 
 /// Creates the dense network, the packed one and the packed one with int8 activations.
-fn networks<B: Backend>(run: &RunConfig, classes: usize, packed: &PackedModel) -> Result<[Forward<B>; 3]> {
-    fn loaded<B: Backend, N: Network<B> + 'static>(network: N, packed: &PackedModel) -> Result<Forward<B>> {
-        let network = packed::load(network, packed).map_err(|error| anyhow!("{error}"))?;
-        Ok(Box::new(move |images| network.forward(images)))
-    }
-    let device = &Default::default();
-    if run.example == "mnist" {
-        return Ok([
-            loaded(MnistNet::<B, Conv2d<B>, Linear<B>>::new(classes, device), packed)?,
-            loaded(MnistNet::<B, PackedConv2d<B>, PackedLinear<B>>::new(classes, device), packed)?,
-            loaded(MnistNet::<B, PackedConv2d<B, Int8>, PackedLinear<B, Int8>>::new(classes, device), packed)?,
-        ]);
-    }
-    let depth = run.depth.unwrap_or(20);
+fn networks<B: Backend>(run: &RunConfig, classes: usize, packed: &PackedModel) -> Result<[Forward; 3]> {
     Ok([
-        loaded(ResNet::<B, Conv2d<B>>::new(depth, classes, device), packed)?,
-        loaded(ResNet::<B, PackedConv2d<B>>::new(depth, classes, device), packed)?,
-        loaded(ResNet::<B, PackedConv2d<B, Int8>>::new(depth, classes, device), packed)?,
+        network::<B>(run, classes, packed)?,
+        network::<Packed<B>>(run, classes, packed)?,
+        network::<Packed<B, Int8>>(run, classes, packed)?,
     ])
 }
 
+/// Creates the network of a run on a backend.
+fn network<B: Backend>(run: &RunConfig, classes: usize, packed: &PackedModel) -> Result<Forward> {
+    fn loaded<B: Backend, N: Network<B> + 'static>(network: N, packed: &PackedModel) -> Result<Forward> {
+        let network = load(network, packed).map_err(|error| anyhow!("{error}"))?;
+        Ok(Box::new(move |images| network.forward(Tensor::from_data(images, &Default::default())).into_data()))
+    }
+    let device = Default::default();
+    match run.example.as_str() {
+        "mnist" => loaded(MnistNet::<B>::new(classes, &device), packed),
+        _ => loaded(ResNet::<B>::new(run.depth.unwrap_or(20), classes, &device), packed),
+    }
+}
+
 /// Returns `n` test images from the index `start` on, fewer at the end of the set.
-fn image_batch<B: Backend>(images: &Images, start: usize, n: usize) -> Tensor<B, 4> {
+fn image_batch<B: Backend>(images: &Images, start: usize, n: usize) -> TensorData {
     let indices = start..(start + n).min(images.test.len());
-    batch(&images.test, images, indices, &Default::default()).images
+    batch::<B>(&images.test, images, indices, &Default::default()).images.into_data()
 }
 
 /// Returns the logits of all test images, `[n, classes]` in row-major order.
-fn logits<B: Backend>(network: &Forward<B>, images: &Images) -> Vec<f32> {
+fn logits<B: Backend>(network: &Forward, images: &Images) -> Vec<f32> {
     (0..images.test.len())
         .step_by(BATCH)
-        .flat_map(|start| network(image_batch(images, start, BATCH)).into_data().iter::<f32>().collect::<Vec<_>>())
+        .flat_map(|start| network(image_batch::<B>(images, start, BATCH)).iter::<f32>().collect::<Vec<_>>())
         .collect()
 }
 
@@ -182,14 +180,13 @@ fn max_magnitude(values: impl Iterator<Item = f32>) -> f64 {
 }
 
 /// Measures the median seconds of each network for a batch. The networks alternate.
-fn median_seconds<B: Backend>(networks: &[Forward<B>; 3], images: &Images, batch: usize, repeats: usize) -> [f64; 3] {
+fn median_seconds<B: Backend>(networks: &[Forward; 3], images: &Images, batch: usize, repeats: usize) -> [f64; 3] {
     let input = image_batch::<B>(images, 0, batch);
     let mut times: [Vec<f64>; 3] = Default::default();
     for repeat in 0..repeats.max(1) + 2 {
         for (network, times) in networks.iter().zip(&mut times) {
             let start = Instant::now();
-            let output = network(input.clone());
-            let _ = output.into_data();
+            let _ = network(input.clone());
             // The first two passes are for warm-up.
             if repeat >= 2 {
                 times.push(start.elapsed().as_secs_f64());

@@ -22,7 +22,7 @@ struct Options {
     /// Directory of the data [default: $TTQ_DATA, else the user's cache, else a download].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Backend of the dense network and of the layers that are not packed.
+    /// Backend of the dense network, and inside of that of the packed one.
     #[arg(long, value_enum, default_value = "cpu")]
     backend: Backend,
     /// Number of measurements of each time.

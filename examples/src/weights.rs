@@ -11,7 +11,8 @@ use burn_store::{
 };
 use serde::{Deserialize, Serialize};
 use ttq_core::Ternary;
-use ttq_core::packed::{self, pytorch};
+use ttq_core::packed;
+use ttq_inference::pytorch;
 use ttq_packed::file::{Container, write_atomically};
 use ttq_packed::{Coding, DenseTensor, Dtype, FileError, PackedModel};
 use ttq_pytorch::Escaped;
@@ -86,7 +87,7 @@ pub fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path, key: Option
     let unreadable = || format!("the checkpoint {} cannot be read", path.display());
     if is_packed(path) {
         let packed = pytorch::to_burn(network, PackedModel::load(path)?, &N::pytorch_names())?;
-        *network = packed::load(network.clone(), &packed)
+        *network = ttq_inference::load(network.clone(), &packed)
             .with_context(|| format!("{} does not fit this network", path.display()))?;
         return Ok(());
     }

@@ -8,7 +8,6 @@ use burn::nn::pool::{
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use ttq_core::packed::Convolution;
 use ttq_examples::model::{Network, PytorchName};
 
 use crate::convolution::{HE_UNIFORM, convolution};
@@ -42,14 +41,12 @@ impl DenseNetConfig {
 
 /// A 3×3 convolution, dense blocks, and a linear layer. In a block, the input of each layer consists of all previous
 /// channels. Transitions between the blocks halve channels, height and width.
-///
-/// `C` is the type of all convolutions except the first: `Conv2d` for training, `PackedConv2d` for inference.
 #[derive(Module, Debug)]
-pub(crate) struct DenseNet<B: Backend, C: Module<B> = Conv2d<B>> {
+pub(crate) struct DenseNet<B: Backend> {
     stem: Conv2d<B>,
     norm: BatchNorm<B>,
     pool: Option<MaxPool2d>,
-    blocks: Vec<Block<B, C>>,
+    blocks: Vec<Block<B>>,
     last_norm: BatchNorm<B>,
     average: AdaptiveAvgPool2d,
     dropout: Dropout,
@@ -58,33 +55,33 @@ pub(crate) struct DenseNet<B: Backend, C: Module<B> = Conv2d<B>> {
 
 /// The layers of a dense block, and the transition to the next block.
 #[derive(Module, Debug)]
-struct Block<B: Backend, C: Module<B>> {
-    layers: Vec<Layer<B, C>>,
-    transition: Option<Transition<B, C>>,
+struct Block<B: Backend> {
+    layers: Vec<Layer<B>>,
+    transition: Option<Transition<B>>,
 }
 
 /// A 1×1 convolution to the bottleneck and a 3×3 convolution to the new channels, which are appended to the input.
 #[derive(Module, Debug)]
-struct Layer<B: Backend, C: Module<B>> {
+struct Layer<B: Backend> {
     norm1: BatchNorm<B>,
-    conv1: C,
+    conv1: Conv2d<B>,
     norm2: BatchNorm<B>,
-    conv2: C,
+    conv2: Conv2d<B>,
     dropout: Dropout,
 }
 
 /// A 1×1 convolution to half of the channels, and 2×2 average pooling.
 #[derive(Module, Debug)]
-struct Transition<B: Backend, C: Module<B>> {
+struct Transition<B: Backend> {
     norm: BatchNorm<B>,
-    conv: C,
+    conv: Conv2d<B>,
     pool: AvgPool2d,
 }
 
 /// Dropout probability before the linear layer, in both sizes.
 const LAST_DROPOUT: f64 = 0.25;
 
-impl<B: Backend, C: Convolution<B>> DenseNet<B, C> {
+impl<B: Backend> DenseNet<B> {
     /// Creates a network for `classes` classes. Input `[n, 3, 56, 56]`, output `[n, classes]`.
     pub(crate) fn new(config: &DenseNetConfig, classes: usize, device: &B::Device) -> Self {
         let mut channels = config.initial;
@@ -112,7 +109,7 @@ impl<B: Backend, C: Convolution<B>> DenseNet<B, C> {
     }
 }
 
-impl<B: Backend, C: Convolution<B>> Network<B> for DenseNet<B, C> {
+impl<B: Backend> Network<B> for DenseNet<B> {
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = relu(self.norm.forward(self.stem.forward(images)));
         let x = match &self.pool {
@@ -149,12 +146,12 @@ impl<B: Backend, C: Convolution<B>> Network<B> for DenseNet<B, C> {
     }
 }
 
-impl<B: Backend, C: Convolution<B>> Block<B, C> {
+impl<B: Backend> Block<B> {
     fn new(config: &DenseNetConfig, layers: usize, input: usize, is_last: bool, device: &B::Device) -> Self {
         let output = input + layers * config.growth;
         let transition = || Transition {
             norm: BatchNormConfig::new(output).init(device),
-            conv: C::init(&convolution([output, output / 2], 1), device),
+            conv: convolution([output, output / 2], 1).init(device),
             pool: AvgPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
         };
         Self {
@@ -172,14 +169,14 @@ impl<B: Backend, C: Convolution<B>> Block<B, C> {
     }
 }
 
-impl<B: Backend, C: Convolution<B>> Layer<B, C> {
+impl<B: Backend> Layer<B> {
     fn new(config: &DenseNetConfig, input: usize, device: &B::Device) -> Self {
         let middle = config.bottleneck * config.growth;
         Self {
             norm1: BatchNormConfig::new(input).init(device),
-            conv1: C::init(&convolution([input, middle], 1), device),
+            conv1: convolution([input, middle], 1).init(device),
             norm2: BatchNormConfig::new(middle).init(device),
-            conv2: C::init(&convolution([middle, config.growth], 3), device),
+            conv2: convolution([middle, config.growth], 3).init(device),
             dropout: DropoutConfig::new(config.dropout).init(),
         }
     }
@@ -191,7 +188,7 @@ impl<B: Backend, C: Convolution<B>> Layer<B, C> {
     }
 }
 
-impl<B: Backend, C: Convolution<B>> Transition<B, C> {
+impl<B: Backend> Transition<B> {
     fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         self.pool.forward(self.conv.forward(relu(self.norm.forward(x))))
     }
@@ -232,6 +229,27 @@ mod tests {
     fn the_output_has_a_logit_per_image_and_class() {
         let network = DenseNet::<Cpu>::new(&DenseNetConfig::SMALL, 200, &Default::default());
         assert_eq!(network.forward(Tensor::zeros([2, 3, 56, 56], &Default::default())).dims(), [2, 200]);
+    }
+
+    #[test]
+    fn packed_weights_give_the_logits_of_dense_ternary_ones() {
+        use ttq_core::{Ternary, TernaryConfig, packed::pack};
+        use ttq_inference::{Packed, load};
+
+        fn logits<B: Backend>(network: DenseNet<B>, file: &ttq_packed::PackedModel) -> Vec<f32> {
+            let pixels: Vec<f32> = (0..3 * 56 * 56).map(|index| ((index * index) as f32 * 0.37).sin()).collect();
+            let image = Tensor::from_data(TensorData::new(pixels, [1, 3, 56, 56]), &Default::default());
+            load(network, file).unwrap().forward(image).into_data().iter().collect()
+        }
+
+        let (config, device) = (DenseNetConfig::SMALL, Default::default());
+        let network = DenseNet::<Cpu>::new(&config, 20, &device);
+        let file = pack(&Ternary::new(network, &TernaryConfig::new()).unwrap()).unwrap();
+        let dense = logits(DenseNet::<Cpu>::new(&config, 20, &device), &file);
+        let packed = logits(DenseNet::<Packed<Cpu>>::new(&config, 20, &device), &file);
+        let largest = dense.iter().map(|logit| logit.abs()).fold(0.0, f32::max);
+        let worst = dense.iter().zip(&packed).map(|(dense, packed)| (dense - packed).abs()).fold(0.0, f32::max);
+        assert!(worst <= 1e-5 * largest, "{worst} of {largest}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Evaluate a checkpoint of the port or of a run of this example:
 //! `cargo run --release --features tiny-imagenet --example tiny_imagenet -- --eval ttq_densenet_small.pt`
 //!
-//! Evaluate the same network, packed by `ttq pack`, with dense and with packed layers:
+//! Evaluate the same network, packed by `ttq pack`, with dense and with packed weights:
 //! `cargo run --release --features tiny-imagenet --example tiny_imagenet -- --eval ttq_densenet_small.ttq.safetensors`
 //!
 //! Make a trained network ternary with the recipe of the port (100,000 training images; the port took 75 s per epoch
@@ -30,12 +30,13 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use burn::backend::Autodiff;
+use burn::tensor::backend::Backend;
 use clap::Arg;
 use clap::builder::EnumValueParser;
-use ttq_core::packed::PackedConv2d;
 use ttq_examples::data::Images;
 use ttq_examples::model::{Classifier, Network};
 use ttq_examples::{Cpu, Job, Options, RunBackend, Trains, evaluate, exit, is_packed, load, print_line, tensor_names};
+use ttq_inference::Packed;
 
 use crate::architecture::Architecture;
 use crate::densenet::{DenseNet, DenseNetConfig};
@@ -111,23 +112,23 @@ fn densenet_config(densenet: Architecture) -> DenseNetConfig {
     }
 }
 
-/// Evaluates a packed file with dense and with packed layers.
+/// Evaluates a packed file with dense and with packed weights.
 fn evaluate_packed(file: &Path, network: Architecture, data: Option<&Path>) -> Result<()> {
     let images = data::validation(data)?;
     let (classes, device) = (images.classes, &Default::default());
     print_line(format_args!("{} test images, {}, checkpoint {}", images.test.len(), images.source, file.display()));
     if network == Architecture::SqueezeNet {
         let dense = SqueezeNet::<Cpu>::new(classes, device);
-        return compare(dense, SqueezeNet::<Cpu, PackedConv2d<Cpu>>::new(classes, device), file, &images);
+        return compare(dense, SqueezeNet::<Packed<Cpu>>::new(classes, device), file, &images);
     }
     let config = densenet_config(network);
     let dense = DenseNet::<Cpu>::new(&config, classes, device);
-    compare(dense, DenseNet::<Cpu, PackedConv2d<Cpu>>::new(&config, classes, device), file, &images)
+    compare(dense, DenseNet::<Packed<Cpu>>::new(&config, classes, device), file, &images)
 }
 
 /// Evaluates a packed file with a dense and with a packed network; prints both results and the number of images whose
 /// predictions differ.
-fn compare(dense: impl Network<Cpu>, packed: impl Network<Cpu>, file: &Path, images: &Images) -> Result<()> {
+fn compare(dense: impl Network<Cpu>, packed: impl Network<Packed<Cpu>>, file: &Path, images: &Images) -> Result<()> {
     let dense = predictions("dense", dense, file, images)?;
     let packed = predictions("packed", packed, file, images)?;
     let different = dense.iter().zip(&packed).filter(|(dense, packed)| dense != packed).count();
@@ -136,7 +137,12 @@ fn compare(dense: impl Network<Cpu>, packed: impl Network<Cpu>, file: &Path, ima
 }
 
 /// Evaluates a network with the weights in `file`, prints the results and returns the predicted classes.
-fn predictions(name: &str, mut network: impl Network<Cpu>, file: &Path, images: &Images) -> Result<Vec<usize>> {
+fn predictions<B: Backend>(
+    name: &str,
+    mut network: impl Network<B>,
+    file: &Path,
+    images: &Images,
+) -> Result<Vec<usize>> {
     load(&mut network, file, None)?;
     let start = Instant::now();
     let (evaluation, predictions) = evaluate(&Classifier::new(network), images, &Default::default());

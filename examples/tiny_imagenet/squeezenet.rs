@@ -8,20 +8,17 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, MaxPool2d, MaxP
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Initializer};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use ttq_core::packed::Convolution;
 use ttq_examples::model::{Network, PytorchName};
 
 use crate::convolution::convolution;
 
 /// A 3×3 convolution, eight fire modules with three max poolings, and a 1×1 convolution to the logits.
-///
-/// `C` is the type of the convolutions of the fire modules: `Conv2d` for training, `PackedConv2d` for inference.
 #[derive(Module, Debug)]
-pub(crate) struct SqueezeNet<B: Backend, C: Module<B> = Conv2d<B>> {
+pub(crate) struct SqueezeNet<B: Backend> {
     stem: Conv2d<B>,
     norm: BatchNorm<B>,
     pool: MaxPool2d,
-    fires: Vec<Fire<B, C>>,
+    fires: Vec<Fire<B>>,
     dropout: Dropout,
     classes: Conv2d<B>,
     average: AdaptiveAvgPool2d,
@@ -30,13 +27,13 @@ pub(crate) struct SqueezeNet<B: Backend, C: Module<B> = Conv2d<B>> {
 /// A 1×1 convolution to few channels, followed by parallel 1×1 and 3×3 convolutions whose outputs are concatenated.
 /// With `residual`, the input is added.
 #[derive(Module, Debug)]
-struct Fire<B: Backend, C: Module<B>> {
+struct Fire<B: Backend> {
     squeeze_norm: BatchNorm<B>,
-    squeeze: C,
+    squeeze: Conv2d<B>,
     expand1x1_norm: BatchNorm<B>,
-    expand1x1: C,
+    expand1x1: Conv2d<B>,
     expand3x3_norm: BatchNorm<B>,
-    expand3x3: C,
+    expand3x3: Conv2d<B>,
     residual: bool,
 }
 
@@ -47,7 +44,7 @@ const POOLED: [usize; 3] = [0, 2, 4];
 /// Indices of the fire modules in the `Sequential` of the port.
 const PORT_INDICES: [usize; 8] = [4, 5, 7, 8, 10, 11, 12, 13];
 
-impl<B: Backend, C: Convolution<B>> SqueezeNet<B, C> {
+impl<B: Backend> SqueezeNet<B> {
     /// Creates a network for `classes` classes. Input `[n, 3, 56, 56]`, output `[n, classes]`.
     pub(crate) fn new(classes: usize, device: &B::Device) -> Self {
         let mut channels = 64;
@@ -70,7 +67,7 @@ impl<B: Backend, C: Convolution<B>> SqueezeNet<B, C> {
     }
 }
 
-impl<B: Backend, C: Convolution<B>> Network<B> for SqueezeNet<B, C> {
+impl<B: Backend> Network<B> for SqueezeNet<B> {
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let mut x = relu(self.norm.forward(self.stem.forward(images)));
         for (index, fire) in self.fires.iter().enumerate() {
@@ -95,15 +92,15 @@ impl<B: Backend, C: Convolution<B>> Network<B> for SqueezeNet<B, C> {
     }
 }
 
-impl<B: Backend, C: Convolution<B>> Fire<B, C> {
+impl<B: Backend> Fire<B> {
     fn new(input: usize, squeezed: usize, expanded: usize, device: &B::Device) -> Self {
         Self {
             squeeze_norm: BatchNormConfig::new(input).init(device),
-            squeeze: C::init(&convolution([input, squeezed], 1), device),
+            squeeze: convolution([input, squeezed], 1).init(device),
             expand1x1_norm: BatchNormConfig::new(squeezed).init(device),
-            expand1x1: C::init(&convolution([squeezed, expanded], 1), device),
+            expand1x1: convolution([squeezed, expanded], 1).init(device),
             expand3x3_norm: BatchNormConfig::new(squeezed).init(device),
-            expand3x3: C::init(&convolution([squeezed, expanded], 3), device),
+            expand3x3: convolution([squeezed, expanded], 3).init(device),
             residual: input == 2 * expanded,
         }
     }

@@ -1,5 +1,5 @@
-//! `cargo xtask delegate`: writes `src/delegate.rs` of `ttq-cpu` and `ttq-autocast` from the traits of the Burn version
-//! in use.
+//! `cargo xtask delegate`: writes `src/delegate.rs` of the backends of this workspace from the traits of the Burn version in
+//! use.
 
 mod target;
 
@@ -205,6 +205,7 @@ struct Writer {
     inner: Ident,
     arguments: TokenStream,
     ready: Option<TokenStream>,
+    wrap: Option<TokenStream>,
     views: &'static [&'static str],
 }
 
@@ -215,6 +216,7 @@ impl Writer {
             inner: syn::parse_str(target.inner)?,
             arguments: tokens(target.arguments)?,
             ready: target.ready.map(tokens).transpose()?,
+            wrap: target.wrap.map(tokens).transpose()?,
             views: target.views,
         })
     }
@@ -238,10 +240,7 @@ impl Writer {
                 FnArg::Receiver(_) => None,
             })
             .collect();
-        let converts_result = match &signature.output {
-            ReturnType::Type(_, output) => needs_conversion(output),
-            ReturnType::Default => false,
-        };
+        let output = signature.output.clone();
         let (signature, names) = self.specialize(signature)?;
         let arguments = names.iter().zip(&types).map(|(name, ty)| match (ready, float_tensors(ty)) {
             _ if needs_conversion(ty) => quote!(#name.convert_backend()),
@@ -252,10 +251,27 @@ impl Writer {
         });
         let (name, method, inner) = (format_ident!("{name}"), &signature.ident, &self.inner);
         let call = quote!(<#inner as #name<#inner>>::#method(#(#arguments),*));
-        Ok(match converts_result {
-            true => quote!(#signature { #call.convert_backend() }),
-            false => quote!(#signature { #call }),
-        })
+        let result = self.result(&output, call);
+        Ok(quote!(#signature { #result }))
+    }
+
+    /// Converts the result of a call of the inner backend.
+    fn result(&self, output: &ReturnType, call: TokenStream) -> TokenStream {
+        let ReturnType::Type(_, output) = output else { return call };
+        let is_float = |ty: &Type| matches!(float_tensors(ty), Some(Floats::One));
+        match (&**output, &self.wrap) {
+            (output, _) if needs_conversion(output) => quote!(#call.convert_backend()),
+            (output, Some(wrap)) if is_float(output) => quote!(#wrap(#call)),
+            (Type::Tuple(tuple), Some(wrap)) if tuple.elems.iter().any(is_float) => {
+                let names: Vec<Ident> = (0..tuple.elems.len()).map(|index| format_ident!("result_{index}")).collect();
+                let results = names.iter().zip(&tuple.elems).map(|(name, ty)| match is_float(ty) {
+                    true => quote!(#wrap(#name)),
+                    false => quote!(#name),
+                });
+                quote!(let (#(#names),*) = #call; (#(#results),*))
+            }
+            _ => call,
+        }
     }
 
     /// Returns the signature for the generated backend, and the names of its arguments.

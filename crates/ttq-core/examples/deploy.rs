@@ -1,4 +1,4 @@
-//! Loads a packed file into dense and into packed layers, and compares their results.
+//! Loads a packed file into a module on packed and on dense weights, and compares the results.
 //!
 //! FILE is the packed file that the example `checkpoint` writes. Without FILE the program trains the same model with
 //! ternary weights first and packs it. The data are images of stripes in noise; their direction is the class.
@@ -18,27 +18,25 @@ use burn::optim::{AdamConfig, GradientsParams, Optimizer};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use ttq_core::packed::{Coding, PackedModel, load, pack};
+use ttq_core::packed::{Coding, PackedModel, pack};
 use ttq_core::prelude::*;
+use ttq_inference::{Packed, load};
 
-// [packed-net]
-/// A model whose ternary layers are Burn's for training and packed ones for inference.
 #[derive(Module, Debug)]
-struct Net<B: Backend, C: Module<B> = Conv2d<B>, L: Module<B> = Linear<B>> {
+struct Net<B: Backend> {
     stem: Conv2d<B>,
-    conv: C,
-    hidden: L,
+    conv: Conv2d<B>,
+    hidden: Linear<B>,
     classes: Linear<B>,
 }
-// [/packed-net]
 
-impl<B: Backend, C: Convolution<B>, L: LinearLayer<B>> Net<B, C, L> {
+impl<B: Backend> Net<B> {
     fn new(device: &B::Device) -> Self {
         let conv = |channels| Conv2dConfig::new(channels, [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1));
         Self {
             stem: conv([1, 16]).init(device),
-            conv: C::init(&conv([16, 32]).with_stride([2, 2]), device),
-            hidden: L::init(&LinearConfig::new(32 * 4 * 4, 64), device),
+            conv: conv([16, 32]).with_stride([2, 2]).init(device),
+            hidden: LinearConfig::new(32 * 4 * 4, 64).init(device),
             classes: LinearConfig::new(64, 4).init(device),
         }
     }
@@ -84,23 +82,23 @@ fn train(path: PathBuf, steps: u64) -> Result<PathBuf, Box<dyn Error>> {
     Ok(path)
 }
 
-/// Returns the largest difference between the logits of dense and packed layers, and the accuracy in percent.
+/// Returns the largest difference between the logits of dense and packed weights, and the accuracy in percent.
 pub fn run(file: Option<PathBuf>, directory: &Path, steps: u64) -> Result<(f32, f64), Box<dyn Error>> {
     let path = file.map_or_else(|| train(directory.join("ttq-packed.safetensors"), steps), Ok)?;
     let device = Default::default();
-    let (images, classes) = batch::<Flex>(1000, u64::MAX); // not in the training data
+    let (images, classes) = batch::<Packed<Flex>>(1000, u64::MAX); // not in the training data
     // [deploy]
     let file = PackedModel::load(&path)?;
-    // With float32 weights:
-    let dense: Net<Flex> = load(Net::new(&device), &file)?;
-    // With 2 bits per ternary weight:
-    let packed: Net<Flex, PackedConv2d<Flex>, PackedLinear<Flex>> = load(Net::new(&device), &file)?;
+    let packed = load(Net::<Packed<Flex>>::new(&device), &file)?; // 2 bits per ternary weight
     let logits = packed.forward(images.clone());
+    let dense = load(Net::<Flex>::new(&device), &file)?; // the same weights in float32
     // [/deploy]
-    let difference = (logits.clone() - dense.forward(images)).abs().max().into_scalar();
+    let expected = dense.forward(Tensor::from_data(images.into_data(), &device));
+    let expected = Tensor::from_data(expected.into_data(), &device);
+    let difference = (logits.clone() - expected).abs().max().into_scalar();
     let accuracy = 100.0 * logits.argmax(1).squeeze_dim::<1>(1).equal(classes).float().mean().into_scalar();
     println!(
-        "accuracy: {accuracy:.1} %, largest difference of the logits of packed and dense layers: {difference:.1e}"
+        "accuracy: {accuracy:.1} %, largest difference of the logits of packed and dense weights: {difference:.1e}"
     );
     println!("{}: {} bytes, float32 {}", path.display(), path.metadata()?.len(), 4 * dense.num_params());
     Ok((difference, f64::from(accuracy)))

@@ -11,7 +11,7 @@
 //! - [`Ternary`] wraps any Burn module without changing its code, selects the weights that become ternary and holds
 //!   their scales.
 //! - [`TernaryStats`] reports sparsity, scales, entropy and size of each layer.
-//! - [`packed`] stores ternary weights with 2 bits each, in files and in layers for inference.
+//! - [`packed`] stores ternary weights with 2 bits each in a file, which the crate `ttq-inference` loads and runs.
 //!
 //! [`prelude`] imports the items that most programs use.
 //!
@@ -42,8 +42,7 @@
 //!
 //! | feature | effect |
 //! |---|---|
-//! | `flex` (default) | packed layers compute on packed weights if tensors are those of Burn's Flex backend |
-//! | `cuda`, `wgpu` | quantizer and packed layers use GPU kernels for tensors of Burn's CUDA or wgpu backend |
+//! | `cuda`, `wgpu` | the quantizer uses GPU kernels for tensors of Burn's CUDA or wgpu backend |
 //! | `distributed` | ternary weights take part in Burn's distributed strategy; requires a CubeCL backend or `ttq-cpu` |
 
 #[cfg(feature = "cubecl")]
@@ -87,10 +86,8 @@ pub use threshold::Threshold;
 
 /// The items that most programs use: `use ttq_core::prelude::*;`.
 ///
-/// They are the wrapper, the quantizer, their configurations, and the layers that a network needs to be generic over to
-/// run on packed weights. No name is in Burn's prelude, so both can be imported.
+/// They are the wrapper, the quantizer and their configurations. No name is in Burn's prelude, so both can be imported.
 pub mod prelude {
-    pub use crate::packed::{Convolution, LinearLayer, PackedConv2d, PackedLinear};
     pub use crate::{
         Granularity, InitialScales, QuantizerConfig, ScaleRule, Selection, SelectionConfig, Ternary, TernaryConfig,
         TernaryQuantizer, TernaryStats, Threshold,

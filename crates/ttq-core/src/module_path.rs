@@ -39,12 +39,4 @@ impl ModulePath {
     pub(crate) fn container(&self) -> Option<&str> {
         self.containers.last().map(String::as_str)
     }
-
-    /// Returns the path of the enclosing module and the parameter's name, if that module is of type `container` and the
-    /// name is one of `names`.
-    pub(crate) fn parameter_of(&self, container: &str, names: &[&'static str]) -> Option<(String, &'static str)> {
-        let current = self.names.last().filter(|_| self.container() == Some(container))?;
-        let name = names.iter().find(|name| *name == current)?;
-        Some((self.parent(), name))
-    }
 }

@@ -26,7 +26,7 @@ fn own_model_trains_in_full_precision_and_with_ternary_weights() {
 }
 
 #[test]
-fn checkpoint_fine_tunes_and_its_packed_file_gives_equal_results_in_packed_and_dense_layers() {
+fn checkpoint_fine_tunes_and_its_packed_file_gives_equal_results_with_packed_and_dense_weights() {
     let directory = tempfile::tempdir().unwrap();
     let [float, start, end] = alone(|| checkpoint::run(None, directory.path(), 160)).unwrap();
     assert!(float > 90.0 && end > 90.0 && end > start, "{float} % float, {start} % ternary, {end} % fine-tuned");

@@ -1,9 +1,9 @@
 //! GPU kernels of trained ternary quantization, for the CubeCL backends of the [Burn](https://burn.dev) deep-learning
 //! framework.
 //!
-//! Most users enable the feature `cuda` or `wgpu` of `ttq-core`, which calls these functions for all tensors that
-//! [`supports`] accepts. On other backends, and through autodiff, `ttq-core` computes the same results with ordinary
-//! tensor operations.
+//! Most users enable the feature `cuda` or `wgpu` of `ttq-core` (training) or `ttq-inference`, which call these functions
+//! for all tensors that [`supports`] accepts. On other backends, and through autodiff, they compute the same results with
+//! ordinary tensor operations.
 //!
 //! The functions accept Burn tensors of the following backends, each with Burn's fusion and without:
 //!
@@ -33,7 +33,7 @@ mod operation;
 mod packed;
 mod quantizer;
 
-pub use packed::{DeviceWeight, LayerParameters, Window, conv2d, linear, supports_codes};
+pub use packed::{PackedLayer, Window, conv2d, linear};
 pub use quantizer::{
     GradientOptions, GroupAxes, Slope, ThresholdRule, gradients, kth_smallest_magnitude, supports, ternarize, threshold,
 };

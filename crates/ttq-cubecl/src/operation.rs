@@ -62,30 +62,6 @@ pub(crate) fn int<B: Backend, const D: usize>(tensor: Tensor<B, D, Int>) -> Eras
     Box::new(tensor.into_primitive())
 }
 
-/// Identifies the memory of a tensor among all that exist.
-///
-/// # Panics
-/// Panics if the backend is not supported.
-pub(crate) fn memory<B: Backend, const D: usize>(tensor: &Tensor<B, D, Int>) -> String {
-    let tensor = tensor.clone().into_primitive();
-    let memories: [Option<String>; _] = [
-        #[cfg(feature = "cuda")]
-        memory_of::<cubecl::cuda::CudaRuntime>(&tensor),
-        #[cfg(feature = "wgpu")]
-        memory_of::<cubecl::wgpu::WgpuRuntime>(&tensor),
-    ];
-    memories.into_iter().flatten().next().expect("ttq-cubecl: no kernels for this backend")
-}
-
-fn memory_of<R: CubeRuntime>(tensor: &dyn Any) -> Option<String> {
-    // Only the debug text of a handle contains the number of its memory, which is unique in the process.
-    let direct = tensor.downcast_ref::<CubeTensor<R>>().map(|tensor| format!("{:?}", tensor.handle));
-    direct.or_else(|| {
-        let fused = tensor.downcast_ref::<FusionTensor<FusionCubeRuntime<R>>>()?;
-        Some(format!("{:?}", fused.id))
-    })
-}
-
 fn downcast<T: 'static>(tensor: ErasedTensor) -> T {
     *tensor.downcast().expect("the runner is selected by the type of the tensors")
 }

@@ -9,7 +9,7 @@ use ttq_packed::kernels::{
 /// Relative to the sum of the magnitudes of all terms.
 const TOLERANCE: f64 = 1e-5;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Case {
     input: [usize; 4],
     shape: [usize; 4],
@@ -314,6 +314,35 @@ fn the_default_path_is_sparse_for_many_zeros_and_dense_for_few() {
 }
 
 #[test]
+fn weights_can_be_read_back_in_the_form_of_every_path() {
+    let mut rng = Rng::with_seed(7);
+    for _ in 0..40 {
+        let case = Case::random(&mut rng);
+        let packed = case.packed();
+        let weights: usize = case.shape[1..].iter().product();
+        for packed in [
+            packed.clone().with_path(ConvolutionPath::Sparse),
+            packed.clone().with_path(ConvolutionPath::Sparse).with_path(ConvolutionPath::Dense),
+            packed.with_path(ConvolutionPath::Sparse).with_activations(Activations::Int8),
+        ] {
+            let values = (0..case.t.len()).map(|index| packed.value(index / weights, index % weights));
+            assert!(values.eq(case.t.iter().copied()), "{:?} {case:?}", packed.path());
+        }
+    }
+}
+
+#[test]
+fn options_of_a_packed_weight_can_be_changed() {
+    let mut rng = Rng::with_seed(8);
+    for _ in 0..40 {
+        let case = Case::random(&mut rng);
+        let groups = case.options.groups;
+        let packed = Case { options: ConvolutionOptions { groups, ..Default::default() }, ..case.clone() }.packed();
+        assert_eq!(case.forward(&packed.with_options(case.options).unwrap()), case.forward(&case.packed()), "{case:?}");
+    }
+}
+
+#[test]
 fn invalid_arguments_are_rejected() {
     let scales = Scales::PerTensor { w_pos: 1.0, w_neg: 1.0 };
     let options = ConvolutionOptions { groups: 2, ..Default::default() };
@@ -322,6 +351,10 @@ fn invalid_arguments_are_rejected() {
     let no_stride = ConvolutionOptions { stride: [1, 0], ..options };
     assert!(matches!(new([4, 2, 3, 3], no_stride), Err(KernelError::Dimension { value: 0, .. })));
     let packed = new([4, 2, 3, 3], options).unwrap();
+    let change = |options| packed.clone().with_options(options).map(|_| ());
+    assert!(matches!(change(no_stride), Err(KernelError::Dimension { value: 0, .. })));
+    let other_groups = ConvolutionOptions { groups: 4, ..options };
+    assert!(matches!(change(other_groups), Err(KernelError::Dimension { value: 4, .. })));
     assert!(matches!(packed.output_shape([1, 2, 5, 5]), Err(KernelError::Dimension { value: 2, .. })));
     let small = KernelError::InputTooSmall { input: 2, padding: 0, kernel: 3 };
     assert_eq!(packed.output_shape([1, 4, 5, 2]), Err(small));

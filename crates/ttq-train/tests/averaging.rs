@@ -15,9 +15,10 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::train::metric::LossMetric;
 use burn::train::{ExecutionStrategy, Interrupter, Learner, MultiDeviceOptim, TrainStep};
 use burn_ndarray::NdArray;
-use ttq_core::packed::{load, pack};
+use ttq_core::packed::pack;
 use ttq_core::{QuantizerConfig, ScaleParameter, Ternary, TernaryConfig, Threshold};
 use ttq_cpu::Cpu;
+use ttq_inference::load;
 use ttq_testing::points::{Batch, Net, Point, PointBatcher, point};
 use ttq_train::*;
 

@@ -5,32 +5,30 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use ttq_core::packed::Convolution;
 
-use super::Network;
+use super::{Network, output_size};
 
 /// ResNet-20/32/44/56: a stem, three stages of (depth - 2) / 6 blocks with 16, 32 and 64 channels, a linear layer.
-/// Generic over the convolutions of the stages: Burn's to train, packed ones to deploy.
 #[derive(Module, Debug)]
-pub struct ResNet<B: Backend, C: Module<B> = Conv2d<B>> {
+pub struct ResNet<B: Backend> {
     stem: Conv2d<B>,
     norm: BatchNorm<B>,
-    blocks: Vec<Block<B, C>>,
+    blocks: Vec<Block<B>>,
     pool: AdaptiveAvgPool2d,
     classes: Linear<B>,
 }
 
 /// Two 3×3 convolutions around which the input is passed, through a 1×1 convolution where the shape changes.
 #[derive(Module, Debug)]
-struct Block<B: Backend, C: Module<B>> {
-    conv1: C,
+struct Block<B: Backend> {
+    conv1: Conv2d<B>,
     norm1: BatchNorm<B>,
-    conv2: C,
+    conv2: Conv2d<B>,
     norm2: BatchNorm<B>,
-    shortcut: Option<C>,
+    shortcut: Option<Conv2d<B>>,
 }
 
-impl<B: Backend, C: Convolution<B>> ResNet<B, C> {
+impl<B: Backend> ResNet<B> {
     /// Depths that exist: 6 n + 2.
     pub const DEPTHS: [usize; 4] = [20, 32, 44, 56];
 
@@ -60,7 +58,7 @@ impl<B: Backend, C: Convolution<B>> ResNet<B, C> {
     }
 }
 
-impl<B: Backend, C: Convolution<B>> Network<B> for ResNet<B, C> {
+impl<B: Backend> Network<B> for ResNet<B> {
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = relu(self.norm.forward(self.stem.forward(images)));
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
@@ -68,10 +66,10 @@ impl<B: Backend, C: Convolution<B>> Network<B> for ResNet<B, C> {
     }
 
     fn positions(&self, image: [usize; 2]) -> Vec<(String, usize)> {
-        let mut size = self.stem.output_size(image);
+        let mut size = output_size(&self.stem, image);
         let mut positions = vec![("stem.weight".to_owned(), size)];
         for (index, block) in self.blocks.iter().enumerate() {
-            size = block.conv1.output_size(size);
+            size = output_size(&block.conv1, size);
             let layers = ["conv1", "conv2"].into_iter().chain(block.shortcut.as_ref().map(|_| "shortcut"));
             positions.extend(layers.map(|layer| (format!("blocks.{index}.{layer}.weight"), size)));
         }
@@ -80,16 +78,16 @@ impl<B: Backend, C: Convolution<B>> Network<B> for ResNet<B, C> {
     }
 }
 
-impl<B: Backend, C: Convolution<B>> Block<B, C> {
+impl<B: Backend> Block<B> {
     fn new([input, output]: [usize; 2], stride: usize, device: &B::Device) -> Self {
         let shortcut = (stride != 1 || input != output).then(|| {
             let config = Conv2dConfig::new([input, output], [1, 1]).with_stride([stride, stride]);
-            C::init(&config.with_bias(false).with_initializer(HE), device)
+            config.with_bias(false).with_initializer(HE).init(device)
         });
         Self {
-            conv1: C::init(&conv3x3([input, output], stride), device),
+            conv1: conv3x3([input, output], stride).init(device),
             norm1: BatchNormConfig::new(output).init(device),
-            conv2: C::init(&conv3x3([output, output], 1), device),
+            conv2: conv3x3([output, output], 1).init(device),
             norm2: BatchNormConfig::new(output).init(device),
             shortcut,
         }

@@ -22,6 +22,8 @@ pub(super) struct Target {
     pub(super) arguments: &'static str,
     /// Function that float tensors go through before a delegated method reads them.
     pub(super) ready: Option<&'static str>,
+    /// Function that makes a float tensor of the generated backend from one of the inner backend, if they differ.
+    pub(super) wrap: Option<&'static str>,
     /// Delegated methods that return views or metadata, and read no elements.
     pub(super) views: &'static [&'static str],
     /// Methods that keep the default implementation of the trait, which calls other operations of the generated
@@ -47,7 +49,7 @@ impl Target {
     }
 }
 
-pub(super) const TARGETS: [Target; 2] = [
+pub(super) const TARGETS: [Target; 3] = [
     Target {
         package: "ttq-cpu",
         about: "\
@@ -125,6 +127,7 @@ pub(super) const TARGETS: [Target; 2] = [
         ],
         arguments: "",
         ready: Some("ops::ready"),
+        wrap: None,
         views: &[
             "float_device",
             "float_to_device",
@@ -164,6 +167,7 @@ pub(super) const TARGETS: [Target; 2] = [
         ],
         arguments: "::<B, P>",
         ready: None,
+        wrap: None,
         views: &[],
         defaults: Defaults::Listed(&[
             "linear",
@@ -176,5 +180,38 @@ pub(super) const TARGETS: [Target; 2] = [
             "conv_transpose3d_x_backward",
             "conv_transpose3d_weight_backward",
         ]),
+    },
+    Target {
+        package: "ttq-inference",
+        about: "\
+//! Implementations of Burn's operation traits. All operations are delegated to the inner backend, for which ternary
+//! weights are unpacked, except those that `ops` implements.
+",
+        imports: "use crate::{ActivationType, Packed}; use crate::tensor::{unpacked, wrap};",
+        generics: "<B: Backend, A: ActivationType>",
+        backend: "Packed<B, A>",
+        inner: "B",
+        own: &[
+            "float_device",
+            "float_to_device",
+            "float_cast",
+            "float_detach",
+            "float_set_require_grad",
+            "float_is_require_grad",
+            "float_transpose",
+            "float_swap_dims",
+            "float_permute",
+            "float_reshape",
+            "float_select",
+            "float_matmul",
+            "linear",
+            "conv1d",
+            "conv2d",
+        ],
+        arguments: "::<B, A>",
+        ready: Some("unpacked::<B>"),
+        wrap: Some("wrap"),
+        views: &[],
+        defaults: Defaults::Listed(&["embedding"]),
     },
 ];

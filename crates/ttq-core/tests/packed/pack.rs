@@ -4,10 +4,11 @@ use burn::backend::{Autodiff, Flex};
 use burn::module::{AutodiffModule, ModuleMapper, Param};
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use ttq_core::packed::{PackError, load, pack};
+use ttq_core::packed::{PackError, pack};
 use ttq_core::{Granularity, Ternary};
+use ttq_inference::{Packed, load};
 
-use crate::{Dense, random, ternary};
+use crate::{Net, random, ternary};
 
 type A = Autodiff<Flex>;
 
@@ -39,7 +40,7 @@ impl<B: Backend> ModuleMapper<B> for Poison<'_> {
     }
 }
 
-fn poisoned(path: &str, value: f32) -> Ternary<Flex, Dense<Flex>> {
+fn poisoned(path: &str, value: f32) -> Ternary<Flex, Net<Flex>> {
     ternary::<Flex>(Granularity::Channel, 1).map(&mut Poison { path, names: Vec::new(), value })
 }
 
@@ -64,7 +65,7 @@ fn pack_refuses_nan_and_infinite_weights_and_nan_anywhere_with_the_path() {
 #[test]
 fn pack_writes_the_running_statistics_after_the_last_update_and_training_goes_on_unchanged() {
     let images = |seed| random::<A, 4>([4, 2, 8, 8], seed);
-    let statistics = |wrapper: &Ternary<A, Dense<A>>| wrapper.valid().latent().norm.running_mean.value().into_data();
+    let statistics = |wrapper: &Ternary<A, Net<A>>| wrapper.valid().latent().norm.running_mean.value().into_data();
     for steps in 1..4 {
         let [packed, reference] = [1, 1].map(|seed| ternary::<A>(Granularity::Tensor, seed));
         for seed in 0..steps {
@@ -72,7 +73,7 @@ fn pack_writes_the_running_statistics_after_the_last_update_and_training_goes_on
             reference.view().forward(images(seed));
         }
         let file = pack(&packed).unwrap();
-        let loaded = load(Dense::<Flex>::new(5, &Default::default()), &file).unwrap();
+        let loaded = load(Net::<Flex>::new(), &file).unwrap();
         assert_eq!(loaded.norm.running_mean.value().into_data(), statistics(&reference), "{steps} steps");
         packed.view().forward(images(9));
         reference.view().forward(images(9));
@@ -83,34 +84,33 @@ fn pack_writes_the_running_statistics_after_the_last_update_and_training_goes_on
 #[test]
 fn a_column_major_linear_layer_is_packed_and_loaded_in_its_real_shape() {
     use burn::nn::{Linear, LinearConfig, LinearLayout};
-    use ttq_core::packed::{LinearLayer, PackedLinear};
     use ttq_core::{SelectionConfig, TernaryConfig};
 
     #[derive(Module, Debug)]
-    struct Net<B: Backend, L: Module<B>> {
-        hidden: L,
+    struct Columns<B: Backend> {
+        hidden: Linear<B>,
         classes: Linear<B>,
     }
 
-    fn net<L: LinearLayer<Flex>>(layout: LinearLayout) -> Net<Flex, L> {
+    fn net<B: Backend>(layout: LinearLayout) -> Columns<B> {
         let config = |inputs, outputs| LinearConfig::new(inputs, outputs).with_layout(layout);
         let device = Default::default();
-        Net { hidden: L::init(&config(6, 9), &device), classes: config(9, 4).init(&device) }
+        Columns { hidden: config(6, 9).init(&device), classes: config(9, 4).init(&device) }
     }
 
-    fn forward<L: LinearLayer<Flex>>(net: &Net<Flex, L>) -> TensorData {
-        net.classes.forward(net.hidden.forward(random::<Flex, 2>([3, 6], 41))).into_data()
+    fn forward<B: Backend>(net: &Columns<B>) -> TensorData {
+        net.classes.forward(net.hidden.forward(random::<B, 2>([3, 6], 41))).into_data()
     }
 
     let selection = SelectionConfig::new().with_include(vec!["hidden".into()]);
     let config = TernaryConfig::new().with_selection(selection);
-    let ternary = Ternary::new(net::<Linear<Flex>>(LinearLayout::Col), &config).unwrap();
+    let ternary = Ternary::new(net::<Flex>(LinearLayout::Col), &config).unwrap();
     let expected = forward(&ternary.materialize());
     let file = pack(&ternary).unwrap();
     for layout in [LinearLayout::Col, LinearLayout::Row] {
-        let loaded = load(net::<Linear<Flex>>(layout), &file).unwrap();
+        let loaded = load(net::<Flex>(layout), &file).unwrap();
         crate::assert_close(forward(&loaded), expected.clone(), 1e-6);
-        let loaded = load(net::<PackedLinear<Flex>>(layout), &file).unwrap();
+        let loaded = load(net::<Packed<Flex>>(layout), &file).unwrap();
         crate::assert_close(forward(&loaded), expected.clone(), 1e-5);
     }
 }

@@ -8,8 +8,9 @@ use burn::nn::conv::{
 };
 use burn::nn::{self, EmbeddingConfig, LinearConfig, LinearLayout};
 use burn::prelude::*;
-use ttq_core::packed::{load, pack};
+use ttq_core::packed::pack;
 use ttq_core::*;
+use ttq_inference::load;
 use ttq_testing::{normal, reproducible, tensor};
 
 use crate::Net;

@@ -4,7 +4,6 @@ pub(crate) mod activations;
 pub(crate) mod gradients;
 pub(crate) mod layout;
 pub(crate) mod order;
-pub(crate) mod packing;
 pub(crate) mod product;
 pub(crate) mod source;
 pub(crate) mod ternarize;

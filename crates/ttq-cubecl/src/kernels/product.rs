@@ -5,8 +5,19 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearViewLaunch;
 
-use super::packing::Matrix;
 use super::source::{GeometryLaunch, ProductKind, Window};
+
+/// Values in a word.
+pub(crate) const VALUES: u32 = 16;
+
+/// A weight as a matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Matrix {
+    /// Number of rows.
+    pub(crate) outputs: usize,
+    /// Number of values of a row.
+    pub(crate) inner: usize,
+}
 
 /// A product of activations and a ternary weight.
 pub(crate) struct Product<R: CubeRuntime> {
@@ -14,7 +25,7 @@ pub(crate) struct Product<R: CubeRuntime> {
     pub(crate) x: CubeTensor<R>,
     /// Factors of int8 activations, one for each row of a matrix or each image, float32.
     pub(crate) factors: Option<CubeTensor<R>>,
-    /// Device words of the weight.
+    /// Words of the weight, `[ceil(inner / 16), outputs]`.
     pub(crate) words: CubeTensor<R>,
     /// `[1 or outputs, 2]`, float32.
     pub(crate) scales: CubeTensor<R>,

@@ -17,8 +17,7 @@ use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearView;
 
 use super::layout::{UNITS, cubes};
-use super::packing::VALUES;
-use super::product::{Arguments, Parameters, Product};
+use super::product::{Arguments, Parameters, Product, VALUES};
 use super::source::{Geometry, ProductKind};
 
 /// Number of units along each side of a cube.

@@ -13,8 +13,7 @@ use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearView;
 
 use super::layout::{Fold, UNITS, cubes, fold_cube};
-use super::packing::{Matrix, VALUES};
-use super::product::{Arguments, Parameters, Product};
+use super::product::{Arguments, Matrix, Parameters, Product, VALUES};
 use super::source::{Geometry, ProductKind};
 
 /// Maximum number of rows.
@@ -28,7 +27,7 @@ const STAGE: u32 = 32;
 pub(crate) fn multiply<R: CubeRuntime>(product: Product<R>, output: CubeTensor<R>) {
     let client = output.client.clone();
     let count = cubes(&client, product.matrix.outputs.div_ceil(LANES as usize));
-    let (Matrix { outputs, inner, .. }, rows, kind) = (product.matrix, product.rows, product.kind);
+    let (Matrix { outputs, inner }, rows, kind) = (product.matrix, product.rows, product.kind);
     let Arguments { x, words, parameters, output, geometry, dtypes } = product.arguments(output);
     // SAFETY: outputs and values of `k` beyond the end are neither read nor written.
     unsafe {

@@ -2,6 +2,8 @@
 
 #[path = "autocast.rs"]
 mod autocast;
+#[path = "modules.rs"]
+mod modules;
 #[path = "packed.rs"]
 mod packed;
 #[path = "quantizer.rs"]

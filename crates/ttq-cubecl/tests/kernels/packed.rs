@@ -1,11 +1,12 @@
-//! Linear layers and convolutions with packed weights.
+//! Linear layers and convolutions with packed weights, through the backend of `ttq-inference`.
 
 use burn::module::Param;
-use burn::nn::conv::Conv2dConfig;
-use burn::nn::{LinearConfig, PaddingConfig2d};
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
+use burn::tensor::module::linear;
 use burn::tensor::{DType, TensorData};
-use ttq_core::packed::{ActivationType, Float32, Int8, PackedConv2d, PackedLinear};
+use ttq_inference::{ActivationType, Float32, Int8, Packed, is_packed, tensor};
 use ttq_packed::{Codes, TernaryWeight};
 
 use super::{Device, Fused, Plain, device};
@@ -50,14 +51,12 @@ fn assert_linear_matches_reference<B: Backend<Device = Device>, A: ActivationTyp
     for [rows, inputs, outputs] in LINEAR {
         for per_channel in [false, true] {
             let weight = weight(&[inputs, outputs], 1, per_channel);
-            let config = LinearConfig::new(inputs, outputs).with_bias(per_channel);
-            let mut layer = PackedLinear::<B, A>::new(&config, &device).with_weight(&weight);
+            let packed = tensor::<Packed<B, A>, 2>(&weight, &device);
             let bias = random(outputs, 23);
-            let data = || TensorData::new(bias.clone(), [outputs]);
-            layer.bias = layer.bias.map(|_| Param::from_tensor(Tensor::from_data(data(), &device)));
+            let data = TensorData::new(bias.clone(), [outputs]);
             let x = activations::<A>(rows * inputs, inputs);
-            let input = Tensor::<B, 3>::from_data(TensorData::new(x.clone(), [rows, 1, inputs]), &device);
-            let output = layer.forward(input);
+            let input = Tensor::<_, 3>::from_data(TensorData::new(x.clone(), [rows, 1, inputs]), &device);
+            let output = linear(input, packed, per_channel.then(|| Tensor::from_data(data, &device)));
             assert_eq!(output.dims(), [rows, 1, outputs]);
             let (y, w) = (floats(output), weight.dequantize());
             for row in 0..rows {
@@ -126,7 +125,9 @@ fn assert_convolution_matches_reference<B: Backend<Device = Device>, A: Activati
         let [top, left] = leading_padding(&config, [height, width]);
         for per_channel in [false, true] {
             let weight = weight(&shape, 0, per_channel);
-            let mut layer = PackedConv2d::<B, A>::new(&config, &device).with_weight(&weight);
+            let mut layer: Conv2d<Packed<B, A>> = config.init(&device);
+            layer.weight = Param::from_tensor(tensor(&weight, &device));
+            assert!(is_packed(&layer.weight.val()));
             let bias = if config.bias { random(outputs, 23) } else { vec![0.0; outputs] };
             let data = || TensorData::new(bias.clone(), [outputs]);
             layer.bias = layer.bias.map(|_| Param::from_tensor(Tensor::from_data(data(), &device)));
@@ -137,10 +138,10 @@ fn assert_convolution_matches_reference<B: Backend<Device = Device>, A: Activati
                 let index = || ((image * inputs + channel) * height + y - top) * width + x_ - left;
                 if inside { f64::from(x[index()]) } else { 0.0 }
             };
-            let input = Tensor::<B, 4>::from_data(TensorData::new(x.clone(), [images, inputs, height, width]), &device);
+            let data = || TensorData::new(x.clone(), [images, inputs, height, width]);
             // The dense layer gives the expected shape.
-            let expected = layer.dense().forward(input.clone()).dims();
-            let output = layer.forward(input);
+            let expected = config.init::<B>(&device).forward(Tensor::from_data(data(), &device)).dims();
+            let output = layer.forward(Tensor::from_data(data(), &device));
             assert_eq!(output.dims(), expected, "{config:?}");
             let (y, w) = (floats(output), weight.dequantize());
             for (index, found) in y.into_iter().enumerate() {
@@ -181,14 +182,14 @@ fn int8_activations_have_a_nonzero_error_of_at_most_half_a_step() {
     let Some(device) = device() else { return };
     let [rows, inputs, outputs] = [7, 90, 20];
     let weight = weight(&[inputs, outputs], 1, false);
-    let config = LinearConfig::new(inputs, outputs).with_bias(false);
-    let layer = PackedLinear::<Plain, Int8>::new(&config, &device).with_weight(&weight);
-    let exact = PackedLinear::<Plain, Float32>::new(&config, &device).with_weight(&weight);
-    let x = random(rows * inputs, 31);
-    let input = Tensor::<Plain, 2>::from_data(TensorData::new(x.clone(), [rows, inputs]), &device);
+    let mut x = random(rows * inputs, 31);
     // The factor of a row of zeros is zero.
-    let input = input.slice_assign([3..4, 0..inputs], Tensor::zeros([1, inputs], &device));
-    let (found, expected) = (floats(layer.forward(input.clone())), floats(exact.forward(input)));
+    x[3 * inputs..4 * inputs].fill(0.0);
+    fn product<A: ActivationType>(x: TensorData, weight: &TernaryWeight, device: &Device) -> Vec<f32> {
+        floats(Tensor::<Packed<Plain, A>, 2>::from_data(x, device).matmul(tensor(weight, device)))
+    }
+    let data = || TensorData::new(x.clone(), [rows, inputs]);
+    let (found, expected) = (product::<Int8>(data(), &weight, &device), product::<Float32>(data(), &weight, &device));
     let w = weight.dequantize();
     for (row, x) in x.chunks(inputs).enumerate() {
         let half = x.iter().map(|x| x.abs()).fold(0.0, f32::max) / 254.0;
@@ -202,22 +203,15 @@ fn int8_activations_have_a_nonzero_error_of_at_most_half_a_step() {
 }
 
 #[test]
-fn layers_support_strided_inputs_and_new_weights() {
+fn products_support_strided_inputs() {
     let Some(device) = device() else { return };
-    let config = LinearConfig::new(12, 20).with_bias(false);
-    let (first, second) = (weight(&[12, 20], 1, false), weight(&[12, 20], 1, true));
-    let layer = PackedLinear::<Plain>::new(&config, &device).with_weight(&first);
+    let weight = tensor::<Packed<Plain>, 2>(&weight(&[12, 20], 1, true), &device);
     for rows in [3, 40] {
         let data = TensorData::new(random(12 * rows, 41), [12, rows]);
-        let transposed = Tensor::<Plain, 2>::from_data(data, &device).transpose();
+        let transposed = Tensor::<Packed<Plain>, 2>::from_data(data, &device).transpose();
         let contiguous = Tensor::from_data(transposed.clone().into_data(), &device);
-        let expected = floats(layer.forward(contiguous.clone()));
-        assert_eq!(floats(layer.forward(transposed)), expected);
-        let changed = layer.clone().with_weight(&second);
-        let dense = Tensor::<Plain, 2>::from_data(TensorData::new(second.dequantize(), [12, 20]), &device);
-        let found = changed.forward(contiguous.clone()).into_data();
-        found.assert_approx_eq::<f32>(&contiguous.clone().matmul(dense).into_data(), Default::default());
-        assert_eq!(floats(layer.forward(contiguous)), expected);
+        let expected = floats(contiguous.matmul(weight.clone()));
+        assert_eq!(floats(transposed.matmul(weight.clone())), expected);
     }
 }
 
@@ -229,10 +223,9 @@ fn float16_activations_give_float16_results() {
     }
     for rows in [2, 20] {
         let weight = weight(&[100, 30], 1, true);
-        let layer = PackedLinear::<Plain>::new(&LinearConfig::new(100, 30), &device).with_weight(&weight);
         let data = TensorData::new(random(100 * rows, 51), [rows, 100]);
-        let input = Tensor::<Plain, 2>::from_data(data, &device).cast(DType::F16);
-        let output = layer.forward(input.clone());
+        let input = Tensor::<Packed<Plain>, 2>::from_data(data, &device).cast(DType::F16);
+        let output = input.clone().matmul(tensor(&weight, &device).cast(DType::F16));
         assert_eq!(output.dtype(), DType::F16);
         let (y, x, w) = (floats(output), floats(input), weight.dequantize());
         for (index, found) in y.into_iter().enumerate() {

@@ -12,7 +12,7 @@
 //! | activations | kernels | bits per weight in memory |
 //! |---|---|---|
 //! | [`Activations::Float32`] | lookup tables of partial sums for one or two rows of activations (AVX2, AVX-512, NEON); otherwise decoding and multiply-add | 2 |
-//! | [`Activations::Float32`], convolution with many zeros ([`ConvolutionPath::Sparse`]) | sums over lists of the codes +1 and -1 | 2, plus 8 per nonzero weight |
+//! | [`Activations::Float32`], convolution with many zeros ([`ConvolutionPath::Sparse`]) | sums over lists of the codes +1 and -1 | 8 per nonzero weight, plus 64 per row and up to 144 weights |
 //! | [`Activations::Int8`] | lookup tables of partial sums for one or two rows of activations, many rows of weights and two scales (AVX2); otherwise byte dot products with the indicator planes of +1 and -1, or with a single plane of signs if `w_pos = w_neg` in every row | 2 |
 //!
 //! The instruction set is chosen at run time (see [`Level`]). Results do not depend on the number of threads.

@@ -8,8 +8,9 @@ use burn::prelude::*;
 use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::TrainStep;
-use ttq_core::packed::{Coding, PackedModel, load, pack};
+use ttq_core::packed::{Coding, PackedModel, pack};
 use ttq_core::{LayerValues, Selection, Ternary, TernaryConfig};
+use ttq_inference::load;
 use ttq_testing::{normal, tensor, uniform};
 use ttq_train::{TernaryOptimizer, TernaryStep};
 

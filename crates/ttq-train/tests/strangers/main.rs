@@ -2,7 +2,6 @@
 
 mod harness;
 mod models;
-mod packed_layers;
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::{AutodiffModule, Module};

@@ -25,6 +25,20 @@ impl Default for ConvolutionOptions {
     }
 }
 
+impl ConvolutionOptions {
+    /// Returns an error if stride, dilation or number of groups is zero.
+    pub(super) fn check(&self) -> Result<(), KernelError> {
+        let positive = [
+            ("the number of groups", self.groups),
+            ("the vertical stride", self.stride[0]),
+            ("the horizontal stride", self.stride[1]),
+            ("the vertical dilation", self.dilation[0]),
+            ("the horizontal dilation", self.dilation[1]),
+        ];
+        positive.into_iter().try_for_each(|(what, value)| KernelError::check_positive(what, value))
+    }
+}
+
 /// The sizes of a convolution for one input size, as `[height, width]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Geometry {

@@ -14,7 +14,7 @@ use self::sparse::NonzeroLists;
 use self::strip::{CallContext, Factors, Strip, StripIndex};
 use super::epilogue::Epilogue;
 use super::memory::{Output, Scratch, Words};
-use super::panels::Panels;
+use super::panels::{PANEL, Panels};
 use super::{Activations, Cost, KernelError, Level, Scales, workers};
 
 /// Time of a nonzero weight on the sparse path, relative to a weight on the dense path (see
@@ -74,10 +74,17 @@ pub struct PackedConvolution {
 /// The weights of a channel group.
 #[derive(Debug, Clone)]
 struct ChannelGroup {
-    panels: Panels,
+    weights: Weights,
     epilogue: Epilogue,
-    /// Present on the sparse path.
-    lists: Option<NonzeroLists>,
+}
+
+/// The weights in the form of their kernel.
+#[derive(Debug, Clone)]
+enum Weights {
+    /// Dense path.
+    Panels(Panels),
+    /// Sparse path: float32 activations.
+    Lists(NonzeroLists),
 }
 
 /// The order of the columns of panels: by four channels, then kernel position, then channel.
@@ -100,6 +107,12 @@ impl ColumnOrder {
         let area = self.kernel[0] * self.kernel[1];
         let position = quad % area;
         (quad / area * 4 + channel, [position / self.kernel[1], position % self.kernel[1]])
+    }
+
+    /// Returns the index of a column into `[channels, height, width]`; `None` for a padding channel.
+    fn index(self, column: usize) -> Option<usize> {
+        let (channel, [y, x]) = self.element(column);
+        (channel < self.channels).then_some((channel * self.kernel[0] + y) * self.kernel[1] + x)
     }
 
     /// Returns the column of an index into `[channels, height, width]`.
@@ -134,13 +147,9 @@ impl PackedConvolution {
             ("the number of input channels of a group", channels),
             ("the height of the kernel", height),
             ("the width of the kernel", width),
-            ("the number of groups", options.groups),
-            ("the vertical stride", options.stride[0]),
-            ("the horizontal stride", options.stride[1]),
-            ("the vertical dilation", options.dilation[0]),
-            ("the horizontal dilation", options.dilation[1]),
         ];
         positive.into_iter().try_for_each(|(what, value)| KernelError::check_positive(what, value))?;
+        options.check()?;
         if !out.is_multiple_of(options.groups) {
             let expected = "a multiple of the number of groups";
             return Err(KernelError::Dimension { what: "the number of output channels", value: out, expected });
@@ -155,17 +164,14 @@ impl PackedConvolution {
         let mut groups = Vec::with_capacity(options.groups);
         for group in 0..options.groups {
             let panels = Panels::new(rows, order.columns(), |row, column| {
-                let (channel, [y, x]) = order.element(column);
-                if channel >= channels {
-                    return 0;
-                }
-                let value = value(group * rows + row, (channel * height + y) * width + x);
+                let Some(k) = order.index(column) else { return 0 };
+                let value = value(group * rows + row, k);
                 nonzeros += usize::from(value != 0);
                 value
             });
-            let panels = panels.map_err(|error| locate_in_weight(error, group * rows, order, width))?;
+            let panels = panels.map_err(|error| locate_in_weight(error, group * rows, order))?;
             let epilogue = Epilogue::new(&panels, scales.part(group * rows, rows))?;
-            groups.push(ChannelGroup { panels, epilogue, lists: None });
+            groups.push(ChannelGroup { weights: Weights::Panels(panels), epilogue });
         }
         let (level, activations) = (Level::best(), Activations::Float32);
         let mut convolution = Self {
@@ -178,7 +184,7 @@ impl PackedConvolution {
             activations,
         };
         convolution.path = convolution.faster_path();
-        convolution.build_lists();
+        convolution.arrange();
         Ok(convolution)
     }
 
@@ -201,7 +207,7 @@ impl PackedConvolution {
     }
 
     fn append_affine(mut self, scale: Option<&[f32]>, shift: Option<&[f32]>) -> Result<Self, KernelError> {
-        let rows = self.shape[0] / self.options.groups;
+        let rows = self.rows();
         for (what, values) in [("scale", scale), ("shift or bias", shift)] {
             values.map_or(Ok(()), |values| KernelError::check_length(what, self.shape[0], values.len()))?;
         }
@@ -218,23 +224,32 @@ impl PackedConvolution {
         self
     }
 
-    /// Sets the padding, `[[top, bottom], [left, right]]`.
-    pub fn with_padding(mut self, padding: [[usize; 2]; 2]) -> Self {
-        self.options.padding = padding;
-        self
+    /// Sets stride, padding and dilation. The packed weight does not depend on them, and is shared.
+    ///
+    /// # Errors
+    /// [`KernelError::Dimension`] if a stride or dilation is zero, or if the number of groups is not that of the packed
+    /// weight.
+    pub fn with_options(mut self, options: ConvolutionOptions) -> Result<Self, KernelError> {
+        options.check()?;
+        if options.groups != self.options.groups {
+            let expected = "that of the packed weight";
+            return Err(KernelError::Dimension { what: "the number of groups", value: options.groups, expected });
+        }
+        self.options = options;
+        Ok(self)
     }
 
     /// Sets the precision of activations. The default is [`Activations::Float32`].
     pub fn with_activations(mut self, activations: Activations) -> Self {
         self.activations = activations;
-        self.build_lists();
+        self.arrange();
         self
     }
 
     /// Sets the algorithm for float32 activations. The default is the expected faster one, see [`path`](Self::path).
     pub fn with_path(mut self, path: ConvolutionPath) -> Self {
         self.path = path;
-        self.build_lists();
+        self.arrange();
         self
     }
 
@@ -291,13 +306,16 @@ impl PackedConvolution {
     /// # Panics
     /// If `o` or `k` is out of range.
     pub fn value(&self, o: usize, k: usize) -> i8 {
-        let (rows, weights) = (self.shape[0] / self.options.groups, self.shape[1] * self.shape[2] * self.shape[3]);
+        let (rows, weights) = (self.rows(), self.shape[1] * self.shape[2] * self.shape[3]);
         assert!(
             o < self.shape[0] && k < weights,
             "index [{o}, {k}] is out of range for weights [{}, {weights}]",
             self.shape[0]
         );
-        self.groups[o / rows].panels.get(o % rows, self.order().column(k))
+        match &self.groups[o / rows].weights {
+            Weights::Panels(panels) => panels.get(o % rows, self.order().column(k)),
+            Weights::Lists(lists) => lists.get(o % rows, k),
+        }
     }
 
     /// Returns the sparsity of the weight: the fraction of zeros, from 0 to 1.
@@ -325,9 +343,9 @@ impl PackedConvolution {
     /// The errors of [`output_shape`](Self::output_shape).
     pub fn cost(&self, input: [usize; 4]) -> Result<Cost, KernelError> {
         let outputs = self.output_shape(input)?.iter().product::<usize>();
-        let weights = |group: &ChannelGroup| match &group.lists {
-            Some(lists) => lists.bytes(),
-            None => group.panels.bytes(),
+        let weights = |group: &ChannelGroup| match &group.weights {
+            Weights::Panels(panels) => panels.bytes(),
+            Weights::Lists(lists) => lists.bytes(),
         };
         Ok(Cost {
             weight_bytes: self.groups.iter().map(|group| weights(group) + group.epilogue.bytes()).sum(),
@@ -383,23 +401,37 @@ impl PackedConvolution {
         ColumnOrder { channels: self.shape[1], kernel: [self.shape[2], self.shape[3]] }
     }
 
-    /// Creates the lists of nonzero weights on the sparse path, and removes them on the dense path.
-    fn build_lists(&mut self) {
-        let order = self.order();
-        let sparse = self.path() == ConvolutionPath::Sparse;
+    /// Returns the number of output channels of a group.
+    fn rows(&self) -> usize {
+        self.shape[0] / self.options.groups
+    }
+
+    /// Brings the weights into the form of the path.
+    fn arrange(&mut self) {
+        let (order, rows, is_sparse) = (self.order(), self.rows(), self.path() == ConvolutionPath::Sparse);
         let columns = self.shape[1] * self.shape[2] * self.shape[3];
-        for ChannelGroup { panels, lists, .. } in Arc::make_mut(&mut self.groups) {
-            if sparse && lists.is_none() {
-                *lists = Some(NonzeroLists::new(panels.rows(), columns, |row, k| panels.get(row, order.column(k))));
-            } else if !sparse {
-                *lists = None;
+        if self.groups.iter().all(|group| matches!(group.weights, Weights::Lists(_)) == is_sparse) {
+            return;
+        }
+        for ChannelGroup { weights, .. } in Arc::make_mut(&mut self.groups) {
+            match weights {
+                Weights::Panels(panels) => {
+                    let value = |row: usize, k: usize| panels.get(row, order.column(k));
+                    *weights = Weights::Lists(NonzeroLists::new(rows, columns, value));
+                }
+                Weights::Lists(lists) => {
+                    let panels = Panels::new(rows, order.columns(), |row, column| {
+                        order.index(column).map_or(0, |k| lists.get(row, k))
+                    });
+                    *weights = Weights::Panels(panels.unwrap_or_else(|error| unreachable!("{error}")));
+                }
             }
         }
     }
 
     /// Returns the path with the lower estimated cost, see [`path`](Self::path).
     fn faster_path(&self) -> ConvolutionPath {
-        let dense: usize = self.groups.iter().map(|group| group.panels.padded_rows() * group.panels.columns()).sum();
+        let dense = self.options.groups * self.rows().next_multiple_of(PANEL) * self.order().columns();
         let sparse_is_faster = SPARSE_COST * self.nonzeros as f64 <= dense as f64;
         if sparse_is_faster { ConvolutionPath::Sparse } else { ConvolutionPath::Dense }
     }
@@ -462,11 +494,11 @@ impl PackedConvolution {
 }
 
 /// Converts the row and column of an error in panels to the output channel and the index that the caller uses.
-fn locate_in_weight(error: KernelError, first: usize, order: ColumnOrder, width: usize) -> KernelError {
+fn locate_in_weight(error: KernelError, first: usize, order: ColumnOrder) -> KernelError {
     match error {
         KernelError::NotTernary { row, column, value } => {
-            let (channel, [y, x]) = order.element(column);
-            let column = (channel * order.kernel[0] + y) * width + x;
+            // Padding is zero.
+            let column = order.index(column).unwrap_or(column);
             KernelError::NotTernary { row: first + row, column, value }
         }
         error => error,

@@ -45,7 +45,16 @@ impl NonzeroLists {
                 }
             }
         }
+        indices.shrink_to_fit();
+        bounds.shrink_to_fit();
         Self { rows, columns, lines, indices, bounds }
+    }
+
+    /// Returns the ternary value at a row and column.
+    pub(crate) fn get(&self, row: usize, column: usize) -> i8 {
+        let (tile, index) = (column / self.lines, (column % self.lines) as u8);
+        let contains = |sign| self.list(tile, row, sign).binary_search(&index).is_ok();
+        i8::from(contains(0)) - i8::from(contains(1))
     }
 
     pub(crate) fn bytes(&self) -> usize {

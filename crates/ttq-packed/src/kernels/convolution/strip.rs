@@ -3,7 +3,7 @@
 use super::dense::DenseStrip;
 use super::geometry::Window;
 use super::sparse::{self, SparseStrip};
-use super::{ChannelGroup, PackedConvolution};
+use super::{ChannelGroup, PackedConvolution, Weights};
 use crate::kernels::level::Kernel;
 use crate::kernels::memory::{Output, Words};
 use crate::kernels::simd::Simd;
@@ -56,29 +56,29 @@ impl Kernel for Strip<'_> {
     unsafe fn run<V: Simd>(self) {
         let Self { context, index, buffer } = self;
         let CallContext { convolution, window, offsets, output, factors, .. } = context;
-        let ChannelGroup { panels, epilogue, lists } = &convolution.groups[index.group];
+        let ChannelGroup { weights, epilogue } = &convolution.groups[index.group];
         let [height, width] = window.geometry.output;
         let first = index.strip * window.strip;
         let plane = height * width;
-        let start = (index.image * convolution.shape[0] + index.group * panels.rows()) * plane + first * width;
+        let start = (index.image * convolution.shape[0] + index.group * convolution.rows()) * plane + first * width;
         let pixels = (height - first).min(window.strip) * width;
         let len = convolution.planes() * window.plane();
         let x = context.channels(index);
-        let dense = DenseStrip { panels, epilogue, window, offsets, output, start, plane, pixels };
+        let dense = |panels| DenseStrip { panels, epilogue, window, offsets, output, start, plane, pixels };
         // SAFETY: guaranteed by the contract of the trait; tasks write disjoint strips.
         unsafe {
-            match (convolution.activations, lists) {
-                (Activations::Int8, _) => {
+            match (convolution.activations, weights) {
+                (Activations::Int8, Weights::Panels(panels)) => {
                     let elements = buffer.reserve(len);
                     fill_bytes(&window, first, x, factors[2 * index.image + 1], elements);
-                    dense.integers::<V>(elements, factors[2 * index.image]);
+                    dense(panels).integers::<V>(elements, factors[2 * index.image]);
                 }
-                (Activations::Float32, None) => {
+                (Activations::Float32, Weights::Panels(panels)) => {
                     let elements = buffer.reserve(len);
                     fill_floats(&window, first, x, elements);
-                    dense.floats::<V>(elements);
+                    dense(panels).floats::<V>(elements);
                 }
-                (Activations::Float32, Some(lists)) => {
+                (_, Weights::Lists(lists)) => {
                     let padded = (len + sparse::SLACK).next_multiple_of(16);
                     let (elements, tile) = buffer.reserve(padded + lists.tile_len()).split_at_mut(padded);
                     fill_floats(&window, first, x, elements);

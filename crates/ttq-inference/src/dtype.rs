@@ -1,4 +1,4 @@
-//! Conversion between the element types of Burn and those of packed files.
+//! Conversion from the element types of packed files to those of Burn.
 
 use burn::tensor::{DType, TensorData};
 use ttq_packed::{DenseTensor, Dtype};
@@ -18,18 +18,8 @@ const TYPES: [(DType, Dtype); 12] = [
     (DType::U8, Dtype::U8),
 ];
 
-/// Converts tensor data to a tensor of a file; `None` if files do not support the element type.
-pub(super) fn to_file(data: &TensorData) -> Option<DenseTensor> {
-    let (dtype, bytes) = match data.dtype {
-        // Backends store booleans in different ways, a file in one byte each.
-        DType::Bool(_) => (Dtype::BOOL, data.iter::<bool>().map(u8::from).collect()),
-        dtype => (TYPES.iter().find(|(burn, _)| *burn == dtype)?.1, data.bytes.to_vec()),
-    };
-    DenseTensor::new(dtype, data.shape.to_vec(), bytes).ok()
-}
-
 /// Converts a tensor of a file to tensor data; `None` if Burn does not support the element type.
-pub(super) fn to_burn(tensor: &DenseTensor) -> Option<TensorData> {
+pub(crate) fn to_burn(tensor: &DenseTensor) -> Option<TensorData> {
     let (bytes, shape) = (tensor.as_bytes(), tensor.shape().to_vec());
     if tensor.dtype() == Dtype::BOOL {
         return Some(TensorData::new(bytes.iter().map(|byte| *byte != 0).collect::<Vec<bool>>(), shape));
@@ -40,7 +30,7 @@ pub(super) fn to_burn(tensor: &DenseTensor) -> Option<TensorData> {
 
 /// The kinds of Burn's tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Float,
     Int,
     Bool,
@@ -48,7 +38,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// Returns the kind of tensors with this element type; `None` if Burn does not support it.
-    pub(super) fn of(dtype: Dtype) -> Option<Self> {
+    pub(crate) fn of(dtype: Dtype) -> Option<Self> {
         if dtype == Dtype::BOOL {
             return Some(Self::Bool);
         }
@@ -56,7 +46,7 @@ impl Kind {
         Some(if burn.is_float() { Self::Float } else { Self::Int })
     }
 
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Float => "float",
             Self::Int => "integer",
@@ -66,7 +56,7 @@ impl Kind {
 }
 
 /// Converts float data to another float type. Returns the first finite value that overflows, if there is one.
-pub(super) fn convert_floats(data: TensorData, dtype: DType) -> Result<TensorData, f64> {
+pub(crate) fn convert_floats(data: TensorData, dtype: DType) -> Result<TensorData, f64> {
     if data.dtype == dtype {
         return Ok(data);
     }

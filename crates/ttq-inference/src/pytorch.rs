@@ -32,7 +32,7 @@ pub enum PytorchError {
     },
 }
 
-/// Converts a packed model from the names and layouts of PyTorch to those of `module`, so that [`load`](super::load)
+/// Converts a packed model from the names and layouts of PyTorch to those of `module`, so that [`load`](crate::load)
 /// accepts it.
 ///
 /// Each pattern is a regular expression and its replacement. They are applied to every tensor's name in order, each to
@@ -52,7 +52,7 @@ pub enum PytorchError {
 /// use burn::backend::Flex;
 /// use burn::nn::{Linear, LinearConfig};
 /// use burn::prelude::*;
-/// use ttq_core::packed::{load, pytorch};
+/// use ttq_inference::{load, pytorch};
 /// use ttq_packed::{DenseTensor, PackedModel};
 ///
 /// #[derive(Module, Debug)]
@@ -137,12 +137,15 @@ fn transposed(tensor: &DenseTensor) -> Result<DenseTensor, TensorError> {
 #[derive(Default)]
 struct Parameters {
     path: ModulePath,
+    /// Type of the module that was entered last. It holds the current parameter: that is entered itself.
+    container: String,
     containers: HashMap<String, String>,
 }
 
 impl<B: Backend> ModuleVisitor<B> for Parameters {
     fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
+        self.path.enter(name);
+        self.container = container.to_owned();
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
@@ -150,8 +153,7 @@ impl<B: Backend> ModuleVisitor<B> for Parameters {
     }
 
     fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<B, D>>) {
-        let container = self.path.container().unwrap_or_default().to_owned();
-        self.containers.insert(self.path.joined(), container);
+        self.containers.insert(self.path.joined(), self.container.clone());
     }
 }
 
@@ -190,7 +192,7 @@ mod tests {
     #[test]
     fn a_model_with_the_names_of_pytorch_loads_after_the_conversion() {
         let packed = to_burn(&net(), pytorch_model(), &PATTERNS).unwrap();
-        let loaded = crate::packed::load(net(), &packed).unwrap();
+        let loaded = crate::load(net(), &packed).unwrap();
         assert_eq!(loaded.norm.gamma.val().into_data(), TensorData::from([1.0_f32, 2.0]));
         let weight = loaded.classes.weight.val().into_data();
         assert_eq!(weight, TensorData::from([[1.0_f32, 3.0, 5.0], [2.0, 4.0, 6.0]]));

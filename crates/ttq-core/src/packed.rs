@@ -1,12 +1,20 @@
-//! Conversion of a trained module to a packed model.
+//! Packing: a trained module as a file with 2 bits per ternary weight.
+//!
+//! ```text
+//! Ternary<B, M> ──► pack ──► PackedModel ──► file ──► PackedModel ──► ttq_inference::load ──► M
+//! ```
+//!
+//! The crate `ttq-inference` loads the file into the same module: with packed weights on its backend, with dense ones on
+//! every other.
 
 use burn::module::{ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
 use ttq_packed::file::WeightError;
-use ttq_packed::{Codes, PackedModel, TernaryWeight};
+use ttq_packed::{Codes, DenseTensor, Dtype, TernaryWeight};
+/// The coding of packed weights in a file, and a packed model: those of [`ttq_packed`].
+pub use ttq_packed::{Coding, PackedModel};
 
-use super::dtype;
 use crate::module_path::ModulePath;
 use crate::{Choice, LayerValues, Ternary};
 
@@ -94,7 +102,7 @@ impl Packer {
             self.error.get_or_insert(PackError::NotFinite { path, index, value });
             return;
         }
-        match dtype::to_file(&data) {
+        match to_file(&data) {
             Some(tensor) => drop(self.model.tensors.insert(path, tensor)),
             None => drop(self.error.get_or_insert(PackError::Type { path, dtype: data.dtype })),
         }
@@ -121,4 +129,30 @@ impl<B: Backend> ModuleVisitor<B> for Packer {
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
         self.add(|| param.val().into_data());
     }
+}
+
+/// Converts tensor data to a tensor of a file; `None` if files do not support the element type.
+fn to_file(data: &TensorData) -> Option<DenseTensor> {
+    let dtype = match data.dtype {
+        DType::F64 => Dtype::F64,
+        DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        DType::I64 => Dtype::I64,
+        DType::I32 => Dtype::I32,
+        DType::I16 => Dtype::I16,
+        DType::I8 => Dtype::I8,
+        DType::U64 => Dtype::U64,
+        DType::U32 => Dtype::U32,
+        DType::U16 => Dtype::U16,
+        DType::U8 => Dtype::U8,
+        DType::Bool(_) => Dtype::BOOL,
+        _ => return None,
+    };
+    // Backends store booleans in different ways, a file in one byte each.
+    let bytes = match dtype {
+        Dtype::BOOL => data.iter::<bool>().map(u8::from).collect(),
+        _ => data.bytes.to_vec(),
+    };
+    DenseTensor::new(dtype, data.shape.to_vec(), bytes).ok()
 }

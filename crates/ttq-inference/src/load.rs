@@ -1,14 +1,14 @@
 //! Conversion of a packed model to a module.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::module::{ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
 use ttq_packed::{DenseTensor, PackedModel, TernaryWeight};
 
-use super::dtype::{self, Kind};
-use super::weight;
+use crate::dtype::{self, Kind};
 use crate::module_path::ModulePath;
 
 /// A packed model that does not match a module. Lists all differences by path.
@@ -22,6 +22,8 @@ pub struct LoadError {
     pub unexpected: Vec<String>,
     /// Tensors whose shape or type differs from that of the parameter.
     pub mismatched: Vec<Mismatch>,
+    /// Names of two tensors of the file that [`LoadOptions::with_rename`] gives the same path.
+    pub duplicates: Vec<[String; 2]>,
 }
 
 /// A tensor whose shape or type differs from that of its parameter.
@@ -43,17 +45,25 @@ impl LoadError {
         let mismatched = self.mismatched.iter().map(|Mismatch { path, expected, found }| {
             format!("\n  {path} is {found} in the file and {expected} in the module")
         });
-        missing.chain(unexpected).chain(mismatched).collect()
+        let duplicates = self
+            .duplicates
+            .iter()
+            .map(|[first, second]| format!("\n  {first} and {second} are for the same parameter"));
+        missing.chain(unexpected).chain(mismatched).chain(duplicates).collect()
     }
 }
 
 /// Options of [`load_with`]. By default module and file must have the same parameters, as for [`load`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct LoadOptions {
     prefix: String,
+    rename: Option<Rename>,
     allow_missing: bool,
     allow_unexpected: bool,
 }
+
+/// Maps the name of a tensor in a file to the path of a parameter.
+type Rename = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 impl LoadOptions {
     /// Creates the options of a complete load.
@@ -70,7 +80,15 @@ impl LoadOptions {
         self
     }
 
-    /// Accepts a file that lacks parameters of the module. These keep their values; a new packed layer is all zeros.
+    /// Maps the names of the tensors in the file, without the prefix, to the paths of parameters. Layouts do not change:
+    /// for files with the layouts of PyTorch see [`pytorch::to_burn`](crate::pytorch::to_burn).
+    #[must_use]
+    pub fn with_rename(mut self, rename: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        self.rename = Some(Arc::new(rename));
+        self
+    }
+
+    /// Accepts a file that lacks parameters of the module. These keep their values.
     #[must_use]
     pub fn allow_missing(mut self) -> Self {
         self.allow_missing = true;
@@ -89,7 +107,7 @@ impl LoadOptions {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadReport {
-    /// Paths of the parameters that were loaded, in the order of the module. A packed weight counts as one parameter.
+    /// Paths of the parameters that were loaded, in the order of the module.
     pub loaded: Vec<String>,
     /// Paths of parameters of the module that are missing from the file and keep their values.
     pub missing: Vec<String>,
@@ -99,10 +117,11 @@ pub struct LoadReport {
 
 /// Fills `module` with the tensors of a packed model, by parameter path.
 ///
-/// Packed layers take packed weights. Burn's layers take the same weights as floats. The model must have exactly the
-/// parameters of the module, in their shapes; [`load_with`] loads a part. Float tensors are converted to the type of
-/// the parameter. A parameter keeps its identifier and whether it requires a gradient, so that a loaded model can be
-/// fine-tuned. Files with PyTorch's names are converted by [`pytorch::to_burn`](super::pytorch::to_burn) first.
+/// On the backend [`Packed`](crate::Packed) ternary weights stay packed, on every other backend they are dense. The file
+/// must have exactly the parameters of the module, in their shapes; [`load_with`] loads a part. Float tensors are
+/// converted to the type of the parameter. A parameter keeps its identifier and whether it requires a gradient, so that
+/// a loaded model can be fine-tuned. Files with PyTorch's names are converted by
+/// [`pytorch::to_burn`](crate::pytorch::to_burn) first.
 ///
 /// # Errors
 /// Returns [`LoadError`], which lists all differences. Clones of `module` are then unchanged.
@@ -122,7 +141,7 @@ pub fn load<B: Backend, M: Module<B>>(module: M, packed: &PackedModel) -> Result
 /// use burn::backend::Flex;
 /// use burn::nn::{Linear, LinearConfig};
 /// use burn::prelude::*;
-/// use ttq_core::packed::{LoadOptions, PackedModel, load_with};
+/// use ttq_inference::{LoadOptions, PackedModel, load_with};
 /// use ttq_packed::DenseTensor;
 ///
 /// #[derive(Module, Debug)]
@@ -149,19 +168,17 @@ pub fn load_with<B: Backend, M: Module<B>>(
     packed: &PackedModel,
     options: &LoadOptions,
 ) -> Result<(M, LoadReport), LoadError> {
-    let file = File { packed, prefix: &options.prefix };
-    let mut check = Check {
-        path: ModulePath::default(),
-        file,
-        used: BTreeSet::new(),
-        loaded: Vec::new(),
-        error: LoadError::default(),
-    };
+    let (contents, duplicates) = contents(packed, options);
+    let mut check =
+        Check { path: ModulePath::default(), contents: &contents, loaded: Vec::new(), error: LoadError::default() };
     module.visit(&mut check);
-    let Check { used, loaded, mut error, .. } = check;
-    let names = packed.weights.keys().chain(packed.tensors.keys()).filter(|name| name.starts_with(&options.prefix));
-    error.unexpected = names.filter(|name| !used.contains(*name)).cloned().collect();
+    let Check { loaded, mut error, .. } = check;
+    let compared = |path: &String| loaded.contains(path) || error.mismatched.iter().any(|other| other.path == *path);
+    let unexpected = contents.iter().filter(|(path, _)| !compared(path)).map(|(_, (name, _))| (*name).to_owned());
+    error.unexpected = unexpected.collect();
+    error.duplicates = duplicates;
     let accepted = error.mismatched.is_empty()
+        && error.duplicates.is_empty()
         && (options.allow_missing || error.missing.is_empty())
         && (options.allow_unexpected || error.unexpected.is_empty())
         && (!loaded.is_empty() || error == LoadError::default());
@@ -171,73 +188,49 @@ pub fn load_with<B: Backend, M: Module<B>>(
     // A record contains the average of the running statistics of all threads. They are replaced, and must not be
     // averaged with those of the file later.
     drop(module.clone().into_record());
-    let module = module.map(&mut Loader { path: ModulePath::default(), file });
+    let module = module.map(&mut Loader { path: ModulePath::default(), contents: &contents });
     Ok((module, LoadReport { loaded, missing: error.missing, unexpected: error.unexpected }))
 }
 
-/// A packed model and the prefix of the names in it.
-#[derive(Clone, Copy)]
-struct File<'a> {
-    packed: &'a PackedModel,
-    prefix: &'a str,
+/// Returns the contents that `options` select, and pairs of tensors that would be for the same parameter.
+fn contents<'a>(packed: &'a PackedModel, options: &LoadOptions) -> (Contents<'a>, Vec<[String; 2]>) {
+    let weights = packed.weights.iter().map(|(name, weight)| (name, Content::Ternary(weight)));
+    let tensors = packed.tensors.iter().map(|(name, tensor)| (name, Content::Dense(tensor)));
+    let (mut contents, mut duplicates) = (Contents::new(), Vec::new());
+    for (name, content) in weights.chain(tensors) {
+        let Some(path) = name.strip_prefix(options.prefix.as_str()) else { continue };
+        let path = options.rename.as_ref().map_or_else(|| path.to_owned(), |rename| rename(path));
+        if let Some((other, _)) = contents.insert(path, (name, content)) {
+            duplicates.push([other.to_owned(), name.clone()]);
+        }
+    }
+    (contents, duplicates)
 }
 
-/// Contents of a parameter.
+/// The contents of a parameter in a file.
+#[derive(Clone, Copy)]
 enum Content<'a> {
-    /// A parameter of a packed layer, by its name, and the weight.
-    Packed(&'static str, &'a TernaryWeight),
-    /// A ternary weight in floating point.
     Ternary(&'a TernaryWeight),
-    /// Any other tensor.
     Dense(&'a DenseTensor),
 }
 
-impl<'a> File<'a> {
-    /// Returns the contents of the parameter at `path`, and their name without prefix. A packed weight has the path of
-    /// its module.
-    fn content(self, path: &ModulePath) -> (String, Option<Content<'a>>) {
-        let weight = |name: &str| self.packed.weights.get(&self.name(name));
-        if let Some((name, parameter)) = path.parameter_of(weight::CONTAINER, &weight::PARAMETERS) {
-            let content = weight(&name).map(|weight| Content::Packed(parameter, weight));
-            return (name, content);
-        }
-        let name = path.joined();
-        let dense = || self.packed.tensors.get(&self.name(&name)).map(Content::Dense);
-        let content = weight(&name).map(Content::Ternary).or_else(dense);
-        (name, content)
-    }
-
-    fn name(self, path: &str) -> String {
-        format!("{}{path}", self.prefix)
-    }
-}
+/// The contents of a file by the path of the parameter that they are for, with their names in the file.
+type Contents<'a> = BTreeMap<String, (&'a str, Content<'a>)>;
 
 /// Compares the parameters of a module with a file.
 struct Check<'a> {
     path: ModulePath,
-    file: File<'a>,
-    used: BTreeSet<String>,
+    contents: &'a Contents<'a>,
     loaded: Vec<String>,
     error: LoadError,
 }
 
 impl Check<'_> {
-    /// Compares the current parameter with its contents. Returns the layout of the weight if that has to be compared.
-    fn compare(&mut self, kind: Kind, dtype: DType, shape: &[usize]) -> Option<Vec<i64>> {
-        let (path, content) = self.file.content(&self.path);
-        // A packed layer has several parameters with the same path: count the weight once.
-        let is_first = self.used.insert(self.file.name(&path));
-        let Some(content) = content else {
-            if is_first {
-                self.error.missing.push(path);
-            }
-            return None;
-        };
-        let compared = match &content {
-            Content::Packed(weight::LAYOUT, weight) => {
-                return Some(weight::layout(weight.shape(), weight.output_axis()));
-            }
-            Content::Packed(..) => Ok(()),
+    /// Compares the current parameter with its contents.
+    fn compare(&mut self, kind: Kind, dtype: DType, shape: &[usize]) {
+        let path = self.path.joined();
+        let Some((_, content)) = self.contents.get(&path) else { return self.error.missing.push(path) };
+        let compared = match content {
             Content::Ternary(weight) => compare(kind, shape, Some(Kind::Float), "F32", weight.shape()),
             Content::Dense(tensor) => {
                 let found = tensor.dtype();
@@ -245,26 +238,12 @@ impl Check<'_> {
             }
         };
         let compared = compared.and_then(|()| match kind {
-            Kind::Float => fits(&content, dtype),
+            Kind::Float => fits(*content, dtype),
             Kind::Int | Kind::Bool => Ok(()),
         });
         match compared {
-            Ok(()) if is_first => self.loaded.push(path),
-            Ok(()) => {}
+            Ok(()) => self.loaded.push(path),
             Err([expected, found]) => self.error.mismatched.push(Mismatch { path, expected, found }),
-        }
-        None
-    }
-
-    /// Compares the layout of a packed layer with that of its weight in the file.
-    fn compare_layout(&mut self, expected: &[i64], found: &[i64]) {
-        if found != expected {
-            let text = |layout: &[i64]| match layout.split_last() {
-                Some((axis, shape)) => format!("{shape:?} with the output channels along axis {axis}"),
-                None => String::new(),
-            };
-            let (path, expected, found) = (self.path.parent(), text(expected), text(found));
-            self.error.mismatched.push(Mismatch { path, expected, found });
         }
     }
 }
@@ -287,56 +266,42 @@ fn compare(
 }
 
 /// Checks that no value overflows in the type of the parameter.
-fn fits(content: &Content<'_>, dtype: DType) -> Result<(), [String; 2]> {
-    let overflow = |value: f64| [format!("of type {dtype:?}, in which it overflows"), format!("{value:e}")];
-    let bytes = match content {
-        Content::Packed(..) | Content::Ternary(_) => size_of::<f32>(),
-        Content::Dense(tensor) => tensor.dtype().bitsize() / 8,
-    };
-    if bytes < dtype.size() {
-        return Ok(());
-    }
-    match floats(content, dtype) {
-        Some(Err(value)) => Err(overflow(value)),
-        Some(Ok(_)) | None => Ok(()),
-    }
-}
-
-/// Returns the elements of a dense parameter in its type, or the first one that overflows.
-fn floats(content: &Content<'_>, dtype: DType) -> Option<Result<TensorData, f64>> {
+fn fits(content: Content<'_>, dtype: DType) -> Result<(), [String; 2]> {
     let data = match content {
-        Content::Packed(..) => return None,
-        Content::Ternary(weight) => TensorData::new(weight.dequantize(), weight.shape().to_vec()),
-        Content::Dense(tensor) => dtype::to_burn(tensor)?,
+        Content::Ternary(weight) => TensorData::from(weight.scales().as_flattened()),
+        Content::Dense(tensor) if tensor.dtype().bitsize() / 8 < dtype.size() => return Ok(()),
+        Content::Dense(tensor) => match dtype::to_burn(tensor) {
+            Some(data) => data,
+            None => return Ok(()),
+        },
     };
-    Some(dtype::convert_floats(data, dtype))
+    let overflow = |value: f64| [format!("of type {dtype:?}, in which it overflows"), format!("{value:e}")];
+    dtype::convert_floats(data, dtype).map_err(overflow).map(drop)
 }
 
 impl<B: Backend> ModuleVisitor<B> for Check<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
         self.path.exit();
     }
 
-    // Parameters are initialized: the shape that Burn knows before can be that of a transposed weight.
+    // Parameters are initialized: the shape that Burn knows before can be that of a transposed weight. It is a copy that
+    // is initialized, so that no more than one of them takes memory.
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let value = param.val();
+        let value = param.clone().val();
         self.compare(Kind::Float, value.dtype(), &value.dims());
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<B, D, Int>>) {
-        let value = param.val();
-        if let Some(found) = self.compare(Kind::Int, value.dtype(), &value.dims()) {
-            let expected: Vec<i64> = value.into_data().iter().collect();
-            self.compare_layout(&expected, &found);
-        }
+        let value = param.clone().val();
+        self.compare(Kind::Int, value.dtype(), &value.dims());
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
-        let value = param.val();
+        let value = param.clone().val();
         self.compare(Kind::Bool, value.dtype(), &value.dims());
     }
 }
@@ -344,21 +309,26 @@ impl<B: Backend> ModuleVisitor<B> for Check<'_> {
 /// Fills the parameters of a module from a file that was compared with it.
 struct Loader<'a> {
     path: ModulePath,
-    file: File<'a>,
+    contents: &'a Contents<'a>,
 }
 
 impl Loader<'_> {
+    fn content(&self) -> Option<Content<'_>> {
+        self.contents.get(&self.path.joined()).map(|(_, content)| *content)
+    }
+
+    /// Returns the contents of an integer or boolean parameter.
     fn data(&self) -> Option<TensorData> {
-        match self.file.content(&self.path).1 {
-            Some(Content::Dense(tensor)) => dtype::to_burn(tensor),
-            _ => None,
+        match self.content()? {
+            Content::Dense(tensor) => dtype::to_burn(tensor),
+            Content::Ternary(_) => None,
         }
     }
 }
 
 impl<B: Backend> ModuleMapper<B> for Loader<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
@@ -366,27 +336,22 @@ impl<B: Backend> ModuleMapper<B> for Loader<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let Some(content) = self.file.content(&self.path).1 else { return param };
+        let Some(content) = self.content() else { return param };
         let (id, value, mapper) = param.consume();
-        let options = (&value.device(), value.dtype());
-        let loaded = match &content {
-            // The scales. The file determines their number: one pair, or one for each output channel.
-            Content::Packed(_, weight) => Tensor::from_data(weight::scales(weight), options),
-            _ => match floats(&content, value.dtype()) {
-                Some(Ok(data)) => Tensor::from_data(data, options),
+        let (device, dtype, require_grad) = (value.device(), value.dtype(), value.is_require_grad());
+        drop(value);
+        let loaded = match content {
+            Content::Ternary(weight) => crate::tensor(weight, &device).cast(dtype),
+            Content::Dense(tensor) => match dtype::to_burn(tensor).map(|data| dtype::convert_floats(data, dtype)) {
+                Some(Ok(data)) => Tensor::from_data(data, (&device, dtype)),
                 _ => unreachable!("the file was compared with the module"),
             },
         };
-        Param::from_mapped_value(id, loaded.set_require_grad(value.is_require_grad()), mapper)
+        Param::from_mapped_value(id, loaded.set_require_grad(require_grad), mapper)
     }
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<B, D, Int>>) -> Param<Tensor<B, D, Int>> {
-        let data = match self.file.content(&self.path).1 {
-            Some(Content::Packed(weight::LAYOUT, _)) => None,
-            Some(Content::Packed(_, weight)) => Some(weight::words(weight.codes())),
-            _ => self.data(),
-        };
-        let Some(data) = data else { return param };
+        let Some(data) = self.data() else { return param };
         let (id, value, mapper) = param.consume();
         Param::from_mapped_value(id, Tensor::from_data(data, (&value.device(), value.dtype())), mapper)
     }

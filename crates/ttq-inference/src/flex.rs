@@ -1,0 +1,115 @@
+//! Products with the CPU kernels of `ttq-packed`, for every backend whose tensors are those of Burn's Flex.
+
+use std::any::{Any, TypeId};
+use std::cell::Cell;
+
+use burn_backend::ops::ConvOptions;
+use burn_backend::tensor::FloatTensor;
+use burn_backend::{Backend, DType, TensorData, TensorMetadata};
+use burn_flex::FlexTensor;
+use ttq_packed::kernels::{ConvolutionOptions, KernelError, Scratch};
+
+use crate::host::{Host, Kernel};
+use crate::weight::TernaryTensor;
+
+/// Returns whether tensors of the backend are Flex's.
+pub(crate) fn has_flex_tensors<B: Backend>() -> bool {
+    TypeId::of::<B::FloatTensorPrimitive>() == TypeId::of::<FlexTensor>()
+}
+
+pub(crate) fn linear<B: Backend>(
+    x: &FloatTensor<B>,
+    weight: &TernaryTensor,
+    host: &Host,
+    bias: Option<&FloatTensor<B>>,
+    int8: bool,
+) -> Option<FloatTensor<B>> {
+    let layout = weight.matrix()?;
+    let [outputs, inputs, ..] = layout.shape;
+    let mut shape = x.shape().to_vec();
+    let supported = is_float32::<B>(x, weight, bias) && shape.pop() == Some(inputs) && fits::<B>(bias, outputs);
+    let Some(Kernel::Matrix(matrix)) = supported.then(|| host.kernel(layout, int8, &weight.weight().scales).ok())?
+    else {
+        return None;
+    };
+    shape.push(outputs);
+    compute::<B>(x, shape, bias, 1, |x, y, scratch| matrix.forward(x, y, scratch))
+}
+
+pub(crate) fn conv2d<B: Backend>(
+    x: &FloatTensor<B>,
+    weight: &TernaryTensor,
+    host: &Host,
+    bias: Option<&FloatTensor<B>>,
+    options: &ConvOptions<2>,
+    int8: bool,
+) -> Option<FloatTensor<B>> {
+    let layout = weight.convolution(options.groups)?;
+    let shape: [usize; 4] = x.shape().to_vec().try_into().ok()?;
+    let supported = is_float32::<B>(x, weight, bias) && fits::<B>(bias, layout.shape[0]);
+    let Some(Kernel::Convolution(convolution)) =
+        supported.then(|| host.kernel(layout, int8, &weight.weight().scales).ok())?
+    else {
+        return None;
+    };
+    let ConvOptions { stride, padding, dilation, groups } = *options;
+    let options = ConvolutionOptions { stride, padding: padding.map(|zeros| [zeros; 2]), dilation, groups };
+    let convolution = convolution.with_options(options).ok()?;
+    let output = convolution.output_shape(shape).ok()?;
+    let pixels = output[2] * output[3];
+    compute::<B>(x, output.to_vec(), bias, pixels, |x, y, scratch| convolution.forward(x, shape, y, scratch))
+}
+
+fn is_float32<B: Backend>(x: &FloatTensor<B>, weight: &TernaryTensor, bias: Option<&FloatTensor<B>>) -> bool {
+    let bias = bias.map_or(DType::F32, TensorMetadata::dtype);
+    has_flex_tensors::<B>() && [x.dtype(), weight.dtype(), bias] == [DType::F32; 3]
+}
+
+fn fits<B: Backend>(bias: Option<&FloatTensor<B>>, outputs: usize) -> bool {
+    bias.is_none_or(|bias| *bias.shape() == [outputs])
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+/// Returns a tensor of `shape` whose elements `work` computes from those of `x`. Then element `i` of the bias is added
+/// to `run` consecutive elements, and so on in turn.
+fn compute<B: Backend>(
+    x: &FloatTensor<B>,
+    shape: Vec<usize>,
+    bias: Option<&FloatTensor<B>>,
+    run: usize,
+    work: impl FnOnce(&[f32], &mut [f32], &mut Scratch) -> Result<(), KernelError>,
+) -> Option<FloatTensor<B>> {
+    let x = flex::<B>(x).to_contiguous();
+    let mut output = vec![0.0; shape.iter().product()];
+    // While a thread waits for the others, it may compute another layer: that call gets buffers of its own.
+    let mut scratch = SCRATCH.take();
+    let result = work(floats(&x), &mut output, &mut scratch);
+    SCRATCH.set(scratch);
+    result.ok()?;
+    if let Some(bias) = bias {
+        let bias = flex::<B>(bias).to_contiguous();
+        let bias = floats(&bias);
+        if run == 1 {
+            for row in output.chunks_exact_mut(bias.len().max(1)) {
+                row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+        } else {
+            for (plane, bias) in output.chunks_exact_mut(run.max(1)).zip(bias.iter().cycle()) {
+                plane.iter_mut().for_each(|y| *y += bias);
+            }
+        }
+    }
+    Some(B::float_from_data(TensorData::new(output, shape), &B::Device::default()))
+}
+
+fn floats(tensor: &FlexTensor) -> &[f32] {
+    let (start, end) = tensor.layout().contiguous_offsets().unwrap_or((0, 0));
+    &tensor.storage::<f32>()[start..end]
+}
+
+fn flex<B: Backend>(tensor: &FloatTensor<B>) -> &FlexTensor {
+    (tensor as &dyn Any).downcast_ref().expect("the tensors of the backend are Flex's")
+}
