@@ -10,7 +10,7 @@ use crate::{
     Averaging, EarlyStoppingConfig, MetricGoal, OscillationFreezing, ScheduleConfig, ScheduleError, ThresholdSchedule,
 };
 
-/// The weights that a [`TernaryStep`] trains.
+/// The weights that a [`TernaryStep`](crate::TernaryStep) trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -30,7 +30,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// The epoch whose model a [`PhaseTraining`] returns.
+/// The epoch whose model a [`PhaseTraining`](crate::PhaseTraining) returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeptEpoch {
@@ -41,7 +41,7 @@ pub enum KeptEpoch {
     Last,
 }
 
-/// Configuration of a [`PhaseTraining`].
+/// Configuration of a [`PhaseTraining`](crate::PhaseTraining).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PhaseConfig {
     /// The weights that train.
@@ -72,7 +72,7 @@ pub struct PhaseConfig {
     #[serde(default)]
     pub oscillation_freezing: Option<OscillationFreezing>,
     /// Number of batches whose gradients make one update, from 1 to the batches of an epoch. Batches left over at the
-    /// end of an epoch make an update of their own, [`Accumulated`]. 1 by default.
+    /// end of an epoch make an update of their own, [`Accumulated`](crate::Accumulated). 1 by default.
     #[serde(default = "one")]
     pub accumulated_batches: usize,
 }
