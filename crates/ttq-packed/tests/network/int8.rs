@@ -28,20 +28,21 @@ fn products_of_numbers_that_bytes_represent_are_exact() {
     let mut rng = Rng::with_seed(11);
     for (case, lowest) in [0, -128, -7, 0, -100, -255].into_iter().enumerate() {
         let [inputs, outputs] = [[3, 20], [16, 16], [7, 5], [33, 40], [4, 64], [1, 3]][case];
-        let graph = Graph::new([inputs, 9, 7]).unwrap();
+        let [height, width] = [[9, 7], [6, 20], [9, 7], [5, 35], [9, 7], [4, 18]][case];
+        let graph = Graph::new([inputs, height, width]).unwrap();
         let mut b = Builder { graph, rng: &mut rng, zeros: 0.3 };
-        let kernel = [3, 5, 1, 3, 3, 7][case];
+        let kernel = [3, 3, 1, 5, 3, 7][case];
         let input = b.graph.input();
         let values = (0..outputs * inputs * kernel * kernel).map(|_| b.rng.i8(-1..=1).into()).collect();
         let weight = b.constant("weight".into(), &[outputs, inputs, kernel, kernel], values);
         let pad = kernel / 2;
         let options =
-            ConvolutionOptions { padding: [[pad, pad], [pad, 0]], stride: [1, 1 + case % 2], ..Default::default() };
+            ConvolutionOptions { padding: [[pad, pad], [pad, 0]], stride: [1, 1 + case / 2 % 2], ..Default::default() };
         let y = b.apply("convolution".into(), Operation::Convolution(options), &[input, weight]);
         let y = b.norm("norm", y, outputs);
         b.graph.set_output(y).unwrap();
         let mut graph = b.graph;
-        let mut x: Vec<f32> = (0..3 * inputs * 9 * 7).map(|_| rng.i32(lowest..=lowest + 255) as f32).collect();
+        let mut x: Vec<f32> = (0..3 * inputs * height * width).map(|_| rng.i32(lowest..=lowest + 255) as f32).collect();
         (x[0], x[1]) = (lowest as f32, (lowest + 255) as f32);
         graph.calibrate(&x, RangeRule::MinMax).unwrap();
         for level in Level::available() {
