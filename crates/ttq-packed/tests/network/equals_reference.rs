@@ -44,10 +44,18 @@ fn check_options(
             for _ in 0..2 {
                 network.run(&mut arena, &x, &mut y).unwrap();
                 let error = y.iter().zip(&expected).map(|(y, e)| (f64::from(*y) - e).abs()).fold(0.0, f64::max);
+                println!("{level:?}: {:.1e} of the largest output", error / largest);
                 assert!(error <= tolerance * largest, "{level:?} {options:?}: {:.2e}", error / largest);
             }
         }
     }
+}
+
+#[test]
+fn resnet_20_equals_its_definition() {
+    let mut rng = Rng::with_seed(9);
+    let graph = resnet(&mut rng, 3, 32, 0.1);
+    check(&graph, &mut rng, 1, 1e-5);
 }
 
 #[test]
