@@ -181,13 +181,35 @@ fn a_comparison_has_a_row_a_curve_and_a_column_per_run() {
     for name in &names {
         assert!(section(&page, "results").contains(name) && section(&page, "settings").contains(name));
     }
-    let curves = chart(section(&page, "curves"), "Validation top-1");
+    let curves = chart(section(&page, "curves"), "Validation accuracy");
     assert_eq!((points(curves, "c-0"), points(curves, "c-1")), (2 * EPOCHS, 2 * EPOCHS));
     // The runs differ only in the seed, so the page shows their mean and standard deviation.
     assert!(section(&page, "results").contains(" ± "));
     let settings = section(&page, "settings");
     assert!(settings.find("<td>seed</td><td>1</td><td>2</td>").is_some());
     assert!(!settings.contains("<td>batch_size</td>"));
+}
+
+#[test]
+fn a_language_model_is_shown_by_its_perplexity_without_classes() {
+    let directory = run(1);
+    let path = directory.path().join("summary.json");
+    let mut summary: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let fields = summary.as_object_mut().unwrap();
+    fields.retain(|name, _| !name.contains("accuracy") && !name.contains("top5"));
+    fields.insert("full_precision_perplexity".into(), 4.0.into());
+    fields.insert("ternary_perplexity".into(), 8.0.into());
+    fs::write(&path, summary.to_string()).unwrap();
+    let page = page(directory.path());
+    assert!(page.contains("8.000 (3.000 bits)") && page.contains("4.000 (2.000 bits) in full precision"));
+    assert!(!page.contains("id=\"errors\"") && !page.contains("Top-1"));
+    let training = section(&page, "training");
+    // One validation loss is `null` in the history.
+    assert_eq!(points(chart(training, "Perplexity"), "c-valid"), 2 * EPOCHS - 1);
+    let out = directory.path().join("comparison.html");
+    ttq_report::compare(&[directory.path()], &out).unwrap();
+    let comparison = fs::read_to_string(out).unwrap();
+    assert!(section(&comparison, "results").contains(">4.00<") && section(&comparison, "results").contains(">8.00<"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use super::number;
 use crate::Record;
 use crate::operations;
+use crate::record::Summary;
 
 /// One result: its name, its value, and a detail such as the value to compare it with.
 struct Card {
@@ -20,6 +21,7 @@ pub(super) fn render(record: &Record) -> Markup {
     let mut cards = Vec::new();
     cards.extend(accuracy("Top-1, test", summary.full_precision_accuracy, summary.ternary_accuracy));
     cards.extend(accuracy("Top-5, test", summary.full_precision_top5, summary.ternary_top5));
+    cards.extend(perplexity(summary));
     if let Some(sparsity) = summary.sparsity {
         let weights = summary.layers.as_ref().map(|l| l.layers.iter().map(|layer| layer.weights as u64).sum::<u64>());
         let detail = weights.map_or_else(String::new, |n| format!("of {} ternary weights are zero", number::count(n)));
@@ -50,6 +52,17 @@ pub(super) fn render(record: &Record) -> Markup {
             }
         }
     }
+}
+
+fn perplexity(summary: &Summary) -> Option<Card> {
+    let text = |value: f64| format!("{value:.3} ({:.3} bits)", value.log2());
+    let (value, detail) = match (summary.full_precision_perplexity, summary.ternary_perplexity) {
+        (Some(full), Some(ternary)) => (ternary, format!("per byte, test; {} in full precision", text(full))),
+        (Some(full), None) => (full, "per byte, test; in full precision".into()),
+        (None, Some(ternary)) => (ternary, "per byte, test; full precision not evaluated".into()),
+        (None, None) => return None,
+    };
+    Some(Card { name: "Perplexity", value: text(value), detail })
 }
 
 fn accuracy(name: &'static str, full_precision: Option<f64>, ternary: Option<f64>) -> Option<Card> {

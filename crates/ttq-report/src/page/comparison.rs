@@ -19,8 +19,8 @@ fn color(index: usize) -> &'static str {
 
 pub(super) fn results(records: &[Record]) -> Markup {
     html! {
-        (note("Accuracies are measured on the test set, in percent; the best ternary accuracy is bold. Difference: ternary \
-               minus full precision, in percentage points. Compression: float32 size divided by packed size. Multiplications: \
+        (note("Accuracies are measured on the test set, in percent, and perplexities of language models per byte; the best \
+               ternary one is bold. Difference: ternary minus full precision, of accuracies in percentage points. Compression: float32 size divided by packed size. Multiplications: \
                of the ternary network for one input. ECE: expected calibration error of the ternary network."))
         div.scroll { table {
             thead { tr {
@@ -28,22 +28,23 @@ pub(super) fn results(records: &[Record]) -> Markup {
                 th.n { "Difference" } th.n { "Top-5" } th.n { "Zeros" } th.n { "Bytes" } th.n { "Compression" }
                 th.n { "Multiplications" } th.n { "ECE" } th.n { "Time" }
             } }
-            tbody { @for (index, record) in records.iter().enumerate() { (result_row(index, record, best_ternary_accuracy(records))) } }
+            tbody { @for (index, record) in records.iter().enumerate() { (result_row(index, record, best_ternary_score(records))) } }
         } }
         (repeated_runs(records))
     }
 }
 
-fn best_ternary_accuracy(records: &[Record]) -> Option<f64> {
-    records.iter().filter_map(|record| record.summary.as_ref()?.ternary_accuracy).reduce(f64::max)
+fn best_ternary_score(records: &[Record]) -> Option<f64> {
+    let best = if records.iter().any(Record::is_language_model) { f64::min } else { f64::max };
+    records.iter().filter_map(|record| record.summary.as_ref()?.scores()[1]).reduce(best)
 }
 
 fn result_row(index: usize, record: &Record, best: Option<f64>) -> Markup {
     let summary = record.summary.clone().unwrap_or_default();
     let evidence = record.evidence.as_ref();
     let dash = |text: Option<String>| text.unwrap_or_else(|| "–".into());
-    let percent = |value: f64| format!("{value:.2}");
-    let (full, ternary) = (summary.full_precision_accuracy, summary.ternary_accuracy);
+    let number = |value: f64| format!("{value:.2}");
+    let [full, ternary] = summary.scores();
     let difference = full.zip(ternary).map(|(full, ternary)| format!("{:+.2}", ternary - full).replace('-', "−"));
     let sizes = summary.float_bytes.zip(summary.packed_bytes).map(|(float, packed)| (float as f64, packed as f64));
     let counted = evidence.and_then(|evidence| operations::of_network(&evidence.layers, &evidence.dense));
@@ -54,10 +55,10 @@ fn result_row(index: usize, record: &Record, best: Option<f64>) -> Markup {
             td { (dash(record.setting("method"))) }
             td.n { (dash(record.setting("seed"))) }
             td.n { (record.full_precision.len()) " + " (record.ternary.len()) }
-            td.n { (dash(full.map(percent))) }
-            td.n.best[ternary.is_some() && ternary == best] { (dash(ternary.map(percent))) }
+            td.n { (dash(full.map(number))) }
+            td.n.best[ternary.is_some() && ternary == best] { (dash(ternary.map(number))) }
             td.n { (dash(difference)) }
-            td.n { (dash(summary.ternary_top5.or(summary.full_precision_top5).map(percent))) }
+            td.n { (dash(summary.ternary_top5.or(summary.full_precision_top5).map(number))) }
             td.n { (dash(summary.sparsity.map(|share| number::fixed(100.0 * share, 1, " %")))) }
             td.n { (dash(sizes.map(|(_, packed)| number::bytes(packed)))) }
             td.n { (dash(sizes.map(|(float, packed)| number::ratio(float / packed)))) }
@@ -76,7 +77,7 @@ fn repeated_runs(records: &[Record]) -> Markup {
         let settings = setup::flatten(config).into_iter().filter(|(name, _)| name != "seed");
         groups.entry(settings.collect()).or_default().push(record);
     }
-    let accuracies = |runs: &[&Record], of: fn(&crate::record::Summary) -> Option<f64>| -> String {
+    let scores = |runs: &[&Record], of: fn(&crate::record::Summary) -> Option<f64>| -> String {
         let values: Vec<f64> = runs.iter().filter_map(|run| of(run.summary.as_ref()?)).collect();
         mean_and_deviation(&values).map_or_else(|| "–".into(), |(mean, sd)| format!("{mean:.2} ± {sd:.2}"))
     };
@@ -91,8 +92,8 @@ fn repeated_runs(records: &[Record]) -> Markup {
                     tr {
                         td { (runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(", ")) }
                         td.n { (runs.len()) }
-                        td.n { (accuracies(runs, |summary| summary.full_precision_accuracy)) }
-                        td.n { (accuracies(runs, |summary| summary.ternary_accuracy)) }
+                        td.n { (scores(runs, |summary| summary.scores()[0])) }
+                        td.n { (scores(runs, |summary| summary.scores()[1])) }
                     }
                 } }
             } }
@@ -127,7 +128,7 @@ pub(super) fn curves(records: &[Record]) -> Markup {
         (note("The epochs of the ternary phase follow the last epoch in full precision."))
         (chart_row([
             chart("Validation loss", "cross-entropy, nats", |epoch| Metric::Named("Loss").valid(epoch)),
-            chart("Validation top-1", "%", |epoch| Metric::Named("Accuracy").valid(epoch)),
+            chart("Validation accuracy", "%", |epoch| Metric::Named("Accuracy").valid(epoch)),
             chart("Sparsity, all layers", "% zeros", |epoch| epoch.train.get("Sparsity").copied().unwrap_or(f64::NAN)),
         ]))
     }

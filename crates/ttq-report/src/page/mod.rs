@@ -25,13 +25,15 @@ struct Section {
 
 /// Renders the report of one run as a self-contained HTML document.
 pub fn render(record: &Record) -> String {
-    let sections = [
+    let mut sections = vec![
         Section { id: "training", title: "Training", body: training::render(record) },
         Section { id: "layers", title: "Ternary layers", body: layers::render(record) },
-        Section { id: "errors", title: "Errors", body: errors::render(record) },
-        Section { id: "size", title: "Size and operations", body: size::render(record) },
-        Section { id: "setup", title: "Setup", body: setup::render(record) },
     ];
+    if !record.is_language_model() {
+        sections.push(Section { id: "errors", title: "Errors", body: errors::render(record) });
+    }
+    sections.push(Section { id: "size", title: "Size and operations", body: size::render(record) });
+    sections.push(Section { id: "setup", title: "Setup", body: setup::render(record) });
     let head = html! {
         p.kicker { (setup::run_description(record)) }
         h1 { (record.name) }

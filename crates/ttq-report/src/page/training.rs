@@ -12,13 +12,15 @@ pub(super) fn render(record: &Record) -> Markup {
         return missing("metrics of the epochs", "full-precision/history.json and ternary/history.json");
     }
     let layers = layer_names(record);
+    let accuracy = if record.is_language_model() { "Next byte right" } else { "Top-1 accuracy" };
     html! {
         (note("Each point is the mean over one epoch. Training metrics are measured during the epoch, while the weights change. \
                The validation set is held out of the training set. The test set is evaluated once, at the end, with the weights \
                of the epoch with the best validation result."))
         (chart_row([
             curve(record, "Loss", "cross-entropy, nats", Metric::Named("Loss")),
-            curve(record, "Top-1 accuracy", "%", Metric::Named("Accuracy")),
+            perplexity(record),
+            curve(record, accuracy, "%", Metric::Named("Accuracy")),
             curve(record, "Top-5 accuracy", "%", Metric::Prefix("Top-K")),
             learning_rate(record),
             flip_ratio(record),
@@ -94,6 +96,22 @@ fn curve(record: &Record, title: &'static str, unit: &'static str, metric: Metri
     let series = vec![with_last(train.dashed()), with_last(valid)];
     LineChart { title, unit, x_name: "epoch", series, ternary_start: ternary_start(record), ..Default::default() }
         .render()
+}
+
+/// The exponential of the mean loss, of a language model.
+fn perplexity(record: &Record) -> Option<Markup> {
+    let points = points(record, |epoch| Metric::Named("Loss").valid(epoch).exp());
+    let series = Series::new("validation", "c-valid", points);
+    let chart = LineChart {
+        title: "Perplexity",
+        unit: "per byte, validation",
+        x_name: "epoch",
+        series: vec![series],
+        ternary_start: ternary_start(record),
+        legend: false,
+        ..Default::default()
+    };
+    record.is_language_model().then(|| chart.render()).flatten()
 }
 
 fn learning_rate(record: &Record) -> Option<Markup> {

@@ -94,6 +94,11 @@ impl Evidence {
 }
 
 impl Record {
+    /// Returns whether the run trained a [language model](Summary::is_language_model).
+    pub fn is_language_model(&self) -> bool {
+        self.summary.as_ref().is_some_and(Summary::is_language_model)
+    }
+
     /// Reads the run in `directory`.
     ///
     /// # Errors

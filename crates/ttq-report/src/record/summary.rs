@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::number::null_is_nan;
 
-/// Final results of a run. Accuracies are measured on the test set, in percent.
+/// Final results of a run. Accuracies, in percent, and perplexities are measured on the test set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Summary {
@@ -22,6 +22,10 @@ pub struct Summary {
     pub ternary_accuracy: Option<f64>,
     /// Top-5 accuracy of the ternary network.
     pub ternary_top5: Option<f64>,
+    /// Perplexity of the full-precision network on the test data, per byte. A run has accuracies or perplexities.
+    pub full_precision_perplexity: Option<f64>,
+    /// Perplexity of the ternary network, per byte.
+    pub ternary_perplexity: Option<f64>,
     /// Share of zeros among the ternary weights, 0 to 1.
     pub sparsity: Option<f64>,
     /// Size of all parameters in float32, in bytes.
@@ -32,6 +36,21 @@ pub struct Summary {
     pub seconds: Option<f64>,
     /// Statistics of each ternary weight.
     pub layers: Option<LayerSummaries>,
+}
+
+impl Summary {
+    /// Returns whether the network is a language model: its score is the perplexity, and lower is better.
+    pub fn is_language_model(&self) -> bool {
+        self.full_precision_perplexity.or(self.ternary_perplexity).is_some()
+    }
+
+    /// Returns the scores of the full-precision and of the ternary network: accuracies, or perplexities of a language model.
+    pub fn scores(&self) -> [Option<f64>; 2] {
+        if self.is_language_model() {
+            return [self.full_precision_perplexity, self.ternary_perplexity];
+        }
+        [self.full_precision_accuracy, self.ternary_accuracy]
+    }
 }
 
 /// Statistics of every ternary weight.
