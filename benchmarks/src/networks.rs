@@ -1,16 +1,15 @@
 //! The networks of the suite `train`, as a user of Burn writes them, and the learning task around them.
 
 use burn::module::{AutodiffModule, ModuleDisplay};
-use burn::nn::attention::generate_autoregressive_mask;
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput};
-use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::Distribution;
 use burn::tensor::activation::relu;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{ClassificationOutput, InferenceStep, TrainOutput, TrainStep};
-use ttq_examples::model::{Network as _, ResNet};
+use ttq_examples::model::{Gpt, GptConfig, Network as _, ResNet};
 
 /// Classes of the networks that classify.
 pub(crate) const CLASSES: usize = 10;
@@ -116,54 +115,26 @@ impl<B: Backend> Network<B> for Transformer<B> {
     }
 }
 
-/// A language model on 128 bytes: embeddings of bytes and positions, and Burn's transformer encoder of 256 features with
-/// a causal mask.
-#[derive(Module, Debug)]
-pub(crate) struct Gpt<B: Backend> {
-    bytes: Embedding<B>,
-    positions: Embedding<B>,
-    encoder: TransformerEncoder<B>,
-    norm: LayerNorm<B>,
-    next: Linear<B>,
-}
-
-impl<B: Backend> Gpt<B> {
-    const TOKENS: usize = 128;
-    const FEATURES: usize = 256;
-    const HEADS: usize = 8;
-    const BYTES: usize = 256;
-
-    pub(crate) fn new(layers: usize, device: &B::Device) -> Self {
-        Self {
-            bytes: EmbeddingConfig::new(Self::BYTES, Self::FEATURES).init(device),
-            positions: EmbeddingConfig::new(Self::TOKENS, Self::FEATURES).init(device),
-            encoder: encoder(Self::FEATURES, Self::HEADS, layers).with_norm_first(true).init(device),
-            norm: LayerNormConfig::new(Self::FEATURES).init(device),
-            next: LinearConfig::new(Self::FEATURES, Self::BYTES).with_bias(false).init(device),
-        }
-    }
+/// The size of the language model: 128 bytes of 256 features.
+pub(crate) fn gpt_config(layers: usize) -> GptConfig {
+    GptConfig { layers, width: 256, heads: 8, context: 128 }
 }
 
 impl<B: Backend> Network<B> for Gpt<B> {
     type Input = Tensor<B, 2, Int>;
 
-    const TARGETS: usize = Self::BYTES;
+    const TARGETS: usize = 256;
 
     fn random(n: usize, device: &B::Device) -> Self::Input {
-        integers([n, Self::TOKENS], Self::BYTES, device)
+        integers([n, gpt_config(0).context], 256, device)
     }
 
     fn logits(&self, bytes: Self::Input) -> Tensor<B, 2> {
-        let ([n, tokens], device) = (bytes.dims(), bytes.device());
-        let positions = Tensor::arange(0..tokens as i64, &device).unsqueeze();
-        let x = self.bytes.forward(bytes) + self.positions.forward(positions);
-        let mask = generate_autoregressive_mask(n, tokens, &device);
-        let x = self.encoder.forward(TransformerEncoderInput::new(x).mask_attn(mask));
-        self.next.forward(self.norm.forward(x)).flatten(0, 1)
+        self.forward(bytes)
     }
 
     fn targets(n: usize) -> usize {
-        n * Self::TOKENS
+        n * gpt_config(0).context
     }
 }
 

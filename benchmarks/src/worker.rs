@@ -16,10 +16,10 @@ use burn::train::Learner;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use ttq_core::{Ternary, TernaryConfig};
-use ttq_examples::model::ResNet;
+use ttq_examples::model::{Gpt, ResNet};
 use ttq_train::{Phase, TernaryOptimizer, TernaryStep};
 
-use crate::networks::{CLASSES, Gpt, Mlp, Network, Task, Transformer};
+use crate::networks::{CLASSES, Mlp, Network, Task, Transformer, gpt_config};
 use crate::usage;
 
 /// A network of the suite.
@@ -86,7 +86,7 @@ impl Training {
             NetworkName::Resnet => self.serve_network(ResNet::<B>::new(self.layers, CLASSES, &device), &device),
             NetworkName::Mlp => self.serve_network(Mlp::<B>::new(&device), &device),
             NetworkName::Transformer => self.serve_network(Transformer::<B>::new(self.layers, &device), &device),
-            NetworkName::Gpt => self.serve_network(Gpt::<B>::new(self.layers, &device), &device),
+            NetworkName::Gpt => self.serve_network(Gpt::<B>::new(&gpt_config(self.layers), &device), &device),
         }
     }
 

@@ -137,7 +137,7 @@ fn networks<B: Backend>(run: &RunConfig, classes: usize, packed: &PackedModel) -
 
 /// Creates the network of a run on a backend.
 fn network<B: Backend>(run: &RunConfig, classes: usize, packed: &PackedModel) -> Result<Forward> {
-    fn loaded<B: Backend, N: Network<B> + 'static>(network: N, packed: &PackedModel) -> Result<Forward> {
+    fn loaded<B: Backend, N: Network<B, Task = Images> + 'static>(network: N, packed: &PackedModel) -> Result<Forward> {
         let network = load(network, packed).map_err(|error| anyhow!("{error}"))?;
         Ok(Box::new(move |images| network.forward(Tensor::from_data(images, &Default::default())).into_data()))
     }
@@ -151,7 +151,7 @@ fn network<B: Backend>(run: &RunConfig, classes: usize, packed: &PackedModel) ->
 /// Returns `n` test images from the index `start` on, fewer at the end of the set.
 fn image_batch<B: Backend>(images: &Images, start: usize, n: usize) -> TensorData {
     let indices = start..(start + n).min(images.test.len());
-    batch::<B>(&images.test, images, indices, &Default::default()).images.into_data()
+    batch::<B>(&images.test, images, indices, &Default::default()).inputs.into_data()
 }
 
 /// Returns the logits of all test images, `[n, classes]` in row-major order.

@@ -1,31 +1,22 @@
-//! The data of a run's report: predictions, layers, mistakes.
+//! The layers of a network, for the report of a run.
 
 use burn::module::Module;
 use burn::prelude::*;
-use ttq_core::Ternary;
-use ttq_report::record::{DenseLayer, Evidence, Layer, Mistake, Picture};
+use ttq_core::{LayerKind, Ternary};
+use ttq_report::record::{DenseLayer, Evidence, Layer};
 
-use crate::data::{ImageSet, Images};
+use crate::Task;
 use crate::model::{Classifier, Network};
 
-/// Number of mistakes that are kept with their images.
-const MISTAKES: usize = 24;
-
-/// Creates the evidence with the machine and the names of the classes.
-pub(crate) fn begin(images: &Images) -> Evidence {
-    let classes = images.class_names.clone();
-    Evidence { environment: crate::environment(), classes, ..Evidence::default() }
-}
-
-/// Adds the layers of a trained network, for images of this shape.
+/// Adds the layers of a trained network, for inputs of this size.
 pub(crate) fn add_layers<B: Backend, N: Network<B>>(
     evidence: &mut Evidence,
     ternary: &Ternary<B, Classifier<B, N>>,
-    [_, height, width]: [usize; 3],
+    size: <N::Task as Task>::Size,
 ) where
     Classifier<B, N>: Module<B>,
 {
-    let known = ternary.latent().network().positions([height, width]);
+    let known = ternary.latent().network().positions(size);
     let positions = |path: &str| {
         let path = path.strip_prefix("network.").unwrap_or(path);
         known.iter().find(|(known, _)| known == path).map(|(_, positions)| *positions)
@@ -40,7 +31,9 @@ pub(crate) fn add_layers<B: Backend, N: Network<B>>(
             Layer { positions: positions(path), ..layer }
         })
         .collect();
-    let kept = ternary.selection().choices().iter().filter(|choice| choice.kept.is_some());
+    // An embedding is a table, without products.
+    let computes = |kind: LayerKind| !matches!(kind, LayerKind::Embedding | LayerKind::Parameter);
+    let kept = ternary.selection().choices().iter().filter(|choice| choice.kept.is_some() && computes(choice.kind));
     evidence.dense = kept
         .map(|choice| DenseLayer {
             path: choice.path.clone(),
@@ -50,42 +43,24 @@ pub(crate) fn add_layers<B: Backend, N: Network<B>>(
         .collect();
 }
 
-/// Adds the mistakes with the highest confidence.
-pub(crate) fn add_mistakes(evidence: &mut Evidence, images: &ImageSet) {
-    let Some((_, predictions)) = evidence.predictions() else { return };
-    let indices = predictions.most_confident_mistakes(MISTAKES);
-    let mistakes = indices.into_iter().filter_map(|index| {
-        let prediction = predictions.iter().nth(index)?;
-        Some(Mistake {
-            index,
-            label: prediction.label,
-            predicted: prediction.predicted,
-            confidence: prediction.confidence,
-            label_probability: prediction.label_probability,
-            picture: Picture { shape: images.shape(), pixels: images.image(index).to_vec() },
-        })
-    });
-    evidence.mistakes = mistakes.collect();
-}
-
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
     use super::*;
     use crate::Cpu;
-    use crate::model::{MnistNet, ResNet};
+    use crate::model::{Gpt, GptConfig, MnistNet, ResNet};
     use ttq_core::TernaryConfig;
     use ttq_report::operations::of_network;
 
-    fn layers_of<N: Network<Cpu> + burn::module::ModuleDisplay>(network: N, image: [usize; 3]) -> Evidence {
+    fn layers_of<N: Network<Cpu> + burn::module::ModuleDisplay>(network: N, size: <N::Task as Task>::Size) -> Evidence {
         let ternary = Ternary::new(Classifier::new(network), &TernaryConfig::default()).unwrap();
         let mut evidence = Evidence::default();
-        add_layers(&mut evidence, &ternary, image);
+        add_layers(&mut evidence, &ternary, size);
         evidence
     }
 
     #[test]
     fn a_resnet_20_has_its_published_number_of_products() {
-        let evidence = layers_of(ResNet::<Cpu>::new(20, 10, &Default::default()), [3, 32, 32]);
+        let evidence = layers_of(ResNet::<Cpu>::new(20, 10, &Default::default()), [32, 32]);
         let (dense, ternary) = of_network(&evidence.layers, &evidence.dense).unwrap();
         // 40.55 million with shortcuts that cost nothing (He et al.); ours are two 1×1 convolutions.
         assert_eq!(dense.multiplications, 40_551_040 + 16 * 32 * 256 + 32 * 64 * 64);
@@ -98,7 +73,7 @@ mod tests {
 
     #[test]
     fn every_layer_of_the_mnist_network_has_its_positions() {
-        let evidence = layers_of(MnistNet::<Cpu>::new(10, &Default::default()), [1, 28, 28]);
+        let evidence = layers_of(MnistNet::<Cpu>::new(10, &Default::default()), [28, 28]);
         let positions: Vec<_> = evidence.layers.iter().map(|layer| layer.positions).collect();
         assert_eq!(positions, [Some(8 * 8), Some(1)]);
         let positions: Vec<_> = evidence.dense.iter().map(|layer| layer.positions).collect();
@@ -106,15 +81,11 @@ mod tests {
     }
 
     #[test]
-    fn the_most_confident_mistakes_come_with_their_images() {
-        let images = ImageSet::new([1, 1, 1], vec![7, 8, 9], vec![0, 1, 1]);
-        let mut predictions = ttq_report::record::Predictions::new(2);
-        for (label, probabilities) in [(0, [0.25, 0.75]), (1, [0.5, 0.5]), (1, [0.125, 0.875])] {
-            predictions.push(&ttq_report::record::Prediction::new(label, &probabilities));
-        }
-        let mut evidence = Evidence { ternary: Some(predictions), ..Evidence::default() };
-        add_mistakes(&mut evidence, &images);
-        let found: Vec<_> = evidence.mistakes.iter().map(|m| (m.index, m.predicted, m.picture.pixels[0])).collect();
-        assert_eq!(found, [(0, 1, 7), (1, 0, 8)]);
+    fn every_layer_of_a_language_model_has_one_position_for_a_byte() {
+        let config = GptConfig { layers: 2, width: 8, heads: 2, context: 4 };
+        let evidence = layers_of(Gpt::<Cpu>::new(&config, &Default::default()), 4);
+        assert_eq!((evidence.layers.len(), evidence.dense.len()), (12, 1));
+        let (dense, _) = of_network(&evidence.layers, &evidence.dense).unwrap();
+        assert_eq!(dense.multiplications, 2 * 12 * 8 * 8 + 8 * 256);
     }
 }

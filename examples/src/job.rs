@@ -1,32 +1,31 @@
-//! The task of a command line: to train a network, or to evaluate a checkpoint.
+//! What a command line asks for: to train a network, or to evaluate a checkpoint.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use burn::module::{AutodiffModule, ModuleDisplay};
 
 use crate::backend::{RunBackend, select};
 use crate::data::{DataError, Images};
-use crate::model::{Classifier, Network};
-use crate::{Options, Recipe, Run, RunConfig, Trains, evaluate, print_line, weights};
+use crate::model::{Classifier, TrainableNetwork};
+use crate::{Options, Recipe, Run, RunConfig, Task, Trains, evaluate, print_line, weights};
 
 /// A job that is ready to start.
-pub enum Job {
+pub enum Job<T: Task = Images> {
     /// Training.
-    Train(Box<Run>),
+    Train(Box<Run<T>>),
     /// Evaluation of a checkpoint.
-    Evaluate(Box<CheckpointTest>),
+    Evaluate(Box<CheckpointTest<T>>),
 }
 
-/// A checkpoint and the images that it is evaluated on.
-pub struct CheckpointTest {
+/// A checkpoint and the data that it is evaluated on.
+pub struct CheckpointTest<T> {
     checkpoint: PathBuf,
     backend: RunBackend,
     config: RunConfig,
-    images: Images,
+    task: T,
 }
 
-impl Job {
+impl<T: Task> Job<T> {
     /// Validates the options and loads the data.
     ///
     /// # Errors
@@ -34,7 +33,7 @@ impl Job {
     pub fn prepare(
         recipe: &Recipe,
         options: &Options,
-        load: fn(Option<&Path>) -> Result<Images, DataError>,
+        load: fn(Option<&Path>) -> Result<T, DataError>,
     ) -> Result<Self> {
         let Some(checkpoint) = options.eval.clone() else {
             return Ok(Self::Train(Box::new(Run::prepare(recipe, options, load)?)));
@@ -44,11 +43,12 @@ impl Job {
         if !checkpoint.is_file() {
             bail!("there is no checkpoint at {}: check --eval", checkpoint.display());
         }
-        let images = load(options.data.as_deref())?;
+        let mut task = load(options.data.as_deref())?;
         print_line(format_args!("{} on {} ({why}), checkpoint {}", recipe.name, backend.name(), checkpoint.display()));
-        print_line(format_args!("data: {}", images.source));
+        print_line(format_args!("data: {}", task.source()));
         let config = RunConfig::new(recipe, options);
-        Ok(Self::Evaluate(Box::new(CheckpointTest { checkpoint, backend, config, images })))
+        task.configure(&config);
+        Ok(Self::Evaluate(Box::new(CheckpointTest { checkpoint, backend, config, task })))
     }
 
     /// Returns the backend.
@@ -56,6 +56,14 @@ impl Job {
         match self {
             Self::Train(run) => run.backend,
             Self::Evaluate(test) => test.backend,
+        }
+    }
+
+    /// Returns the directory of the run; `None` for an evaluation.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Train(run) => Some(run.directory()),
+            Self::Evaluate(_) => None,
         }
     }
 
@@ -74,16 +82,16 @@ impl Job {
     pub fn start<B, N>(self, devices: Vec<B::Device>, network: impl Fn(usize, &B::Device) -> N) -> Result<()>
     where
         B: Trains,
-        N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
-        N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
+        N: TrainableNetwork<B, Task = T>,
     {
         match self {
             Self::Train(run) => run.train(devices, network),
             Self::Evaluate(test) => {
-                let mut network = network(test.images.classes, &devices[0]);
+                let mut network = network(test.task.classes(), &devices[0]);
                 weights::load(&mut network, &test.checkpoint, test.config.key.as_deref())?;
-                let (evaluation, _) = evaluate::evaluate(&Classifier::new(network.valid()), &test.images, &devices[0]);
-                print_line(format_args!("{} images: {evaluation}", test.images.test.len()));
+                let classifier = Classifier::new(network.valid());
+                let (evaluation, _) = evaluate::evaluate(&classifier, &test.task, &devices[0]);
+                print_line(format_args!("test data: {}", T::SCORE.line(&evaluation)));
                 Ok(())
             }
         }

@@ -1,5 +1,5 @@
-//! The programs behind the examples `mnist`, `cifar`, `deploy` and `tiny_imagenet`: data, networks, the command line and a
-//! run from start to end, generic over the backend. The packages in `cpu/` and `gpu/` compile it for theirs.
+//! The programs behind the examples `mnist`, `cifar`, `text`, `deploy` and `tiny_imagenet`: data, networks, the command line
+//! and a run from start to end, generic over the backend. The packages in `cpu/` and `gpu/` compile it for theirs.
 //!
 //! To learn how to use ttq in a program of your own, read the examples of the crates `ttq-core` and `ttq-train` instead: each
 //! is one page.
@@ -27,22 +27,25 @@ mod resume;
 mod run;
 mod strategy;
 mod summary;
+mod task;
 mod training;
 mod weights;
 
 pub use backend::{RunBackend, select};
-pub use evaluate::{Evaluation, batch, evaluate, rank};
+pub use data::batch;
+pub use evaluate::{Evaluation, evaluate, rank};
 pub use job::{CheckpointTest, Job};
 pub use optimizer::OptimizerChoice;
 pub use options::{BackendChoice, Method, Options, Precision, ScheduleChoice};
 pub use out::{Out, write_json};
-pub use recipe::{Distort, PhaseRecipe, Rates, Recipe, RunConfig};
+pub use recipe::{PhaseRecipe, Rates, Recipe, RunConfig};
 pub use run::{Run, exit};
 pub use strategy::{Strategy, Trains};
 pub use summary::Summary;
+pub use task::{Loader, Score, Task};
 #[cfg(feature = "cpu")]
 pub use ttq_cpu::Cpu;
-pub use weights::{is_packed, load, names as tensor_names, save};
+pub use weights::{is_packed, load, names as tensor_names, save, to_bytes};
 
 /// Prints a line. A closed standard output, as after `| head`, does not end a run: errors are ignored.
 pub fn print_line(line: impl std::fmt::Display) {

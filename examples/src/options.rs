@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use ttq_core::{Granularity, InitialScales, LatentGradient, NegativeScaleGradient, ScaleParameter, Threshold};
 use ttq_train::{Averaging, Distillation, KeptEpoch, OscillationFreezing};
 
+use crate::model::GptConfig;
 use crate::{Recipe, Strategy};
 
 /// The backend.
@@ -67,7 +68,7 @@ pub enum ScheduleChoice {
     Steps,
     /// A cosine to zero, after one epoch of warm-up in phases of ten epochs or more.
     Cosine,
-    /// Divided by ten when the validation accuracy stops rising.
+    /// Divided by ten when the validation results stop improving.
     Plateau,
 }
 
@@ -173,23 +174,23 @@ pub struct Options {
     /// Side of a square of pixels that is cut out of each training image at a random place (cutout); 0 for none.
     #[arg(long, value_name = "PIXELS")]
     pub cutout: Option<usize>,
-    /// Epoch whose network each phase keeps: the one that validates best, or the last one. The test images are evaluated on it
+    /// Epoch whose network each phase keeps: the one that validates best, or the last one. The test data are evaluated on it
     /// alone.
     #[arg(long, value_parser = named::<KeptEpoch, _>(["best", "last"]))]
     pub checkpoint: Option<KeptEpoch>,
-    /// Stop a phase when the validation accuracy stops rising.
+    /// Stop a phase when the validation results stop improving.
     #[arg(long)]
     pub early_stopping: bool,
     /// Train on the first N training images only.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub limit: Option<usize>,
     /// Training images that are held out for validation, at most a tenth.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N")]
     pub validation: Option<usize>,
     /// Seed of initial weights, data order and augmentation.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Evaluate this checkpoint of the network on the test images, without training.
+    /// Evaluate this checkpoint of the network on the test data, without training.
     #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["init", "resume"])]
     pub eval: Option<PathBuf>,
     /// Start from this checkpoint of the network: .safetensors, .bpk, .pt or .pth.
@@ -230,6 +231,9 @@ pub struct Options {
     /// Name of the network for Tiny ImageNet.
     #[arg(skip)]
     pub network: Option<String>,
+    /// Size of the language model.
+    #[arg(skip)]
+    pub gpt: Option<GptConfig>,
     /// Identifiers of the arguments on the command line.
     #[arg(skip)]
     pub given: Vec<String>,

@@ -100,7 +100,7 @@ impl Out {
     }
 
     /// Path of the network in full precision.
-    pub(crate) fn full_precision_network(&self) -> PathBuf {
+    pub fn full_precision_network(&self) -> PathBuf {
         self.root.join("full-precision.safetensors")
     }
 

@@ -7,11 +7,8 @@ use ttq_core::{QuantizerConfig, ScaleParameter, SelectionConfig, TernaryConfig, 
 use ttq_train::{Averaging, Distillation, KeptEpoch, OscillationFreezing, Phase, ScheduleConfig, ThresholdSchedule};
 
 use crate::data::Augmentation;
+use crate::model::GptConfig;
 use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice, Strategy};
-
-/// A random change of a training image in bytes: from `[channels, size[0], size[1]]` to `[channels, crop[0], crop[1]]`, a
-/// function of the seed. Arguments: image, size, crop, seed.
-pub type Distort = fn(&[u8], [usize; 2], [usize; 2], u64) -> Vec<u8>;
 
 /// The numbers of a phase.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,7 +50,7 @@ pub struct Recipe {
     pub full_precision: PhaseRecipe,
     /// The phase with ternary weights.
     pub ternary: PhaseRecipe,
-    /// Images in a batch.
+    /// Images in a batch, or sequences of bytes.
     pub batch_size: usize,
     /// Course of the learning rate.
     pub schedule: ScheduleChoice,
@@ -80,8 +77,6 @@ pub struct Recipe {
     pub validation: usize,
     /// Random changes of training images.
     pub augmentation: Augmentation,
-    /// The function behind [`Augmentation::Distort`].
-    pub distort: Option<Distort>,
 }
 
 impl Recipe {
@@ -105,7 +100,22 @@ impl Recipe {
             linear_scale_lr_factor: 0.01,
             validation: 5000,
             augmentation: Augmentation::Shift { padding: 0, flip: false, cutout: 0 },
-            distort: None,
+        }
+    }
+
+    /// A language model on bytes.
+    pub fn text() -> Self {
+        Self {
+            name: "text",
+            about: "Trains a small GPT on the bytes of a text, first in full precision, then with ternary weights; writes a \
+                    passage",
+            full_precision: PhaseRecipe::new(10, 1e-3, 0.0),
+            ternary: PhaseRecipe::new(10, 1e-3, 0.0),
+            batch_size: 8,
+            optimizer: OptimizerChoice::Adam,
+            threshold: Threshold::MeanFraction(0.7),
+            validation: 0,
+            ..Self::mnist()
         }
     }
 
@@ -154,7 +164,6 @@ impl Recipe {
             linear_scale_lr_factor: 0.003,
             validation: 5000,
             augmentation: Augmentation::Shift { padding: 4, flip: true, cutout: 0 },
-            distort: None,
         }
     }
 }
@@ -171,6 +180,12 @@ pub struct RunConfig {
     pub depth: Option<usize>,
     /// Name of the network (tiny_imagenet).
     pub network: Option<String>,
+    /// Size of the language model (text).
+    #[serde(default)]
+    pub gpt: Option<GptConfig>,
+    /// Path of the text, if it is not the one that is part of the program (text).
+    #[serde(default)]
+    pub text: Option<PathBuf>,
     /// The method.
     pub method: Method,
     /// The quantizer and the selection of weights.
@@ -179,7 +194,7 @@ pub struct RunConfig {
     pub fp_epochs: usize,
     /// Epochs with ternary weights.
     pub epochs: usize,
-    /// Images in a batch, over all devices.
+    /// Images in a batch, or sequences of bytes, over all devices.
     pub batch_size: usize,
     /// Number of batches whose gradients make one update.
     pub accumulate: usize,
@@ -212,7 +227,7 @@ pub struct RunConfig {
     pub scale_lr_factor: f64,
     /// Training images held out for validation.
     pub validation: usize,
-    /// Number of training images, if not all: the first ones.
+    /// Number of training images, or of bytes, if not all: the first ones.
     pub limit: Option<usize>,
     /// Random changes of training images.
     pub augmentation: Augmentation,
@@ -291,6 +306,8 @@ impl RunConfig {
             recipe: recipe.variant.into(),
             depth: options.depth,
             network: options.network.clone(),
+            gpt: options.gpt,
+            text: options.gpt.and(options.data.as_ref()).and_then(|path| std::path::absolute(path).ok()),
             method: options.method,
             ternary: TernaryConfig { quantizer, selection },
             fp_epochs: options.fp_epochs.unwrap_or(recipe.full_precision.epochs),

@@ -9,7 +9,7 @@ use crate::{Method, RunConfig, ScheduleChoice};
 
 /// The options that decide the outcome of a run: identifier, name, field of the configuration. (Without `--epochs` and
 /// `--fp-epochs`, which may grow.)
-const DECISIVE: [(&str, &str, &str); 40] = [
+const DECISIVE: [(&str, &str, &str); 45] = [
     ("recipe", "recipe", "/recipe"),
     ("precision", "precision", "/precision"),
     ("method", "method", "/method"),
@@ -50,6 +50,11 @@ const DECISIVE: [(&str, &str, &str); 40] = [
     ("strategy", "strategy", "/strategy"),
     ("depth", "depth", "/depth"),
     ("network", "network", "/network"),
+    ("layers", "layers", "/gpt/layers"),
+    ("width", "width", "/gpt/width"),
+    ("heads", "heads", "/gpt/heads"),
+    ("context", "context", "/gpt/context"),
+    ("data", "data", "/text"),
 ];
 
 /// Returns the configuration of a run that continues: the saved one, with more epochs if the options ask for them. `given`
@@ -209,7 +214,8 @@ mod tests {
             let decisive = DECISIVE.iter().any(|(known, _, _)| *known == id);
             assert!(decisive || OTHERS.contains(&id), "what does --resume do with {id}?");
         }
-        let config = serde_json::to_value(parse("").0).unwrap();
+        let config = RunConfig { gpt: Some(Default::default()), ..parse("").0 };
+        let config = serde_json::to_value(config).unwrap();
         for (_, _, field) in DECISIVE {
             assert!(config.pointer(field).is_some(), "{field}");
         }

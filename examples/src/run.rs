@@ -16,13 +16,13 @@ use ttq_report::record::Evidence;
 use ttq_train::{Phase, TernaryStep, freeze};
 
 use crate::backend::{RunBackend, select};
-use crate::data::{Augmentation, DataError, Images};
+use crate::data::{Augmentation, DataError};
 use crate::evaluate;
 use crate::evidence;
-use crate::model::{Batch, Classifier, Network};
+use crate::model::{Batch, Classifier, Network, TrainableNetwork};
 use crate::out::{Out, read_json, write_json};
 use crate::training::Training;
-use crate::{Distort, Options, Recipe, RunConfig, Summary, Trains, print_line, weights};
+use crate::{Options, Recipe, RunConfig, Score, Summary, Task, Trains, print_line, weights};
 
 /// Runs `example`; prints an error in one sentence and exits with code 1.
 pub fn exit(example: impl FnOnce() -> Result<()>) -> ExitCode {
@@ -37,13 +37,12 @@ pub fn exit(example: impl FnOnce() -> Result<()>) -> ExitCode {
 }
 
 /// A run that is ready to start: options checked, data loaded, nothing written.
-pub struct Run {
+pub struct Run<T: Task> {
     /// The backend.
     pub backend: RunBackend,
     config: RunConfig,
     out: Out,
-    images: Images,
-    distort: Option<Distort>,
+    task: Arc<T>,
     dashboard: bool,
     interrupter: Interrupter,
 }
@@ -62,23 +61,6 @@ const NO_TEACHER: &str = "there is no network in full precision to distill from:
 #[derive(Serialize, Deserialize)]
 struct Time {
     seconds: f64,
-}
-
-/// Checks that the output of a network in training depends on the image in a batch of one.
-fn require_dependence<B: Backend, N: Network<B>>(network: &N, images: &Images, device: &B::Device) -> Result<()> {
-    let first = images.train.image(0);
-    let Some(other) = (1..images.train.len()).find(|index| images.train.image(*index) != first) else { return Ok(()) };
-    let logits = |index: usize| {
-        let batch = evaluate::batch(&images.train, images, index..index + 1, device);
-        network.forward(batch.images).into_data()
-    };
-    if logits(0) == logits(other) {
-        bail!(
-            "--batch-size: with one image in a batch, batch normalization of vectors makes the output independent of the \
-             image, so that nothing is learned: use at least 2 images for each device"
-        );
-    }
-    Ok(())
 }
 
 /// Creates the interrupter of Ctrl-C and `--minutes`.
@@ -107,7 +89,7 @@ fn interrupter(minutes: Option<f64>) -> Result<Interrupter> {
     Ok(interrupter)
 }
 
-impl Run {
+impl<T: Task> Run<T> {
     /// Validates the options and loads the data.
     ///
     /// # Errors
@@ -115,7 +97,7 @@ impl Run {
     pub fn prepare(
         recipe: &Recipe,
         options: &Options,
-        load: fn(Option<&Path>) -> Result<Images, DataError>,
+        load: fn(Option<&Path>) -> Result<T, DataError>,
     ) -> Result<Self> {
         let (out, config) = Out::open(options, RunConfig::new(recipe, options))?;
         if config.fp_epochs + config.epochs == 0 {
@@ -135,13 +117,20 @@ impl Run {
         if config.distillation.is_some() && config.fp_epochs == 0 && config.init.is_none() && config.teacher.is_none() {
             bail!("{NO_TEACHER}");
         }
-        let images = load(options.data.as_deref())?;
+        let mut task = load(config.text.as_deref().or(options.data.as_deref()))?;
+        task.configure(&config);
+        task.check()?;
         let backend = device.in_precision(config.precision)?;
         print_line(format_args!("{} on {} ({why}), run in {}", recipe.name, backend.name(), out.root().display()));
-        print_line(format_args!("data: {}", images.source));
+        print_line(format_args!("data: {}", task.source()));
         let interrupter = interrupter(options.minutes)?;
         let dashboard = !options.no_tui;
-        Ok(Self { backend, config, out, images, distort: recipe.distort, dashboard, interrupter })
+        Ok(Self { backend, config, out, task: Arc::new(task), dashboard, interrupter })
+    }
+
+    /// Returns the directory of the run.
+    pub fn directory(&self) -> &Path {
+        self.out.root()
     }
 
     /// Returns the configuration.
@@ -156,26 +145,25 @@ impl Run {
     pub fn train<B, N>(self, devices: Vec<B::Device>, network: impl Fn(usize, &B::Device) -> N) -> Result<()>
     where
         B: Trains,
-        N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
-        N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
+        N: TrainableNetwork<B, Task = T>,
     {
         let device = devices[0].clone();
         let start = Instant::now();
         let time = self.out.root().join("time.json");
         let before = if time.is_file() { read_json::<Time>(&time)?.seconds } else { 0.0 };
         if self.config.batch_size < 2 * self.config.devices {
-            require_dependence(&network(self.images.classes, &device), &self.images, &device)?;
+            self.task.check_batch_of_one(&network(self.task.classes(), &device), &device)?;
         }
         B::seed(&device, self.config.seed);
         let load = |path: &Path| -> Result<N> {
-            let mut network = network(self.images.classes, &device);
+            let mut network = network(self.task.classes(), &device);
             let key = self.config.key.as_deref().filter(|_| self.config.init.as_deref() == Some(path));
             weights::load(&mut network, path, key)?;
             Ok(network)
         };
         let start_from = match &self.config.init {
             Some(init) => load(init)?,
-            None => network(self.images.classes, &device),
+            None => network(self.task.classes(), &device),
         };
         let float_bytes = 4 * Module::num_params(&start_from);
         let classifier = Classifier::new(start_from).with_label_smoothing(self.config.label_smoothing);
@@ -184,35 +172,30 @@ impl Run {
         write_json(&time, &Time { seconds })?;
         let Some(Trained { full_precision, ternary }) = trained else { return Ok(()) };
 
-        // The test images are evaluated here, once.
-        let evaluate = |model: &Classifier<B, N>| evaluate::evaluate(&model.valid(), &self.images, &Default::default());
-        let mut evidence = evidence::begin(&self.images);
+        // The test data are evaluated here, once.
+        let evaluate = |model: &Classifier<B, N>| evaluate::evaluate(&model.valid(), &self.task, &Default::default());
+        // The report shows single predictions of images alone.
+        let shown = |predictions| (T::SCORE == Score::Accuracy).then_some(predictions);
+        let mut evidence = Evidence { environment: crate::environment(), ..Evidence::default() };
         let mut summary = Summary {
             example: self.config.example.clone(),
-            data: self.images.source.clone(),
+            data: self.task.source().into(),
             backend: self.backend.name().into(),
-            full_precision_accuracy: None,
-            full_precision_top5: None,
-            ternary_accuracy: None,
-            ternary_top5: None,
-            sparsity: None,
             float_bytes,
-            packed_bytes: None,
-            seconds: 0.0,
-            layers: None,
+            ..Summary::default()
         };
         if let Some(path) = full_precision {
             let (evaluation, predictions) = evaluate(&Classifier::new(load(&path)?));
-            summary = summary.with_full_precision(evaluation);
-            evidence.full_precision = Some(predictions);
+            summary = summary.with_full_precision(T::SCORE, evaluation);
+            evidence.full_precision = shown(predictions);
         }
         if let Some(ternary) = ternary {
             let (evaluation, predictions) = evaluate(&ternary.materialize());
-            summary = summary.with_ternary(evaluation, ternary.stats());
-            evidence.ternary = Some(predictions);
-            evidence::add_layers(&mut evidence, &ternary, self.images.test.shape());
+            summary = summary.with_ternary(T::SCORE, evaluation, ternary.stats());
+            evidence.ternary = shown(predictions);
+            evidence::add_layers(&mut evidence, &ternary, self.task.size());
         }
-        evidence::add_mistakes(&mut evidence, &self.images.test);
+        self.task.add_to_evidence(&mut evidence);
         summary.seconds = before + start.elapsed().as_secs_f64();
         self.conclude(&summary, &evidence)
     }
@@ -236,25 +219,12 @@ impl Run {
     ) -> Result<Option<Trained<B, N>>>
     where
         B: Trains,
-        N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
-        N::InnerModule: Network<B::InnerBackend> + ModuleDisplay,
+        N: TrainableNetwork<B, Task = T>,
     {
         let config = &self.config;
-        let mut all = self.images.train.clone();
-        all.truncate(config.limit.unwrap_or(usize::MAX));
-        // At most a tenth is held out if there are few training images.
-        let (train_set, valid_set) = all.split(config.validation.min(all.len() / 10), config.seed);
-        if train_set.is_empty() || valid_set.is_empty() {
-            let (train, valid) = (train_set.len(), valid_set.len());
-            bail!("there are {train} images to train on and {valid} to validate on: raise --limit");
-        }
-        let [_, height, width] = self.images.test.shape();
-        let training = Training::<B> {
+        let training = Training::<B, N> {
             config,
-            train: Arc::new(train_set),
-            valid: Arc::new(valid_set.center_crop([height, width])),
-            images: &self.images,
-            distort: self.distort,
+            task: &self.task,
             devices,
             interrupter: &self.interrupter,
             dashboard: self.dashboard,
@@ -303,7 +273,9 @@ impl Run {
             let Some(file) = config.teacher.as_ref().or(full_precision.as_ref()) else { bail!("{NO_TEACHER}") };
             // A clone of the network would share its batch statistics with the student.
             let teacher = load(file).with_context(|| format!("the teacher {}", file.display()))?.valid();
-            let logits = |teacher: &N::InnerModule, batch: &Batch<B>| teacher.forward(batch.images.clone().inner());
+            let logits = |teacher: &N::InnerModule, batch: &Batch<B, T::Inputs<B>>| {
+                teacher.forward(T::inner::<B>(batch.inputs.clone()))
+            };
             step = step.with_model_step(distillation.init(teacher, logits)?);
         }
         let Some(step) = training.run(Phase::Ternary, config.epochs, &self.out.ternary(), step)? else {
@@ -315,11 +287,11 @@ impl Run {
         }
         weights::save(ternary.materialize().network(), &self.out.ternary_network())?;
         weights::save(ternary.latent().network(), &self.out.latent_network())?;
-        weights::pack(&ternary, config, &self.images, &self.out.packed_network())?;
+        weights::pack(&ternary, self.task.packed_config(config)?, &self.out.packed_network())?;
         Ok(Some(Trained { full_precision, ternary: Some(ternary) }))
     }
 
-    fn stopped<T>(&self) -> Option<T> {
+    fn stopped<M>(&self) -> Option<M> {
         print_line(format_args!("continue with --resume --out {}", self.out.root().display()));
         None
     }

@@ -5,10 +5,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use ttq_core::TernaryStats;
 
+use crate::Score;
 use crate::evaluate::Evaluation;
 
 /// The results of a run: `summary.json` in its directory, and the table at its end (`Display`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Summary {
     /// Name of the example.
     pub example: String,
@@ -24,6 +26,14 @@ pub struct Summary {
     pub ternary_accuracy: Option<f64>,
     /// Its top-5 accuracy, percent.
     pub ternary_top5: Option<f64>,
+    /// Perplexity of the network in full precision on the test data, per byte (text).
+    pub full_precision_perplexity: Option<f64>,
+    /// The same as bits per byte: its logarithm to the base 2.
+    pub full_precision_bits_per_byte: Option<f64>,
+    /// Perplexity of the ternary network, per byte (text).
+    pub ternary_perplexity: Option<f64>,
+    /// The same as bits per byte.
+    pub ternary_bits_per_byte: Option<f64>,
     /// Share of zeros among the ternary weights, 0 to 1.
     pub sparsity: Option<f64>,
     /// Bytes of the network's parameters in float32.
@@ -37,15 +47,31 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(crate) fn with_full_precision(mut self, evaluation: Evaluation) -> Self {
-        self.full_precision_accuracy = Some(evaluation.accuracy);
-        self.full_precision_top5 = Some(evaluation.top5);
+    pub(crate) fn with_full_precision(mut self, score: Score, evaluation: Evaluation) -> Self {
+        match score {
+            Score::Accuracy => {
+                self.full_precision_accuracy = Some(evaluation.accuracy);
+                self.full_precision_top5 = Some(evaluation.top5);
+            }
+            Score::Perplexity => {
+                self.full_precision_perplexity = Some(evaluation.perplexity());
+                self.full_precision_bits_per_byte = Some(evaluation.bits());
+            }
+        }
         self
     }
 
-    pub(crate) fn with_ternary(mut self, evaluation: Evaluation, stats: TernaryStats) -> Self {
-        self.ternary_accuracy = Some(evaluation.accuracy);
-        self.ternary_top5 = Some(evaluation.top5);
+    pub(crate) fn with_ternary(mut self, score: Score, evaluation: Evaluation, stats: TernaryStats) -> Self {
+        match score {
+            Score::Accuracy => {
+                self.ternary_accuracy = Some(evaluation.accuracy);
+                self.ternary_top5 = Some(evaluation.top5);
+            }
+            Score::Perplexity => {
+                self.ternary_perplexity = Some(evaluation.perplexity());
+                self.ternary_bits_per_byte = Some(evaluation.bits());
+            }
+        }
         self.sparsity = Some(stats.sparsity());
         self.packed_bytes = Some(stats.packed_bytes());
         self.layers = Some(stats);
@@ -67,8 +93,17 @@ impl fmt::Display for Summary {
         }
         writeln!(f, "{:24} {:>15} {:>15}", "", "full precision", "ternary")?;
         let mut row = |name: &str, full: String, ternary: String| writeln!(f, "{name:24} {full:>15} {ternary:>15}");
-        row("test accuracy", cell(self.full_precision_accuracy, percent), cell(self.ternary_accuracy, percent))?;
-        row("top-5", cell(self.full_precision_top5, percent), cell(self.ternary_top5, percent))?;
+        let number = |value: f64| format!("{value:.3}");
+        for (name, full, ternary, text) in [
+            ("test accuracy", self.full_precision_accuracy, self.ternary_accuracy, &percent as &dyn Fn(f64) -> String),
+            ("top-5", self.full_precision_top5, self.ternary_top5, &percent),
+            ("perplexity per byte", self.full_precision_perplexity, self.ternary_perplexity, &number),
+            ("bits per byte", self.full_precision_bits_per_byte, self.ternary_bits_per_byte, &number),
+        ] {
+            if full.or(ternary).is_some() {
+                row(name, cell(full, text), cell(ternary, text))?;
+            }
+        }
         row("zeros", "-".into(), cell(self.sparsity.map(|s| 100.0 * s), percent))?;
         row("bytes (float32 / 2-bit)", bytes(self.float_bytes), cell(self.packed_bytes, bytes))?;
         row(

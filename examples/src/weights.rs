@@ -9,7 +9,6 @@ use burn::prelude::Backend;
 use burn_store::{
     ApplyResult, BurnpackStore, KeyRemapper, ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, SafetensorsStore,
 };
-use serde::{Deserialize, Serialize};
 use ttq_core::Ternary;
 use ttq_core::packed;
 use ttq_inference::pytorch;
@@ -17,28 +16,12 @@ use ttq_packed::file::{Container, write_atomically};
 use ttq_packed::{Coding, DenseTensor, Dtype, FileError, PackedModel};
 use ttq_pytorch::Escaped;
 
-use crate::RunConfig;
-use crate::data::Images;
 use crate::model::{Classifier, Network};
 
-/// The configuration of a packed network: what a program needs to classify an image with it.
-#[derive(Debug, Serialize, Deserialize)]
-struct PackedConfig {
-    /// The network: name of the example.
-    network: String,
-    /// Depth of a ResNet.
-    depth: Option<usize>,
-    classes: Vec<String>,
-    /// Mean of each channel; pixels between 0 and 1 are normalized by `(pixel - mean) / std`.
-    mean: Vec<f32>,
-    std: Vec<f32>,
-}
-
-/// Writes a trained network with two bits per ternary weight.
+/// Writes a trained network with two bits per ternary weight, and with its configuration in JSON.
 pub(crate) fn pack<B: Backend, N: Network<B>>(
     ternary: &Ternary<B, Classifier<B, N>>,
-    run: &RunConfig,
-    images: &Images,
+    config: String,
     path: &Path,
 ) -> Result<()>
 where
@@ -47,17 +30,10 @@ where
     let packed = packed::pack(ternary)?;
     // The names are those of the network, without the classifier around it.
     let inner = |name: String| name.strip_prefix("network.").map_or(name.clone(), String::from);
-    let config = PackedConfig {
-        network: run.example.clone(),
-        depth: run.depth,
-        classes: images.class_names.clone(),
-        mean: images.mean.clone(),
-        std: images.std.clone(),
-    };
     let network = PackedModel {
         weights: packed.weights.into_iter().map(|(name, weight)| (inner(name), weight)).collect(),
         tensors: packed.tensors.into_iter().map(|(name, tensor)| (inner(name), tensor)).collect(),
-        config: Some(serde_json::to_string(&config)?),
+        config: Some(config),
     };
     network.save(path, Coding::Plain).with_context(|| format!("cannot write the packed network to {}", path.display()))
 }
@@ -67,12 +43,20 @@ where
 /// # Errors
 /// A file that cannot be written.
 pub fn save<B: Backend, M: Module<B>>(network: &M, path: &Path) -> Result<()> {
+    let bytes = to_bytes(network)?;
+    write_atomically(path, |file| file.write_all(&bytes))
+        .with_context(|| format!("cannot write the network to {}", path.display()))
+}
+
+/// Returns the contents of a network's safetensors file.
+///
+/// # Errors
+/// A parameter that the format does not have.
+pub fn to_bytes<B: Backend, M: Module<B>>(network: &M) -> Result<Vec<u8>> {
     // The store writes several entries of metadata in random order, and equal networks must give equal files.
     let mut store = SafetensorsStore::from_bytes(None).clear_metadata().metadata("producer", "burn");
     let bytes = network.save_into(&mut store).and_then(|()| store.get_bytes());
-    let bytes = bytes.map_err(|error| anyhow!("cannot write the network to {}: {error}", path.display()))?;
-    write_atomically(path, |file| file.write_all(&bytes))
-        .with_context(|| format!("cannot write the network to {}", path.display()))
+    bytes.map_err(|error| anyhow!("the network does not fit a safetensors file: {error}"))
 }
 
 /// Loads a network from a file: safetensors, packed or not, burnpack or PyTorch. `key` is the entry of a PyTorch file that

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Result;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
-use ttq_examples::model::MnistNet;
+use ttq_examples::model::{GptConfig, MnistNet};
 use ttq_examples::{Cpu, Job, Options, Recipe, data, save};
 
 /// Writes MNIST with `train` and 20 test images: class `c` has a bright stripe at row `2 c`.
@@ -40,6 +40,20 @@ fn mnist(directory: &Path, out: &str, options: &str) -> Result<()> {
     let recipe = Recipe::mnist();
     let (options, _) = Options::parse_from(&recipe, |command| command, arguments);
     ttq_examples_cpu::run(Job::prepare(&recipe, &options, data::mnist)?)
+}
+
+/// Runs `text` on a small network and a text of 600 bytes in `directory`, in its folder `out`.
+fn text(directory: &Path, out: &str, options: &str) -> Result<()> {
+    let path = directory.join("text.txt");
+    fs::write(&path, "she sells sea shells by the sea shore\n".repeat(16)).unwrap();
+    let [data, out] = [path, directory.join(out)].map(|path| path.display().to_string());
+    let data = if options.contains("--resume") { String::new() } else { format!("--data {data}") };
+    let line = format!("text --backend cpu --no-tui {data} --out {out} --batch-size 4 {options}");
+    let arguments = line.split_whitespace().map(Into::into).collect::<Vec<std::ffi::OsString>>();
+    let recipe = Recipe::text();
+    let (mut options, _) = Options::parse_from(&recipe, |command| command, arguments);
+    options.gpt = Some(GptConfig { layers: 1, width: 16, heads: 2, context: 16 });
+    ttq_examples_cpu::run_text(Job::prepare(&recipe, &options, data::text)?)
 }
 
 struct Poison;
@@ -86,4 +100,43 @@ fn a_run_with_more_epochs_equals_one_that_was_started_with_them() {
     assert!(packed("parts") == packed("whole"));
     let config = fs::read_to_string(directory.path().join("parts/config.json")).unwrap();
     assert!(config.contains("\"epochs\": 2"), "{config}");
+}
+
+#[test]
+fn a_language_model_resumes_exactly_and_reports_its_perplexity() {
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    let options = "--schedule constant --fp-epochs 2 --average 0.9 --distill 0.5";
+    text(directory.path(), "whole", &format!("{options} --epochs 2")).unwrap();
+    text(directory.path(), "parts", &format!("{options} --epochs 1")).unwrap();
+    let other = text(directory.path(), "parts", "--resume --data other.txt").unwrap_err().to_string();
+    assert!(other.contains("--data cannot change the run"), "{other}");
+    text(directory.path(), "parts", "--resume --epochs 2").unwrap();
+    let read = |path: &str| fs::read(directory.path().join(path)).unwrap();
+    for file in ["packed.safetensors", "ternary.safetensors", "full-precision.safetensors"] {
+        assert!(read(&format!("parts/{file}")) == read(&format!("whole/{file}")), "{file}");
+    }
+    let summary: serde_json::Value = serde_json::from_slice(&read("parts/summary.json")).unwrap();
+    for network in ["full_precision", "ternary"] {
+        let [perplexity, bits] =
+            ["perplexity", "bits_per_byte"].map(|name| summary[format!("{network}_{name}")].as_f64().unwrap());
+        assert!((1.0..300.0).contains(&perplexity) && (perplexity.log2() - bits).abs() < 1e-9, "{perplexity} {bits}");
+    }
+    let report = String::from_utf8(read("parts/report.html")).unwrap();
+    assert!(report.contains("Perplexity") && !report.contains("Confusion matrix") && !report.contains("Top-1"));
+}
+
+#[test]
+fn a_language_model_that_cannot_start_says_why_and_writes_nothing() {
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    for (options, reason) in [
+        ("--limit 16", "16 bytes, and a context of 16 needs 17"),
+        ("--eval missing.safetensors", "no checkpoint"),
+        ("--resume", "no run to resume"),
+    ] {
+        let error = text(directory.path(), "run", options).unwrap_err().to_string();
+        assert!(error.contains(reason), "{options}: {error}");
+        assert!(!directory.path().join("run").exists(), "{options}");
+    }
 }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use ttq_examples::data::{DataError, ImageSet, Images};
 
+use crate::distort::distort;
 use crate::jpeg::{JpegFile, decode_all};
 
 const NAME: &str = "Tiny ImageNet";
@@ -67,13 +68,24 @@ pub(crate) fn validation(data: Option<&Path>) -> Result<Images, DataError> {
     let source = Source::find(data)?;
     let classes = source.classes()?;
     let test = decode_all(NAME, SIDE, &source.validation(&classes)?)?;
-    Ok(images(source.to_string(), &classes, ImageSet::new([3, SIDE, SIDE], Vec::new(), Vec::new()), &test))
+    Ok(images(source.to_string(), &classes, ImageSet::empty([3, SIDE, SIDE]), &test))
 }
 
 fn images(source: String, classes: &Classes, train: ImageSet, test: &ImageSet) -> Images {
     let test = test.center_crop([CROP, CROP]);
     let class_names = classes.keys().cloned().collect();
-    Images { name: NAME, source, classes: CLASSES, class_names, train, test, mean: MEAN.into(), std: STD.into() }
+    Images {
+        name: NAME,
+        source,
+        classes: CLASSES,
+        class_names,
+        valid: ImageSet::empty(train.shape()),
+        train,
+        test,
+        mean: MEAN.into(),
+        std: STD.into(),
+        distort: Some(distort),
+    }
 }
 
 /// Number of each class by its id.

@@ -8,6 +8,7 @@ use burn::nn::pool::{
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
+use ttq_examples::data::Images;
 use ttq_examples::model::{Network, PytorchName};
 
 use crate::convolution::{HE_UNIFORM, convolution};
@@ -110,6 +111,8 @@ impl<B: Backend> DenseNet<B> {
 }
 
 impl<B: Backend> Network<B> for DenseNet<B> {
+    type Task = Images;
+
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = relu(self.norm.forward(self.stem.forward(images)));
         let x = match &self.pool {

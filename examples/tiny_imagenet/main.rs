@@ -128,7 +128,12 @@ fn evaluate_packed(file: &Path, network: Architecture, data: Option<&Path>) -> R
 
 /// Evaluates a packed file with a dense and with a packed network; prints both results and the number of images whose
 /// predictions differ.
-fn compare(dense: impl Network<Cpu>, packed: impl Network<Packed<Cpu>>, file: &Path, images: &Images) -> Result<()> {
+fn compare(
+    dense: impl Network<Cpu, Task = Images>,
+    packed: impl Network<Packed<Cpu>, Task = Images>,
+    file: &Path,
+    images: &Images,
+) -> Result<()> {
     let dense = predictions("dense", dense, file, images)?;
     let packed = predictions("packed", packed, file, images)?;
     let different = dense.iter().zip(&packed).filter(|(dense, packed)| dense != packed).count();
@@ -139,7 +144,7 @@ fn compare(dense: impl Network<Cpu>, packed: impl Network<Packed<Cpu>>, file: &P
 /// Evaluates a network with the weights in `file`, prints the results and returns the predicted classes.
 fn predictions<B: Backend>(
     name: &str,
-    mut network: impl Network<B>,
+    mut network: impl Network<B, Task = Images>,
     file: &Path,
     images: &Images,
 ) -> Result<Vec<usize>> {

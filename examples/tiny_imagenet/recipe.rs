@@ -6,7 +6,6 @@ use ttq_examples::{OptimizerChoice, PhaseRecipe, Rates, Recipe, ScheduleChoice};
 use ttq_train::KeptEpoch;
 
 use crate::architecture::Architecture;
-use crate::distort::distort;
 
 /// Returns the recipe of the PyTorch port for Tiny ImageNet. Training starts from a trained network and has no phase in
 /// full precision.
@@ -43,7 +42,6 @@ pub(crate) fn recipe(network: Architecture) -> Recipe {
         linear_scale_lr_factor: 1.0,
         validation: 5000,
         augmentation: Augmentation::Distort,
-        distort: Some(distort),
     };
     let others = Recipe {
         full_precision: phase(0, 1e-4),

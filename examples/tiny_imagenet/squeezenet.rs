@@ -8,6 +8,7 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, MaxPool2d, MaxP
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Initializer};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
+use ttq_examples::data::Images;
 use ttq_examples::model::{Network, PytorchName};
 
 use crate::convolution::convolution;
@@ -68,6 +69,8 @@ impl<B: Backend> SqueezeNet<B> {
 }
 
 impl<B: Backend> Network<B> for SqueezeNet<B> {
+    type Task = Images;
+
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let mut x = relu(self.norm.forward(self.stem.forward(images)));
         for (index, fire) in self.fires.iter().enumerate() {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData, Tolerance};
 use ttq_examples::data::cache::real_data;
-use ttq_examples::data::normalize;
+use ttq_examples::data::{Images, normalize};
 use ttq_examples::model::Network;
 use ttq_examples::{Cpu, is_packed, load, tensor_names};
 
@@ -14,7 +14,7 @@ use crate::densenet::{DenseNet, DenseNetConfig};
 use crate::squeezenet::SqueezeNet;
 
 /// Loads a checkpoint and returns the first four logits of an image.
-fn logits<N: Network<Cpu>>(mut network: N, checkpoint: &Path, image: &Tensor<Cpu, 4>) -> TensorData {
+fn logits<N: Network<Cpu, Task = Images>>(mut network: N, checkpoint: &Path, image: &Tensor<Cpu, 4>) -> TensorData {
     load(&mut network, checkpoint, None).unwrap();
     network.forward(image.clone()).slice([0..1, 0..4]).into_data()
 }

@@ -6,9 +6,8 @@
 use anyhow::{Result, bail};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use burn::backend::Autodiff;
-use ttq_examples::Job;
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-use ttq_examples::model::{MnistNet, ResNet};
+use ttq_examples::data::Text;
+use ttq_examples::{Job, Task};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use ttq_examples::{RunBackend, Trains};
 
@@ -17,6 +16,18 @@ use ttq_examples::{RunBackend, Trains};
 /// # Errors
 /// The errors of [`Job::start`], and a job for another backend.
 pub fn run(job: Job) -> Result<()> {
+    on_backend(job)
+}
+
+/// Runs a job on text like [`run`].
+///
+/// # Errors
+/// Those of [`run`].
+pub fn run_text(job: Job<Text>) -> Result<()> {
+    on_backend(job)
+}
+
+fn on_backend<T: Task>(job: Job<T>) -> Result<()> {
     if cfg!(unoptimized) {
         ttq_examples::print_line(
             "for long runs on a GPU build with `--profile gpu`: this build starts kernels more slowly",
@@ -24,15 +35,15 @@ pub fn run(job: Job) -> Result<()> {
     }
     match job.backend() {
         #[cfg(feature = "cuda")]
-        RunBackend::Cuda => start::<Autodiff<burn::backend::Cuda>>(job, cuda),
+        RunBackend::Cuda => start::<T, Autodiff<burn::backend::Cuda>>(job, cuda),
         #[cfg(all(feature = "autocast", feature = "cuda"))]
-        RunBackend::CudaBf16 => start_in::<burn::backend::Cuda, ttq_autocast::Bf16>(job, cuda),
+        RunBackend::CudaBf16 => start_in::<T, burn::backend::Cuda, ttq_autocast::Bf16>(job, cuda),
         #[cfg(all(feature = "autocast", feature = "cuda"))]
-        RunBackend::CudaF16 => start_in::<burn::backend::Cuda, ttq_autocast::F16>(job, cuda),
+        RunBackend::CudaF16 => start_in::<T, burn::backend::Cuda, ttq_autocast::F16>(job, cuda),
         #[cfg(feature = "wgpu")]
-        RunBackend::Wgpu => start::<Autodiff<burn::backend::Wgpu>>(job, |_| Default::default()),
+        RunBackend::Wgpu => start::<T, Autodiff<burn::backend::Wgpu>>(job, |_| Default::default()),
         #[cfg(all(feature = "autocast", feature = "wgpu"))]
-        RunBackend::WgpuF16 => start_in::<burn::backend::Wgpu, ttq_autocast::F16>(job, |_| Default::default()),
+        RunBackend::WgpuF16 => start_in::<T, burn::backend::Wgpu, ttq_autocast::F16>(job, |_| Default::default()),
         other => bail!("the backend {} is not one of a GPU", other.name()),
     }
 }
@@ -44,8 +55,9 @@ fn cuda(index: usize) -> burn::backend::cuda::CudaDevice {
 
 /// Runs the job in mixed precision, if the device computes in the type `P`.
 #[cfg(all(feature = "autocast", any(feature = "cuda", feature = "wgpu")))]
-fn start_in<B, P>(job: Job, device: fn(usize) -> B::Device) -> Result<()>
+fn start_in<T, B, P>(job: Job<T>, device: fn(usize) -> B::Device) -> Result<()>
 where
+    T: Task,
     B: burn::prelude::Backend,
     P: ttq_autocast::Half,
     Autodiff<ttq_autocast::Autocast<B, P>>: Trains<Device = B::Device>,
@@ -53,14 +65,11 @@ where
     if !ttq_autocast::Autocast::<B, P>::is_supported(&device(0)) {
         bail!("the device does not compute in {}: leave out `--precision`, or choose another one", P::NAME);
     }
-    start::<Autodiff<ttq_autocast::Autocast<B, P>>>(job, device)
+    start::<T, Autodiff<ttq_autocast::Autocast<B, P>>>(job, device)
 }
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-fn start<B: Trains>(job: Job, device: fn(usize) -> B::Device) -> Result<()> {
+fn start<T: Task, B: Trains>(job: Job<T>, device: fn(usize) -> B::Device) -> Result<()> {
     let devices = (0..job.config().devices).map(device).collect();
-    match job.config().depth {
-        Some(depth) => job.start::<B, _>(devices, |classes, device| ResNet::<B>::new(depth, classes, device)),
-        None => job.start::<B, _>(devices, |classes, device| MnistNet::<B>::new(classes, device)),
-    }
+    T::start::<B>(job, devices)
 }

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use ttq_train::item_seed;
 
-use crate::Distort;
+/// A random change of a training image in bytes: from `[channels, size[0], size[1]]` to `[channels, crop[0], crop[1]]`, a
+/// function of the seed. Arguments: image, size, crop, seed.
+pub type Distort = fn(&[u8], [usize; 2], [usize; 2], u64) -> Vec<u8>;
 
 /// Random changes of training images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,6 +19,18 @@ pub enum DataError {
         /// The folder that may hold the files.
         folder: &'static str,
     },
+    /// There is no file at the given path.
+    #[error("there is no file at {}: check --data", path.display())]
+    NoFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file is empty.
+    #[error("{} is empty: give a text with --data", path.display())]
+    Empty {
+        /// Path of the file.
+        path: PathBuf,
+    },
     /// A file cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     File {

@@ -2,6 +2,8 @@
 
 use ttq_train::item_seed;
 
+use super::Distort;
+
 /// Labelled images of one shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageSet {
@@ -23,12 +25,16 @@ pub struct Images {
     pub class_names: Vec<String>,
     /// Training images.
     pub train: ImageSet,
+    /// Validation images, held out of the training images when a run begins.
+    pub valid: ImageSet,
     /// Test images, of the shape of the network's input. Training images may be larger; augmentation crops them.
     pub test: ImageSet,
     /// Mean of each channel, for pixels between 0 and 1.
     pub mean: Vec<f32>,
     /// Standard deviation of each channel, for pixels between 0 and 1.
     pub std: Vec<f32>,
+    /// The function behind [`Augmentation::Distort`](super::Augmentation::Distort).
+    pub distort: Option<Distort>,
 }
 
 impl Images {
@@ -42,7 +48,8 @@ impl Images {
     ) -> Self {
         let (mean, std) = train.brightness();
         let class_names = class_names.map(String::from).to_vec();
-        Self { name, source, classes: class_names.len(), class_names, train, test, mean, std }
+        let (classes, valid) = (class_names.len(), ImageSet::empty(train.shape()));
+        Self { name, source, classes, class_names, train, valid, test, mean, std, distort: None }
     }
 }
 
@@ -55,6 +62,11 @@ impl ImageSet {
         let size: usize = shape.iter().product();
         assert_eq!(pixels.len(), labels.len() * size, "ImageSet: every label needs {size} pixels");
         Self { shape, pixels, labels }
+    }
+
+    /// Creates a set without images.
+    pub fn empty(shape: [usize; 3]) -> Self {
+        Self { shape, pixels: Vec::new(), labels: Vec::new() }
     }
 
     /// Returns the number of images.

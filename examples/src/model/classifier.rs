@@ -7,24 +7,32 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::train::{ClassificationOutput, InferenceStep, TrainOutput, TrainStep};
 use ttq_train::Logits;
 
-/// A batch of images and their classes.
+use crate::Task;
+
+/// A batch of inputs and their classes.
 #[derive(Debug, Clone)]
-pub struct Batch<B: Backend> {
-    /// Normalized images, `[n, channels, height, width]`.
-    pub images: Tensor<B, 4>,
-    /// Classes, `[n]`.
+pub struct Batch<B: Backend, I> {
+    /// The inputs.
+    pub inputs: I,
+    /// Classes, one for each row of logits.
     pub targets: Tensor<B, 1, Int>,
 }
 
-/// A network that turns images into logits.
-pub trait Network<B: Backend>: Module<B> {
-    /// Logits `[n, classes]` of images `[n, channels, height, width]`.
-    fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2>;
+/// The inputs of a network.
+pub type Inputs<B, N> = <<N as Network<B>>::Task as Task>::Inputs<B>;
 
-    /// Returns the number of output positions of each convolution and linear layer for one image of `[height, width]`, by
-    /// the path of the weight. Empty if unknown.
-    fn positions(&self, image: [usize; 2]) -> Vec<(String, usize)> {
-        let _ = image;
+/// A network that computes logits.
+pub trait Network<B: Backend>: Module<B> {
+    /// What it learns.
+    type Task: Task;
+
+    /// Logits `[rows, classes]`: a row for each image, or for each byte of a text.
+    fn forward(&self, inputs: Inputs<B, Self>) -> Tensor<B, 2>;
+
+    /// Returns the number of output positions of each convolution and linear layer for one input of this size, by the path
+    /// of the weight. Empty if unknown.
+    fn positions(&self, size: <Self::Task as Task>::Size) -> Vec<(String, usize)> {
+        let _ = size;
         Vec::new()
     }
 
@@ -35,10 +43,26 @@ pub trait Network<B: Backend>: Module<B> {
     }
 }
 
+/// A network that can be trained.
+pub trait TrainableNetwork<B: AutodiffBackend>:
+    Network<B>
+    + AutodiffModule<B, InnerModule: Network<B::InnerBackend, Task = <Self as Network<B>>::Task> + ModuleDisplay>
+    + ModuleDisplay
+    + 'static
+{
+}
+
+impl<B: AutodiffBackend, N> TrainableNetwork<B> for N
+where
+    N: Network<B> + AutodiffModule<B> + ModuleDisplay + 'static,
+    N::InnerModule: Network<B::InnerBackend, Task = N::Task> + ModuleDisplay,
+{
+}
+
 /// A regular expression on a parameter's name in PyTorch, and the replacement of its match.
 pub type PytorchName = (String, String);
 
-/// A network that learns to classify images: the code that any user of burn-train writes.
+/// A network that learns to classify its inputs: the code that any user of burn-train writes.
 #[derive(Module, Debug)]
 pub struct Classifier<B: Backend, N: Module<B>> {
     network: N,
@@ -62,8 +86,8 @@ impl<B: Backend, N: Network<B>> Classifier<B, N> {
     }
 
     /// Computes the logits and the mean cross-entropy of a batch.
-    pub fn classify(&self, batch: Batch<B>) -> ClassificationOutput<B> {
-        classification(self.network.forward(batch.images), batch.targets, 0.0)
+    pub fn classify(&self, batch: Batch<B, Inputs<B, N>>) -> ClassificationOutput<B> {
+        classification(self.network.forward(batch.inputs), batch.targets, 0.0)
     }
 
     /// Returns the network.
@@ -88,42 +112,32 @@ fn classification<B: Backend>(
     ClassificationOutput::new(loss, logits, targets)
 }
 
-impl<B, N> TrainStep for Classifier<B, N>
-where
-    B: AutodiffBackend,
-    N: Network<B> + AutodiffModule<B> + ModuleDisplay,
-    N::InnerModule: ModuleDisplay,
-{
-    type Input = Batch<B>;
+impl<B: AutodiffBackend, N: TrainableNetwork<B>> TrainStep for Classifier<B, N> {
+    type Input = Batch<B, Inputs<B, N>>;
     type Output = ClassificationOutput<B>;
 
-    fn step(&self, batch: Batch<B>) -> TrainOutput<ClassificationOutput<B>> {
+    fn step(&self, batch: Self::Input) -> TrainOutput<ClassificationOutput<B>> {
         let (loss, output) = self.output(self.logits(&batch), batch);
         TrainOutput::new(self, loss.backward(), output)
     }
 }
 
-impl<B, N> Logits<B> for Classifier<B, N>
-where
-    B: AutodiffBackend,
-    N: Network<B> + AutodiffModule<B> + ModuleDisplay,
-    N::InnerModule: ModuleDisplay,
-{
-    fn logits(&self, batch: &Batch<B>) -> Tensor<B, 2> {
-        self.network.forward(batch.images.clone())
+impl<B: AutodiffBackend, N: TrainableNetwork<B>> Logits<B> for Classifier<B, N> {
+    fn logits(&self, batch: &Self::Input) -> Tensor<B, 2> {
+        self.network.forward(batch.inputs.clone())
     }
 
-    fn output(&self, logits: Tensor<B, 2>, batch: Batch<B>) -> (Tensor<B, 1>, ClassificationOutput<B>) {
+    fn output(&self, logits: Tensor<B, 2>, batch: Self::Input) -> (Tensor<B, 1>, ClassificationOutput<B>) {
         let output = classification(logits, batch.targets, self.label_smoothing);
         (output.loss.clone(), output)
     }
 }
 
 impl<B: Backend, N: Network<B>> InferenceStep for Classifier<B, N> {
-    type Input = Batch<B>;
+    type Input = Batch<B, Inputs<B, N>>;
     type Output = ClassificationOutput<B>;
 
-    fn step(&self, batch: Batch<B>) -> ClassificationOutput<B> {
+    fn step(&self, batch: Self::Input) -> ClassificationOutput<B> {
         self.classify(batch)
     }
 }
@@ -134,6 +148,7 @@ mod tests {
     use burn::backend::Autodiff;
 
     use crate::Cpu;
+    use crate::data::Images;
 
     type A = Autodiff<Cpu>;
 
@@ -142,6 +157,8 @@ mod tests {
     struct Same;
 
     impl<B: Backend> Network<B> for Same {
+        type Task = Images;
+
         fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
             images.flatten(1, 3)
         }
@@ -151,8 +168,8 @@ mod tests {
     fn smoothed_labels_give_a_share_of_the_loss_to_all_classes_in_training_alone() {
         let logits = [[2.0, -1.0, 0.5, 0.0], [0.1, 0.2, 0.3, -3.0]];
         let targets = [0, 3];
-        let batch = Batch::<A> {
-            images: Tensor::<A, 2>::from_floats(logits, &Default::default()).reshape([2, 1, 1, 4]),
+        let batch = Batch::<A, _> {
+            inputs: Tensor::<A, 2>::from_floats(logits, &Default::default()).reshape([2, 1, 1, 4]),
             targets: Tensor::from_ints(targets, &Default::default()),
         };
         let classifier = Classifier::<A, Same>::new(Same).with_label_smoothing(0.2);

@@ -7,6 +7,7 @@ use burn::prelude::*;
 use burn::tensor::activation::relu;
 
 use super::{Network, output_size};
+use crate::data::Images;
 
 /// Two convolutions with pooling, two linear layers. The second convolution and the first linear layer hold 97 % of the
 /// weights and become ternary.
@@ -35,6 +36,8 @@ impl<B: Backend> MnistNet<B> {
 }
 
 impl<B: Backend> Network<B> for MnistNet<B> {
+    type Task = Images;
+
     /// Logits of images `[n, 1, 28, 28]`.
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = self.pool.forward(relu(self.conv1.forward(images)));

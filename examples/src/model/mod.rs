@@ -1,10 +1,12 @@
-//! The networks of `mnist` and `cifar`, in ordinary Burn code, and the learning task around them.
+//! The networks of `mnist`, `cifar` and `text`, in ordinary Burn code, and the training step around them.
 
 mod classifier;
+mod gpt;
 mod mnist;
 mod resnet;
 
-pub use classifier::{Batch, Classifier, Network, PytorchName};
+pub use classifier::{Batch, Classifier, Inputs, Network, PytorchName, TrainableNetwork};
+pub use gpt::{Cache, Gpt, GptConfig};
 pub use mnist::MnistNet;
 pub use resnet::ResNet;
 

@@ -7,6 +7,7 @@ use burn::prelude::*;
 use burn::tensor::activation::relu;
 
 use super::{Network, output_size};
+use crate::data::Images;
 
 /// ResNet-20/32/44/56: a stem, three stages of (depth - 2) / 6 blocks with 16, 32 and 64 channels, a linear layer.
 #[derive(Module, Debug)]
@@ -59,6 +60,8 @@ impl<B: Backend> ResNet<B> {
 }
 
 impl<B: Backend> Network<B> for ResNet<B> {
+    type Task = Images;
+
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = relu(self.norm.forward(self.stem.forward(images)));
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
