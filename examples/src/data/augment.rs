@@ -22,7 +22,7 @@ pub enum Augmentation {
         #[serde(default)]
         cutout: usize,
     },
-    /// The [`Recipe::distort`](crate::Recipe::distort) of the example.
+    /// The function [`Images::distort`](super::Images::distort) of the data.
     Distort,
 }
 
