@@ -9,9 +9,9 @@ use ttq_examples::{Job, Options, Recipe, data, exit};
 /// A set of defaults.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum RecipeName {
-    /// The best network: the defaults that this help shows.
+    /// Long cosine schedules and distillation: the defaults that this help shows.
     Accurate,
-    /// The same with 9 + 9 epochs: half an hour on two cores of a CPU.
+    /// The same with 9 + 9 epochs.
     Fast,
     /// That of the paper: 160 + 160 epochs, --schedule steps --lr 0.1 --weight-decay 2e-4 --threshold max:0.05 --distill 0
     /// --checkpoint best --reestimate-batch-norm 0 --validation 5000.

@@ -119,8 +119,8 @@ impl Recipe {
         }
     }
 
-    /// The recipe of the best ternary ResNet on CIFAR-10: cosine schedules, a threshold that leaves a third to a half of the
-    /// weights zero, distillation from the network in full precision.
+    /// For accuracy and zeros on CIFAR-10: cosine schedules, a threshold that leaves a third to a half of the weights zero,
+    /// distillation from the network in full precision.
     pub fn cifar() -> Self {
         Self {
             variant: "accurate",
@@ -137,7 +137,7 @@ impl Recipe {
         }
     }
 
-    /// [`cifar`](Self::cifar) in half an hour on two cores of a CPU.
+    /// [`cifar`](Self::cifar) with a tenth of the epochs.
     pub fn cifar_fast() -> Self {
         let of = |phase: PhaseRecipe| PhaseRecipe { epochs: 9, ..phase };
         let recipe = Self::cifar();
