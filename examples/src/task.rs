@@ -117,3 +117,29 @@ impl Score {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evaluation(loss: f64, accuracy: f64) -> Evaluation {
+        Evaluation { accuracy, top5: 100.0, loss }
+    }
+
+    /// The value of the metric that a goal watches.
+    fn watched(goal: &MetricGoal, evaluation: Evaluation) -> f64 {
+        if goal.metric() == "Accuracy" { evaluation.accuracy } else { evaluation.loss }
+    }
+
+    #[test]
+    fn the_better_epoch_has_the_higher_accuracy_or_the_lower_perplexity() {
+        // The second epoch is more accurate, the first one is less perplexed.
+        let (first, second) = (evaluation(1.0, 50.0), evaluation(1.5, 60.0));
+        let second_is_better = |score: Score| {
+            let goal = score.goal();
+            goal.is_better(watched(&goal, second), watched(&goal, first))
+        };
+        assert!(second_is_better(Score::Accuracy) && !second_is_better(Score::Perplexity));
+        assert!(first.perplexity() < second.perplexity());
+    }
+}
