@@ -96,7 +96,7 @@ impl<'a> Plan<'a> {
         for value in nodes.iter().map(|node| node.value).chain([self.graph.input()]) {
             total = total.saturating_add(elements(self.dims(value)).unwrap_or(usize::MAX));
             if total > limit {
-                let node = self.graph.node(value).0.to_string();
+                let node = self.graph.name(value).to_string();
                 return Err(NetworkError::TooLarge { node, elements: total, limit });
             }
         }

@@ -18,6 +18,13 @@ pub(super) const MAX_VALUES: usize = 1 << 14;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value(pub(super) usize);
 
+impl Value {
+    /// Returns the position among the [values](Graph::values) of the graph.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// A constant.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -58,10 +65,19 @@ impl Constant {
 
 /// The origin of a value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Source {
+#[non_exhaustive]
+pub enum Source {
+    /// The input of the graph.
     Input,
+    /// A constant.
     Constant(Constant),
-    Node { operation: Operation, operands: Vec<Value> },
+    /// The result of an operation.
+    Node {
+        /// The operation.
+        operation: Operation,
+        /// Its operands.
+        operands: Vec<Value>,
+    },
 }
 
 /// A named value.
@@ -212,12 +228,24 @@ impl Graph {
         Ok(Value(self.entries.len() - 1))
     }
 
-    /// Returns the name of a value, the operation (`None` for the input and constants) and the operands.
-    pub fn node(&self, value: Value) -> (&str, Option<&Operation>, &[Value]) {
-        let entry = &self.entries[value.0];
-        match &entry.source {
-            Source::Node { operation, operands } => (&entry.name, Some(operation), operands),
-            _ => (&entry.name, None, &[]),
-        }
+    /// Returns the values, each after those that it is computed from.
+    pub fn values(&self) -> impl DoubleEndedIterator<Item = Value> + ExactSizeIterator + use<> {
+        (0..self.entries.len()).map(Value)
+    }
+
+    /// Returns the name of a value.
+    ///
+    /// # Panics
+    /// If the value belongs to another graph, which has more values.
+    pub fn name(&self, value: Value) -> &str {
+        &self.entries[value.0].name
+    }
+
+    /// Returns the origin of a value.
+    ///
+    /// # Panics
+    /// If the value belongs to another graph, which has more values.
+    pub fn source(&self, value: Value) -> &Source {
+        &self.entries[value.0].source
     }
 }

@@ -41,7 +41,7 @@ mod run;
 
 pub use calibrate::RangeRule;
 pub use error::NetworkError;
-pub use graph::{Constant, Graph, Value};
+pub use graph::{Constant, Graph, Source, Value};
 pub use operation::{Binary, Operation, Reduction, Shape, Unary, Window};
 pub use run::{Arena, Network};
 
