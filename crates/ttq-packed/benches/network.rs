@@ -61,19 +61,15 @@ fn main() {
             let batch = arguments.get(1).map_or(1, |batch| batch.parse().expect("a number"));
             let x = floats(&mut rng, batch * 3 * 32 * 32);
             let mut y = vec![0.0; batch * 10];
-            let mut best: Vec<(String, f64)> = Vec::new();
+            let mut best = vec![f64::INFINITY; network.layers().len()];
             for _ in 0..300 {
-                let times = network.profile(&mut arena, &x, &mut y).expect("a run");
-                if best.is_empty() {
-                    best = times;
-                } else {
-                    best.iter_mut().zip(times).for_each(|(best, (_, time))| best.1 = best.1.min(time));
-                }
+                let times = network.run_timed(&mut arena, &x, &mut y).expect("a run");
+                best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
             }
-            for (name, seconds) in &best {
-                println!("{name:30} {:8.2} us", 1e6 * seconds);
+            for (layer, seconds) in network.layers().zip(&best) {
+                println!("{:30} {:10} {:8.2} us", layer.name, layer.algorithm, 1e6 * seconds);
             }
-            println!("sum {:.1} us", 1e6 * best.iter().map(|(_, seconds)| seconds).sum::<f64>());
+            println!("sum {:.1} us", 1e6 * best.iter().sum::<f64>());
         }
     }
 }

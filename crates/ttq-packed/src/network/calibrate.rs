@@ -74,6 +74,11 @@ impl Graph {
         Ok(())
     }
 
+    /// Returns `true` if a value has a [range](Self::range).
+    pub fn is_calibrated(&self) -> bool {
+        self.entries.iter().any(|entry| entry.range.is_some())
+    }
+
     /// Returns the range of a value that [`calibrate`](Self::calibrate) has measured.
     pub fn range(&self, value: super::Value) -> Option<[f32; 2]> {
         self.entries.get(value.0)?.range

@@ -23,17 +23,27 @@ use crate::kernels::ConvolutionOptions;
 /// A compiled graph.
 #[derive(Debug)]
 pub(super) struct Compiled {
-    /// Names and layers, in the order of execution.
-    pub(super) layers: Vec<(String, Box<dyn Layer>)>,
+    /// Layers, in the order of execution.
+    pub(super) layers: Vec<CompiledLayer>,
     /// Number of elements of the arena per item.
     pub(super) elements: usize,
     /// Values that are stored, and where.
     pub(super) values: Vec<(Value, Image)>,
 }
 
+/// A layer, and what it computes.
+#[derive(Debug)]
+pub(super) struct CompiledLayer {
+    pub(super) name: String,
+    pub(super) layer: Box<dyn Layer>,
+    /// Multiply-adds of the definition for an item.
+    pub(super) multiply_adds: usize,
+}
+
 /// A layer before its values have places in the arena.
 struct Step<'a> {
     name: String,
+    multiply_adds: usize,
     reads: Vec<usize>,
     writes: Option<usize>,
     /// A value whose memory the result may take over.
@@ -108,15 +118,13 @@ impl<'a> Plan<'a> {
         let order = Order::of_input(self.dims(input));
         let to = self.add(input, order);
         let build = move |images: &[Image]| Box::new(Import { order, to: images[to] }) as Box<dyn Layer>;
-        let name = "input".to_string();
-        self.steps.push(Step { name, reads: Vec::new(), writes: Some(to), in_place: None, build: Box::new(build) });
+        self.push("input", 0, [None; 2], Some(to), None, Box::new(build));
     }
 
     fn export(&mut self) {
         let (from, order) = self.slots[&self.graph.output];
         let build = move |images: &[Image]| Box::new(Export { order, from: images[from] }) as Box<dyn Layer>;
-        let name = "output".to_string();
-        self.steps.push(Step { name, reads: vec![from], writes: None, in_place: None, build: Box::new(build) });
+        self.push("output", 0, [Some(from), None], None, None, Box::new(build));
     }
 
     fn node(&mut self, node: &Fused) -> Result<(), NetworkError> {
@@ -159,7 +167,7 @@ impl<'a> Plan<'a> {
                     let epilogue = Epilogue::new(&shift, activation, residual.map(|slot| images[slot]), &images[y]);
                     Box::new(Map::new([images[x], images[y]], &scale, epilogue)) as Box<dyn Layer>
                 };
-                self.push(node, [Some(x), residual], y, Some(x), Box::new(build));
+                self.push(&node.name, 0, [Some(x), residual], Some(y), Some(x), Box::new(build));
             }
             Kind::Other(operation) => match operation {
                 Operation::MaxPool(window) => self.pool(node, x, windows(window, self.images[x]), PoolFunction::Max),
@@ -195,7 +203,7 @@ impl<'a> Plan<'a> {
             let epilogue = Epilogue::new(&vec![0.0; channels], Activation::None, None, &images[y]);
             Box::new(Map::new([images[x], images[y]], &vec![1.0; channels], epilogue)) as Box<dyn Layer>
         };
-        self.push(node, [Some(x), None], y, None, Box::new(build));
+        self.push(&node.name, 0, [Some(x), None], Some(y), None, Box::new(build));
         y
     }
 
@@ -209,7 +217,7 @@ impl<'a> Plan<'a> {
         }
         let y = self.add(node.value, node.order);
         let (order, dims) = (node.order, self.dims(node.value));
-        let reads = node.operands.iter().filter_map(|value| self.slots.get(value)).map(|(slot, _)| *slot).collect();
+        let reads: Vec<_> = node.operands.iter().map(|value| self.slots.get(value).map(|(slot, _)| *slot)).collect();
         let operands: Vec<_> = node.operands.iter().map(|value| self.operand(*value)).collect();
         let operation = operation.clone();
         let build = move |images: &[Image]| {
@@ -217,8 +225,8 @@ impl<'a> Plan<'a> {
             let output = Strided::new(&images[y], order, dims);
             Box::new(General { operation, operands, output, border: images[y] }) as Box<dyn Layer>
         };
-        let name = node.name.clone();
-        self.steps.push(Step { name, reads, writes: Some(y), in_place: None, build: Box::new(build) });
+        let multiply_adds = self.graph.multiply_adds(node.value);
+        self.push(&node.name, multiply_adds, reads, Some(y), None, Box::new(build));
         Ok(())
     }
 
@@ -249,7 +257,7 @@ impl<'a> Plan<'a> {
             let operation = Operation::Reshape(dims.into());
             Box::new(General { operation, operands, output, border: images[y] }) as Box<dyn Layer>
         };
-        self.push(node, [Some(x), None], y, None, Box::new(build));
+        self.push(&node.name, 0, [Some(x), None], Some(y), None, Box::new(build));
         y
     }
 
@@ -305,7 +313,9 @@ impl<'a> Plan<'a> {
         };
         // Neighbours of a pixel are read after it is written, so that the operand keeps its memory.
         let in_place = residual.filter(|residual| *residual != x);
-        self.push(node, [Some(x), residual], y, in_place, Box::new(build));
+        let weights = kernel[0] * kernel[1] * (input.channels / options.groups);
+        let multiply_adds = (output.height * output.width * output.channels).saturating_mul(weights);
+        self.push(&node.name, multiply_adds, [Some(x), residual], Some(y), in_place, Box::new(build));
     }
 
     fn pool(&mut self, node: &Fused, x: usize, ranges: [Vec<Range<usize>>; 2], function: PoolFunction) {
@@ -313,19 +323,20 @@ impl<'a> Plan<'a> {
         let build = move |images: &[Image]| {
             Box::new(Pool { input: images[x], output: images[y], ranges, function }) as Box<dyn Layer>
         };
-        self.push(node, [Some(x), None], y, None, Box::new(build));
+        self.push(&node.name, 0, [Some(x), None], Some(y), None, Box::new(build));
     }
 
     fn push(
         &mut self,
-        node: &Fused,
-        reads: [Option<usize>; 2],
-        writes: usize,
+        name: &str,
+        multiply_adds: usize,
+        reads: impl IntoIterator<Item = Option<usize>>,
+        writes: Option<usize>,
         in_place: Option<usize>,
         build: Build<'a>,
     ) {
         let reads = reads.into_iter().flatten().collect();
-        self.steps.push(Step { name: node.name.clone(), reads, writes: Some(writes), in_place, build });
+        self.steps.push(Step { name: name.to_string(), multiply_adds, reads, writes, in_place, build });
     }
 
     /// Places all values for some items, and builds the layers.
@@ -370,7 +381,9 @@ impl<'a> Plan<'a> {
         for (slot, image) in images.iter_mut().enumerate() {
             image.place(offsets[&owners[slot]]);
         }
-        let layers = steps.into_iter().map(|step| (step.name, (step.build)(&images))).collect();
+        let layer =
+            |Step { name, multiply_adds, build, .. }| CompiledLayer { name, layer: build(&images), multiply_adds };
+        let layers = steps.into_iter().map(layer).collect();
         let values = slots.into_iter().map(|(value, (slot, _))| (value, images[slot])).collect();
         Ok(Compiled { layers, elements, values })
     }

@@ -43,7 +43,7 @@ pub use calibrate::RangeRule;
 pub use error::NetworkError;
 pub use graph::{Constant, Graph, Source, Value};
 pub use operation::{Binary, Operation, Reduction, Shape, Unary, Window};
-pub use run::{Arena, Network};
+pub use run::{Arena, LayerInfo, Network};
 
 /// Switches of the compiler. Every combination without `int8` computes the same results, up to rounding.
 #[derive(Debug, Clone, PartialEq)]

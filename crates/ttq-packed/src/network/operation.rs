@@ -218,8 +218,7 @@ impl Operation {
     /// Returns the number of elements that the definition of the operation reads, or `usize::MAX` if it overflows.
     pub(super) fn products(&self, operands: &[&Shape], result: &Shape) -> usize {
         let per_element = match self {
-            Self::Convolution(_) => elements(&operands[1].dims[1..]),
-            Self::Linear | Self::MatrixProduct => operands[0].dims.last().copied(),
+            Self::Convolution(_) | Self::Linear | Self::MatrixProduct => self.terms(operands),
             Self::MaxPool(window) | Self::AveragePool { window, .. } => elements(&window.size),
             Self::AdaptiveAveragePool(_) => elements(&operands[0].dims),
             Self::Concatenate(_) => Some(operands.len()),
@@ -228,6 +227,16 @@ impl Operation {
         let inputs = operands.iter().filter_map(|shape| elements(&shape.dims)).fold(0, usize::saturating_add);
         let count = elements(&result.dims).unwrap_or(usize::MAX);
         count.saturating_mul(per_element.unwrap_or(usize::MAX)).saturating_add(inputs)
+    }
+
+    /// Returns the number of products that an element of the result is the sum of, or `None` if the operation is no
+    /// product or the number overflows.
+    pub(super) fn terms(&self, operands: &[&Shape]) -> Option<usize> {
+        match self {
+            Self::Convolution(_) => elements(&operands[1].dims[1..]),
+            Self::Linear | Self::MatrixProduct => operands[0].dims.last().copied(),
+            _ => None,
+        }
     }
 
     /// Returns the shape of the result, or a sentence that says why there is none.

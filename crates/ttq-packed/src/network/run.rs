@@ -1,13 +1,12 @@
 //! Compiled networks and their execution.
 
-#[cfg(feature = "std")]
-use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use super::compile::{Compiled, compile};
+use super::compile::{Compiled, CompiledLayer, compile};
 use super::graph::Graph;
-use super::layers::{Call, Split};
+use super::layers::{Call, Layer, Split};
 use super::{CompileOptions, NetworkError};
 use crate::kernels::Level;
 use crate::kernels::memory::{Output, Words};
@@ -42,6 +41,19 @@ pub struct Network {
     input: Vec<usize>,
     output: Vec<usize>,
     level: Level,
+}
+
+/// A layer of a compiled network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LayerInfo<'a> {
+    /// Name of the operation that it computes, or of the product among several.
+    pub name: &'a str,
+    /// Algorithm, such as `winograd`, `direct` or `int8`.
+    pub algorithm: &'static str,
+    /// Multiplications, each with an addition, for an item by the [definition](Graph::multiply_adds): Winograd's algorithm
+    /// executes fewer.
+    pub multiply_adds: usize,
 }
 
 /// Memory of calls of [`Network::run`], which is allocated at the first call and reused.
@@ -116,9 +128,13 @@ impl Network {
         &self.output
     }
 
-    /// Returns the name and the algorithm of each layer.
-    pub fn layers(&self) -> impl Iterator<Item = (&str, &'static str)> {
-        self.compiled.layers.iter().map(|(name, layer)| (name.as_str(), layer.describe()))
+    /// Returns the layers in the order of execution.
+    pub fn layers(&self) -> impl ExactSizeIterator<Item = LayerInfo<'_>> {
+        self.compiled.layers.iter().map(|CompiledLayer { name, layer, multiply_adds }| LayerInfo {
+            name,
+            algorithm: layer.describe(),
+            multiply_adds: *multiply_adds,
+        })
     }
 
     /// Returns the number of items that go through the network together, and the bytes of the arena per thread.
@@ -134,15 +150,7 @@ impl Network {
     /// # Errors
     /// [`NetworkError::Length`] if the input is not a whole number of items, or the output does not have as many.
     pub fn run(&self, arena: &mut Arena, input: &[f32], output: &mut [f32]) -> Result<(), NetworkError> {
-        let [from, to] = [&self.input, &self.output].map(|dims| dims.iter().product::<usize>());
-        // A graph has no empty values.
-        let batch = input.len() / from;
-        let check = |what, expected, found| match expected == found {
-            true => Ok(()),
-            false => Err(NetworkError::Length { what, batch, expected, found }),
-        };
-        check("input", batch * from, input.len())?;
-        check("output", batch * to, output.len())?;
+        let batch = self.batch(input, output)?;
         let threads = threads();
         let shared = batch < 2 * threads;
         // Equal shares for all threads.
@@ -151,13 +159,7 @@ impl Network {
             arena.workers.resize_with(threads, Memory::default);
         }
         let output = Output::new(output);
-        let chunk = |first: usize, memory: *mut f32| {
-            let items = items.min(batch - first);
-            let input = &input[first * from..][..items * from];
-            // SAFETY: chunks have disjoint outputs.
-            let output = Output::new(unsafe { output.slice(first * to, items * to) });
-            Call { level: self.level, items, memory, input, output }
-        };
+        let chunk = |first: usize, memory: *mut f32| self.call(first..batch.min(first + items), memory, input, &output);
         let len = self.compiled.elements + SLACK;
         if shared {
             let (first, _) = arena.workers.split_first_mut().expect("at least one worker");
@@ -184,14 +186,65 @@ impl Network {
         Ok(())
     }
 
+    /// Computes the outputs of a batch on this thread, and returns the seconds of each of the [layers](Self::layers).
+    ///
+    /// # Errors
+    /// The errors of [`run`](Self::run).
+    #[cfg(feature = "std")]
+    pub fn run_timed(&self, arena: &mut Arena, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, NetworkError> {
+        let batch = self.batch(input, output)?;
+        if arena.workers.is_empty() {
+            arena.workers.push(Memory::default());
+        }
+        let Memory { values, scratch } = &mut arena.workers[0];
+        let memory = values.reserve::<f32>(self.compiled.elements + SLACK).as_mut_ptr();
+        let output = Output::new(output);
+        let mut seconds = alloc::vec![0.0; self.compiled.layers.len()];
+        let mut start = std::time::Instant::now();
+        for first in (0..batch).step_by(self.items) {
+            let call = self.call(first..batch.min(first + self.items), memory, input, &output);
+            for (CompiledLayer { layer, .. }, seconds) in self.compiled.layers.iter().zip(&mut seconds) {
+                run_layer(layer.as_ref(), &call, scratch);
+                let end = std::time::Instant::now();
+                *seconds += (end - start).as_secs_f64();
+                start = end;
+            }
+        }
+        Ok(seconds)
+    }
+
+    /// Checks the sizes of input and output, and returns the number of items.
+    fn batch(&self, input: &[f32], output: &[f32]) -> Result<usize, NetworkError> {
+        let [from, to] = self.lengths();
+        // A graph has no empty values.
+        let batch = input.len() / from;
+        for (what, expected, found) in [("input", batch * from, input.len()), ("output", batch * to, output.len())] {
+            if expected != found {
+                return Err(NetworkError::Length { what, batch, expected, found });
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Returns the numbers of elements of an item of the input and of the output.
+    fn lengths(&self) -> [usize; 2] {
+        [&self.input, &self.output].map(|dims| dims.iter().product())
+    }
+
+    /// Returns the data of the call for some items of a batch, whose sizes [`batch`](Self::batch) has checked. Calls at
+    /// the same time must have different items.
+    fn call<'a>(&self, items: Range<usize>, memory: *mut f32, input: &'a [f32], output: &Output<'a>) -> Call<'a> {
+        let [from, to] = self.lengths();
+        let input = &input[items.start * from..items.end * from];
+        // SAFETY: chunks have disjoint outputs.
+        let output = Output::new(unsafe { output.slice(items.start * to, items.len() * to) });
+        Call { level: self.level, items: items.len(), memory, input, output }
+    }
+
     /// Runs all layers on this thread.
     fn run_alone(&self, call: &Call<'_>, scratch: &mut Words) {
-        for (_, layer) in &self.compiled.layers {
-            let split = layer.split(call.items, 1);
-            for task in 0..split.tasks() {
-                // SAFETY: `with_level` checks the level, `run` the sizes, and layers run one after the other.
-                unsafe { layer.run(split.task(task), call, scratch) }
-            }
+        for CompiledLayer { layer, .. } in &self.compiled.layers {
+            run_layer(layer.as_ref(), call, scratch);
         }
     }
 
@@ -203,57 +256,28 @@ impl Network {
         if workers.len() == 1 {
             return self.run_alone(call, &mut workers[0].scratch);
         }
-        let progress =
-            self.compiled.layers.iter().map(|(_, layer)| Progress::new(layer.split(call.items, workers.len())));
-        let progress: Vec<Progress> = progress.collect();
+        let layers = || self.compiled.layers.iter().map(|layer| layer.layer.as_ref());
+        let progress: Vec<Progress> =
+            layers().map(|layer| Progress::new(layer.split(call.items, workers.len()))).collect();
         for_each(workers, |memory| {
-            for ((_, layer), progress) in self.compiled.layers.iter().zip(&progress) {
+            for (layer, progress) in layers().zip(&progress) {
                 while let Some(task) = progress.take() {
                     let _finishes = Finishes(progress);
-                    // SAFETY: as in `run_alone`; each task is taken once, and `wait` separates layers.
+                    // SAFETY: as in `run_layer`; each task is taken once, and `wait` separates layers.
                     unsafe { layer.run(progress.split.task(task), call, &mut memory.scratch) }
                 }
                 progress.wait();
             }
         });
     }
+}
 
-    /// Runs some items on one thread, and returns the name, the algorithm and the seconds of each layer.
-    ///
-    /// # Errors
-    /// [`NetworkError::Length`] if the input has no items or more than go through the network together, or the output does
-    /// not have as many.
-    #[cfg(feature = "std")]
-    pub fn profile(
-        &self,
-        arena: &mut Arena,
-        input: &[f32],
-        output: &mut [f32],
-    ) -> Result<Vec<(String, f64)>, NetworkError> {
-        let [from, to] = [&self.input, &self.output].map(|dims| dims.iter().product::<usize>());
-        let items = (input.len() / from).clamp(1, self.items);
-        for (what, expected, found) in [("input", items * from, input.len()), ("output", items * to, output.len())] {
-            if expected != found {
-                return Err(NetworkError::Length { what, batch: items, expected, found });
-            }
-        }
-        if arena.workers.is_empty() {
-            arena.workers.push(Memory::default());
-        }
-        let Memory { values, scratch } = &mut arena.workers[0];
-        let memory = values.reserve::<f32>(self.compiled.elements + SLACK).as_mut_ptr();
-        let call = Call { level: self.level, items, memory, input, output: Output::new(output) };
-        let mut times = Vec::new();
-        for (name, layer) in &self.compiled.layers {
-            let split = layer.split(items, 1);
-            let start = std::time::Instant::now();
-            for task in 0..split.tasks() {
-                // SAFETY: as in `run_alone`.
-                unsafe { layer.run(split.task(task), &call, scratch) }
-            }
-            times.push((alloc::format!("{name} ({})", layer.describe()), start.elapsed().as_secs_f64()));
-        }
-        Ok(times)
+/// Runs a layer on this thread, after the layers before.
+fn run_layer(layer: &dyn Layer, call: &Call<'_>, scratch: &mut Words) {
+    let split = layer.split(call.items, 1);
+    for task in 0..split.tasks() {
+        // SAFETY: `with_level` checks the level, `batch` the sizes, and layers run one after the other.
+        unsafe { layer.run(split.task(task), call, scratch) }
     }
 }
 

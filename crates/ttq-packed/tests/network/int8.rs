@@ -64,7 +64,7 @@ fn a_residual_network_of_bytes_is_close_to_its_definition() {
                 let mut options = int8();
                 options.int8_ends = ends;
                 let network = Network::compile(&graph, &options).unwrap();
-                let quantized = network.layers().filter(|(_, algorithm)| *algorithm == "int8").count();
+                let quantized = network.layers().filter(|layer| layer.algorithm == "int8").count();
                 assert_eq!(quantized, if ends { 10 } else { 8 });
                 let error = error(&graph, &options, level, &x);
                 assert!(error < 0.05, "{rule:?} {level:?}: {error:.3}");

@@ -12,6 +12,7 @@ mod file;
 #[allow(dead_code, reason = "the tests of the file format use the rest")]
 mod forge;
 mod int8;
+mod layers;
 mod mutations;
 mod operations;
 mod resnet;
