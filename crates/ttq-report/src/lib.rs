@@ -7,6 +7,7 @@
 //!   missing, the page says which one.
 //! - [`classification`], [`calibration`], [`distribution`] and [`operations`] compute the statistics on the page, as
 //!   free functions.
+//! - [`network`] computes the statistics of a network's graph, and [`write_network`] writes a page with its picture.
 //!
 //! ```no_run
 //! let page = ttq_report::write("runs/mnist-1")?; // runs/mnist-1/report.html
@@ -17,6 +18,7 @@
 pub mod calibration;
 pub mod classification;
 pub mod distribution;
+pub mod network;
 pub mod operations;
 pub mod page;
 pub mod record;
@@ -26,6 +28,8 @@ mod environment;
 mod error;
 
 use std::path::{Path, PathBuf};
+
+use network::NetworkSummary;
 
 pub use environment::{environment, instruction_sets};
 pub use error::ReportError;
@@ -61,6 +65,16 @@ pub fn compare<P: AsRef<Path>>(directories: &[P], out: impl AsRef<Path>) -> Resu
     let records =
         directories.iter().map(|directory| Record::read(directory.as_ref())).collect::<Result<Vec<_>, _>>()?;
     write_text(out.as_ref(), &page::render_comparison(&records))
+}
+
+/// Writes one page with the graph of a network to the file `out`.
+///
+/// An existing file is replaced. The file is complete when it appears under its name.
+///
+/// # Errors
+/// [`ReportError::Write`] if the page cannot be written.
+pub fn write_network(name: &str, network: &NetworkSummary, out: impl AsRef<Path>) -> Result<(), ReportError> {
+    write_text(out.as_ref(), &page::render_network(name, network))
 }
 
 fn write_text(path: &Path, text: &str) -> Result<(), ReportError> {

@@ -4,10 +4,12 @@
 //! plotting crates write fixed colours.
 
 mod axis;
+mod graph;
 mod histogram;
 mod line;
 mod picture;
 
+pub(crate) use graph::{GraphBox, graph_picture};
 pub(crate) use histogram::{HistogramChart, HistogramGroup};
 pub(crate) use line::{LineChart, Series};
 pub(crate) use picture::{heat_map, image_uri, kernel_picture};

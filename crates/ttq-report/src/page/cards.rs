@@ -8,46 +8,51 @@ use crate::operations;
 use crate::record::Summary;
 
 /// One result: its name, its value, and a detail such as the value to compare it with.
-struct Card {
-    name: &'static str,
-    value: String,
-    detail: String,
+pub(super) struct Card {
+    pub(super) name: &'static str,
+    pub(super) value: String,
+    pub(super) detail: String,
 }
 
 pub(super) fn render(record: &Record) -> Markup {
     let Some(summary) = &record.summary else {
         return super::missing("the final results", "summary.json");
     };
-    let mut cards = Vec::new();
-    cards.extend(accuracy("Top-1, test", summary.full_precision_accuracy, summary.ternary_accuracy));
-    cards.extend(accuracy("Top-5, test", summary.full_precision_top5, summary.ternary_top5));
-    cards.extend(perplexity(summary));
+    let mut results = Vec::new();
+    results.extend(accuracy("Top-1, test", summary.full_precision_accuracy, summary.ternary_accuracy));
+    results.extend(accuracy("Top-5, test", summary.full_precision_top5, summary.ternary_top5));
+    results.extend(perplexity(summary));
     if let Some(sparsity) = summary.sparsity {
         let weights = summary.layers.as_ref().map(|l| l.layers.iter().map(|layer| layer.weights as u64).sum::<u64>());
         let detail = weights.map_or_else(String::new, |n| format!("of {} ternary weights are zero", number::count(n)));
-        cards.push(Card { name: "Sparsity", value: number::fixed(100.0 * sparsity, 1, " %"), detail });
+        results.push(Card { name: "Sparsity", value: number::fixed(100.0 * sparsity, 1, " %"), detail });
     }
     if let (Some(float), Some(packed)) = (summary.float_bytes, summary.packed_bytes) {
         let (float, packed) = (float as f64, packed as f64);
         let detail = format!("{} → {} at 2 bits", number::bytes(float), number::bytes(packed));
-        cards.push(Card { name: "Compression", value: number::ratio(float / packed), detail });
+        results.push(Card { name: "Compression", value: number::ratio(float / packed), detail });
     }
     let counted = record.evidence.as_ref().and_then(|e| operations::of_network(&e.layers, &e.dense));
     if let Some((dense, ternary)) = counted {
         let ratio = dense.multiplications as f64 / ternary.multiplications.max(1) as f64;
         let [before, after] = [dense, ternary].map(|o| number::short_count(o.multiplications as f64));
         let detail = format!("{before} → {after} per input");
-        cards.push(Card { name: "Multiplications", value: format!("÷ {ratio:.1}"), detail });
+        results.push(Card { name: "Multiplications", value: format!("÷ {ratio:.1}"), detail });
     }
     if let Some(seconds) = summary.seconds {
         let epochs = record.full_precision.len() + record.ternary.len();
         let detail =
             if epochs > 0 { format!("{epochs} epochs on {}", summary.backend) } else { summary.backend.clone() };
-        cards.push(Card { name: "Time", value: number::duration(seconds), detail });
+        results.push(Card { name: "Time", value: number::duration(seconds), detail });
     }
+    cards(&results)
+}
+
+/// Renders a row of cards.
+pub(super) fn cards(cards: &[Card]) -> Markup {
     html! {
         div.cards {
-            @for card in &cards {
+            @for card in cards {
                 div.card { span.name { (card.name) } span.value { (card.value) } span.detail { (card.detail) } }
             }
         }

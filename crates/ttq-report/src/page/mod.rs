@@ -4,6 +4,7 @@ mod cards;
 mod comparison;
 mod errors;
 mod layers;
+mod network;
 pub(crate) mod number;
 mod setup;
 mod size;
@@ -12,6 +13,8 @@ mod training;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::Record;
+
+pub use network::render_network;
 
 /// Style sheet of the pages.
 const STYLE: &str = include_str!("style.css");

@@ -23,7 +23,7 @@ pub(super) fn render(record: &Record) -> Markup {
 }
 
 /// Table cell with a value and a bar of its share of `largest`.
-fn bar(value: f64, largest: f64, text: String, color: &str) -> Markup {
+pub(super) fn bar(value: f64, largest: f64, text: String, color: &str) -> Markup {
     html! {
         td.bar {
             div {
