@@ -1,12 +1,18 @@
 #![doc = include_str!("../README.md")]
 
+mod bench;
 mod burnpack;
 mod checkpoint;
 mod inspect;
+mod items;
+mod network;
+mod npy;
 mod output;
 mod pack;
+mod picture;
 mod recognition;
 mod report;
+mod run;
 mod summary;
 mod table;
 mod terminal;
@@ -22,7 +28,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
-/// Pack, inspect, verify and unpack ternary networks, and write reports of training runs.
+/// Pack, inspect, verify, unpack and run ternary networks, and write reports of training runs.
 #[derive(Debug, Parser)]
 #[command(
     name = "ttq",
@@ -47,6 +53,10 @@ enum Command {
     Unpack(unpack::Unpack),
     /// Check a packed file: structure, checksum, codes and scales.
     Verify(verify::Verify),
+    /// Compute the outputs of a network: of an array, or of pictures.
+    Run(run::Run),
+    /// Measure the latency and the throughput of a network, and the time of each of its layers.
+    Bench(bench::Bench),
     /// Write the report of a training run to report.html in its directory.
     Report(report::Report),
     /// Write one page that compares several training runs.
@@ -60,6 +70,8 @@ impl Command {
             Self::Pack(pack) => render(&pack.run()?, json),
             Self::Unpack(unpack) => render(&unpack.run()?, json),
             Self::Verify(verify) => render(&verify.run()?, json),
+            Self::Run(run) => render(&run.run()?, json),
+            Self::Bench(bench) => render(&bench.run()?, json),
             Self::Report(report) => render(&report.run()?, json),
             Self::Compare(compare) => render(&compare.run()?, json),
         }

@@ -20,7 +20,15 @@ pub(crate) struct Output {
 impl Output {
     /// Returns the path of the output file. Fails if it is a directory, or exists and may not be replaced.
     pub(crate) fn path(&self, input: &Path, extension: &str) -> Result<PathBuf> {
-        let path = self.path.clone().unwrap_or_else(|| default_path(input, extension));
+        self.check(self.path.clone().unwrap_or_else(|| default_path(input, extension)))
+    }
+
+    /// Returns the path of the output file if the command line names one, as [`path`](Self::path) does.
+    pub(crate) fn named_path(&self) -> Result<Option<PathBuf>> {
+        self.path.clone().map(|path| self.check(path)).transpose()
+    }
+
+    fn check(&self, path: PathBuf) -> Result<PathBuf> {
         if path.is_dir() {
             bail!("{}: is a directory: pass the name of a file with -o", path.display());
         }

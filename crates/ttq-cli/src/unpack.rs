@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
+use ttq_packed::file::Container;
+use ttq_packed::network::format::NETWORK_KEY;
 
 use crate::checkpoint::{self, Contents};
 use crate::output::Output;
@@ -33,13 +35,23 @@ pub(crate) struct Unpacked {
     weights: usize,
     tensors: usize,
     output_bytes: usize,
+    notes: Vec<String>,
 }
 
 impl Unpack {
     pub(crate) fn run(&self) -> Result<Unpacked> {
         let path = &self.file;
+        let mut notes = Vec::new();
         let model = match checkpoint::read(path, None)? {
-            Contents::Packed(model, _) => model,
+            Contents::Packed(model, bytes) => {
+                if Container::read(&bytes)?.metadata.contains_key(NETWORK_KEY) {
+                    notes.push(
+                        "the graph of the network is not part of the output: only a packed file can have one"
+                            .to_owned(),
+                    );
+                }
+                model
+            }
             Contents::Checkpoint(checkpoint) => {
                 bail!("{}: is a {}, not a packed file: pack it with `ttq pack`", path.display(), checkpoint.format)
             }
@@ -62,14 +74,16 @@ impl Unpack {
             weights,
             tensors: container.tensors.len(),
             output_bytes: bytes.len(),
+            notes,
         })
     }
 }
 
 impl fmt::Display for Unpacked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, output, integers, weights, tensors, output_bytes } = self;
+        let Self { file, output, integers, weights, tensors, output_bytes, notes } = self;
         let kind = if *integers { "codes and scales" } else { "floats" };
-        writeln!(f, "{file} → {output}: {weights} weights as {kind}, {tensors} tensors in all, {output_bytes} bytes")
+        writeln!(f, "{file} → {output}: {weights} weights as {kind}, {tensors} tensors in all, {output_bytes} bytes")?;
+        notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }
 }

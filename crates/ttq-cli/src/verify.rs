@@ -9,6 +9,7 @@ use serde::Serialize;
 use ttq_packed::file;
 
 use crate::checkpoint::{self, Contents};
+use crate::network;
 
 /// Arguments of `ttq verify`.
 #[derive(Debug, Args)]
@@ -25,6 +26,9 @@ pub(crate) struct Verified {
     crc32: String,
     weights: usize,
     tensors: usize,
+    /// Number of values of the graph, if the file has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    graph_values: Option<usize>,
     file_bytes: usize,
 }
 
@@ -33,6 +37,7 @@ impl Verify {
         let file = self.file.display().to_string();
         match checkpoint::read(&self.file, None)? {
             Contents::Packed(model, bytes) => Ok(Verified {
+                graph_values: network::graph(&bytes).with_context(|| file.clone())?.map(|graph| graph.len()),
                 // Reading the file has already compared this checksum with the stored one.
                 crc32: file::checksum(&bytes).with_context(|| file.clone())?,
                 file,
@@ -50,11 +55,12 @@ impl Verify {
 
 impl fmt::Display for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, version, crc32, weights, tensors, file_bytes } = self;
+        let Self { file, version, crc32, weights, tensors, graph_values, file_bytes } = self;
+        let graph = graph_values.map_or_else(String::new, |values| format!("a graph of {values} values, "));
         writeln!(
             f,
             "{file}: valid; format version {version}, checksum {crc32}, {weights} ternary weights, \
-             {tensors} other tensors, {file_bytes} bytes"
+             {tensors} other tensors, {graph}{file_bytes} bytes"
         )
     }
 }

@@ -183,7 +183,7 @@ fn unpack_restores_the_tensors_of_the_checkpoint() {
         assert_eq!(files::read_safetensors(&path).tensors, files::network());
         let expected = json!({
             "file": "net.ttq.safetensors", "output": "net.float.safetensors", "integers": false, "weights": 2, "tensors": 6,
-            "output_bytes": fs::metadata(path).unwrap().len(),
+            "output_bytes": fs::metadata(path).unwrap().len(), "notes": [],
         });
         assert_eq!(output, expected);
     }
@@ -237,7 +237,7 @@ fn verify_accepts_a_valid_file() {
 }
 
 /// Collects the names of all fields at any depth.
-fn fields(value: &Value, names: &mut BTreeSet<String>) {
+pub(crate) fn fields(value: &Value, names: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => object.iter().for_each(|(name, value)| {
             names.insert(name.clone());
@@ -257,6 +257,11 @@ fn every_field_of_the_json_output_is_documented() {
     fields(&json(directory.path(), &["unpack", "net.ttq.safetensors"]), &mut names);
     fields(&json(directory.path(), &["verify", "net.ttq.safetensors"]), &mut names);
     assert!(names.len() > 35, "{names:?}");
+    assert_documented(&names);
+}
+
+#[track_caller]
+pub(crate) fn assert_documented(names: &BTreeSet<String>) {
     let documentation = include_str!("../../OUTPUT.md");
     for name in names {
         let spellings = [format!("`{name}`"), format!("`{name}[]`")];
@@ -268,12 +273,26 @@ fn every_field_of_the_json_output_is_documented() {
 fn help_lists_every_command_and_option() {
     let directory = tempfile::tempdir().unwrap();
     let help = text(directory.path(), &["--help"]);
-    for command in ["inspect", "pack", "unpack", "verify", "--json", "Exit code"] {
+    for command in ["inspect", "pack", "unpack", "verify", "run", "bench", "--json", "Exit code"] {
         assert!(help.contains(command), "{command} is not in\n{help}");
     }
     let pack = text(directory.path(), &["pack", "--help"]);
     for option in ["--output", "--force", "--archive", "--half", "--key", "--layout", "[in, out]"] {
         assert!(pack.contains(option), "{option} is not in\n{pack}");
+    }
+    let run = text(directory.path(), &["run", "--help"]);
+    for option in [
+        "--input",
+        "--output",
+        "[default: print the largest",
+        "--mean",
+        "--std",
+        "--int8",
+        "--threads",
+        "--batch",
+        "--top",
+    ] {
+        assert!(run.contains(option), "{option} is not in\n{run}");
     }
 }
 

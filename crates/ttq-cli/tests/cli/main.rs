@@ -7,6 +7,7 @@ mod chain;
 mod commands;
 mod files;
 mod formats;
+mod networks;
 mod published;
 
 use std::path::Path;
