@@ -114,6 +114,7 @@ fn sources(package: &str) -> Result<PathBuf> {
 
 fn generate(target: &Target, burn: &Path, flex: &Path) -> Result<String> {
     let mut text = HEADER.to_owned();
+    let convert = (!target.calls).then(|| quote!(use crate::convert_backend::ConvertBackend;));
     let imports = quote! {
         use burn_backend::ops::*;
         use burn_backend::quantization::*;
@@ -121,7 +122,7 @@ fn generate(target: &Target, burn: &Path, flex: &Path) -> Result<String> {
         use burn_backend::*;
         use core::ops::Range;
 
-        use crate::convert_backend::ConvertBackend;
+        #convert
         use crate::ops;
     };
     text += target.about;
@@ -168,7 +169,8 @@ fn implementation(
         if target.own.contains(&method.as_str()) {
             methods.push(writer.own(&function.sig)?);
         } else if !keeps_default(&method) {
-            methods.push(writer.delegated(&function.sig, name)?);
+            let generate = if target.calls { Writer::called } else { Writer::delegated };
+            methods.push(generate(&writer, &function.sig, name)?);
         }
     }
     let (name, backend) = (format_ident!("{name}"), &writer.backend);
@@ -206,6 +208,7 @@ struct Writer {
     arguments: TokenStream,
     ready: Option<TokenStream>,
     wrap: Option<TokenStream>,
+    calls: bool,
     views: &'static [&'static str],
 }
 
@@ -217,6 +220,7 @@ impl Writer {
             arguments: tokens(target.arguments)?,
             ready: target.ready.map(tokens).transpose()?,
             wrap: target.wrap.map(tokens).transpose()?,
+            calls: target.calls,
             views: target.views,
         })
     }
@@ -253,6 +257,36 @@ impl Writer {
         let call = quote!(<#inner as #name<#inner>>::#method(#(#arguments),*));
         let result = self.result(&output, call);
         Ok(quote!(#signature { #result }))
+    }
+
+    /// A method of the trait `name` that calls the inner backend, and reports tensors that it takes and gives.
+    fn called(&self, signature: &Signature, name: &str) -> Result<TokenStream> {
+        let types: Vec<Type> = signature
+            .inputs
+            .iter()
+            .filter_map(|input| match input {
+                FnArg::Typed(argument) => Some((*argument.ty).clone()),
+                FnArg::Receiver(_) => None,
+            })
+            .collect();
+        let output = signature.output.clone();
+        let (signature, names) = self.specialize(signature)?;
+        let arguments = names.iter().zip(&types).map(|(name, ty)| match ty {
+            Type::Reference(reference) if has_tensors(&reference.elem) => quote!(#name.inner()),
+            ty if has_tensors(ty) => quote!(call.argument(#name)),
+            _ => name.to_token_stream(),
+        });
+        let (name, method, inner) = (format_ident!("{name}"), &signature.ident, &self.inner);
+        let invoked = quote!(<#inner as #name<#inner>>::#method(#(#arguments),*));
+        let takes = types.iter().any(|ty| !matches!(ty, Type::Reference(_)) && has_tensors(ty));
+        let ReturnType::Type(_, output) = output else { return Ok(quote!(#signature { #invoked })) };
+        let tensors = has_tensors(&output);
+        if !takes && !tensors {
+            return Ok(quote!(#signature { #invoked }));
+        }
+        let text = method.to_string();
+        let end = if tensors { quote!(call.result(result)) } else { quote!(call.leaves(result)) };
+        Ok(quote!(#signature { let call = Call::new(#text); let result = #invoked; #end }))
     }
 
     /// Converts the result of a call of the inner backend.
@@ -313,6 +347,11 @@ fn float_tensors(ty: &Type) -> Option<Floats> {
         "Vec<FloatTensor<B>>" => Some(Floats::Several),
         _ => None,
     }
+}
+
+/// Returns whether a type holds tensors whose type differs between a backend that reports calls and its inner backend.
+fn has_tensors(ty: &Type) -> bool {
+    ty.to_token_stream().to_string().replace(' ', "").replace("Device<B>", "").contains("<B>")
 }
 
 /// Returns whether the type has the backend as a parameter and differs between the backends.

@@ -6,6 +6,8 @@ use std::fmt::Debug;
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, DType, Shape, TensorMetadata};
 
+use ttq_packed::TernaryWeight;
+
 use crate::device::{self, DeviceWeight};
 use crate::weight::{Storage, TernaryTensor};
 
@@ -26,6 +28,14 @@ pub(crate) enum Content {
 impl PackedTensor {
     pub(crate) fn is_packed(&self) -> bool {
         matches!(self.0, Content::Ternary(_))
+    }
+
+    /// Returns the ternary weight, with the dimensions of this tensor, if it is one and in memory.
+    pub fn ternary(&self) -> Option<TernaryWeight> {
+        match &self.0 {
+            Content::Ternary(tensor) => tensor.to_weight(),
+            Content::Inner(_) => None,
+        }
     }
 }
 

@@ -91,6 +91,25 @@ impl TernaryTensor {
         &self.weight
     }
 
+    /// Returns the weight in the order of this tensor, if it is in memory.
+    pub(crate) fn to_weight(&self) -> Option<TernaryWeight> {
+        let Weight { shape, output_axis, scales, storage } = &*self.weight;
+        let Storage::Host(host) = storage else { return None };
+        let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
+        // Offsets of the elements, one dimension after the other.
+        let offsets = self.axes.iter().fold(vec![0], |offsets, axis| match axis {
+            None => offsets,
+            Some(axis) => {
+                let along = |offset: usize| (0..shape[*axis]).map(move |index| offset + index * stride(*axis));
+                offsets.into_iter().flat_map(along).collect()
+            }
+        });
+        let values = host.values();
+        let codes: Vec<i8> = offsets.into_iter().map(|offset| values[offset]).collect();
+        let output_axis = self.axes.iter().position(|axis| *axis == Some(*output_axis));
+        TernaryWeight::new(Codes::pack(&codes).ok()?, scales.clone(), self.dims(), output_axis.unwrap_or(0)).ok()
+    }
+
     pub(crate) fn dtype(&self) -> DType {
         self.dtype
     }
