@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::quantization::{QTensorPrimitive, QuantAcc, QuantPropagation, QuantScheme};
-use burn_backend::{DType, Shape, TensorMetadata};
+use burn_backend::quantization::{QuantPropagation, QuantScheme};
+use burn_backend::{DType, QTensorPrimitive, Shape, TensorMetadata};
 use ttq_packed::network::{Constant, Operation};
 
 /// A tensor of [`Capture`](crate::Capture): one of the inner backend, and whether it depends on the input.
@@ -57,10 +57,6 @@ impl<T: TensorMetadata> TensorMetadata for Tracked<T> {
 impl<T: QTensorPrimitive> QTensorPrimitive for Tracked<T> {
     fn scheme(&self) -> &QuantScheme {
         self.inner.scheme()
-    }
-
-    fn acc_precision(&self) -> QuantAcc {
-        self.inner.acc_precision()
     }
 
     fn propagation(&self) -> QuantPropagation {
