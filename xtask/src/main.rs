@@ -34,7 +34,7 @@ enum Command {
     Arm,
     /// Checks the rules that every file of the repository must follow.
     Rules,
-    /// Generates the delegated operations of ttq-cpu and ttq-autocast from the traits of Burn.
+    /// Generates the delegated operations of the backends of this workspace from the traits of Burn.
     Delegate(delegate::Delegate),
     /// Runs benchmark suites.
     Bench(bench::Bench),

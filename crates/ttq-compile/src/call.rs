@@ -53,7 +53,7 @@ impl Call {
     fn note(&self, origin: Origin) {
         match origin {
             Origin::Value(tape, index) => {
-                self.tape.borrow_mut().get_or_insert(tape);
+                self.tape.borrow_mut().get_or_insert_with(|| tape.clone()).check(&tape);
                 self.values.borrow_mut().push(Operand::Value(index));
             }
             Origin::Constant(path) => {

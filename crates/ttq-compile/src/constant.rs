@@ -10,12 +10,15 @@ use burn_backend::{Shape, TensorMetadata};
 use ttq_inference::PackedTensor;
 use ttq_packed::network::Constant;
 
-use crate::tape::{NamedConstant, Operand, Origin, Tracked, dims};
+use crate::tape::{NamedConstant, Operand, Origin, Tape, Tracked, dims};
 
-/// Returns a tensor as an operand. A constant is read: ternary if it is packed, and otherwise in float32.
-pub(crate) fn operand<B: Backend>(tensor: &Tracked<FloatTensor<B>>) -> Operand {
+/// Returns a tensor as an operand of an operation of this run. A constant is read: ternary if it is packed, and otherwise in float32.
+pub(crate) fn operand<B: Backend>(tensor: &Tracked<FloatTensor<B>>, tape: &Tape) -> Operand {
     match &tensor.origin {
-        Origin::Value(_, index) => Operand::Value(*index),
+        Origin::Value(other, index) => {
+            tape.check(other);
+            Operand::Value(*index)
+        }
         Origin::Constant(path) => {
             let constant = read::<B>(&tensor.inner);
             Operand::Constant(Arc::new(NamedConstant { path: path.clone(), constant }))
@@ -28,7 +31,8 @@ pub(crate) fn scalar(value: f32) -> Operand {
     Operand::Constant(Arc::new(NamedConstant { path: None, constant: Constant::float([], [value]) }))
 }
 
-fn read<B: Backend>(tensor: &FloatTensor<B>) -> Constant {
+/// Reads a tensor.
+pub(crate) fn read<B: Backend>(tensor: &FloatTensor<B>) -> Constant {
     let packed = (tensor as &dyn Any).downcast_ref::<PackedTensor>();
     if let Some(weight) = packed.and_then(PackedTensor::ternary) {
         return Constant::Ternary(weight);

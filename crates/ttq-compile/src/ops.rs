@@ -10,7 +10,7 @@ use ttq_packed::network::{Binary, Operation, Reduction, Unary, Window};
 
 use crate::Capture;
 use crate::call::Call;
-use crate::constant::{operand, scalar};
+use crate::constant::{operand, read, scalar};
 use crate::tape::{Operand, Origin, Step, Tape, Tracked, dims};
 
 type Float<B> = Tracked<FloatTensor<B>>;
@@ -68,7 +68,8 @@ fn record<B: Backend>(tensors: &[Float<B>]) -> Result<(Tape, Vec<Operand>), Orig
         Origin::Value(..) => None,
     });
     let tape = tape.ok_or(Origin::Constant(path))?;
-    Ok((tape, tensors.iter().map(operand::<B>).collect()))
+    let operands = tensors.iter().map(|tensor| operand::<B>(tensor, &tape)).collect();
+    Ok((tape, operands))
 }
 
 fn finish<B: Backend>(
@@ -485,8 +486,7 @@ pub(crate) fn float_slice_assign<B: Backend>(base: Float<B>, slices: &[Slice], v
         one(Some(Operation::Pad { padding: padding.clone(), value: with }), value, compute)
     };
     if base.is_constant()
-        && let Operand::Constant(constant) = operand::<B>(&base)
-        && let [first, others @ ..] = &*constant.constant.values()
+        && let [first, others @ ..] = &*read::<B>(&base.inner).values()
         && others.iter().all(|value| value == first)
     {
         return pad(value, *first);
@@ -502,22 +502,20 @@ pub(crate) fn float_select<B: Backend>(tensor: Float<B>, dim: usize, indices: In
     match (tensor.is_constant(), indices.is_constant()) {
         // Rows of a table.
         (true, false) if dim == 0 => {
-            let table = operand::<B>(&tensor);
-            let inner = B::float_select(tensor.inner, dim, indices.inner);
             let Origin::Value(tape, index) = indices.origin else { unreachable!("it is no constant") };
-            let operands = vec![table, Operand::Value(index)];
+            let operands = vec![operand::<B>(&tensor, &tape), Operand::Value(index)];
+            let inner = B::float_select(tensor.inner, dim, indices.inner);
             let origin = tape.push(Step::Known(Operation::Gather), operands, dims(&inner));
             Tracked { inner, origin }
         }
         (false, true) => {
             let rank = tensor.dims().len();
             let numbers = B::int_into_float(indices.inner.clone(), tensor.dtype().into());
-            let numbers = operand::<B>(&Tracked::constant(numbers));
             let front: Vec<usize> = std::iter::once(dim).chain((0..rank).filter(|axis| *axis != dim)).collect();
             let rows = float_permute::<B>(tensor, &front);
             let Origin::Value(tape, index) = rows.origin else { unreachable!("it is no constant") };
             let inner = B::float_select(rows.inner, 0, indices.inner);
-            let operands = vec![Operand::Value(index), numbers];
+            let operands = vec![Operand::Value(index), operand::<B>(&Tracked::constant(numbers), &tape)];
             let origin = tape.push(Step::Known(Operation::Gather), operands, dims(&inner));
             let back: Vec<usize> = (1..=dim).chain([0]).chain(dim + 1..rank).collect();
             float_permute::<B>(Tracked { inner, origin }, &back)

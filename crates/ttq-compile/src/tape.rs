@@ -138,6 +138,13 @@ impl Tape {
         Origin::Value(self.clone(), records.values.len() - 1)
     }
 
+    /// Notes a value of another run, which a module has kept.
+    pub(crate) fn check(&self, other: &Self) {
+        if !Arc::ptr_eq(&self.0, &other.0) {
+            self.leak("a tensor that was kept from another call");
+        }
+    }
+
     /// Notes that elements are read outside of the backend.
     pub(crate) fn leak(&self, operation: &'static str) {
         let mut records = self.lock();
