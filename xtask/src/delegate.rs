@@ -114,7 +114,11 @@ fn sources(package: &str) -> Result<PathBuf> {
 
 fn generate(target: &Target, burn: &Path, flex: &Path) -> Result<String> {
     let mut text = HEADER.to_owned();
-    let convert = (!target.calls).then(|| quote!(use crate::convert_backend::ConvertBackend;));
+    let convert = (!target.calls).then(|| {
+        quote!(
+            use crate::convert_backend::ConvertBackend;
+        )
+    });
     let imports = quote! {
         use burn_backend::ops::*;
         use burn_backend::quantization::*;

@@ -284,10 +284,9 @@ impl Builder<'_> {
                 }
                 self.add(name, Operation::Reshape(item), &[x.value])
             }
-            other => Err(CaptureError::Unsupported {
-                operation: other.name().into(),
-                module: site.record.module.clone(),
-            }),
+            other => {
+                Err(CaptureError::Unsupported { operation: other.name().into(), module: site.record.module.clone() })
+            }
         }
     }
     fn add(&mut self, name: &str, operation: Operation, operands: &[Value]) -> Result<Value, CaptureError> {
@@ -344,7 +343,12 @@ fn image(placed: Placed, site: &Site<'_>) -> Result<(), CaptureError> {
 
 /// Returns the part of a constant that belongs to an item of a value with this batch axis: along this axis, its elements are
 /// the same for all items.
-fn of_item(constants: [&NamedConstant; 2], placed: Placed, rank: usize, site: &Site<'_>) -> Result<Constant, CaptureError> {
+fn of_item(
+    constants: [&NamedConstant; 2],
+    placed: Placed,
+    rank: usize,
+    site: &Site<'_>,
+) -> Result<Constant, CaptureError> {
     let [first, second] = constants.map(|constant| (constant.constant.dims(), &constant.constant));
     if first.0.is_empty() && first.1 == second.1 {
         return Ok(first.1.clone());

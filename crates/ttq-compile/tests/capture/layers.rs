@@ -111,7 +111,11 @@ fn one_dimensional_convolutions() {
 #[test]
 fn pooling() {
     let config = MaxPool2dConfig::new([3, 2]).with_strides([2, 2]);
-    for config in [config.clone(), config.clone().with_padding(PaddingConfig2d::Explicit(1, 0, 1, 0)), config.with_ceil_mode(true)] {
+    for config in [
+        config.clone(),
+        config.clone().with_padding(PaddingConfig2d::Explicit(1, 0, 1, 0)),
+        config.with_ceil_mode(true),
+    ] {
         agrees(nothing(), [1, 2, 8, 7], |_, x| config.init().forward(x));
     }
     let config = AvgPool2dConfig::new([3, 3]).with_strides([2, 2]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1));

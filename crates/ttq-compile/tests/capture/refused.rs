@@ -1,5 +1,7 @@
 //! What cannot be captured is an error that says where and why.
 
+use std::cell::RefCell;
+
 use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
@@ -46,6 +48,13 @@ fn elements_must_not_be_read() {
         error(|x| Tensor::from_data(x.into_data(), &Default::default())),
         error(|x| if x.clone().greater_elem(0.0).all().into_scalar() { x } else { -x }),
         error(|x| Tensor::from_inner(x.inner())),
+        {
+            let kept = RefCell::new(None::<T<2>>);
+            error(|x| match kept.replace(Some(x.clone())) {
+                Some(old) => x + old.narrow(0, 0, 1),
+                None => x.clone() + x,
+            })
+        },
     ] {
         assert!(matches!(found, CaptureError::Read { .. }), "{found}");
         assert!(found.to_string().contains("`first`"), "{found}");
@@ -57,13 +66,25 @@ fn items_must_not_mix() {
     for found in [
         error(|x| x.clone() - x.mean_dim(0)),
         error(|x| x.clone() * x.sum().reshape([1, 1])),
-        error(|x| { let first = x.clone().narrow(0, 0, 1); x + first }),
+        error(|x| {
+            let first = x.clone().narrow(0, 0, 1);
+            x + first
+        }),
         error(|x| x.clone().matmul(x.clone().transpose().matmul(x))),
         error(|x| burn::tensor::activation::softmax(x, 0)),
-        error(|x| { let [n, m] = x.dims(); x.transpose().reshape([n, m]) }),
+        error(|x| {
+            let [n, m] = x.dims();
+            x.transpose().reshape([n, m])
+        }),
         error(|x| x.clone() / x.dims()[0] as f32),
-        error(|x| { let n = x.dims()[0]; (0..n).fold(x, |x, _| relu(x)) }),
-        error(|x| { let n = x.dims()[0] as i64; x + Tensor::arange(0..n, &Default::default()).float().reshape([-1, 1]) }),
+        error(|x| {
+            let n = x.dims()[0];
+            (0..n).fold(x, |x, _| relu(x))
+        }),
+        error(|x| {
+            let n = x.dims()[0] as i64;
+            x + Tensor::arange(0..n, &Default::default()).float().reshape([-1, 1])
+        }),
         error(|x| x.flip([0])),
     ] {
         assert!(matches!(found, CaptureError::Batch { .. } | CaptureError::Unsupported { .. }), "{found}");
