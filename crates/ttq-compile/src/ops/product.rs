@@ -1,9 +1,9 @@
 //! Products, and operations on windows of images.
 
 use burn::prelude::*;
+use burn_backend::Shape;
 use burn_backend::ops::{AttentionModuleOptions, ConvOptions, attention as unfused};
 use burn_backend::tensor::FloatTensor;
-use burn_backend::Shape;
 use ttq_packed::kernels::ConvolutionOptions;
 use ttq_packed::network::{Operation, Window};
 

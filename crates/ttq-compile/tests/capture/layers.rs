@@ -68,6 +68,11 @@ functions! {
         let mask = Tensor::<_, 2, burn::tensor::Bool>::tril_mask([size, size], 0, &x.device());
         x.mask_fill(mask.unsqueeze::<3>().expand([n, size, size]), -2.0)
     };
+    fixed_choice [1, 4, 4], |x| {
+        let [n, size, _] = x.dims();
+        let mask = Tensor::<_, 2, burn::tensor::Bool>::tril_mask([size, size], 0, &x.device());
+        x.clone().mask_where(mask.unsqueeze::<3>().expand([n, size, size]), x.transpose() * 2.0)
+    };
     masked_softmax [1, 4, 4], |x| {
         let [n, size, _] = x.dims();
         let mask = Tensor::<_, 2, burn::tensor::Bool>::tril_mask([size, size], 0, &x.device());

@@ -79,6 +79,18 @@ fn items_must_not_mix() {
         error(|x| x.clone() / x.dims()[0] as f32),
         error(|x| {
             let n = x.dims()[0];
+            x.clamp(0.0, n as f32)
+        }),
+        error(|x| {
+            let n = x.dims()[0];
+            x + Tensor::full([1, 4], n as f32, &Default::default())
+        }),
+        error(|x| {
+            let n = x.dims()[0];
+            x.matmul(Tensor::full([4, 4], n as f32, &Default::default()))
+        }),
+        error(|x| {
+            let n = x.dims()[0];
             (0..n).fold(x, |x, _| relu(x))
         }),
         error(|x| {
