@@ -212,7 +212,6 @@ struct Writer {
     arguments: TokenStream,
     ready: Option<TokenStream>,
     wrap: Option<TokenStream>,
-    calls: bool,
     views: &'static [&'static str],
 }
 
@@ -224,7 +223,6 @@ impl Writer {
             arguments: tokens(target.arguments)?,
             ready: target.ready.map(tokens).transpose()?,
             wrap: target.wrap.map(tokens).transpose()?,
-            calls: target.calls,
             views: target.views,
         })
     }

@@ -48,7 +48,7 @@ pub(crate) fn conv2d<B: Backend>(
     bias: Option<Float<B>>,
     options: ConvOptions<2>,
 ) -> Float<B> {
-    let ConvOptions { stride, padding, dilation, groups } = options.clone();
+    let ConvOptions { stride, padding, dilation, groups } = options;
     let padding = padding.map(|padding| [padding; 2]);
     let operation = Operation::Convolution(ConvolutionOptions { stride, padding, dilation, groups });
     match bias {

@@ -1,5 +1,7 @@
 //! The networks of the examples `mnist` and `cifar`.
 
+#![allow(unreachable_pub, dead_code, reason = "the examples export and call more")]
+
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::prelude::*;
@@ -16,7 +18,6 @@ mod resnet;
 pub(crate) trait Network<B: Backend>: Module<B> {
     fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2>;
 
-    #[allow(dead_code, reason = "the examples call it")]
     fn positions(&self, image: [usize; 2]) -> Vec<(String, usize)>;
 }
 
