@@ -1,7 +1,6 @@
 //! Captured networks compute what their modules compute, or the error says why not.
 
 mod agreement;
-mod examples;
 mod layers;
 mod networks;
 mod refused;

@@ -1,7 +1,7 @@
 //! Whole networks.
 
 use burn::module::Module;
-use burn::nn::attention::{MhaInput, MultiHeadAttentionConfig};
+use burn::nn::attention::{MhaInput, MultiHeadAttentionConfig, generate_autoregressive_mask};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::pool::AdaptiveAvgPool2dConfig;
 use burn::nn::transformer::{TransformerEncoderConfig, TransformerEncoderInput};
@@ -70,6 +70,16 @@ fn a_transformer_encoder_agrees() {
             encoder.forward(TransformerEncoderInput::new(x))
         });
     }
+}
+
+#[test]
+fn a_transformer_with_a_causal_mask_agrees() {
+    let config = TransformerEncoderConfig::new(16, 24, 4, 2);
+    agrees(config.init(&Default::default()), [1, 5, 16], |encoder, x| {
+        let [batch, length, _] = x.dims();
+        let mask = generate_autoregressive_mask(batch, length, &x.device());
+        encoder.forward(TransformerEncoderInput::new(x).mask_attn(mask))
+    });
 }
 
 #[test]
