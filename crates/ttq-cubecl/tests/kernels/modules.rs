@@ -26,31 +26,31 @@ fn equals_dense<N: Network, B: Backend<Device = Device>>() {
 }
 
 #[test]
-fn attention_and_recurrent_networks_on_packed_weights_equal_dense_ones() {
+fn attention_and_a_recurrent_network_on_packed_weights_equal_dense_ones() {
     equals_dense::<Encoder, Plain>();
-    equals_dense::<Attention, Plain>();
     equals_dense::<OneLstm, Plain>();
 }
 
 #[test]
-#[ignore = "a minute on a device in software"]
+fn convolutional_networks_on_packed_weights_equal_dense_ones() {
+    equals_dense::<Conv2ds, Plain>();
+    equals_dense::<OneConv3d, Plain>();
+}
+
+#[test]
+fn a_network_on_packed_weights_equals_the_dense_one_with_fusion() {
+    equals_dense::<UNet, Fused>();
+}
+
+#[test]
+#[ignore = "minutes on a device in software"]
 fn further_networks_on_packed_weights_equal_dense_ones() {
+    equals_dense::<Attention, Plain>();
     equals_dense::<OneGru, Plain>();
     equals_dense::<TwoLstm, Plain>();
     equals_dense::<TiedModel, Plain>();
     equals_dense::<ColumnMajor, Plain>();
-}
-
-#[test]
-fn convolutional_networks_on_packed_weights_equal_dense_ones() {
     equals_dense::<Conv1ds, Plain>();
-    equals_dense::<Conv2ds, Plain>();
-    equals_dense::<OneConv3d, Plain>();
     equals_dense::<UNet, Plain>();
-}
-
-#[test]
-fn networks_on_packed_weights_equal_dense_ones_with_fusion() {
     equals_dense::<Encoder, Fused>();
-    equals_dense::<UNet, Fused>();
 }

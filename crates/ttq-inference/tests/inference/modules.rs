@@ -2,29 +2,40 @@
 
 use burn::backend::Flex;
 use burn::prelude::*;
+use burn::tensor::TensorData;
 use burn_ndarray::NdArray;
 use ttq_cpu::Cpu;
 use ttq_inference::{Int8, Packed, load};
+use ttq_packed::PackedModel;
 
 use crate::networks::{
     Attention, ColumnMajor, Conv1ds, Conv2ds, Encoder, Network, OneConv3d, OneGru, OneLstm, TiedModel, TwoLstm, UNet,
 };
 use crate::ternary::{assert_close, difference, file_for, packed_parameters};
 
-/// Compares the network on packed weights with the dense one on the inner backend.
-fn equals_dense<N: Network, B: Backend>() {
+/// Compares the network on packed weights with the dense one, which is computed on Flex.
+fn equals_dense<N: Network>(backends: &[fn(&PackedModel) -> [TensorData; 2]]) {
     let device = Default::default();
     for per_channel in [false, true] {
-        let file = file_for(&N::new::<Flex>(&Default::default()), per_channel);
-        let dense = load(N::new::<B>(&device), &file).unwrap();
-        let packed = load(N::new::<Packed<B>>(&device), &file).unwrap();
-        assert_eq!((packed_parameters(&dense), packed_parameters(&packed)), (0, file.weights.len()));
+        let file = file_for(&N::new::<Flex>(&device), per_channel);
+        let dense = load(N::new::<Flex>(&device), &file).unwrap();
+        assert_eq!(packed_parameters(&dense), 0);
         let expected = N::forward(&dense, &device);
-        assert_close(&N::forward(&packed, &device), &expected, 1e-5);
-        // The forward pass leaves the weights packed, and the second one is that of prepared kernels.
-        assert_eq!(packed_parameters(&packed), file.weights.len());
-        assert_close(&N::forward(&packed, &device), &expected, 1e-5);
+        for results in backends {
+            results(&file).iter().for_each(|found| assert_close(found, &expected, 1e-5));
+        }
     }
+}
+
+/// The results of two forward passes: the second one is that of prepared kernels.
+fn results<N: Network, B: Backend>(file: &PackedModel) -> [TensorData; 2] {
+    let device = Default::default();
+    let network = load(N::new::<Packed<B>>(&device), file).unwrap();
+    [(); 2].map(|()| {
+        let found = N::forward(&network, &device);
+        assert_eq!(packed_parameters(&network), file.weights.len(), "the forward pass leaves the weights packed");
+        found
+    })
 }
 
 /// Int8 activations change a result by less than 5 % of its largest magnitude, and do change it.
@@ -45,9 +56,11 @@ macro_rules! networks {
 
             #[test]
             fn packed_equals_dense() {
-                equals_dense::<$network, Flex>();
-                equals_dense::<$network, Cpu>();
-                equals_dense::<$network, NdArray>();
+                equals_dense::<$network>(&[
+                    results::<$network, Flex>,
+                    results::<$network, Cpu>,
+                    results::<$network, NdArray>,
+                ]);
                 if $int8 {
                     int8_is_close::<$network>();
                 }

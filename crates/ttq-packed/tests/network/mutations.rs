@@ -14,7 +14,8 @@ use crate::damage::damage;
 use crate::file::repair;
 use crate::resnet::{Builder, floats};
 
-const MUTATIONS: usize = 100_000;
+/// An emulator, on which other processors are tested, takes ten times as long.
+const MUTATIONS: usize = if cfg!(target_arch = "x86_64") { 100_000 } else { 10_000 };
 /// Limit of the compiler in this test.
 const ELEMENTS: usize = 1 << 12;
 /// Maximum number of bytes for each byte of a file: constants, folded with scales, as weights of Winograd's algorithm.
