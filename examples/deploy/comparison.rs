@@ -1,20 +1,27 @@
-//! Comparison of a trained network in dense and packed form: accuracy, logits, file sizes and time.
+//! Comparison of the forms of a trained network: accuracy, logits, file sizes and time.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
+use burn::module::HasAutodiffModule;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
-use ttq_examples::data::{self, Images};
+use ttq_compile::{Capture, CompileOptions, Graph, Network as Compiled, capture};
+use ttq_examples::data::{self, ImageSet, Images};
 use ttq_examples::model::{MnistNet, Network, ResNet};
 use ttq_examples::{Out, RunConfig, batch, print_line, write_json};
 use ttq_inference::{Int8, Packed, load};
+use ttq_packed::file::write_atomically;
+use ttq_packed::network::{Arena, RangeRule};
 use ttq_packed::{Coding, PackedModel};
 
 /// Batch size of the evaluation and of the throughput measurement.
 const BATCH: usize = 100;
+/// Number of training images by which ranges of activations are measured.
+const CALIBRATION: usize = 512;
 
 /// Results of the comparison, `deploy.json` in the directory of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,38 +32,35 @@ pub(crate) struct Deployment {
     pub threads: usize,
     /// Number of test images.
     pub images: usize,
-    /// Test accuracy of the dense ternary network in percent.
-    pub dense_accuracy: f64,
-    /// Test accuracy of the packed network with float32 activations in percent.
-    pub packed_accuracy: f64,
-    /// Test accuracy of the packed network with int8 activations in percent.
-    pub packed_int8_accuracy: f64,
-    /// Number of test images for which the dense and the packed network predict different classes.
-    pub different_predictions: usize,
-    /// Largest magnitude of the difference of a logit between the dense and the packed network.
-    pub max_logit_difference: f64,
     /// Largest magnitude of a logit.
     pub max_logit: f64,
-    /// The same between the dense network and the packed one with int8 activations.
-    pub max_logit_difference_int8: f64,
     /// Size of the file with floats in bytes.
     pub float_bytes: u64,
     /// Size of the packed file, with two bits per ternary weight, in bytes.
     pub packed_bytes: u64,
     /// Size of the packed file with entropy-coded weights in bytes.
     pub archive_bytes: usize,
-    /// Median milliseconds per image at batch size 1: dense, packed, packed with int8 activations.
-    pub latency_ms: [f64; 3],
-    /// Median images per second at batch size 100: dense, packed, packed with int8 activations.
-    pub images_per_second: [f64; 3],
-    /// Dense latency divided by packed latency: above 1, packed is faster.
-    pub latency_ratio: f64,
-    /// Dense latency divided by that of packed with int8 activations.
-    pub latency_ratio_int8: f64,
-    /// Dense time divided by packed time, at batch size 100.
-    pub throughput_ratio: f64,
-    /// Dense time divided by that of packed with int8 activations, at batch size 100.
-    pub throughput_ratio_int8: f64,
+    /// Size of the packed file with the graph in bytes.
+    pub network_bytes: u64,
+    /// Each form of the network, the first one with dense weights.
+    pub forms: Vec<Form>,
+}
+
+/// Results of the network in one form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Form {
+    /// Name of the form.
+    pub name: String,
+    /// Test accuracy in percent.
+    pub accuracy: f64,
+    /// Number of test images for which the dense network predicts another class.
+    pub different_predictions: usize,
+    /// Largest magnitude of the difference of a logit from that of the dense network.
+    pub max_logit_difference: f64,
+    /// Median milliseconds for one image.
+    pub latency_ms: f64,
+    /// Median images per second in batches of 100.
+    pub images_per_second: f64,
 }
 
 /// The forward pass of a network, from images `[n, channels, height, width]` to logits `[n, classes]`.
@@ -84,89 +88,126 @@ pub(crate) fn compare<B: Backend>(run: &Path, data: Option<&Path>, repeats: usiz
         "cifar" => data::cifar10(data)?,
         other => bail!("{} is a run of the example `{other}`: use a run of mnist or cifar", run.display()),
     };
-    let networks = networks::<B>(&config, images.classes, &packed)
-        .with_context(|| format!("{} does not contain the network of this run", path.display()))?;
+    let graph = graph::<B>(&config, &images, &packed);
+    let graph = graph.with_context(|| format!("{} does not contain the network of this run", path.display()))?;
+    let network = out.network();
+    write_atomically(&network, &graph.write(Coding::Plain, packed.config.as_deref())?)?;
+    let forms = [
+        ("dense", module::<B>(&config, images.classes, &packed)?),
+        ("packed", module::<Packed<B>>(&config, images.classes, &packed)?),
+        ("packed, int8", module::<Packed<B, Int8>>(&config, images.classes, &packed)?),
+        ("compiled", compiled(&graph, false)?),
+        ("compiled, int8", compiled(&graph, true)?),
+    ];
 
     print_line(format_args!("{} test images of {}, {}", images.test.len(), images.name, B::name(&Default::default())));
-    let logits = networks.each_ref().map(|network| logits::<B>(network, &images));
-    let accuracies = logits.each_ref().map(|logits| accuracy(logits, &images));
-    let [latency, throughput] =
-        [1, BATCH.min(images.test.len())].map(|batch| median_seconds::<B>(&networks, &images, batch, repeats));
+    let logits = forms.each_ref().map(|(_, network)| logits::<B>(network, &images));
+    let batch = BATCH.min(images.test.len());
+    let [latency, throughput] = [1, batch].map(|batch| median_seconds::<B>(&forms, &images, batch, repeats));
     let file_bytes = |path: &Path| -> Result<u64> {
         Ok(std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len())
     };
-    let difference =
-        |other: usize| max_magnitude(logits[0].iter().zip(&logits[other]).map(|(dense, other)| dense - other));
-    let classes = |logits: &[f32]| logits.chunks(images.classes).map(argmax).collect::<Vec<usize>>();
-    let different = classes(&logits[0]).into_iter().zip(classes(&logits[1])).filter(|(dense, packed)| dense != packed);
+    let classes = logits.each_ref().map(|logits| logits.chunks(images.classes).map(argmax).collect::<Vec<_>>());
+    let forms = forms.iter().enumerate().map(|(i, (name, _))| Form {
+        name: (*name).into(),
+        accuracy: accuracy(&classes[i], &images),
+        different_predictions: classes[0].iter().zip(&classes[i]).filter(|(dense, other)| dense != other).count(),
+        max_logit_difference: max_magnitude(logits[0].iter().zip(&logits[i]).map(|(dense, other)| dense - other)),
+        latency_ms: 1e3 * latency[i],
+        images_per_second: batch as f64 / throughput[i],
+    });
     let deployment = Deployment {
         backend: B::name(&Default::default()),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         images: images.test.len(),
-        dense_accuracy: accuracies[0],
-        packed_accuracy: accuracies[1],
-        packed_int8_accuracy: accuracies[2],
-        different_predictions: different.count(),
-        max_logit_difference: difference(1),
         max_logit: max_magnitude(logits[0].iter().copied()),
-        max_logit_difference_int8: difference(2),
         float_bytes: file_bytes(&out.ternary_network())?,
         packed_bytes: file_bytes(&path)?,
         archive_bytes: packed.write(Coding::Archive)?.len(),
-        latency_ms: latency.map(|seconds| 1e3 * seconds),
-        images_per_second: throughput.map(|seconds| BATCH.min(images.test.len()) as f64 / seconds),
-        latency_ratio: latency[0] / latency[1],
-        latency_ratio_int8: latency[0] / latency[2],
-        throughput_ratio: throughput[0] / throughput[1],
-        throughput_ratio_int8: throughput[0] / throughput[2],
+        network_bytes: file_bytes(&network)?,
+        forms: forms.collect(),
     };
     let path = run.join("deploy.json");
     write_json(&path, &deployment)?;
-    print_line(format_args!("{deployment}\n{}", path.display()));
+    print_line(format_args!("{deployment}\n{}\n{}", path.display(), network.display()));
     Ok(())
 }
 
-/// Creates the dense network, the packed one and the packed one with int8 activations.
-fn networks<B: Backend>(run: &RunConfig, classes: usize, packed: &PackedModel) -> Result<[Forward; 3]> {
-    Ok([
-        network::<B>(run, classes, packed)?,
-        network::<Packed<B>>(run, classes, packed)?,
-        network::<Packed<B, Int8>>(run, classes, packed)?,
-    ])
+/// Calls a function with the network of a run on a backend.
+macro_rules! with_network {
+    ($run:expr, $classes:expr, $backend:ty, |$network:ident| $call:expr) => {
+        match $run.example.as_str() {
+            "mnist" => {
+                let $network = MnistNet::<$backend>::new($classes, &Default::default());
+                $call
+            }
+            _ => {
+                let $network = ResNet::<$backend>::new($run.depth.unwrap_or(20), $classes, &Default::default());
+                $call
+            }
+        }
+    };
 }
 
 /// Creates the network of a run on a backend.
-fn network<B: Backend>(run: &RunConfig, classes: usize, packed: &PackedModel) -> Result<Forward> {
+fn module<B: Backend>(run: &RunConfig, classes: usize, packed: &PackedModel) -> Result<Forward> {
     fn loaded<B: Backend, N: Network<B, Task = Images> + 'static>(network: N, packed: &PackedModel) -> Result<Forward> {
         let network = load(network, packed).map_err(|error| anyhow!("{error}"))?;
         Ok(Box::new(move |images| network.forward(Tensor::from_data(images, &Default::default())).into_data()))
     }
-    let device = Default::default();
-    match run.example.as_str() {
-        "mnist" => loaded(MnistNet::<B>::new(classes, &device), packed),
-        _ => loaded(ResNet::<B>::new(run.depth.unwrap_or(20), classes, &device), packed),
-    }
+    with_network!(run, classes, B, |network| loaded(network, packed))
 }
 
-/// Returns `n` test images from the index `start` on, fewer at the end of the set.
-fn image_batch<B: Backend>(images: &Images, start: usize, n: usize) -> TensorData {
-    let indices = start..(start + n).min(images.test.len());
-    batch::<B>(&images.test, images, indices, &Default::default()).inputs.into_data()
+/// Captures the network of a run, with ternary weights, and the ranges of its activations.
+fn graph<B: Backend>(run: &RunConfig, images: &Images, packed: &PackedModel) -> Result<Graph> {
+    fn captured<B, N>(network: N, images: &Images, packed: &PackedModel) -> Result<Graph>
+    where
+        B: Backend,
+        N: Network<B> + HasAutodiffModule<Capture<B>, TrainModule: Network<Capture<B>, Task = Images>>,
+    {
+        let network = load(network, packed).map_err(|error| anyhow!("{error}"))?;
+        let example = Tensor::<B, 4>::from_data(image_batch::<B>(&images.train, images, 0, 1), &Default::default());
+        Ok(capture(&network, example, |network, images| network.forward(images))?)
+    }
+    let mut graph =
+        with_network!(run, images.classes, Packed<B>, |network| captured::<Packed<B>, _>(network, images, packed))?;
+    let typical = image_batch::<B>(&images.train, images, 0, CALIBRATION);
+    graph.calibrate(typical.as_slice().map_err(|error| anyhow!("{error:?}"))?, RangeRule::MinMax)?;
+    Ok(graph)
+}
+
+/// Compiles a network.
+fn compiled(graph: &Graph, int8: bool) -> Result<Forward> {
+    let mut options = CompileOptions::default();
+    options.int8 = int8;
+    let network = Compiled::compile(graph, &options)?;
+    let arena = RefCell::new(Arena::new());
+    Ok(Box::new(move |images| {
+        let shape = [images.shape[0], network.output_dims()[0]];
+        let mut logits = vec![0.0; shape[0] * shape[1]];
+        network.run(&mut arena.borrow_mut(), images.as_slice().expect("float32"), &mut logits).expect("whole images");
+        TensorData::new(logits, shape)
+    }))
+}
+
+/// Returns `n` images from the index `start` on, fewer at the end of the set.
+fn image_batch<B: Backend>(set: &ImageSet, images: &Images, start: usize, n: usize) -> TensorData {
+    let indices = start..(start + n).min(set.len());
+    batch::<B>(set, images, indices, &Default::default()).inputs.into_data()
 }
 
 /// Returns the logits of all test images, `[n, classes]` in row-major order.
 fn logits<B: Backend>(network: &Forward, images: &Images) -> Vec<f32> {
     (0..images.test.len())
         .step_by(BATCH)
-        .flat_map(|start| network(image_batch::<B>(images, start, BATCH)).iter::<f32>().collect::<Vec<_>>())
+        .flat_map(|start| network(image_batch::<B>(&images.test, images, start, BATCH)).iter::<f32>().collect::<Vec<_>>())
         .collect()
 }
 
 /// Returns the share of test images with the correct prediction, in percent.
-fn accuracy(logits: &[f32], images: &Images) -> f64 {
-    let rows = logits.chunks(images.classes).enumerate();
-    let right = rows.filter(|(index, row)| argmax(row) == usize::from(images.test.label(*index))).count();
-    100.0 * right as f64 / images.test.len() as f64
+fn accuracy(classes: &[usize], images: &Images) -> f64 {
+    let right = classes.iter().enumerate().filter(|(index, class)| **class == usize::from(images.test.label(*index)));
+    100.0 * right.count() as f64 / images.test.len() as f64
 }
 
 /// Returns the index of the maximum, the first one if there are several.
@@ -180,49 +221,62 @@ fn max_magnitude(values: impl Iterator<Item = f32>) -> f64 {
 }
 
 /// Measures the median seconds of each network for a batch. The networks alternate.
-fn median_seconds<B: Backend>(networks: &[Forward; 3], images: &Images, batch: usize, repeats: usize) -> [f64; 3] {
-    let input = image_batch::<B>(images, 0, batch);
-    let mut times: [Vec<f64>; 3] = Default::default();
+fn median_seconds<B: Backend>(forms: &[(&str, Forward)], images: &Images, batch: usize, repeats: usize) -> Vec<f64> {
+    let input = image_batch::<B>(&images.test, images, 0, batch);
+    let mut times = vec![Vec::new(); forms.len()];
     for repeat in 0..repeats.max(1) + 2 {
-        for (network, times) in networks.iter().zip(&mut times) {
+        for ((_, network), times) in forms.iter().zip(&mut times) {
+            let input = input.clone();
             let start = Instant::now();
-            let _ = network(input.clone());
+            let _ = network(input);
             // The first two passes are for warm-up.
             if repeat >= 2 {
                 times.push(start.elapsed().as_secs_f64());
             }
         }
     }
-    times.map(|mut times| {
+    let median = |mut times: Vec<f64>| {
         times.sort_by(f64::total_cmp);
         times[times.len() / 2]
-    })
+    };
+    times.into_iter().map(median).collect()
 }
 
 impl fmt::Display for Deployment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:28} {:>12} {:>12} {:>12}", "", "dense", "packed", "packed int8")?;
-        let mut row = |name: &str, cells: [String; 3]| {
-            writeln!(f, "{name:28} {:>12} {:>12} {:>12}", cells[0], cells[1], cells[2])
+        let row = |f: &mut fmt::Formatter<'_>, cells: [&str; 8]| {
+            let [name, accuracy, different, logits, latency, faster, rate, more] = cells;
+            writeln!(
+                f,
+                "{name:15} {accuracy:>8} {different:>11} {logits:>11} {latency:>9} {faster:>7} {rate:>9} {more:>7}"
+            )
         };
-        let accuracies = [self.dense_accuracy, self.packed_accuracy, self.packed_int8_accuracy];
-        row("test accuracy", accuracies.map(|percent| format!("{percent:.2} %")))?;
-        let difference = |value: f64| format!("{value:.2e}");
-        row(
-            "largest logit difference",
-            ["-".into(), difference(self.max_logit_difference), difference(self.max_logit_difference_int8)],
+        row(f, ["", "accuracy", "other class", "logits +-", "ms/image", "faster", "images/s", "faster"])?;
+        for form in &self.forms {
+            let dense = &self.forms[0];
+            row(
+                f,
+                [
+                    &form.name,
+                    &format!("{:.2} %", form.accuracy),
+                    &form.different_predictions.to_string(),
+                    &format!("{:.1e}", form.max_logit_difference),
+                    &format!("{:.3}", form.latency_ms),
+                    &format!("{:.2} x", dense.latency_ms / form.latency_ms),
+                    &format!("{:.0}", form.images_per_second),
+                    &format!("{:.2} x", form.images_per_second / dense.images_per_second),
+                ],
+            )?;
+        }
+        writeln!(
+            f,
+            "{} test images, {} threads, {}; one image at a time, and in batches of 100; dense weights are 1 x",
+            self.images, self.threads, self.backend
         )?;
-        let packed = self.packed_bytes.to_string();
-        row("file size, bytes", [self.float_bytes.to_string(), packed, format!("({})", self.archive_bytes)])?;
-        row("latency of one image, ms", self.latency_ms.map(|ms| format!("{ms:.3}")))?;
-        row("images per second", self.images_per_second.map(|rate| format!("{rate:.0}")))?;
-        let times = |ratio: f64| format!("{ratio:.2} x");
-        row("speedup, one image", ["1".into(), times(self.latency_ratio), times(self.latency_ratio_int8)])?;
-        row("speedup, batches of 100", ["1".into(), times(self.throughput_ratio), times(self.throughput_ratio_int8)])?;
         write!(
             f,
-            "{} of {} predictions differ; in brackets: the packed file with entropy-coded weights; {} threads, {}",
-            self.different_predictions, self.images, self.threads, self.backend
+            "files: {} bytes with floats, {} packed, {} as an archive, {} with the graph for `ttq run`",
+            self.float_bytes, self.packed_bytes, self.archive_bytes, self.network_bytes
         )
     }
 }

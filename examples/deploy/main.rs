@@ -1,8 +1,9 @@
-//! A trained network with packed weights, compared with the dense one: `cargo run --release --example deploy -- RUN`,
-//! where `RUN` is the directory of a run of `mnist` or `cifar`.
+//! The forms in which a trained network is used: `cargo run --release --example deploy -- RUN`, where `RUN` is the directory
+//! of a run of `mnist` or `cifar`.
 //!
-//! Evaluates the test images with the dense ternary network, with the packed network and with the packed network and
-//! int8 activations, and compares accuracy, logits, file sizes and time.
+//! Writes the network as one file that runs without Burn, `network.safetensors`. Evaluates the test images with the ternary
+//! network as a Burn module with dense weights, with packed weights, and compiled, each of the latter two also with int8
+//! activations; compares accuracy, logits, file sizes and time.
 
 mod comparison;
 
@@ -15,7 +16,7 @@ use ttq_examples::{Cpu, exit};
 use crate::comparison::compare;
 
 #[derive(Parser)]
-#[command(about = "Compares a trained network with packed weights to the same network with dense weights")]
+#[command(about = "Writes a trained network as a file that runs without Burn, and compares its forms: dense, packed and compiled")]
 struct Options {
     /// Directory of a run of `mnist` or `cifar`.
     run: PathBuf,

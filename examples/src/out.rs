@@ -114,6 +114,11 @@ impl Out {
         self.root.join("packed.safetensors")
     }
 
+    /// Path of the packed network with its graph, which runs without Burn.
+    pub fn network(&self) -> PathBuf {
+        self.root.join("network.safetensors")
+    }
+
     /// Path of the network with latent weights.
     pub(crate) fn latent_network(&self) -> PathBuf {
         self.root.join("latent.safetensors")

@@ -54,7 +54,8 @@ const STEPS: [Step; 6] = [
     },
     Step {
         name: "several devices",
-        // Burn's distributed strategy excludes Flex, which is compiled only as a dependency of ttq-cpu.
+        // Burn's distributed strategy excludes Flex, which is compiled only as a dependency of ttq-cpu. The kernels of
+        // packed weights are not called.
         arguments: &[
             "test",
             "--package",
@@ -67,6 +68,8 @@ const STEPS: [Step; 6] = [
             "distributed",
             "--config",
             "profile.dev.package.burn-flex.opt-level=0",
+            "--config",
+            "profile.dev.package.ttq-packed.opt-level=0",
         ],
         rustdocflags: None,
     },
