@@ -200,7 +200,9 @@ fn image_batch<B: Backend>(set: &ImageSet, images: &Images, start: usize, n: usi
 fn logits<B: Backend>(network: &Forward, images: &Images) -> Vec<f32> {
     (0..images.test.len())
         .step_by(BATCH)
-        .flat_map(|start| network(image_batch::<B>(&images.test, images, start, BATCH)).iter::<f32>().collect::<Vec<_>>())
+        .flat_map(|start| {
+            network(image_batch::<B>(&images.test, images, start, BATCH)).iter::<f32>().collect::<Vec<_>>()
+        })
         .collect()
 }
 

@@ -16,7 +16,9 @@ use ttq_examples::{Cpu, exit};
 use crate::comparison::compare;
 
 #[derive(Parser)]
-#[command(about = "Writes a trained network as a file that runs without Burn, and compares its forms: dense, packed and compiled")]
+#[command(
+    about = "Writes a trained network as a file that runs without Burn, and compares its forms: dense, packed and compiled"
+)]
 struct Options {
     /// Directory of a run of `mnist` or `cifar`.
     run: PathBuf,

@@ -1,4 +1,5 @@
-//! Loads a packed file into a module on packed and on dense weights, and compares the results.
+//! Loads a packed file into a module on packed and on dense weights, compiles the module to a network that runs without
+//! Burn, and compares the results.
 //!
 //! FILE is the packed file that the example `checkpoint` writes. Without FILE the program trains the same model with
 //! ternary weights first and packs it. The data are images of stripes in noise; their direction is the class.
@@ -18,9 +19,11 @@ use burn::optim::{AdamConfig, GradientsParams, Optimizer};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use ttq_compile::{CompileOptions, Network, capture};
 use ttq_core::packed::{Coding, PackedModel, pack};
 use ttq_core::prelude::*;
 use ttq_inference::{Packed, load};
+use ttq_packed::network::Arena;
 
 #[derive(Module, Debug)]
 struct Net<B: Backend> {
@@ -68,7 +71,6 @@ fn train(path: PathBuf, steps: u64) -> Result<PathBuf, Box<dyn Error>> {
     let device = Default::default();
     Autodiff::<Flex>::seed(&device, 1);
     let mut ternary = Ternary::new(Net::<Autodiff<Flex>>::new(&device), &TernaryConfig::new())?;
-    // With Adam, weights and scales can share a learning rate. With SGD, scales need a smaller one: see `own_model`.
     let mut optimizer = AdamConfig::new().init();
     for step in 0..steps {
         let (images, classes) = batch(64, step);
@@ -82,7 +84,8 @@ fn train(path: PathBuf, steps: u64) -> Result<PathBuf, Box<dyn Error>> {
     Ok(path)
 }
 
-/// Returns the largest difference between the logits of dense and packed weights, and the accuracy in percent.
+/// Returns the largest difference of the logits of the packed and the compiled network from those of dense weights, and the
+/// accuracy in percent.
 pub fn run(file: Option<PathBuf>, directory: &Path, steps: u64) -> Result<(f32, f64), Box<dyn Error>> {
     let path = file.map_or_else(|| train(directory.join("ttq-packed.safetensors"), steps), Ok)?;
     let device = Default::default();
@@ -93,12 +96,24 @@ pub fn run(file: Option<PathBuf>, directory: &Path, steps: u64) -> Result<(f32, 
     let logits = packed.forward(images.clone());
     let dense = load(Net::<Flex>::new(&device), &file)?; // the same weights in float32
     // [/deploy]
-    let expected = dense.forward(Tensor::from_data(images.into_data(), &device));
-    let expected = Tensor::from_data(expected.into_data(), &device);
-    let difference = (logits.clone() - expected).abs().max().into_scalar();
+    let pixels = images.to_data().to_vec::<f32>()?;
+    let mut compiled = vec![0.0; 1000 * 4];
+    // [compile]
+    let graph = capture(&packed, images.clone(), |net, images| net.forward(images))?;
+    std::fs::write(directory.join("network.safetensors"), graph.write(Coding::Plain, None)?)?;
+    let network = Network::compile(&graph, &CompileOptions::default())?; // or `Network::load`: no Burn from here on
+    network.run(&mut Arena::new(), &pixels, &mut compiled)?;
+    // [/compile]
+    let expected = dense.forward(Tensor::from_data(images.into_data(), &device)).into_data();
+    let compiled = Tensor::<Flex, 2>::from_data(TensorData::new(compiled, [1000, 4]), &device);
+    let difference = [logits.to_data(), compiled.into_data()].map(|found| {
+        let difference = Tensor::<Flex, 2>::from_data(found, &device) - Tensor::from_data(expected.clone(), &device);
+        difference.abs().max().into_scalar()
+    });
+    let difference = difference[0].max(difference[1]);
     let accuracy = 100.0 * logits.argmax(1).squeeze_dim::<1>(1).equal(classes).float().mean().into_scalar();
     println!(
-        "accuracy: {accuracy:.1} %, largest difference of the logits of packed and dense weights: {difference:.1e}"
+        "accuracy: {accuracy:.1} %, largest difference from the logits of dense weights, packed or compiled: {difference:.1e}"
     );
     println!("{}: {} bytes, float32 {}", path.display(), path.metadata()?.len(), 4 * dense.num_params());
     Ok((difference, f64::from(accuracy)))
