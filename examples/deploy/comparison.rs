@@ -91,7 +91,9 @@ pub(crate) fn compare<B: Backend>(run: &Path, data: Option<&Path>, repeats: usiz
     let graph = graph::<B>(&config, &images, &packed);
     let graph = graph.with_context(|| format!("{} does not contain the network of this run", path.display()))?;
     let network = out.network();
-    write_atomically(&network, &graph.write(Coding::Plain, packed.config.as_deref())?)?;
+    let bytes = graph.write(Coding::Plain, packed.config.as_deref())?;
+    write_atomically(&network, |file| file.write_all(&bytes))
+        .with_context(|| format!("cannot write {}: is the directory writable?", network.display()))?;
     let forms = [
         ("dense", module::<B>(&config, images.classes, &packed)?),
         ("packed", module::<Packed<B>>(&config, images.classes, &packed)?),
