@@ -73,7 +73,7 @@ impl Bundle {
         println!();
         println!("on the other machine:");
         println!("  gunzip gpu.gz kernels.gz && chmod +x gpu kernels");
-        println!("  ./kernels                                                 # the tests");
+        println!("  ./kernels --include-ignored                               # the tests");
         println!("  ./gpu restore --mosaics cifar-10 --out data");
         println!("  ./gpu run packed steps cifar --data data --out results    # repeat until all tasks are finished");
         Ok(())
