@@ -111,3 +111,15 @@ fn a_graph_without_operations_has_a_page() {
     let page = render_network("empty", &NetworkSummary::new(&Graph::new([2]).unwrap()));
     assert!(page.contains("class=\"box\"") && !page.contains("NaN"));
 }
+
+#[test]
+fn a_value_that_two_operations_read_ends_its_box() {
+    let mut graph = Graph::new([2]).unwrap();
+    let x = graph.input();
+    let y = graph.apply("relu", RELU, &[x]).unwrap();
+    let y = graph.apply("sum", ADD, &[y, x]).unwrap();
+    graph.set_output(y).unwrap();
+    let page = render_network("net", &NetworkSummary::new(&graph));
+    assert_eq!(page.matches("class=\"box\"").count(), 3);
+    assert_eq!(page.matches("class=\"edge skip\"").count(), 1);
+}
