@@ -2,11 +2,13 @@
 
 use core::ops::Range;
 
-/// The number of a byte `q` is `scale (q - zero)`.
+/// Numbers as bytes: `q` stands for `scale (q - zero)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Quantization {
-    pub(super) scale: f32,
-    pub(super) zero: u8,
+pub struct Quantization {
+    /// The distance between neighbouring numbers.
+    pub scale: f32,
+    /// The byte of the number 0.
+    pub zero: u8,
 }
 
 /// A value in the arena: the items of a batch, each a grid of pixels with contiguous channels.

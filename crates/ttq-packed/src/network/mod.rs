@@ -38,11 +38,14 @@ mod operation;
 mod quantize;
 mod reference;
 mod run;
+mod simplify;
 
 pub use calibrate::RangeRule;
 pub use error::NetworkError;
 pub use graph::{Constant, Graph, Source, Value};
+pub use layout::Quantization;
 pub use operation::{Binary, Operation, Reduction, Shape, Unary, Window};
+pub use quantize::{quantization, quantize_weights};
 pub use run::{Arena, LayerInfo, Network};
 
 /// Switches of the compiler. Every combination without `int8` computes the same results, up to rounding.

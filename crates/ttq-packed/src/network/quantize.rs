@@ -17,7 +17,7 @@ const LARGEST: f64 = 127.0;
 const MOST_PRODUCTS: usize = 1 << 16;
 
 /// Returns the quantization of a range of numbers, which is extended to contain 0.
-pub(super) fn quantization([low, high]: [f32; 2]) -> Quantization {
+pub fn quantization([low, high]: [f32; 2]) -> Quantization {
     let (low, high) = (f64::from(low.min(0.0)), f64::from(high.max(0.0)));
     let scale = (high - low) / 255.0;
     if !(scale.is_finite() && scale as f32 > f32::MIN_POSITIVE) {
@@ -30,7 +30,7 @@ pub(super) fn quantization([low, high]: [f32; 2]) -> Quantization {
 ///
 /// If the weights are ternary, `+p`, `0` and `-n`, the integers are `+a`, `0` and `-b` with `a / b ≈ p / n`: the smaller
 /// one has a relative error below 0.5 % if the ratio is at least 1 / 4, in most cases below 0.02 %.
-pub(super) fn quantize_weights(weights: &[f64]) -> (Vec<i8>, f64) {
+pub fn quantize_weights(weights: &[f64]) -> (Vec<i8>, f64) {
     let largest = weights.iter().fold(0.0, |max: f64, w| max.max(w.abs()));
     if largest == 0.0 || !largest.is_finite() {
         return (vec![0; weights.len()], 0.0);

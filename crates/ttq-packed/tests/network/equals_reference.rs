@@ -36,6 +36,10 @@ fn check_options(
     let x = floats(rng, batch * len);
     let expected: Vec<f64> = x.chunks(len).flat_map(|x| graph.evaluate(x).unwrap()).collect();
     let largest = expected.iter().fold(1e-30, |max: f64, y| max.max(y.abs()));
+    let simplified = graph.simplify(1 << 20).unwrap();
+    let y = x.chunks(len).flat_map(|x| simplified.evaluate(x).unwrap());
+    let error = y.zip(&expected).map(|(y, e)| (y - e).abs()).fold(0.0, f64::max);
+    assert!(error <= tolerance * largest, "simplified: {:.2e}", error / largest);
     for level in Level::available() {
         for options in &options {
             let network = Network::compile(graph, options).unwrap().with_level(level).unwrap();

@@ -1,0 +1,81 @@
+#![doc = include_str!("../README.md")]
+
+mod builder;
+mod error;
+mod nodes;
+pub mod proto;
+mod quantization;
+
+pub use error::OnnxError;
+
+use proto::{Message, ModelProto, OperatorSetIdProto};
+use ttq_packed::network::{CompileOptions, Graph};
+
+/// Version of the operators, of 2022: ONNX Runtime since 1.12, OpenVINO, TensorRT and Netron read it. Of later versions,
+/// only the operator `Gelu` would be of use, and runtimes recognize it in the operators that it consists of.
+const OPERATORS: i64 = 17;
+/// Version of the format that was published with these operators.
+const FORMAT: i64 = 8;
+
+/// What [`export`] writes.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ExportOptions {
+    /// Writes weights and activations of products in int8, where [`Graph::calibrate`] has found the ranges of values.
+    pub int8: bool,
+    /// Quantizes also the first and the last product.
+    pub int8_ends: bool,
+    /// Maximum number of products to fold constants, as in [`CompileOptions::max_elements`].
+    pub max_elements: usize,
+}
+
+impl Default for ExportOptions {
+    /// Returns the options for a model in float32.
+    fn default() -> Self {
+        Self { int8: false, int8_ends: false, max_elements: CompileOptions::default().max_elements }
+    }
+}
+
+/// Returns the bytes of an ONNX model that computes what a graph computes.
+///
+/// The model has one input, `input`, and one output, `output`, in float32. Their first dimension is the batch, which may
+/// have any size. Other names are those of the [simplified](Graph::simplify) graph, with a number where a name is not
+/// unique.
+///
+/// Results are those of [`Graph::evaluate`] up to rounding in float32, with one exception: an index of
+/// [`Gather`](ttq_packed::network::Operation::Gather) half-way between two integers becomes the even one.
+///
+/// # Int8
+///
+/// With [`int8`](ExportOptions::int8), pairs of `QuantizeLinear` and `DequantizeLinear` round what products read and
+/// convolutions compute: runtimes replace pairs around an operator by an operator on bytes. Activations become unsigned bytes with one
+/// scale and zero, and weights signed bytes with one scale per output channel, both as in a network that is compiled
+/// with [`CompileOptions::int8`]. A bias becomes integers of 32 bits.
+///
+/// The convolution `x` in a residual sum `y = f(x + r)` is rounded before the sum, and its range is not measured. If those of
+/// `y` and `r` are `[y₀, y₁]` and `[r₀, r₁]`, it is `[y₀ - r₁, y₁ - r₀]`: outside of that, `y` is at an end of its range.
+///
+/// # Errors
+/// - [`OnnxError::Network`] if constants take more than [`max_elements`](ExportOptions::max_elements) products;
+/// - [`OnnxError::Unsupported`] for an operation without equivalent;
+/// - [`OnnxError::NoRanges`] if nothing can be quantized;
+/// - [`OnnxError::TooLarge`] if the model has more than 2 GB.
+pub fn export(graph: &Graph, options: &ExportOptions) -> Result<Vec<u8>, OnnxError> {
+    let graph = graph.simplify(options.max_elements)?;
+    let plan = match options.int8 {
+        true => quantization::Plan::new(&graph, options.int8_ends)?,
+        false => quantization::Plan::default(),
+    };
+    let model = ModelProto {
+        ir_version: FORMAT,
+        producer_name: "ttq".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: Some(nodes::graph(&graph, plan)?),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPERATORS }],
+    };
+    let bytes = model.encoded_len();
+    if i32::try_from(bytes).is_err() {
+        return Err(OnnxError::TooLarge { bytes });
+    }
+    Ok(model.encode_to_vec())
+}

@@ -1,0 +1,159 @@
+//! Graphs with fewer operations, for other runtimes.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::fuse::{Affine, Constants, Fused, Kind, fuse};
+use super::graph::{Constant, Graph};
+use super::layers::{Activation, Order};
+use super::operation::{Binary, Operation, Unary};
+use super::{CompileOptions, NetworkError, Value};
+
+impl Graph {
+    /// Returns a graph that computes the same with fewer operations, for runtimes without these passes: operations on
+    /// constants are evaluated, maps per channel (such as batch normalization) are multiplied into the weights and biases
+    /// before, and values on which the output does not depend are left out.
+    ///
+    /// Values keep their names and ranges. `max_elements` is that of [`CompileOptions`].
+    ///
+    /// # Errors
+    /// [`NetworkError::TooLarge`] if operations on constants take more than `max_elements` products.
+    pub fn simplify(&self, max_elements: usize) -> Result<Self, NetworkError> {
+        let options = CompileOptions { max_elements, ..CompileOptions::default() };
+        let (nodes, constants) = fuse(self, &options)?;
+        let mut used = BTreeSet::from([self.output]);
+        for node in nodes.iter().rev() {
+            if used.contains(&node.value) {
+                used.extend(node.operands.iter().chain(&node.residual));
+            }
+        }
+        let mut graph = Self::new(self.shape(self.input()).dims.clone())?;
+        graph.entries[0] = self.entries[0].clone();
+        let values = BTreeMap::from([(self.input(), graph.input())]);
+        let mut rebuild = Rebuild { source: self, constants: &constants, graph, values };
+        for node in nodes.iter().filter(|node| used.contains(&node.value)) {
+            rebuild.node(node)?;
+        }
+        let output = rebuild.value(self.output)?;
+        rebuild.graph.set_output(output)?;
+        Ok(rebuild.graph)
+    }
+}
+
+/// Rebuilds a graph from fused nodes.
+struct Rebuild<'a> {
+    source: &'a Graph,
+    constants: &'a Constants,
+    graph: Graph,
+    /// The new value of each value that has one.
+    values: BTreeMap<Value, Value>,
+}
+
+impl Rebuild<'_> {
+    /// Returns the new value; constants are added when they are first used.
+    fn value(&mut self, value: Value) -> Result<Value, NetworkError> {
+        if let Some(new) = self.values.get(&value) {
+            return Ok(*new);
+        }
+        let new = self.graph.constant(self.source.name(value), self.constants[&value].clone())?;
+        self.values.insert(value, new);
+        Ok(new)
+    }
+
+    /// Adds the operations of a node: the product or map, the sum, and the activation function.
+    fn node(&mut self, node: &Fused) -> Result<(), NetworkError> {
+        let mut y = match &node.kind {
+            Kind::Convolution { options, weight } => {
+                let x = self.value(node.operands[0])?;
+                self.product(node, Operation::Convolution(*options), x, *weight, 0)?
+            }
+            Kind::Linear { weight, image } => {
+                let mut x = self.value(node.operands[0])?;
+                if *image {
+                    let elements = self.graph.shape(x).dims.iter().product();
+                    x = self.graph.apply(format!("{}.flatten", node.name), Operation::Reshape(vec![elements]), &[x])?;
+                }
+                self.product(node, Operation::Linear, x, *weight, 1)?
+            }
+            Kind::Identity => {
+                let Affine { scale, shift } = &node.affine;
+                let x = self.value(node.operands[0])?;
+                let y = self.map(node, "scale", Binary::Multiply, x, scale)?;
+                self.map(node, "shift", Binary::Add, y, shift)?
+            }
+            Kind::Other(operation) => {
+                let operands: Result<Vec<Value>, _> = node.operands.iter().map(|value| self.value(*value)).collect();
+                self.graph.apply(&*node.name, operation.clone(), &operands?)?
+            }
+        };
+        let name = self.source.name(node.value);
+        if let Some(residual) = node.residual {
+            let residual = self.value(residual)?;
+            y = self.graph.apply(name, Operation::Binary(Binary::Add), &[y, residual])?;
+        }
+        let activation = match node.activation {
+            Activation::None => None,
+            Activation::Relu => Some(Unary::Relu),
+            Activation::Clamp(range) => Some(Unary::Clamp(range)),
+        };
+        if let Some(activation) = activation {
+            y = self.graph.apply(name, Operation::Unary(activation), &[y])?;
+        }
+        let range = &mut self.graph.entries[y.0].range;
+        *range = range.or(self.source.entries[node.value.0].range);
+        self.values.insert(node.value, y);
+        Ok(())
+    }
+
+    /// Adds a product with the map after it in its weight, whose output channels lie along an axis, and in its bias.
+    fn product(
+        &mut self,
+        node: &Fused,
+        operation: Operation,
+        x: Value,
+        weight: Value,
+        axis: usize,
+    ) -> Result<Value, NetworkError> {
+        let Affine { scale, shift } = &node.affine;
+        let scaled = if scale.iter().all(|scale| *scale == 1.0) {
+            self.value(weight)?
+        } else {
+            let constant = &self.constants[&weight];
+            let dims = constant.dims();
+            let (channels, inner) = (dims[axis], dims[axis + 1..].iter().product::<usize>());
+            let scaled = |(i, w): (usize, f32)| (f64::from(w) * scale[i / inner % channels]) as f32;
+            let values: Vec<f32> = constant.values().into_iter().enumerate().map(scaled).collect();
+            self.graph.constant(self.source.name(weight), Constant::float(dims, values))?
+        };
+        let mut operands = vec![x, scaled];
+        if shift.iter().any(|shift| *shift != 0.0) {
+            let values: Vec<f32> = shift.iter().map(|x| *x as f32).collect();
+            operands.push(self.graph.constant(format!("{}.bias", node.name), Constant::float([shift.len()], values))?);
+        }
+        self.graph.apply(&*node.name, operation, &operands)
+    }
+
+    /// Adds a sum or product with one number per channel, unless it changes nothing.
+    fn map(
+        &mut self,
+        node: &Fused,
+        part: &str,
+        function: Binary,
+        x: Value,
+        channels: &[f64],
+    ) -> Result<Value, NetworkError> {
+        let neutral = if function == Binary::Multiply { 1.0 } else { 0.0 };
+        if channels.iter().all(|value| *value == neutral) {
+            return Ok(x);
+        }
+        let dims = match node.order {
+            Order::ChannelsFirst => vec![channels.len(), 1, 1],
+            Order::ChannelsLast => vec![channels.len(); self.graph.shape(x).dims.len().min(1)],
+        };
+        let values: Vec<f32> = channels.iter().map(|x| *x as f32).collect();
+        let constant = self.graph.constant(format!("{}.{part}", node.name), Constant::float(dims, values))?;
+        self.graph.apply(&*node.name, Operation::Binary(function), &[x, constant])
+    }
+}
