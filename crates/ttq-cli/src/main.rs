@@ -3,6 +3,7 @@
 mod bench;
 mod burnpack;
 mod checkpoint;
+mod export;
 mod inspect;
 mod items;
 mod network;
@@ -28,7 +29,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
-/// Pack, inspect, verify, unpack and run ternary networks, and write reports of training runs.
+/// Pack, inspect, verify, unpack, run and export ternary networks, and write reports of training runs.
 #[derive(Debug, Parser)]
 #[command(
     name = "ttq",
@@ -57,6 +58,8 @@ enum Command {
     Run(run::Run),
     /// Measure the latency and the throughput of a network, and the time of each of its layers.
     Bench(bench::Bench),
+    /// Write a network as an ONNX model, in float32 or int8.
+    Export(export::Export),
     /// Write the report of a training run to report.html in its directory.
     Report(report::Report),
     /// Write one page that compares several training runs.
@@ -72,6 +75,7 @@ impl Command {
             Self::Verify(verify) => render(&verify.run()?, json),
             Self::Run(run) => render(&run.run()?, json),
             Self::Bench(bench) => render(&bench.run()?, json),
+            Self::Export(export) => render(&export.run()?, json),
             Self::Report(report) => render(&report.run()?, json),
             Self::Compare(compare) => render(&compare.run()?, json),
         }

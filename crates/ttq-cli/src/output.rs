@@ -30,10 +30,10 @@ impl Output {
 
     fn check(&self, path: PathBuf) -> Result<PathBuf> {
         if path.is_dir() {
-            bail!("{}: is a directory: pass the name of a file with -o", path.display());
+            bail!("{}: is a directory: pass the name of a file", path.display());
         }
         if path.exists() && !self.force {
-            bail!("{}: already exists: pass another name with -o, or --force to replace it", path.display());
+            bail!("{}: already exists: pass another name, or --force to replace it", path.display());
         }
         Ok(path)
     }

@@ -5,6 +5,7 @@ mod bad_input;
 mod cases;
 mod chain;
 mod commands;
+mod export;
 mod files;
 mod formats;
 mod networks;
