@@ -29,8 +29,8 @@ pub(crate) fn read(path: &Path) -> Result<Graph> {
         Contents::Checkpoint(checkpoint) => checkpoint.format.to_string(),
     };
     bail!(
-        "{file}: is a {what} without a graph, which says what to compute: pass a file that \
-         `ttq_packed::network::Graph::write` has written"
+        "{file}: is a {what} without a graph, which says what to compute: capture the network with `ttq_compile::capture`, \
+         write it with `Graph::write`, and pass that file"
     )
 }
 
