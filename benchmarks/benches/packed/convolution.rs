@@ -10,8 +10,9 @@ use burn::tensor::ops::ConvOptions;
 use fastrand::Rng;
 use ttq_benchmarks::measure::{self, Candidate, Row};
 use ttq_cpu::Cpu;
+use ttq_packed::Codes;
 use ttq_packed::kernels::{
-    Activations, ConvolutionOptions, ConvolutionPath, Level, PackedConvolution, Scales, Scratch,
+    Activations, CodesView, ConvolutionOptions, ConvolutionPath, Level, PackedConvolution, Scales, Scratch,
 };
 
 use crate::limits::Limits;
@@ -78,6 +79,7 @@ pub(crate) fn compare(suite: &Suite, limits: &Limits, layer: Layer, zeros: f32) 
     }
     let mut rng = Rng::with_seed(2);
     let codes = crate::ternary(&mut rng, layer.weight().iter().product(), zeros);
+    let packed_codes = Codes::pack(&codes)?;
     let x = crate::floats(&mut rng, layer.input().iter().product());
     let dense: Vec<f32> = codes.iter().copied().map(crate::weight).collect();
 
@@ -94,9 +96,9 @@ pub(crate) fn compare(suite: &Suite, limits: &Limits, layer: Layer, zeros: f32) 
             let (stride, padding) = ([layer.stride; 2], [[layer.kernel / 2; 2]; 2]);
             let options = ConvolutionOptions { stride, padding, ..Default::default() };
             let [w_pos, w_neg] = SCALES;
-            let value = |out: usize, index: usize| codes[out * codes.len() / layer.out + index];
             let scales = Scales::PerTensor { w_pos, w_neg };
-            let convolution = PackedConvolution::new(layer.weight(), options, scales, value)?;
+            let codes = CodesView::new(&packed_codes, layer.weight())?;
+            let convolution = PackedConvolution::new(codes, options, scales)?;
             let convolution = convolution.with_level(level)?.with_activations(activations);
             candidates.push(packed(convolution, limits, layer.input(), &x, &expected)?);
         }

@@ -8,7 +8,8 @@ use burn::prelude::*;
 use burn::tensor::quantization::{QuantScheme, QuantValue};
 use fastrand::Rng;
 use ttq_benchmarks::measure::{self, Candidate, Row};
-use ttq_packed::kernels::{Activations, Level, PackedMatrix, Scales, Scratch};
+use ttq_packed::Codes;
+use ttq_packed::kernels::{Activations, CodesView, Level, PackedMatrix, Scales, Scratch};
 
 use crate::candle::Candle;
 use crate::limits::Limits;
@@ -23,6 +24,7 @@ pub(crate) fn compare(suite: &Suite, limits: &Limits, [m, outputs, inputs]: [usi
     let mut rng = Rng::with_seed(1);
     let codes = crate::ternary(&mut rng, outputs * inputs, 0.5);
     let x = crate::floats(&mut rng, m * inputs);
+    let packed_codes = Codes::pack(&codes)?;
     // `[in, out]`, as in Burn's linear layer.
     let dense: Vec<f32> =
         (0..inputs * outputs).map(|i| crate::weight(codes[i % outputs * inputs + i / outputs])).collect();
@@ -46,7 +48,7 @@ pub(crate) fn compare(suite: &Suite, limits: &Limits, [m, outputs, inputs]: [usi
         for activations in [Activations::Float32, Activations::Int8] {
             let [w_pos, w_neg] = SCALES;
             let scales = Scales::PerTensor { w_pos, w_neg };
-            let matrix = PackedMatrix::new(outputs, inputs, scales, |row, column| codes[row * inputs + column])?;
+            let matrix = PackedMatrix::new(CodesView::new(&packed_codes, [outputs, inputs])?, scales)?;
             let matrix = matrix.with_level(level)?.with_activations(activations);
             candidates.push(packed(matrix, limits, &x, &expected)?);
         }

@@ -1,9 +1,10 @@
 //! Ternary weights in memory, in the form that their kernel reads.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ttq_packed::Codes;
-use ttq_packed::kernels::{ConvolutionOptions, KernelError, PackedConvolution, PackedMatrix, Scales};
+use ttq_packed::kernels::{CodesView, ConvolutionOptions, KernelError, PackedConvolution, PackedMatrix, Scales};
 
 /// The codes of a weight: those of a file, or in the form of the kernels that have read them.
 ///
@@ -66,7 +67,11 @@ impl Host {
         if let Some((_, _, kernel)) = built {
             return Ok(kernel.clone());
         }
-        let kernel = with_scales(scales, |scales| layout.build(state.values(), int8, scales))?;
+        let codes = match &state.codes {
+            Some(codes) => Cow::Borrowed(codes),
+            None => Cow::Owned(Codes::pack(&state.values()).expect("they are codes")),
+        };
+        let kernel = with_scales(scales, |scales| layout.build(&codes, int8, scales))?;
         state.kernels.push((layout, int8, kernel.clone()));
         state.codes = None;
         Ok(kernel)
@@ -96,27 +101,16 @@ impl State {
 }
 
 impl Layout {
-    fn build(self, values: Vec<i8>, int8: bool, scales: Scales<'_>) -> Result<Kernel, KernelError> {
+    fn build(self, codes: &Codes, int8: bool, scales: Scales<'_>) -> Result<Kernel, KernelError> {
         let activations = crate::activations::precision(int8);
-        let [outputs, channels, height, width] = self.shape;
-        let [output, channel, y, x] = self.strides;
-        let inner = channels * height * width;
         let Some(groups) = self.groups else {
-            // Rows that are contiguous in memory are read faster.
-            let (values, output, input) = match output {
-                1 if channel == outputs => (transpose(&values, outputs), inner, 1),
-                _ => (values, output, channel),
-            };
-            let code = |row: usize, column: usize| values[row * output + column * input];
-            let matrix = PackedMatrix::new(outputs, inner, scales, code)?;
-            return Ok(Kernel::Matrix(Arc::new(matrix.with_activations(activations))));
+            let ([outputs, inputs, ..], [output, input, ..]) = (self.shape, self.strides);
+            let codes = CodesView::with_strides(codes, [outputs, inputs], [output, input])?;
+            return Ok(Kernel::Matrix(Arc::new(PackedMatrix::new(codes, scales)?.with_activations(activations))));
         };
-        let taps = (0..height).flat_map(|row| (0..width).map(move |column| row * y + column * x));
-        let offsets: Vec<usize> =
-            (0..channels).flat_map(|index| taps.clone().map(move |tap| index * channel + tap)).collect();
-        let code = |row: usize, index: usize| values[row * output + offsets[index]];
+        let codes = CodesView::with_strides(codes, self.shape, self.strides)?;
         let options = ConvolutionOptions { groups, ..ConvolutionOptions::default() };
-        let convolution = PackedConvolution::new(self.shape, options, scales, code)?;
+        let convolution = PackedConvolution::new(codes, options, scales)?;
         Ok(Kernel::Convolution(convolution.with_activations(activations)))
     }
 }
@@ -128,21 +122,4 @@ fn with_scales<T>(scales: &[[f32; 2]], work: impl FnOnce(Scales<'_>) -> T) -> T 
     }
     let [w_pos, w_neg] = [0, 1].map(|column| scales.iter().map(|pair| pair[column]).collect::<Vec<f32>>());
     work(Scales::PerRow { w_pos: &w_pos, w_neg: &w_neg })
-}
-
-/// Transposes a row-major matrix with the given number of columns, in square blocks that fit into the cache.
-fn transpose(matrix: &[i8], columns: usize) -> Vec<i8> {
-    const SIDE: usize = 64;
-    let rows = matrix.len().checked_div(columns).unwrap_or(0);
-    let mut transposed = vec![0; matrix.len()];
-    for top in (0..rows).step_by(SIDE) {
-        for left in (0..columns).step_by(SIDE) {
-            for column in left..columns.min(left + SIDE) {
-                for row in top..rows.min(top + SIDE) {
-                    transposed[column * rows + row] = matrix[row * columns + column];
-                }
-            }
-        }
-    }
-    transposed
 }

@@ -14,8 +14,10 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use ttq_packed::Codes;
 use ttq_packed::kernels::{
-    Activations, ConvolutionOptions, ConvolutionPath, Level, PackedConvolution, PackedMatrix, Scales, Scratch,
+    Activations, CodesView, ConvolutionOptions, ConvolutionPath, Level, PackedConvolution, PackedMatrix, Scales,
+    Scratch,
 };
 
 /// Returns all levels of the machine, or the one that the environment variable `LEVEL` names.
@@ -71,8 +73,9 @@ fn floats(rng: &mut Rng, n: usize) -> Vec<f32> {
 }
 
 /// Returns random ternary values. `zeros` is the probability of zero.
-fn ternary(rng: &mut Rng, n: usize, zeros: f32) -> Vec<i8> {
-    (0..n).map(|_| if rng.f32() < zeros { 0 } else { 2 * rng.i8(0..2) - 1 }).collect()
+fn ternary(rng: &mut Rng, n: usize, zeros: f32) -> Codes {
+    let values: Vec<i8> = (0..n).map(|_| if rng.f32() < zeros { 0 } else { 2 * rng.i8(0..2) - 1 }).collect();
+    Codes::pack(&values).unwrap()
 }
 
 /// Computes `y[m, n] = x[m, k] w[k, n]` on one thread. All matrices are row-major.
@@ -106,7 +109,7 @@ fn dense([m, n, k]: [usize; 3], x: &[f32], w: &[f32], y: &mut [f32]) {
 
 fn matrix(seconds: f64, [m, n, k]: [usize; 3]) {
     let mut rng = Rng::with_seed(1);
-    let t = ternary(&mut rng, n * k, 0.5);
+    let codes = ternary(&mut rng, n * k, 0.5);
     let (x, w) = (floats(&mut rng, m * k), floats(&mut rng, n * k));
     let mut y = vec![0.0; m * n];
     let mut candidates = vec![Candidate::new("gemm f32", move || {
@@ -134,7 +137,7 @@ fn matrix(seconds: f64, [m, n, k]: [usize; 3]) {
                 ) {
                     continue;
                 }
-                let matrix = PackedMatrix::new(n, k, scales, |row, column| t[row * k + column]).unwrap();
+                let matrix = PackedMatrix::new(CodesView::new(&codes, [n, k]).unwrap(), scales).unwrap();
                 let matrix = matrix.with_level(level).unwrap().with_activations(activations);
                 let x = floats(&mut rng, m * k);
                 let (mut y, mut scratch) = (vec![0.0; m * n], Scratch::new());
@@ -184,7 +187,7 @@ fn convolution(seconds: f64, layer: Layer, zeros: f32) {
     let mut rng = Rng::with_seed(2);
     let depth = channels * kernel * kernel;
     let pixels = size.div_ceil(stride).pow(2);
-    let t = ternary(&mut rng, out * depth, zeros);
+    let codes = ternary(&mut rng, out * depth, zeros);
     let x = floats(&mut rng, images * channels * size * size);
     let w = floats(&mut rng, out * depth);
     let (mut lines, mut y) = (vec![0.0; depth * pixels], vec![0.0; images * out * pixels]);
@@ -206,8 +209,8 @@ fn convolution(seconds: f64, layer: Layer, zeros: f32) {
             ("Int8 one scale", 0.7, Activations::Int8, ConvolutionPath::Dense),
         ] {
             let scales = Scales::PerTensor { w_pos: 0.7, w_neg };
-            let value = |o: usize, k: usize| t[o * depth + k];
-            let layer = PackedConvolution::new([out, channels, kernel, kernel], options, scales, value).unwrap();
+            let codes = CodesView::new(&codes, [out, channels, kernel, kernel]).unwrap();
+            let layer = PackedConvolution::new(codes, options, scales).unwrap();
             let layer = layer.with_level(level).unwrap().with_activations(activations).with_path(path);
             let (x, mut y, mut scratch) = (&x, vec![0.0; images * out * pixels], Scratch::new());
             candidates.push(Candidate::new(format!("{level:?} {name}"), move || {

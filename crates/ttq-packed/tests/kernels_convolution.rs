@@ -2,8 +2,9 @@
 //! integers.
 
 use fastrand::Rng;
+use ttq_packed::Codes;
 use ttq_packed::kernels::{
-    Activations, ConvolutionOptions, ConvolutionPath, KernelError, Level, PackedConvolution, Scales, Scratch,
+    Activations, CodesView, ConvolutionOptions, ConvolutionPath, KernelError, Level, PackedConvolution, Scales, Scratch,
 };
 
 /// Relative to the sum of the magnitudes of all terms.
@@ -24,6 +25,16 @@ struct Case {
 
 fn floats(rng: &mut Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| 2.0 * rng.f32() - 1.0).collect()
+}
+
+fn pack(
+    shape: [usize; 4],
+    options: ConvolutionOptions,
+    scales: Scales<'_>,
+    t: &[i8],
+) -> Result<PackedConvolution, KernelError> {
+    let codes = Codes::pack(t).unwrap();
+    PackedConvolution::new(CodesView::new(&codes, shape)?, options, scales)
 }
 
 impl Case {
@@ -74,8 +85,7 @@ impl Case {
 
     fn packed(&self) -> PackedConvolution {
         let scales = Scales::PerRow { w_pos: &self.w_pos, w_neg: &self.w_neg };
-        let weights: usize = self.shape[1..].iter().product();
-        let packed = PackedConvolution::new(self.shape, self.options, scales, |o, k| self.t[o * weights + k]).unwrap();
+        let packed = pack(self.shape, self.options, scales, &self.t).unwrap();
         let packed = match &self.affine {
             Some([scale, shift]) => packed.with_affine(scale, shift).unwrap(),
             None => packed,
@@ -219,6 +229,29 @@ fn every_weight_can_be_read_back() {
 }
 
 #[test]
+fn the_order_of_the_codes_in_memory_does_not_matter() {
+    let mut rng = Rng::with_seed(9);
+    for _ in 0..20 {
+        let case = Case::random(&mut rng);
+        let scales = Scales::PerRow { w_pos: &case.w_pos, w_neg: &case.w_neg };
+        let [out, channels, height, width] = case.shape;
+        // In the order [height, width, in, out].
+        let strides = [1, out, width * channels * out, channels * out];
+        let mut t = vec![0; case.t.len()];
+        for (index, value) in case.t.iter().enumerate() {
+            let position = [index / (channels * height * width), index / (height * width) % channels];
+            let position = [position[0], position[1], index / width % height, index % width];
+            t[position.iter().zip(strides).map(|(i, stride)| i * stride).sum::<usize>()] = *value;
+        }
+        let codes = Codes::pack(&t).unwrap();
+        let view = CodesView::with_strides(&codes, case.shape, strides).unwrap();
+        let one = PackedConvolution::new(view, case.options, scales).unwrap();
+        let other = pack(case.shape, case.options, scales, &case.t).unwrap();
+        assert_eq!(case.forward(&one), case.forward(&other), "{case:?}");
+    }
+}
+
+#[test]
 fn integer_sums_match_the_definition() {
     let mut rng = Rng::with_seed(3);
     let mut cases: Vec<Case> = (0..60).map(|_| Case::random(&mut rng)).collect();
@@ -304,8 +337,8 @@ fn buffers_can_be_reused_for_other_shapes() {
 fn the_default_path_is_sparse_for_many_zeros_and_dense_for_few() {
     let scales = Scales::PerTensor { w_pos: 1.0, w_neg: 2.0 };
     let packed = |every: usize| {
-        let value = |o: usize, k: usize| i8::from((144 * o + k) % 100 < every);
-        PackedConvolution::new([32, 16, 3, 3], ConvolutionOptions::default(), scales, value).unwrap()
+        let t: Vec<i8> = (0..32 * 144).map(|i| i8::from(i % 100 < every)).collect();
+        pack([32, 16, 3, 3], ConvolutionOptions::default(), scales, &t).unwrap()
     };
     assert_eq!(packed(10).path(), ConvolutionPath::Sparse);
     assert_eq!(packed(100).path(), ConvolutionPath::Dense);
@@ -346,7 +379,7 @@ fn options_of_a_packed_weight_can_be_changed() {
 fn invalid_arguments_are_rejected() {
     let scales = Scales::PerTensor { w_pos: 1.0, w_neg: 1.0 };
     let options = ConvolutionOptions { groups: 2, ..Default::default() };
-    let new = |shape, options| PackedConvolution::new(shape, options, scales, |_, _| 0);
+    let new = |shape: [usize; 4], options| pack(shape, options, scales, &vec![0; shape.iter().product()]);
     assert!(matches!(new([3, 2, 3, 3], options), Err(KernelError::Dimension { value: 3, .. })));
     let no_stride = ConvolutionOptions { stride: [1, 0], ..options };
     assert!(matches!(new([4, 2, 3, 3], no_stride), Err(KernelError::Dimension { value: 0, .. })));
@@ -364,7 +397,4 @@ fn invalid_arguments_are_rejected() {
         packed.with_bias(&[0.0]).map(|_| ()),
         Err(KernelError::Length { what: "shift or bias", expected: 4, found: 1 })
     );
-    let value = |o, k| if (o, k) == (2, 7) { 3 } else { 0 };
-    let error = PackedConvolution::new([4, 2, 3, 3], options, scales, value).map(|_| ());
-    assert_eq!(error, Err(KernelError::NotTernary { row: 2, column: 7, value: 3 }));
 }

@@ -1,7 +1,8 @@
 //! Matrix products on every available instruction set, compared with the definition in float64 and with exact integers.
 
 use fastrand::Rng;
-use ttq_packed::kernels::{Activations, KernelError, Level, PackedMatrix, Scales, Scratch};
+use ttq_packed::Codes;
+use ttq_packed::kernels::{Activations, CodesView, KernelError, Level, PackedMatrix, Scales, Scratch};
 
 /// Relative to the sum of the magnitudes of all terms.
 const TOLERANCE: f64 = 1e-5;
@@ -22,6 +23,11 @@ struct Case {
 
 fn floats(rng: &mut Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| 2.0 * rng.f32() - 1.0).collect()
+}
+
+fn pack(shape: [usize; 2], t: &[i8], scales: Scales<'_>) -> Result<PackedMatrix, KernelError> {
+    let codes = Codes::pack(t).unwrap();
+    PackedMatrix::new(CodesView::new(&codes, shape)?, scales)
 }
 
 impl Case {
@@ -45,7 +51,7 @@ impl Case {
 
     fn packed(&self) -> PackedMatrix {
         let scales = Scales::PerRow { w_pos: &self.w_pos, w_neg: &self.w_neg };
-        let matrix = PackedMatrix::new(self.rows, self.columns, scales, |r, c| self.t[r * self.columns + c]).unwrap();
+        let matrix = pack([self.rows, self.columns], &self.t, scales).unwrap();
         let matrix = match &self.affine {
             Some([scale, shift]) => matrix.with_affine(scale, shift).unwrap(),
             None => matrix,
@@ -131,6 +137,22 @@ fn products_match_the_definition_on_every_instruction_set() {
 }
 
 #[test]
+fn the_order_of_the_codes_in_memory_does_not_matter() {
+    let mut rng = Rng::with_seed(8);
+    for _ in 0..40 {
+        let [rows, columns] = [rng.usize(1..90), rng.usize(1..90)];
+        let case = Case::new(&mut rng, [2, rows, columns]);
+        let scales = Scales::PerRow { w_pos: &case.w_pos, w_neg: &case.w_neg };
+        let transposed: Vec<i8> = (0..rows * columns).map(|i| case.t[i % rows * columns + i / rows]).collect();
+        let codes = Codes::pack(&transposed).unwrap();
+        let view = CodesView::with_strides(&codes, [rows, columns], [1, rows]).unwrap();
+        let one = PackedMatrix::new(view, scales).unwrap();
+        let other = pack([rows, columns], &case.t, scales).unwrap();
+        assert_eq!(case.forward(&one), case.forward(&other), "{rows} {columns}");
+    }
+}
+
+#[test]
 fn lookup_tables_for_one_or_two_rows_match_the_definition() {
     let mut rng = Rng::with_seed(2);
     for _ in 0..60 {
@@ -183,7 +205,8 @@ fn the_largest_int8_activations_do_not_overflow() {
         for (sign, value) in [(1, 127.0), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
             for [w_pos, w_neg] in [[1.0, 1.0], [1.0, 0.5], [0.5, 1.0]] {
                 let x = vec![value; columns];
-                let matrix = PackedMatrix::new(rows, columns, Scales::PerTensor { w_pos, w_neg }, |_, _| sign).unwrap();
+                let scales = Scales::PerTensor { w_pos, w_neg };
+                let matrix = pack([rows, columns], &vec![sign; rows * columns], scales).unwrap();
                 let weight = if sign == 1 { w_pos } else { -w_neg };
                 for level in Level::available() {
                     let matrix = matrix.clone().with_level(level).unwrap().with_activations(Activations::Int8);
@@ -253,15 +276,21 @@ fn buffers_can_be_reused_for_other_shapes() {
 #[test]
 fn invalid_arguments_are_rejected() {
     let scales = Scales::PerTensor { w_pos: 1.0, w_neg: 1.0 };
-    let matrix = PackedMatrix::new(2, 3, scales, |_, _| 0).unwrap();
+    let matrix = pack([2, 3], &[0; 6], scales).unwrap();
     let mut scratch = Scratch::new();
     let length = |what, expected, found| Err(KernelError::Length { what, expected, found });
     assert_eq!(matrix.forward(&[0.0; 4], &mut [0.0; 2], &mut scratch), length("x", 3, 4));
     assert_eq!(matrix.forward(&[0.0; 3], &mut [0.0; 3], &mut scratch), length("y", 2, 3));
     assert_eq!(matrix.clone().with_bias(&[0.0]).map(|_| ()), length("shift or bias", 2, 1));
-    assert!(matches!(PackedMatrix::new(0, 3, scales, |_, _| 0), Err(KernelError::Dimension { value: 0, .. })));
-    let not_ternary = PackedMatrix::new(2, 3, scales, |_, _| 2).map(|_| ());
-    assert_eq!(not_ternary, Err(KernelError::NotTernary { row: 0, column: 0, value: 2 }));
+    assert!(matches!(pack([0, 3], &[], scales), Err(KernelError::Dimension { value: 0, .. })));
+    assert_eq!(pack([2, 3], &[0; 5], scales).map(|_| ()), length("the codes", 6, 5));
+    let codes = Codes::pack(&[0; 7]).unwrap();
+    let last = |strides| CodesView::with_strides(&codes, [2, 3], strides).map(|_| ());
+    assert_eq!(last([4, 1]), Ok(()));
+    assert_eq!(last([3, 2]), length("the codes", 8, 7));
+    assert_eq!(last([1, usize::MAX]), length("the codes", usize::MAX, 7));
+    let row = CodesView::with_strides(&codes, [1, 3], [usize::MAX, 2]).unwrap();
+    assert!(PackedMatrix::new(row, scales).is_ok());
     if let Some(level) = [Level::Avx2, Level::Avx512].into_iter().find(|level| !level.is_available()) {
         assert_eq!(matrix.with_level(level).map(|_| ()), Err(KernelError::Unavailable { level }));
     }

@@ -77,14 +77,9 @@ impl Epilogue {
             zero_neg: vec![0; padded],
         };
         epilogue.set_scales(scales)?;
-        for row in 0..rows {
-            for column in 0..panels.columns() {
-                match panels.get(row, column) {
-                    1 => epilogue.zero_pos[row] += quantize::ZERO_POINT,
-                    -1 => epilogue.zero_neg[row] += quantize::ZERO_POINT,
-                    _ => {}
-                }
-            }
+        for (row, [pos, neg]) in panels.counts().into_iter().enumerate() {
+            epilogue.zero_pos[row] = quantize::ZERO_POINT * pos as i32;
+            epilogue.zero_neg[row] = quantize::ZERO_POINT * neg as i32;
         }
         Ok(epilogue)
     }

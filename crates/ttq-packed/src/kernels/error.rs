@@ -8,16 +8,6 @@ use super::Level;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum KernelError {
-    /// A weight is not -1, 0 or +1.
-    #[error("weight [{row}, {column}] is {value}: ternary values are -1, 0 and +1")]
-    NotTernary {
-        /// Row of the matrix, or output channel.
-        row: usize,
-        /// Column of the matrix, or index into the other three dimensions of a convolution weight.
-        column: usize,
-        /// The value.
-        value: i8,
-    },
     /// A dimension or option is out of range or does not match another one.
     #[error("{what} is {value}: it must be {expected}")]
     Dimension {

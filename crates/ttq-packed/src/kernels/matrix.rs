@@ -5,7 +5,7 @@ use super::level::Kernel;
 use super::memory::{Output, Scratch, Words};
 use super::panels::{Group, Panels};
 use super::product::{BuildByteTables, BuildTables, FloatProduct, IntegerProduct, LookUp, Product, Quantize};
-use super::{Activations, Cost, KernelError, Level, Scales, byte_tables, lookup, workers};
+use super::{Activations, CodesView, Cost, KernelError, Level, Scales, byte_tables, lookup, workers};
 
 /// Number of rows of activations per task.
 const ROWS_PER_TASK: usize = 64;
@@ -26,15 +26,16 @@ const MIN_BYTE_TABLE_ROWS: usize = 1024;
 /// of threads, and with [`Activations::Int8`] they do not depend on the instruction set.
 ///
 /// ```
-/// use ttq_packed::kernels::{PackedMatrix, Scales, Scratch};
+/// use ttq_packed::Codes;
+/// use ttq_packed::kernels::{CodesView, PackedMatrix, Scales, Scratch};
 ///
-/// let t = [[1, 0, -1], [0, 1, 1]];
+/// let codes = Codes::pack(&[1, 0, -1, 0, 1, 1])?;
 /// let scales = Scales::PerTensor { w_pos: 0.5, w_neg: 0.25 };
-/// let matrix = PackedMatrix::new(2, 3, scales, |row, column| t[row][column])?;
+/// let matrix = PackedMatrix::new(CodesView::new(&codes, [2, 3])?, scales)?;
 /// let mut y = [0.0; 2];
 /// matrix.forward(&[1.0, 2.0, 4.0], &mut y, &mut Scratch::new())?;
 /// assert_eq!(y, [0.5 * 1.0 - 0.25 * 4.0, 0.5 * (2.0 + 4.0)]);
-/// # Ok::<(), ttq_packed::kernels::KernelError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct PackedMatrix {
@@ -45,21 +46,16 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Packs a matrix `[rows, columns]` = `[out, in]` with the values -1, 0, +1 that `value(row, column)` returns.
+    /// Packs a matrix `[rows, columns]` = `[out, in]`.
     ///
-    /// A matrix stored as `[in, out]` needs no transposed copy: the closure can index it directly.
+    /// A matrix stored as `[in, out]` needs no transposed copy, see [`CodesView::with_strides`].
     ///
     /// # Errors
-    /// - [`KernelError::NotTernary`] if a value is not -1, 0 or +1;
     /// - [`KernelError::Dimension`] if there are no rows, no columns, or more than 2²² columns;
     /// - [`KernelError::Length`] if the number of scales per row is not `rows`.
-    pub fn new(
-        rows: usize,
-        columns: usize,
-        scales: Scales<'_>,
-        value: impl FnMut(usize, usize) -> i8,
-    ) -> Result<Self, KernelError> {
-        let panels = Panels::new(rows, columns, value)?;
+    pub fn new(codes: CodesView<'_, 2>, scales: Scales<'_>) -> Result<Self, KernelError> {
+        let CodesView { codes, shape, strides: [down, right] } = codes;
+        let panels = Panels::new(shape, codes, [0, down], |column| Some(column * right))?;
         let epilogue = Epilogue::new(&panels, scales)?;
         Ok(Self { panels, epilogue, level: Level::best(), activations: Activations::Float32 })
     }

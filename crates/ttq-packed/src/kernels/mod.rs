@@ -41,6 +41,7 @@ mod product;
 mod quantize;
 pub(crate) mod simd;
 mod tile;
+mod view;
 mod workers;
 
 pub use convolution::{ConvolutionOptions, ConvolutionPath, PackedConvolution};
@@ -49,6 +50,7 @@ pub use error::KernelError;
 pub use level::Level;
 pub use matrix::PackedMatrix;
 pub use memory::Scratch;
+pub use view::CodesView;
 
 /// The precision of activations in a product.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

@@ -15,7 +15,7 @@ use self::strip::{CallContext, Factors, Strip, StripIndex};
 use super::epilogue::Epilogue;
 use super::memory::{Output, Scratch, Words};
 use super::panels::{PANEL, Panels};
-use super::{Activations, Cost, KernelError, Level, Scales, workers};
+use super::{Activations, CodesView, Cost, KernelError, Level, Scales, workers};
 
 /// Time of a nonzero weight on the sparse path, relative to a weight on the dense path (see
 /// [`PackedConvolution::path`]).
@@ -47,17 +47,18 @@ pub enum ConvolutionPath {
 /// [`with_affine`](Self::with_affine) change them. A clone shares the packed weights.
 ///
 /// ```
-/// use ttq_packed::kernels::{ConvolutionOptions, PackedConvolution, Scales, Scratch};
+/// use ttq_packed::Codes;
+/// use ttq_packed::kernels::{CodesView, ConvolutionOptions, PackedConvolution, Scales, Scratch};
 ///
 /// // A 1 x 3 kernel with one input and one output channel: the right neighbour minus half of the left neighbour.
-/// let t = [-1, 0, 1];
+/// let codes = Codes::pack(&[-1, 0, 1])?;
 /// let options = ConvolutionOptions { padding: [[0, 0], [1, 1]], ..Default::default() };
 /// let scales = Scales::PerTensor { w_pos: 1.0, w_neg: 0.5 };
-/// let convolution = PackedConvolution::new([1, 1, 1, 3], options, scales, |_, k| t[k])?;
+/// let convolution = PackedConvolution::new(CodesView::new(&codes, [1, 1, 1, 3])?, options, scales)?;
 /// let mut y = [0.0; 3];
 /// convolution.forward(&[1.0, 2.0, 4.0], [1, 1, 1, 3], &mut y, &mut Scratch::new())?;
 /// assert_eq!(y, [2.0, 4.0 - 0.5, -1.0]);
-/// # Ok::<(), ttq_packed::kernels::KernelError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct PackedConvolution {
@@ -124,23 +125,17 @@ impl ColumnOrder {
 }
 
 impl PackedConvolution {
-    /// Packs a weight of the shape `[out, in / groups, height, width]` with the values -1, 0, +1.
+    /// Packs a weight of the shape `[out, in / groups, height, width]`.
     ///
-    /// `value(o, k)` returns the value of output channel `o` at the row-major index `k` into the other three
-    /// dimensions. The convolution uses the faster [path](Self::path) for float32 activations.
+    /// The convolution uses the faster [path](Self::path) for float32 activations.
     ///
     /// # Errors
-    /// - [`KernelError::NotTernary`] if a value is not -1, 0 or +1;
     /// - [`KernelError::Dimension`] if a dimension, stride, dilation or the number of groups is zero, if the number of
     ///   output channels is not a multiple of the number of groups, or if an output channel has more than 2²² weights
     ///   (with the input channels of a group rounded up to a multiple of 4);
     /// - [`KernelError::Length`] if the number of scales per row is not the number of output channels.
-    pub fn new(
-        shape: [usize; 4],
-        options: ConvolutionOptions,
-        scales: Scales<'_>,
-        mut value: impl FnMut(usize, usize) -> i8,
-    ) -> Result<Self, KernelError> {
+    pub fn new(codes: CodesView<'_, 4>, options: ConvolutionOptions, scales: Scales<'_>) -> Result<Self, KernelError> {
+        let CodesView { codes, shape, strides } = codes;
         let [out, channels, height, width] = shape;
         let positive = [
             ("the number of output channels", out),
@@ -163,13 +158,13 @@ impl PackedConvolution {
         let mut nonzeros = 0;
         let mut groups = Vec::with_capacity(options.groups);
         for group in 0..options.groups {
-            let panels = Panels::new(rows, order.columns(), |row, column| {
-                let Some(k) = order.index(column) else { return 0 };
-                let value = value(group * rows + row, k);
-                nonzeros += usize::from(value != 0);
-                value
-            });
-            let panels = panels.map_err(|error| locate_in_weight(error, group * rows, order))?;
+            let offset = |column: usize| {
+                let (channel, [y, x]) = order.element(column);
+                (channel < channels).then_some(channel * strides[1] + y * strides[2] + x * strides[3])
+            };
+            let rows_at = [group * rows * strides[0], strides[0]];
+            let panels = Panels::new([rows, order.columns()], codes, rows_at, offset)?;
+            nonzeros += panels.counts().iter().flatten().map(|count| *count as usize).sum::<usize>();
             let epilogue = Epilogue::new(&panels, scales.part(group * rows, rows))?;
             groups.push(ChannelGroup { weights: Weights::Panels(panels), epilogue });
         }
@@ -416,13 +411,13 @@ impl PackedConvolution {
         for ChannelGroup { weights, .. } in Arc::make_mut(&mut self.groups) {
             match weights {
                 Weights::Panels(panels) => {
-                    let value = |row: usize, k: usize| panels.get(row, order.column(k));
+                    let columns_of: Vec<usize> = (0..columns).map(|k| order.column(k)).collect();
+                    let value = |row: usize, k: usize| panels.get(row, columns_of[k]);
                     *weights = Weights::Lists(NonzeroLists::new(rows, columns, value));
                 }
                 Weights::Lists(lists) => {
-                    let panels = Panels::new(rows, order.columns(), |row, column| {
-                        order.index(column).map_or(0, |k| lists.get(row, k))
-                    });
+                    let codes = lists.codes();
+                    let panels = Panels::new([rows, order.columns()], &codes, [0, columns], |k| order.index(k));
                     *weights = Weights::Panels(panels.unwrap_or_else(|error| unreachable!("{error}")));
                 }
             }
@@ -490,17 +485,5 @@ impl PackedConvolution {
         // SAFETY: as in `forward`.
         unsafe { self.level.run(Factors { x, images, to }) };
         to
-    }
-}
-
-/// Converts the row and column of an error in panels to the output channel and the index that the caller uses.
-fn locate_in_weight(error: KernelError, first: usize, order: ColumnOrder) -> KernelError {
-    match error {
-        KernelError::NotTernary { row, column, value } => {
-            // Padding is zero.
-            let column = order.index(column).unwrap_or(column);
-            KernelError::NotTernary { row: first + row, column, value }
-        }
-        error => error,
     }
 }

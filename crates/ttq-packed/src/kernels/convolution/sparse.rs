@@ -4,9 +4,11 @@
 //! per weight. The tile fits in the L1 cache. A nonzero weight adds its line to a sum, and a zero costs nothing. The
 //! only multiplications are those of the two sums by the scales.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::geometry::Window;
+use crate::Codes;
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::Output;
 use crate::kernels::simd::Simd;
@@ -38,11 +40,20 @@ impl NonzeroLists {
         let (mut indices, mut bounds) = (Vec::new(), Vec::from([0]));
         for first in (0..columns).step_by(lines) {
             for row in 0..rows {
-                for sign in [1, -1] {
-                    let tile = first..columns.min(first + lines);
-                    indices.extend(tile.filter(|k| value(row, *k) == sign).map(|k| (k - first) as u8));
-                    bounds.push(indices.len() as u32);
+                let (mut neg, mut count) = ([0; MAX_LINES], 0);
+                for k in first..columns.min(first + lines) {
+                    match value(row, k) {
+                        1 => indices.push((k - first) as u8),
+                        -1 => {
+                            neg[count] = (k - first) as u8;
+                            count += 1;
+                        }
+                        _ => {}
+                    }
                 }
+                bounds.push(indices.len() as u32);
+                indices.extend_from_slice(&neg[..count]);
+                bounds.push(indices.len() as u32);
             }
         }
         indices.shrink_to_fit();
@@ -55,6 +66,21 @@ impl NonzeroLists {
         let (tile, index) = (column / self.lines, (column % self.lines) as u8);
         let contains = |sign| self.list(tile, row, sign).binary_search(&index).is_ok();
         i8::from(contains(0)) - i8::from(contains(1))
+    }
+
+    /// Returns all values, in row-major order.
+    pub(crate) fn codes(&self) -> Codes {
+        let mut values = vec![0; self.rows * self.columns];
+        for tile in 0..self.columns.div_ceil(self.lines) {
+            for row in 0..self.rows {
+                for (sign, value) in [1, -1].into_iter().enumerate() {
+                    for index in self.list(tile, row, sign) {
+                        values[row * self.columns + tile * self.lines + usize::from(*index)] = value;
+                    }
+                }
+            }
+        }
+        Codes::pack(&values).unwrap_or_else(|error| unreachable!("{error}"))
     }
 
     pub(crate) fn bytes(&self) -> usize {
