@@ -17,8 +17,9 @@ pub struct Float32;
 /// Activations quantized to int8 in products that are computed on the packed form.
 ///
 /// The quantization is symmetric: `q = round(x / f)` with `f = max |x| / 127` over each row of a matrix and each image.
-/// The error of an output is at most `f / 2` times the sum of the magnitudes of its weights. It is faster, but not
-/// exact: measure the accuracy. On backends without packed kernels the activations stay float.
+/// On a CPU, scales are also rounded, to multiples up to 127 of a common unit, by at most 1/256 of their value. The error
+/// of an output is at most `f` times the sum of the magnitudes of its weights, half of it from the activations. It is
+/// faster, but not exact: measure the accuracy. On backends without packed kernels the activations stay float.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Int8;
 

@@ -23,6 +23,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
     const PERMUTES: bool = true;
     const BYTE_TABLES: bool = true;
+    const ANY_BYTES: bool = VNNI;
     type Floats = __m256;
     type Words = __m256i;
     type Bytes = __m256i;
@@ -70,9 +71,15 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn no_dots() -> Dots { Dots { wide: _mm256_setzero_si256(), narrow: _mm256_setzero_si256() } }
         fn pos(words: __m256i) -> __m256i { _mm256_and_si256(words, _mm256_set1_epi8(0b01)) }
         fn neg(words: __m256i) -> __m256i { _mm256_and_si256(words, _mm256_set1_epi8(0b10)) }
-        fn signs(words: __m256i) -> __m256i {
+        fn weights(words: __m256i, tables: __m256i) -> __m256i {
+            let codes = _mm256_and_si256(words, _mm256_set1_epi8(0b11));
+            if VNNI {
+                // A shuffle selects among the bytes of four lanes.
+                let lanes = _mm256_broadcastsi128_si256(_mm_set_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0));
+                return _mm256_shuffle_epi8(tables, _mm256_or_si256(codes, lanes));
+            }
             let signs = _mm256_broadcastsi128_si256(_mm_set_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 1, 0));
-            _mm256_shuffle_epi8(signs, _mm256_and_si256(words, _mm256_set1_epi8(0b11)))
+            _mm256_shuffle_epi8(signs, codes)
         }
         fn dot(sums: Dots, x: __m256i, weights: __m256i) -> Dots {
             if VNNI {

@@ -11,6 +11,7 @@ pub(crate) struct Avx512;
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const PERMUTES: bool = true;
+    const ANY_BYTES: bool = true;
     type Floats = __m512;
     type Words = __m512i;
     type Bytes = __m512i;
@@ -54,9 +55,11 @@ impl Simd for Avx512 {
         fn no_dots() -> __m512i { _mm512_setzero_si512() }
         fn pos(words: __m512i) -> __m512i { _mm512_and_si512(words, _mm512_set1_epi8(0b01)) }
         fn neg(words: __m512i) -> __m512i { _mm512_and_si512(words, _mm512_set1_epi8(0b10)) }
-        fn signs(words: __m512i) -> __m512i {
-            let signs = _mm512_broadcast_i32x4(_mm_set_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 1, 0));
-            _mm512_shuffle_epi8(signs, _mm512_and_si512(words, _mm512_set1_epi8(0b11)))
+        fn weights(words: __m512i, tables: __m512i) -> __m512i {
+            // A shuffle selects among the bytes of four lanes.
+            let lanes = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0));
+            let index = _mm512_or_si512(_mm512_and_si512(words, _mm512_set1_epi8(0b11)), lanes);
+            _mm512_shuffle_epi8(tables, index)
         }
         fn dot(sums: __m512i, x: __m512i, weights: __m512i) -> __m512i { _mm512_dpbusd_epi32(sums, x, weights) }
         fn widen(sums: __m512i) -> __m512i { sums }

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::panels::Panels;
-use super::{KernelError, quantize};
+use super::{KernelError, byte_weights, quantize};
 
 /// The scales of a ternary weight: the code +1 has the value `w_pos`, the code -1 the value `-w_neg`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,12 +52,62 @@ pub(crate) struct Epilogue {
     pub(crate) relu: bool,
     /// The pair of scales, if it is the same in all rows.
     pub(crate) shared: Option<[f32; 2]>,
-    /// `true` if `w_pos = w_neg` in every row, so that the single sum `P - N` suffices.
-    pub(crate) symmetric: bool,
+    pub(crate) bytes: ByteScales,
     /// Contribution of the zero point of unsigned bytes to `P` and to `N`: the zero point times the number of codes +1
     /// and -1.
     pub(crate) zero_pos: Vec<i32>,
     pub(crate) zero_neg: Vec<i32>,
+}
+
+/// How the scales multiply sums of bytes.
+#[derive(Debug, Clone)]
+pub(crate) enum ByteScales {
+    /// Exactly, with the sums `P` and `N`.
+    Exact,
+    /// As integers, see [`byte_weights`].
+    Integers {
+        /// One [table](byte_weights::table) per row.
+        tables: Vec<u32>,
+        /// One unit per row.
+        units: Vec<f32>,
+        /// `true` if the integers are 1 and 1 in every row, so that the weights are signs.
+        signs: bool,
+    },
+}
+
+impl ByteScales {
+    fn new(w_pos: &[f32], w_neg: &[f32], columns: usize) -> Self {
+        let (mut tables, mut units) = (Vec::new(), Vec::new());
+        let mut last = None;
+        for pair in w_pos.iter().zip(w_neg).map(|(pos, neg)| [*pos, *neg]) {
+            let integers = match last {
+                Some((same, integers)) if same == pair => integers,
+                _ => byte_weights::integers(pair, columns),
+            };
+            last = Some((pair, integers));
+            let Some((integers, unit)) = integers else { return Self::Exact };
+            tables.push(byte_weights::table(integers));
+            units.push(unit);
+        }
+        let signs = tables.iter().all(|table| *table == byte_weights::table([1, 1]));
+        Self::Integers { tables, units, signs }
+    }
+
+    /// Returns the number of sums per output, where bytes of weights can have any value or only -1, 0 and 1.
+    pub(crate) fn sums(&self, any_bytes: bool) -> usize {
+        match self {
+            Self::Integers { signs, .. } if any_bytes || *signs => 1,
+            _ => 2,
+        }
+    }
+
+    /// Returns the tables, if there are any.
+    pub(crate) fn tables(&self) -> *const u32 {
+        match self {
+            Self::Exact => core::ptr::null(),
+            Self::Integers { tables, .. } => tables.as_ptr(),
+        }
+    }
 }
 
 impl Epilogue {
@@ -72,7 +122,7 @@ impl Epilogue {
             shift: vec![0.0; padded],
             relu: false,
             shared: None,
-            symmetric: false,
+            bytes: ByteScales::Exact,
             zero_pos: vec![0; padded],
             zero_neg: vec![0; padded],
         };
@@ -82,6 +132,11 @@ impl Epilogue {
             epilogue.zero_neg[row] = quantize::ZERO_POINT * neg as i32;
         }
         Ok(epilogue)
+    }
+
+    /// Prepares for int8 activations: replaces the scales by integers, if they have such.
+    pub(crate) fn use_integers(&mut self, columns: usize) {
+        self.bytes = ByteScales::new(&self.w_pos, &self.w_neg, columns);
     }
 
     fn set_scales(&mut self, scales: Scales<'_>) -> Result<(), KernelError> {
@@ -99,10 +154,9 @@ impl Epilogue {
             }
         }
         let same = |values: &[f32]| values[..rows].iter().all(|value| *value == values[0]);
-        self.symmetric = self.w_pos == self.w_neg;
         if same(&self.w_pos) && same(&self.w_neg) {
             self.shared = Some([self.w_pos[0], self.w_neg[0]]);
-        } else if self.symmetric {
+        } else if self.w_pos == self.w_neg {
             // Moves the scale of a row into the affine map, so that all rows share the pair 1, 1.
             self.scale.copy_from_slice(&self.w_pos);
             self.w_pos[..rows].fill(1.0);
@@ -130,8 +184,10 @@ impl Epilogue {
         Ok(())
     }
 
-    pub(crate) fn bytes(&self) -> usize {
-        4 * 6 * self.w_pos.len()
+    /// Returns the size in memory.
+    pub(crate) fn size(&self) -> usize {
+        let vectors = if matches!(self.bytes, ByteScales::Exact) { 6 } else { 8 };
+        4 * vectors * self.w_pos.len()
     }
 
     /// Computes `y` in place from sums that already include the scales of the weights.
@@ -146,29 +202,57 @@ impl Epilogue {
         }
     }
 
-    /// Computes `y` from integer sums of unsigned bytes.
+    /// Computes `y` from integer sums of unsigned bytes: `T = a P - b N` alone, or `P` and `2 ^ neg_shift N`.
     ///
-    /// With `T = P - N`, `y = scale (factor (w_neg T + (w_pos - w_neg) P)) + shift`. The second term is zero if
-    /// `w_pos = w_neg`. `sums` is `T` if the scales are symmetric, and otherwise `P` and `2 ^ neg_shift N`.
+    /// With integers for scales, `y = scale (factor (unit T)) + shift`. With exact scales,
+    /// `y = scale (factor (w_neg (P - N) + (w_pos - w_neg) P)) + shift`.
     #[inline(always)]
-    pub(crate) fn integers(&self, row: usize, factor: f32, sums: [&[i32]; 2], neg_shift: u32, y: &mut [f32]) {
+    pub(crate) fn integers(&self, row: usize, factor: f32, sums: Sums<'_>, y: &mut [f32]) {
         let n = y.len();
-        let (w_pos, w_neg) = (&self.w_pos[row..][..n], &self.w_neg[row..][..n]);
         let (zero_pos, zero_neg) = (&self.zero_pos[row..][..n], &self.zero_neg[row..][..n]);
-        let (first, second) = (&sums[0][..n], &sums[1][..n]);
-        if self.symmetric {
-            for lane in 0..n {
-                let difference = first[lane] - (zero_pos[lane] - zero_neg[lane]);
-                y[lane] = factor * (w_neg[lane] * difference as f32);
+        match (&self.bytes, sums) {
+            (ByteScales::Exact, Sums::Two { pos, neg, neg_shift }) => {
+                let (w_pos, w_neg) = (&self.w_pos[row..][..n], &self.w_neg[row..][..n]);
+                for lane in 0..n {
+                    let pos = pos[lane] - zero_pos[lane];
+                    let neg = (neg[lane] >> neg_shift) - zero_neg[lane];
+                    y[lane] = factor * (w_neg[lane] * (pos - neg) as f32 + (w_pos[lane] - w_neg[lane]) * pos as f32);
+                }
             }
-        } else {
-            for lane in 0..n {
-                let pos = first[lane] - zero_pos[lane];
-                let neg = (second[lane] >> neg_shift) - zero_neg[lane];
-                y[lane] = factor * (w_neg[lane] * (pos - neg) as f32 + (w_pos[lane] - w_neg[lane]) * pos as f32);
+            (ByteScales::Integers { tables, units, .. }, sums) => {
+                let (tables, units) = (&tables[row..][..n], &units[row..][..n]);
+                for lane in 0..n {
+                    let [a, minus_b] = byte_weights::weights(tables[lane]);
+                    let sum = match sums {
+                        Sums::One(sums) => sums[lane] - (a * zero_pos[lane] + minus_b * zero_neg[lane]),
+                        Sums::Two { pos, neg, neg_shift } => {
+                            let neg = (neg[lane] >> neg_shift) - zero_neg[lane];
+                            a * (pos[lane] - zero_pos[lane]) + minus_b * neg
+                        }
+                    };
+                    y[lane] = factor * (units[lane] * sum as f32);
+                }
             }
+            (ByteScales::Exact, Sums::One(_)) => unreachable!("exact scales need two sums"),
         }
         self.floats(row, y);
+    }
+}
+
+/// Integer sums of unsigned bytes for some rows.
+#[derive(Clone, Copy)]
+pub(crate) enum Sums<'a> {
+    /// `a P - b N`
+    One(&'a [i32]),
+    /// `P` and `2 ^ neg_shift N`
+    Two { pos: &'a [i32], neg: &'a [i32], neg_shift: u32 },
+}
+
+impl<'a> Sums<'a> {
+    /// Takes the first one or two arrays.
+    #[inline(always)]
+    pub(crate) fn new(planes: usize, [first, second]: [&'a [i32]; 2], neg_shift: u32) -> Self {
+        if planes == 1 { Self::One(first) } else { Self::Two { pos: first, neg: second, neg_shift } }
     }
 }
 

@@ -92,7 +92,12 @@ impl Level {
         self != Self::Portable
     }
 
-    /// Returns `true` if int8 kernels with two sums (`w_pos` differs from `w_neg`) use lookup tables of bytes.
+    /// Returns `true` if a byte dot product accepts weights other than -1, 0 and 1.
+    pub(crate) fn has_any_bytes(self) -> bool {
+        matches!(self, Self::AvxVnni | Self::Avx512)
+    }
+
+    /// Returns `true` if int8 kernels with two sums use lookup tables of bytes.
     pub(crate) fn has_byte_tables(self) -> bool {
         matches!(self, Self::Avx2 | Self::AvxVnni)
     }

@@ -89,6 +89,9 @@ impl PackedMatrix {
     /// Sets the precision of activations. The default is [`Activations::Float32`].
     pub fn with_activations(mut self, activations: Activations) -> Self {
         self.activations = activations;
+        if activations == Activations::Int8 {
+            self.epilogue.use_integers(self.panels.columns());
+        }
         self
     }
 
@@ -138,7 +141,7 @@ impl PackedMatrix {
     /// Returns the minimum memory traffic and the arithmetic of a product with `m` rows of activations.
     pub fn cost(&self, m: usize) -> Cost {
         Cost {
-            weight_bytes: self.panels.bytes() + self.epilogue.bytes(),
+            weight_bytes: self.panels.bytes() + self.epilogue.size(),
             input_bytes: 4 * m * self.columns(),
             output_bytes: 4 * m * self.rows(),
             multiply_accumulates: m * self.rows() * self.columns(),
@@ -185,7 +188,7 @@ impl PackedMatrix {
             Activations::Int8 => {
                 let words = columns.div_ceil(4);
                 let by_tables = self.level.has_byte_tables()
-                    && !epilogue.symmetric
+                    && epilogue.bytes.sums(self.level.has_any_bytes()) == 2
                     && m <= MAX_LOOKUP_ROWS
                     && rows >= MIN_BYTE_TABLE_ROWS;
                 let tables = if by_tables { m * byte_tables::table_len(columns) } else { 0 };

@@ -9,7 +9,7 @@ use super::simd::{Simd, operations};
 #[derive(Clone, Copy)]
 pub(crate) struct Neon<const DOT: bool>;
 
-/// Unsigned weights, and the weights to subtract for [`signs`](Simd::signs). Without dot products, a weight is a byte
+/// Unsigned weights, and the weights to subtract for [`weights`](Simd::weights). Without dot products, a weight is a byte
 /// mask.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes {
@@ -110,7 +110,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         }
         fn pos(words: [uint32x4_t; 2]) -> Bytes { Bytes { plus: plane::<DOT>(words, 0b01), minus: None } }
         fn neg(words: [uint32x4_t; 2]) -> Bytes { Bytes { plus: plane::<DOT>(words, 0b10), minus: None } }
-        fn signs(words: [uint32x4_t; 2]) -> Bytes {
+        fn weights(words: [uint32x4_t; 2], _tables: [uint32x4_t; 2]) -> Bytes {
             // Moves the bit of -1 to the bit of +1, because the bit of `neg` would count twice.
             let halved = Self::shift(words, 1);
             Bytes { plus: plane::<DOT>(words, 0b01), minus: Some(plane::<DOT>(halved, 0b01)) }

@@ -161,7 +161,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn signs(words: [u32; LANES]) -> Bytes {
+    unsafe fn weights(words: [u32; LANES], _tables: [u32; LANES]) -> Bytes {
         Bytes { plus: masks(words, 0), minus: masks(words, 1) }
     }
 

@@ -1,6 +1,6 @@
 //! The tasks of a matrix product: preparing activations, and multiplying a group of weight rows by rows of activations.
 
-use super::epilogue::Epilogue;
+use super::epilogue::{Epilogue, Sums};
 use super::level::Kernel;
 use super::memory::Output;
 use super::panels::{GROUP, Group, Panels, STEP};
@@ -144,8 +144,8 @@ impl Product<'_, u32> {
     ///
     /// `y` is a temporary buffer.
     #[inline(always)]
-    unsafe fn finish<V: Simd>(&self, row: usize, column: usize, sums: [&[i32]; 2], y: &mut [f32]) {
-        self.epilogue.integers(self.group.first + row, self.factors[column], sums, V::NEG_SHIFT, y);
+    unsafe fn finish(&self, row: usize, column: usize, sums: Sums<'_>, y: &mut [f32]) {
+        self.epilogue.integers(self.group.first + row, self.factors[column], sums, y);
         // SAFETY: as for `store`.
         unsafe { self.store(row, column, y) }
     }
@@ -260,29 +260,31 @@ impl Kernel for IntegerProduct<'_> {
         let rows = product.group.rows;
         let one = IntegerTile::<1>(product);
         let two = IntegerTile::<2>(product);
+        let sums = product.epilogue.bytes.sums(V::ANY_BYTES);
         // SAFETY: guaranteed by the contract of the trait.
         unsafe {
             if const { V::BYTE_TABLES } && !tables.is_empty() {
                 two.by_tables::<V>(from..to, tables);
             } else if const { V::LANES == 16 } {
-                match (product.epilogue.symmetric, to - from) {
-                    (true, 1) => cover::<V, _, 4, 1, 1>(&one, rows, from..to),
-                    (false, 1) => cover::<V, _, 4, 1, 1>(&two, rows, from..to),
-                    (true, _) => cover::<V, _, 2, 8, 4>(&one, rows, from..to),
-                    (false, _) => cover::<V, _, 2, 4, 4>(&two, rows, from..to),
+                match (sums, to - from) {
+                    (1, 1) => cover::<V, _, 4, 1, 1>(&one, rows, from..to),
+                    (1, 2) => cover::<V, _, 4, 2, 2>(&one, rows, from..to),
+                    (1, _) => cover::<V, _, 2, 8, 4>(&one, rows, from..to),
+                    (_, 1) => cover::<V, _, 4, 1, 1>(&two, rows, from..to),
+                    (_, _) => cover::<V, _, 2, 4, 2>(&two, rows, from..to),
                 }
             } else if const { V::LANES == 4 } {
-                match (product.epilogue.symmetric, to - from) {
-                    (true, 1) => cover::<V, _, 2, 1, 1>(&one, rows, from..to),
-                    (false, 1) => cover::<V, _, 2, 1, 1>(&two, rows, from..to),
-                    (true, _) => cover::<V, _, 1, 4, 4>(&one, rows, from..to),
-                    (false, _) => cover::<V, _, 1, 4, 4>(&two, rows, from..to),
+                match (sums, to - from) {
+                    (1, 1) => cover::<V, _, 2, 1, 1>(&one, rows, from..to),
+                    (_, 1) => cover::<V, _, 2, 1, 1>(&two, rows, from..to),
+                    (1, _) => cover::<V, _, 1, 4, 4>(&one, rows, from..to),
+                    (_, _) => cover::<V, _, 1, 4, 4>(&two, rows, from..to),
                 }
             } else {
-                match (product.epilogue.symmetric, to - from) {
-                    (true, 1) => cover::<V, _, 4, 1, 1>(&one, rows, from..to),
-                    (true, _) => cover::<V, _, 2, 2, 2>(&one, rows, from..to),
-                    (false, _) => cover::<V, _, 2, 1, 1>(&two, rows, from..to),
+                match (sums, to - from) {
+                    (1, 1) => cover::<V, _, 4, 1, 1>(&one, rows, from..to),
+                    (1, _) => cover::<V, _, 2, 2, 2>(&one, rows, from..to),
+                    (_, _) => cover::<V, _, 2, 1, 1>(&two, rows, from..to),
                 }
             }
         }
@@ -303,7 +305,8 @@ impl IntegerTile<'_, 2> {
                 while row + 32 <= product.group.rows {
                     let words = product.codes(row).words;
                     let [first, second] = V::sums_by_tables(words, product.group.rows, steps, tables);
-                    product.finish::<V>(row, column, [&first, &second], &mut [0.0; 32]);
+                    let sums = Sums::new(2, [&first, &second], V::NEG_SHIFT);
+                    product.finish(row, column, sums, &mut [0.0; 32]);
                     row += 32;
                 }
                 if row < product.group.rows {
@@ -322,7 +325,8 @@ impl<V: Simd, const PLANES: usize> Tile<V> for IntegerTile<'_, PLANES> {
         let x = clamped::<_, C>(count, |c| product.x[(column + c) * words..].as_ptr());
         // SAFETY: guaranteed by the caller.
         unsafe {
-            let sums = tile::integers::<V, _, PLANES, R, C>(product.codes(row), &x, Contiguous);
+            let tables = product.epilogue.bytes.tables().wrapping_add(product.group.first + row);
+            let sums = tile::integers::<V, _, PLANES, R, C>(product.codes(row), tables, &x, Contiguous);
             for c in 0..count {
                 for r in 0..R {
                     let (mut stored, mut y) = ([[0; 16]; 2], [0.0; 16]);
@@ -330,7 +334,8 @@ impl<V: Simd, const PLANES: usize> Tile<V> for IntegerTile<'_, PLANES> {
                         V::store_dots(stored[p].as_mut_ptr(), sums[r][c][p]);
                     }
                     let [first, second] = &stored;
-                    product.finish::<V>(row + r * V::LANES, column + c, [first, second], &mut y[..V::LANES]);
+                    let sums = Sums::new(PLANES, [first, second], V::NEG_SHIFT);
+                    product.finish(row + r * V::LANES, column + c, sums, &mut y[..V::LANES]);
                 }
             }
         }

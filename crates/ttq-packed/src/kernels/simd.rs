@@ -14,6 +14,9 @@ pub(crate) trait Simd: Copy {
     /// `true` if [`sums_by_tables`](Self::sums_by_tables) is implemented and faster than [`dot`](Self::dot).
     const BYTE_TABLES: bool = false;
 
+    /// `true` if [`weights`](Self::weights) can return any bytes.
+    const ANY_BYTES: bool = false;
+
     /// Base-2 logarithm of the weights that [`neg`](Self::neg) returns: 1 if the code bit itself serves as the weight.
     const NEG_SHIFT: u32 = 1;
 
@@ -76,8 +79,10 @@ pub(crate) trait Simd: Copy {
     unsafe fn pos(words: Self::Words) -> Self::Bytes;
     /// Returns `2 ^` [`NEG_SHIFT`](Self::NEG_SHIFT) where the code is `0b10`, and 0 elsewhere.
     unsafe fn neg(words: Self::Words) -> Self::Bytes;
-    /// Returns 1 where the code is `0b01`, -1 where it is `0b10`, and 0 elsewhere.
-    unsafe fn signs(words: Self::Words) -> Self::Bytes;
+    /// Returns byte `c` of a lane of `tables` where the code in that lane is `c`.
+    ///
+    /// If [`ANY_BYTES`](Self::ANY_BYTES) is false, the bytes are 0, 1, -1, 0, whatever the tables are.
+    unsafe fn weights(words: Self::Words, tables: Self::Words) -> Self::Bytes;
     /// Adds to each lane the four products of the bytes of `x` (0..=255) and of `weights`.
     ///
     /// At most 32 calls may occur between two calls of [`widen`](Self::widen).

@@ -189,21 +189,29 @@ pub(crate) unsafe fn floats<V: Simd, D: Decode, O: Offsets, const R: usize, cons
     }
 }
 
-/// Computes sums of byte products: `[Σ t x]` if `PLANES` is 1, or `[Σ p x, 2^s Σ n x]` if it is 2.
+/// Computes sums of byte products: `[Σ w x]` if `PLANES` is 1, or `[Σ p x, 2^s Σ n x]` if it is 2.
 ///
-/// `p` and `n` are the indicators of +1 and -1, `t = p - n`, and `s` is [`NEG_SHIFT`](Simd::NEG_SHIFT). An element of
-/// `x` is a word of four columns.
+/// `w` is the byte of the code in the table of the row (see [`weights`](Simd::weights)), `p` and `n` are the indicators
+/// of +1 and -1, and `s` is [`NEG_SHIFT`](Simd::NEG_SHIFT). An element of `x` is a word of four columns.
 ///
 /// # Safety
-/// As for [`floats`]. An activation column must have `⌈columns / 4⌉` words.
+/// As for [`floats`]. An activation column must have `⌈columns / 4⌉` words. If `PLANES` is 1, `tables` must point to the
+/// tables of the rows.
 #[inline(always)]
 pub(crate) unsafe fn integers<V: Simd, O: Offsets, const PLANES: usize, const R: usize, const C: usize>(
     codes: Codes,
+    tables: *const u32,
     x: &[*const u32; C],
     offsets: O,
 ) -> [[[V::Dots; PLANES]; C]; R] {
     // SAFETY: see `floats`.
     unsafe {
+        let mut rows = [V::splat_word(0); R];
+        if PLANES == 1 {
+            for r in 0..R {
+                rows[r] = V::load_words(tables.add(r * V::LANES));
+            }
+        }
         let mut sums = [[[V::no_dots(); PLANES]; C]; R];
         let mut words = [V::splat_word(0); R];
         let mut at = codes.words;
@@ -213,7 +221,7 @@ pub(crate) unsafe fn integers<V: Simd, O: Offsets, const PLANES: usize, const R:
                 let mut w = [[V::pos(V::splat_word(0)); PLANES]; R];
                 for r in 0..R {
                     let field = V::shift(words[r], 2 * $j as u32);
-                    w[r][0] = if PLANES == 1 { V::signs(field) } else { V::pos(field) };
+                    w[r][0] = if PLANES == 1 { V::weights(field, rows[r]) } else { V::pos(field) };
                     w[r][PLANES - 1] = if PLANES == 1 { w[r][0] } else { V::neg(field) };
                 }
                 for c in 0..C {
@@ -241,7 +249,7 @@ pub(crate) unsafe fn integers<V: Simd, O: Offsets, const PLANES: usize, const R:
         for step in 0..quads / 4 {
             for r in 0..R {
                 words[r] = V::load_words(at.add(r * V::LANES));
-                if const { C == 1 } {
+                if const { C <= 2 } {
                     V::prefetch(at.wrapping_add(r * V::LANES + AHEAD));
                 }
             }

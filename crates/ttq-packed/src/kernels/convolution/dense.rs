@@ -5,7 +5,7 @@
 //! transposed before they are written to the output.
 
 use super::geometry::Window;
-use crate::kernels::epilogue::Epilogue;
+use crate::kernels::epilogue::{Epilogue, Sums};
 use crate::kernels::memory::Output;
 use crate::kernels::panels::{GROUP, Group, PANEL, Panels};
 use crate::kernels::simd::Simd;
@@ -95,9 +95,9 @@ impl DenseStrip<'_> {
     pub(crate) unsafe fn integers<V: Simd>(&self, x: &[u32], factor: f32) {
         // SAFETY: guaranteed by the caller.
         unsafe {
-            match self.epilogue.symmetric {
-                true => self.blocks::<V, _>(x, Int8::<1>(factor)),
-                false => self.blocks::<V, _>(x, Int8::<2>(factor)),
+            match self.epilogue.bytes.sums(V::ANY_BYTES) {
+                1 => self.blocks::<V, _>(x, Int8::<1>(factor)),
+                _ => self.blocks::<V, _>(x, Int8::<2>(factor)),
             }
         }
     }
@@ -234,7 +234,8 @@ impl<V: Simd, const PLANES: usize> Tile<V> for Int8Block<'_, PLANES> {
         let offsets = OffsetTable(block.strip.offsets.as_ptr());
         // SAFETY: guaranteed by the caller.
         unsafe {
-            let sums = tile::integers::<V, _, PLANES, R, C>(block.codes(row), &x, offsets);
+            let tables = block.strip.epilogue.bytes.tables().wrapping_add(block.group.first + row);
+            let sums = tile::integers::<V, _, PLANES, R, C>(block.codes(row), tables, &x, offsets);
             for (r, sums) in sums.into_iter().enumerate() {
                 let row = row + r * V::LANES;
                 for (c, sums) in sums.into_iter().enumerate().take(count) {
@@ -244,7 +245,8 @@ impl<V: Simd, const PLANES: usize> Tile<V> for Int8Block<'_, PLANES> {
                     }
                     let y = core::slice::from_raw_parts_mut(block.output(row, column + c), V::LANES);
                     let [first, second] = &stored;
-                    block.strip.epilogue.integers(block.group.first + row, *factor, [first, second], V::NEG_SHIFT, y);
+                    let sums = Sums::new(PLANES, [first, second], V::NEG_SHIFT);
+                    block.strip.epilogue.integers(block.group.first + row, *factor, sums, y);
                 }
             }
         }

@@ -238,6 +238,10 @@ impl PackedConvolution {
     pub fn with_activations(mut self, activations: Activations) -> Self {
         self.activations = activations;
         self.arrange();
+        if activations == Activations::Int8 {
+            let columns = self.order().columns();
+            Arc::make_mut(&mut self.groups).iter_mut().for_each(|group| group.epilogue.use_integers(columns));
+        }
         self
     }
 
@@ -343,7 +347,7 @@ impl PackedConvolution {
             Weights::Lists(lists) => lists.bytes(),
         };
         Ok(Cost {
-            weight_bytes: self.groups.iter().map(|group| weights(group) + group.epilogue.bytes()).sum(),
+            weight_bytes: self.groups.iter().map(|group| weights(group) + group.epilogue.size()).sum(),
             input_bytes: 4 * input.iter().product::<usize>(),
             output_bytes: 4 * outputs,
             multiply_accumulates: outputs * self.shape[1] * self.shape[2] * self.shape[3],
