@@ -33,7 +33,7 @@ pub(crate) fn linear<B: Backend>(
         return None;
     };
     shape.push(outputs);
-    compute::<B>(x, shape, bias, 1, |x, y, scratch| matrix.forward(x, y, scratch))
+    compute::<B>(x, shape, bias, |x, bias, y, scratch| matrix.forward_with_bias(x, bias, y, scratch))
 }
 
 pub(crate) fn conv2d<B: Backend>(
@@ -56,8 +56,9 @@ pub(crate) fn conv2d<B: Backend>(
     let options = ConvolutionOptions { stride, padding: padding.map(|zeros| [zeros; 2]), dilation, groups };
     let convolution = convolution.with_options(options).ok()?;
     let output = convolution.output_shape(shape).ok()?;
-    let pixels = output[2] * output[3];
-    compute::<B>(x, output.to_vec(), bias, pixels, |x, y, scratch| convolution.forward(x, shape, y, scratch))
+    compute::<B>(x, output.to_vec(), bias, |x, bias, y, scratch| {
+        convolution.forward_with_bias(x, shape, bias, y, scratch)
+    })
 }
 
 fn is_float32<B: Backend>(x: &FloatTensor<B>, weight: &TernaryTensor, bias: Option<&FloatTensor<B>>) -> bool {
@@ -73,35 +74,21 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-/// Returns a tensor of `shape` whose elements `work` computes from those of `x`. Then element `i` of the bias is added
-/// to `run` consecutive elements, and so on in turn.
+/// Returns a tensor of `shape` whose elements `work` computes from those of `x` and the bias.
 fn compute<B: Backend>(
     x: &FloatTensor<B>,
     shape: Vec<usize>,
     bias: Option<&FloatTensor<B>>,
-    run: usize,
-    work: impl FnOnce(&[f32], &mut [f32], &mut Scratch) -> Result<(), KernelError>,
+    work: impl FnOnce(&[f32], Option<&[f32]>, &mut [f32], &mut Scratch) -> Result<(), KernelError>,
 ) -> Option<FloatTensor<B>> {
     let x = flex::<B>(x).to_contiguous();
+    let bias = bias.map(|bias| flex::<B>(bias).to_contiguous());
     let mut output = vec![0.0; shape.iter().product()];
     // While a thread waits for the others, it may compute another layer: that call gets buffers of its own.
     let mut scratch = SCRATCH.take();
-    let result = work(floats(&x), &mut output, &mut scratch);
+    let result = work(floats(&x), bias.as_ref().map(floats), &mut output, &mut scratch);
     SCRATCH.set(scratch);
     result.ok()?;
-    if let Some(bias) = bias {
-        let bias = flex::<B>(bias).to_contiguous();
-        let bias = floats(&bias);
-        if run == 1 {
-            for row in output.chunks_exact_mut(bias.len().max(1)) {
-                row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
-            }
-        } else {
-            for (plane, bias) in output.chunks_exact_mut(run.max(1)).zip(bias.iter().cycle()) {
-                plane.iter_mut().for_each(|y| *y += bias);
-            }
-        }
-    }
     Some(B::float_from_data(TensorData::new(output, shape), &B::Device::default()))
 }
 

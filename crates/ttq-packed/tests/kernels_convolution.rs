@@ -295,6 +295,25 @@ fn int8_results_are_identical_on_every_instruction_set() {
     }
 }
 
+#[test]
+fn the_bias_of_a_call_is_that_of_the_affine_map() {
+    let mut rng = Rng::with_seed(10);
+    let mut scratch = Scratch::new();
+    for _ in 0..60 {
+        let case = Case::random(&mut rng);
+        let (packed, bias) = (case.packed(), floats(&mut rng, case.shape[0]));
+        for packed in [
+            packed.clone().with_path(ConvolutionPath::Sparse),
+            packed.clone().with_path(ConvolutionPath::Dense),
+            packed.with_activations(Activations::Int8),
+        ] {
+            let mut y = vec![f32::NAN; packed.output_shape(case.input).unwrap().iter().product()];
+            packed.forward_with_bias(&case.x, case.input, Some(&bias), &mut y, &mut scratch).unwrap();
+            assert_eq!(y, case.forward(&packed.with_bias(&bias).unwrap()), "{case:?}");
+        }
+    }
+}
+
 #[cfg(feature = "std")]
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {

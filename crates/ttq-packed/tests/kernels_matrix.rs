@@ -271,6 +271,22 @@ fn the_int8_error_is_within_the_bounds_of_activations_and_scales() {
     }
 }
 
+#[test]
+fn the_bias_of_a_call_is_that_of_the_affine_map() {
+    let mut rng = Rng::with_seed(10);
+    let mut scratch = Scratch::new();
+    for shape in shapes(&mut rng, 40) {
+        let case = Case::new(&mut rng, shape);
+        let bias = floats(&mut rng, case.rows);
+        for activations in [Activations::Float32, Activations::Int8] {
+            let packed = case.packed().with_activations(activations);
+            let mut y = vec![f32::NAN; case.m * case.rows];
+            packed.forward_with_bias(&case.x, Some(&bias), &mut y, &mut scratch).unwrap();
+            assert_eq!(y, case.forward(&packed.with_bias(&bias).unwrap()), "{shape:?}");
+        }
+    }
+}
+
 #[cfg(feature = "std")]
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
@@ -312,6 +328,8 @@ fn invalid_arguments_are_rejected() {
     let length = |what, expected, found| Err(KernelError::Length { what, expected, found });
     assert_eq!(matrix.forward(&[0.0; 4], &mut [0.0; 2], &mut scratch), length("x", 3, 4));
     assert_eq!(matrix.forward(&[0.0; 3], &mut [0.0; 3], &mut scratch), length("y", 2, 3));
+    let y = &mut [0.0; 2];
+    assert_eq!(matrix.forward_with_bias(&[0.0; 3], Some(&[0.0]), y, &mut scratch), length("bias", 2, 1));
     assert_eq!(matrix.clone().with_bias(&[0.0]).map(|_| ()), length("shift or bias", 2, 1));
     assert!(matches!(pack([0, 3], &[], scales), Err(KernelError::Dimension { value: 0, .. })));
     assert_eq!(pack([2, 3], &[0; 5], scales).map(|_| ()), length("the codes", 6, 5));

@@ -2,6 +2,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Deref;
 
 use super::panels::Panels;
 use super::{KernelError, byte_weights, quantize};
@@ -190,6 +191,31 @@ impl Epilogue {
         4 * vectors * self.w_pos.len()
     }
 
+    /// Writes the shift plus the bias of a call.
+    pub(crate) fn add_bias(&self, bias: &[f32], shifts: &mut [f32]) {
+        for ((to, shift), bias) in shifts.iter_mut().zip(&self.shift).zip(bias) {
+            *to = shift + bias;
+        }
+    }
+}
+
+/// The epilogue of a call, whose shift can contain a bias.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    pub(crate) epilogue: &'a Epilogue,
+    /// One element per row of the panels, including padding.
+    pub(crate) shift: &'a [f32],
+}
+
+impl Deref for Finish<'_> {
+    type Target = Epilogue;
+
+    fn deref(&self) -> &Epilogue {
+        self.epilogue
+    }
+}
+
+impl Finish<'_> {
     /// Computes `y` in place from sums that already include the scales of the weights.
     #[inline(always)]
     pub(crate) fn floats(&self, row: usize, sums: &mut [f32]) {

@@ -1,6 +1,6 @@
 //! Products of activations with a packed matrix.
 
-use super::epilogue::Epilogue;
+use super::epilogue::{Epilogue, Finish};
 use super::level::Kernel;
 use super::memory::{Output, Scratch, Words};
 use super::panels::{Group, Panels};
@@ -160,13 +160,34 @@ impl PackedMatrix {
     /// [`KernelError::Length`] if the length of `x` is not a multiple of the number of columns, or if `y` does not
     /// match it.
     pub fn forward(&self, x: &[f32], y: &mut [f32], scratch: &mut Scratch) -> Result<(), KernelError> {
+        self.forward_with_bias(x, None, y, scratch)
+    }
+
+    /// Computes [`forward`](Self::forward) with a `bias` `[rows]` of this call, which the affine map adds.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward), and [`KernelError::Length`] if `bias` does not have one element per row.
+    pub fn forward_with_bias(
+        &self,
+        x: &[f32],
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
         let Self { panels, epilogue, .. } = self;
         let (rows, columns) = (self.rows(), self.columns());
         let m = x.len() / columns;
         KernelError::check_length("x", m * columns, x.len())?;
         KernelError::check_length("y", m * rows, y.len())?;
         let threads = workers::count(m * rows * columns);
-        let Scratch { input, factors, workers, .. } = scratch;
+        let Scratch { input, factors, shifts, workers, .. } = scratch;
+        let mut epilogue = Finish { epilogue, shift: &epilogue.shift };
+        if let Some(bias) = bias {
+            KernelError::check_length("bias", rows, bias.len())?;
+            let shifts = shifts.reserve(panels.padded_rows());
+            epilogue.add_bias(bias, shifts);
+            epilogue.shift = shifts;
+        }
         workers.resize_with(workers.len().max(threads), Words::default);
         let workers = &mut workers[..threads];
         let output = Output::new(y);

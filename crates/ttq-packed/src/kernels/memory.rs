@@ -68,6 +68,8 @@ pub struct Scratch {
     pub(crate) input: Words,
     /// Quantization factors of the rows or images of the input.
     pub(crate) factors: Words,
+    /// Shifts of the rows, with the bias of a call.
+    pub(crate) shifts: Words,
     /// Offsets of the input elements under the kernel of a convolution.
     pub(crate) offsets: Words,
     /// One buffer per worker.

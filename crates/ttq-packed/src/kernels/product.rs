@@ -1,6 +1,6 @@
 //! The tasks of a matrix product: preparing activations, and multiplying a group of weight rows by rows of activations.
 
-use super::epilogue::{Epilogue, Sums};
+use super::epilogue::{Finish, Sums};
 use super::level::Kernel;
 use super::memory::Output;
 use super::panels::{GROUP, Group, Panels, STEP};
@@ -25,7 +25,7 @@ impl Kernel for Quantize<'_> {
 
 /// Builds the [tables](lookup) of a row of activations.
 pub(super) struct BuildTables<'a> {
-    pub(super) epilogue: &'a Epilogue,
+    pub(super) epilogue: Finish<'a>,
     pub(super) x: &'a [f32],
     pub(super) tables: &'a mut [f32],
 }
@@ -63,7 +63,7 @@ impl Kernel for BuildByteTables<'_> {
 /// Multiplies a row of activations by a group of weight rows with [tables](lookup).
 pub(super) struct LookUp<'a> {
     pub(super) panels: &'a Panels,
-    pub(super) epilogue: &'a Epilogue,
+    pub(super) epilogue: Finish<'a>,
     pub(super) tables: &'a [f32],
     pub(super) output: Output<'a>,
     pub(super) row: usize,
@@ -132,7 +132,7 @@ impl LookUp<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Product<'a, T> {
     pub(super) panels: &'a Panels,
-    pub(super) epilogue: &'a Epilogue,
+    pub(super) epilogue: Finish<'a>,
     pub(super) x: &'a [T],
     pub(super) factors: &'a [f32],
     pub(super) output: Output<'a>,

@@ -5,7 +5,7 @@
 //! transposed before they are written to the output.
 
 use super::geometry::Window;
-use crate::kernels::epilogue::{Epilogue, Sums};
+use crate::kernels::epilogue::{Finish, Sums};
 use crate::kernels::memory::Output;
 use crate::kernels::panels::{GROUP, Group, PANEL, Panels};
 use crate::kernels::simd::Simd;
@@ -18,7 +18,7 @@ const PIXELS: usize = 16;
 #[derive(Clone, Copy)]
 pub(crate) struct DenseStrip<'a> {
     pub(crate) panels: &'a Panels,
-    pub(crate) epilogue: &'a Epilogue,
+    pub(crate) epilogue: Finish<'a>,
     pub(crate) window: Window,
     /// Offsets from the first element of a pixel to the elements under the kernel, one per column (float32) or per four
     /// columns (int8).

@@ -370,6 +370,22 @@ impl PackedConvolution {
         y: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<(), KernelError> {
+        self.forward_with_bias(x, input, None, y, scratch)
+    }
+
+    /// Computes [`forward`](Self::forward) with a `bias` `[out]` of this call, which the affine map adds.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward), and [`KernelError::Length`] if `bias` does not have one element per output
+    /// channel.
+    pub fn forward_with_bias(
+        &self,
+        x: &[f32],
+        input: [usize; 4],
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
         let [images, out, height, width] = self.output_shape(input)?;
         KernelError::check_length("x", input.iter().product(), x.len())?;
         KernelError::check_length("y", images * out * height * width, y.len())?;
@@ -381,11 +397,12 @@ impl PackedConvolution {
         let threads = workers::count(images * image_work);
         let parts = images * self.options.groups;
         let window = self.window(geometry, threads.div_ceil(parts));
-        let Scratch { factors, offsets, workers, .. } = scratch;
+        let Scratch { factors, shifts, offsets, workers, .. } = scratch;
+        let shifts = self.shifts(bias, shifts)?;
         let offsets = self.offsets(window, offsets);
         let factors = self.factors(x, images, factors);
         workers.resize_with(workers.len().max(threads), Words::default);
-        let context = CallContext { convolution: self, x, window, offsets, factors, output: Output::new(y) };
+        let context = CallContext { convolution: self, x, window, offsets, factors, shifts, output: Output::new(y) };
         let strips = height.div_ceil(window.strip);
         workers::run(parts * strips, &mut workers[..threads], |task, buffer| {
             let (part, strip) = (task / strips, task % strips);
@@ -478,6 +495,17 @@ impl PackedConvolution {
             targets.for_each(|(to, position)| *to = (index * plane + window.offset(position)) as u32);
         }
         to
+    }
+
+    /// Returns the shifts of the rows of all groups with the bias of a call, and nothing without a bias.
+    fn shifts<'a>(&self, bias: Option<&[f32]>, to: &'a mut Words) -> Result<&'a [f32], KernelError> {
+        let Some(bias) = bias else { return Ok(&[]) };
+        KernelError::check_length("bias", self.shape[0], bias.len())?;
+        let padded = self.rows().next_multiple_of(PANEL);
+        let to = to.reserve(padded * self.options.groups);
+        let parts = bias.chunks_exact(self.rows()).zip(to.chunks_exact_mut(padded));
+        self.groups.iter().zip(parts).for_each(|(group, (bias, to))| group.epilogue.add_bias(bias, to));
+        Ok(to)
     }
 
     /// Returns the quantization factor of each image and its inverse for int8 activations, and nothing for float32.

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use super::geometry::Window;
 use crate::Codes;
-use crate::kernels::epilogue::Epilogue;
+use crate::kernels::epilogue::{Epilogue, Finish};
 use crate::kernels::memory::Output;
 use crate::kernels::simd::Simd;
 
@@ -102,7 +102,7 @@ impl NonzeroLists {
 /// A strip of output rows of one image and channel group.
 pub(crate) struct SparseStrip<'a> {
     pub(crate) lists: &'a NonzeroLists,
-    pub(crate) epilogue: &'a Epilogue,
+    pub(crate) epilogue: Finish<'a>,
     pub(crate) window: Window,
     /// Offsets from the first element of a pixel to the elements under the kernel, one per weight.
     pub(crate) offsets: &'a [u32],
@@ -195,7 +195,7 @@ impl SparseStrip<'_> {
         [begin, end]: [bool; 2],
         y: &mut [f32],
     ) {
-        let Epilogue { w_pos, w_neg, scale, shift, relu, .. } = self.epilogue;
+        let Finish { epilogue: Epilogue { w_pos, w_neg, scale, relu, .. }, shift } = self.epilogue;
         // SAFETY: guaranteed by the caller.
         unsafe {
             let (pos, neg) = (sum::<V, N>(tile, pos), sum::<V, N>(tile, neg));

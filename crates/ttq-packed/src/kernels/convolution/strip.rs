@@ -4,6 +4,7 @@ use super::dense::DenseStrip;
 use super::geometry::Window;
 use super::sparse::{self, SparseStrip};
 use super::{ChannelGroup, PackedConvolution, Weights};
+use crate::kernels::epilogue::Finish;
 use crate::kernels::level::Kernel;
 use crate::kernels::memory::{Output, Words};
 use crate::kernels::simd::Simd;
@@ -33,6 +34,8 @@ pub(super) struct CallContext<'a> {
     pub(super) window: Window,
     pub(super) offsets: &'a [u32],
     pub(super) factors: &'a [f32],
+    /// Shifts with the bias of the call, for the rows of all channel groups with their padding; empty without a bias.
+    pub(super) shifts: &'a [f32],
     pub(super) output: Output<'a>,
 }
 
@@ -55,8 +58,11 @@ impl Kernel for Strip<'_> {
     #[inline(always)]
     unsafe fn run<V: Simd>(self) {
         let Self { context, index, buffer } = self;
-        let CallContext { convolution, window, offsets, output, factors, .. } = context;
+        let CallContext { convolution, window, offsets, output, factors, shifts, .. } = context;
         let ChannelGroup { weights, epilogue } = &convolution.groups[index.group];
+        let rows = epilogue.shift.len();
+        let shift = if shifts.is_empty() { &epilogue.shift } else { &shifts[index.group * rows..][..rows] };
+        let epilogue = Finish { epilogue, shift };
         let [height, width] = window.geometry.output;
         let first = index.strip * window.strip;
         let plane = height * width;
