@@ -56,13 +56,19 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let neg = _mm256_blendv_ps(zero, neg, _mm256_castsi256_ps(second));
             _mm256_blendv_ps(neg, pos, _mm256_castsi256_ps(first))
         }
-        // A multiplication shifts within the lower half of a lane. It uses other execution units than shifts and
-        // permutations.
+        fn planes(first: __m256i, second: __m256i) -> [__m256i; 2] {
+            let even = _mm256_set1_epi8(0b0101_0101);
+            let select = |one, other| _mm256_or_si256(_mm256_and_si256(one, even), _mm256_andnot_si256(even, other));
+            [select(first, _mm256_add_epi32(second, second)), select(_mm256_srli_epi32::<1>(first), second)]
+        }
+        // A multiplication shifts within the half of a lane. It uses other execution units than shifts and permutations.
         fn index(words: __m256i, bit: u32) -> __m256i {
-            if bit == 0 || bit + 3 > 16 {
+            let crosses_halves = bit < 16 && bit + 3 > 16;
+            if bit.is_multiple_of(16) || crosses_halves {
                 return Self::shift(words, bit);
             }
-            multiply_high(words, _mm256_set1_epi32(1 << (16 - bit)))
+            let half = if bit < 16 { words } else { _mm256_srli_epi32::<16>(words) };
+            multiply_high(half, _mm256_set1_epi32(1 << (16 - bit % 16)))
         }
         fn permute(table: *const f32, index: __m256i) -> __m256 {
             _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index)

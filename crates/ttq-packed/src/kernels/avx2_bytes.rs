@@ -2,7 +2,9 @@
 
 use core::arch::x86_64::*;
 
+use super::avx2::Avx2;
 use super::byte_tables::LOWER;
+use super::simd::Simd;
 use super::tile::AHEAD;
 
 /// Number of pairs of steps whose sums fit in a signed 16-bit number: at most 4 · 8 · 4 · 255 = 32640.
@@ -46,16 +48,10 @@ unsafe fn add_pair(narrow: &mut [[__m256i; 2]; 2], first: *const u32, second: *c
     // SAFETY: see `sums`.
     unsafe {
         let mut planes = [[_mm256_setzero_si256(); 4]; 2];
-        let even = _mm256_set1_epi8(0b0101_0101);
         for v in 0..4 {
             let first = _mm256_loadu_si256(first.add(8 * v).cast());
             let second = _mm256_loadu_si256(second.add(8 * v).cast());
-            // The bits of a plane: those of the first step at even positions, those of the second step at odd
-            // positions.
-            let doubled = _mm256_add_epi32(second, second);
-            planes[0][v] = _mm256_or_si256(_mm256_and_si256(first, even), _mm256_andnot_si256(even, doubled));
-            let halved = _mm256_srli_epi32::<1>(first);
-            planes[1][v] = _mm256_or_si256(_mm256_and_si256(halved, even), _mm256_andnot_si256(even, second));
+            [planes[0][v], planes[1][v]] = Avx2::<false>::planes(first, second);
         }
         let bytes = [bytes_of_rows(planes[0]), bytes_of_rows(planes[1])];
         let mask = _mm256_set1_epi8(0b1111);

@@ -42,13 +42,23 @@ impl Simd for Avx512 {
             let is_neg = _mm512_test_epi32_mask(codes, _mm512_set1_epi32(0b10));
             _mm512_mask_mov_ps(_mm512_maskz_mov_ps(is_pos, pos), is_neg, neg)
         }
-        // A multiplication shifts within the lower half of a lane. It uses other execution units than shifts and
-        // permutations.
+        fn planes(first: __m512i, second: __m512i) -> [__m512i; 2] {
+            // A bit of the first operand selects one of the second or of the third.
+            const SELECT: i32 = 0b1100_1010;
+            let even = _mm512_set1_epi8(0b0101_0101);
+            let (doubled, halved) = (_mm512_add_epi32(second, second), _mm512_srli_epi32::<1>(first));
+            [
+                _mm512_ternarylogic_epi32::<SELECT>(even, first, doubled),
+                _mm512_ternarylogic_epi32::<SELECT>(even, halved, second),
+            ]
+        }
+        // A multiplication shifts within the half of a lane. It uses other execution units than shifts and permutations.
         fn index(words: __m512i, bit: u32) -> __m512i {
-            if bit == 0 || bit + 4 > 16 {
-                return Self::shift(words, bit);
+            let half = if bit < 16 { words } else { _mm512_srli_epi32::<16>(words) };
+            match bit % 16 {
+                0 => half,
+                bit => multiply_high(half, _mm512_set1_epi32(1 << (16 - bit))),
             }
-            multiply_high(words, _mm512_set1_epi32(1 << (16 - bit)))
         }
         fn permute(table: *const f32, index: __m512i) -> __m512 { _mm512_permutexvar_ps(index, _mm512_loadu_ps(table)) }
 

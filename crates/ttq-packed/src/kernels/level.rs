@@ -92,6 +92,11 @@ impl Level {
         self != Self::Portable
     }
 
+    /// Returns `true` if lookups of floats are faster than products for any number of rows of activations.
+    pub(crate) fn looks_up_many(self) -> bool {
+        self == Self::Avx512
+    }
+
     /// Returns `true` if a byte dot product accepts weights other than -1, 0 and 1.
     pub(crate) fn has_any_bytes(self) -> bool {
         matches!(self, Self::AvxVnni | Self::Avx512)

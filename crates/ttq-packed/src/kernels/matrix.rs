@@ -4,13 +4,17 @@ use super::epilogue::{Epilogue, Finish};
 use super::level::Kernel;
 use super::memory::{Output, Scratch, Words};
 use super::panels::{Group, Panels};
-use super::product::{BuildByteTables, BuildTables, FloatProduct, IntegerProduct, LookUp, Product, Quantize};
+use super::product::{
+    BuildByteTables, BuildTables, FloatProduct, IntegerProduct, LOOKUP_ROWS, LookUp, Product, Quantize,
+};
 use super::{Activations, CodesView, Cost, KernelError, Level, Scales, byte_tables, lookup, workers};
 
 /// Number of rows of activations per task.
 const ROWS_PER_TASK: usize = 64;
-/// Maximum number of rows of activations for which lookup tables are faster than products.
+/// Maximum number of rows of activations for which lookup tables are faster than products on any level.
 const MAX_LOOKUP_ROWS: usize = 2;
+/// Minimum number of rows of weights for which building tables of floats pays off for more rows of activations.
+const MIN_TABLE_ROWS: usize = 256;
 /// Minimum number of rows of weights for which building tables of bytes pays off.
 const MIN_BYTE_TABLE_ROWS: usize = 1024;
 
@@ -192,14 +196,14 @@ impl PackedMatrix {
         let workers = &mut workers[..threads];
         let output = Output::new(y);
         match self.activations {
-            Activations::Float32 if self.level.permutes() && m <= MAX_LOOKUP_ROWS => {
-                let planes = if epilogue.shared.is_some() { 1 } else { 2 };
-                let tables = input.reserve(lookup::table_len(columns, planes));
-                for (row, x) in x.chunks_exact(columns).enumerate() {
-                    self.run(BuildTables { epilogue, x, tables });
-                    let tables = &*tables;
+            Activations::Float32 if self.looks_up(m) => {
+                let tables = input.reserve(LOOKUP_ROWS.min(m) * lookup::table_len(columns));
+                for (block, x) in x.chunks(LOOKUP_ROWS * columns).enumerate() {
+                    self.run(BuildTables { x, columns, tables });
+                    let (tables, row, count) = (&*tables, block * LOOKUP_ROWS, x.len() / columns);
                     workers::run(panels.groups(), workers, |group, _| {
-                        self.run(LookUp { panels, epilogue, tables, output, row, group: panels.group(group) });
+                        let group = panels.group(group);
+                        self.run(LookUp { panels, epilogue, tables, output, row, count, group });
                     });
                 }
             }
@@ -227,6 +231,12 @@ impl PackedMatrix {
             }
         }
         Ok(())
+    }
+
+    /// Returns `true` if products of `m` rows of float32 activations use lookup tables.
+    fn looks_up(&self, m: usize) -> bool {
+        let many = self.level.looks_up_many() && self.rows() >= MIN_TABLE_ROWS;
+        self.level.permutes() && (m <= MAX_LOOKUP_ROWS || many)
     }
 
     /// Runs a kernel at the level of the matrix.

@@ -11,7 +11,7 @@
 //!
 //! | activations | kernels | bits per weight in memory |
 //! |---|---|---|
-//! | [`Activations::Float32`] | lookup tables of partial sums for one or two rows of activations (AVX2, AVX-512, NEON); otherwise decoding and multiply-add | 2 |
+//! | [`Activations::Float32`] | lookup tables of partial sums (AVX-512; AVX2 and NEON for one or two rows of activations); otherwise decoding and multiply-add | 2 |
 //! | [`Activations::Float32`], convolution with many zeros ([`ConvolutionPath::Sparse`]) | sums over lists of the codes +1 and -1 | 8 per nonzero weight, plus 64 per row and up to 144 weights |
 //! | [`Activations::Int8`] | byte dot products with integers in the ratio of the scales (AVX-512 and AVX-VNNI); elsewhere with the indicator planes of +1 and -1, or with a single plane of signs if `w_pos = w_neg` in every row; lookup tables of partial sums for one or two rows of activations, many rows of weights and two scales (AVX2) | 2 |
 //!

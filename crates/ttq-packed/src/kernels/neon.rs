@@ -99,6 +99,13 @@ impl<const DOT: bool> Simd for Neon<DOT> {
                 vbslq_f32(is_neg, neg[H], vreinterpretq_f32_u32(pos))
             })
         }
+        fn planes(first: [uint32x4_t; 2], second: [uint32x4_t; 2]) -> [[uint32x4_t; 2]; 2] {
+            let even = vdupq_n_u32(0x5555_5555);
+            [
+                both!(H => vbslq_u32(even, first[H], vaddq_u32(second[H], second[H]))),
+                both!(H => vbslq_u32(even, vshrq_n_u32::<1>(first[H]), second[H])),
+            ]
+        }
         fn permute(table: *const f32, index: [uint32x4_t; 2]) -> [float32x4_t; 2] {
             let table = uint8x16x2_t(vld1q_u8(table.cast()), vld1q_u8(table.add(4).cast()));
             both!(H => vreinterpretq_f32_u8(vqtbl2q_u8(table, bytes_of(index[H], 0b111))))

@@ -3,7 +3,7 @@
 use super::epilogue::{Finish, Sums};
 use super::level::Kernel;
 use super::memory::Output;
-use super::panels::{GROUP, Group, Panels, STEP};
+use super::panels::{GROUP, Group, PANEL, Panels, STEP};
 use super::simd::Simd;
 use super::tile::{self, Codes, Contiguous, Decode, PerRowScales, SharedScales, Tile, clamped, cover};
 use super::{byte_tables, lookup, quantize};
@@ -23,22 +23,20 @@ impl Kernel for Quantize<'_> {
     }
 }
 
-/// Builds the [tables](lookup) of a row of activations.
+/// Builds the [tables](lookup) of rows of activations.
 pub(super) struct BuildTables<'a> {
-    pub(super) epilogue: Finish<'a>,
     pub(super) x: &'a [f32],
+    pub(super) columns: usize,
     pub(super) tables: &'a mut [f32],
 }
 
 impl Kernel for BuildTables<'_> {
     #[inline(always)]
     unsafe fn run<V: Simd>(self) {
-        // SAFETY: guaranteed by the contract of the trait.
-        unsafe {
-            match self.epilogue.shared {
-                Some([w_pos, w_neg]) => lookup::build::<V, 1>(self.x, [[w_pos, -w_neg]], self.tables),
-                None => lookup::build::<V, 2>(self.x, [[1.0, 0.0], [0.0, 1.0]], self.tables),
-            }
+        let rows = self.x.chunks_exact(self.columns);
+        for (x, tables) in rows.zip(self.tables.chunks_exact_mut(lookup::table_len(self.columns))) {
+            // SAFETY: guaranteed by the contract of the trait.
+            unsafe { lookup::build::<V>(x, tables) };
         }
     }
 }
@@ -60,13 +58,18 @@ impl Kernel for BuildByteTables<'_> {
     }
 }
 
-/// Multiplies a row of activations by a group of weight rows with [tables](lookup).
+/// Number of rows of activations that [`LookUp`] multiplies at once.
+pub(super) const LOOKUP_ROWS: usize = 4;
+
+/// Multiplies up to [`LOOKUP_ROWS`] rows of activations by a group of weight rows with [tables](lookup).
 pub(super) struct LookUp<'a> {
     pub(super) panels: &'a Panels,
     pub(super) epilogue: Finish<'a>,
     pub(super) tables: &'a [f32],
     pub(super) output: Output<'a>,
+    /// The first row of activations, and the number of rows.
     pub(super) row: usize,
+    pub(super) count: usize,
     pub(super) group: Group,
 }
 
@@ -76,9 +79,13 @@ impl Kernel for LookUp<'_> {
         if const { V::PERMUTES } {
             // SAFETY: guaranteed by the contract of the trait.
             unsafe {
-                match self.epilogue.shared {
-                    Some(_) => self.rows::<V, 1>(),
-                    None => self.rows::<V, 2>(),
+                match self.count {
+                    // More sums and indices than these would not fit in the 16 registers of AVX2.
+                    1 if V::LANES == 8 => self.rows::<V, 2, 1>(),
+                    2 if V::LANES == 8 => self.rows::<V, 1, 2>(),
+                    1 => self.rows::<V, 4, 1>(),
+                    2 => self.rows::<V, 2, 2>(),
+                    _ => self.rows::<V, 2, LOOKUP_ROWS>(),
                 }
             }
         }
@@ -87,43 +94,46 @@ impl Kernel for LookUp<'_> {
 
 impl LookUp<'_> {
     #[inline(always)]
-    unsafe fn rows<V: Simd, const PLANES: usize>(&self) {
+    unsafe fn rows<V: Simd, const R: usize, const C: usize>(&self) {
         let mut row = 0;
         // SAFETY: a group consists of whole panels, and the lanes of a vector divide the rows of a panel.
         unsafe {
-            while row + 4 * V::LANES <= self.group.rows {
-                self.vectors::<V, PLANES, 4>(row);
-                row += 4 * V::LANES;
+            while row + R * V::LANES <= self.group.rows {
+                self.vectors::<V, R, C>(row);
+                row += R * V::LANES;
             }
-            while row < self.group.rows {
-                self.vectors::<V, PLANES, 1>(row);
-                row += V::LANES;
+            if const { R * V::LANES > PANEL } {
+                while row < self.group.rows {
+                    self.vectors::<V, 1, C>(row);
+                    row += V::LANES;
+                }
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn vectors<V: Simd, const PLANES: usize, const R: usize>(&self, row: usize) {
+    unsafe fn vectors<V: Simd, const R: usize, const C: usize>(&self, row: usize) {
         let Self { panels, epilogue, group, output, .. } = self;
         let steps = panels.columns().div_ceil(STEP);
         let first = group.first + row;
-        let mut y = [0.0; GROUP];
+        let len = lookup::table_len(panels.columns());
+        let tables = clamped::<_, C>(self.count, |c| self.tables[c * len..].as_ptr());
         // SAFETY: the caller guarantees the rows; the tables cover all steps.
         unsafe {
-            let sums = lookup::sums::<V, PLANES, R>(*group, row, steps, self.tables.as_ptr());
-            for (r, sums) in sums.into_iter().enumerate() {
-                let sum = if PLANES == 1 {
-                    sums[0]
-                } else {
-                    let neg = V::load(epilogue.w_neg.as_ptr().add(first + r * V::LANES));
-                    let neg = V::mul(V::mul(neg, V::splat(-1.0)), sums[PLANES - 1]);
-                    V::mul_add(V::load(epilogue.w_pos.as_ptr().add(first + r * V::LANES)), sums[0], neg)
-                };
-                V::store(y[r * V::LANES..][..V::LANES].as_mut_ptr(), sum);
+            let sums = lookup::sums::<V, R, C>(*group, row, steps, tables);
+            for c in 0..self.count {
+                let mut y = [0.0; GROUP];
+                for r in 0..R {
+                    let [pos, neg] = sums[r][c];
+                    let at = first + r * V::LANES;
+                    let neg = V::mul(V::load(epilogue.w_neg.as_ptr().add(at)), neg);
+                    let sum = V::sub(V::mul(V::load(epilogue.w_pos.as_ptr().add(at)), pos), neg);
+                    V::store(y[r * V::LANES..][..V::LANES].as_mut_ptr(), sum);
+                }
+                let y = &mut y[..R * V::LANES];
+                epilogue.floats(first, y);
+                store(*output, panels.rows(), self.row + c, first, y);
             }
-            let y = &mut y[..R * V::LANES];
-            epilogue.floats(first, y);
-            store(*output, panels.rows(), self.row, first, y);
         }
     }
 }

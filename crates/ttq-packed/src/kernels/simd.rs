@@ -59,6 +59,11 @@ pub(crate) trait Simd: Copy {
     unsafe fn look_up(table: Self::Floats, codes: Self::Words) -> Self::Floats;
     /// Returns `pos`, `neg` or 0 where the code (the lowest two bits of a lane) is `0b01`, `0b10` or `0b00`.
     unsafe fn select(codes: Self::Words, pos: Self::Floats, neg: Self::Floats) -> Self::Floats;
+    /// Returns the bits of +1 of both words, and those of -1: a bit of the first word is at an even position, that of the
+    /// second word is at the next odd one.
+    unsafe fn planes(_first: Self::Words, _second: Self::Words) -> [Self::Words; 2] {
+        unreachable!("called only if PERMUTES is true")
+    }
     /// Moves the bits that start at `bit`, as many as [`permute`](Self::permute) reads, to the lowest bits of each
     /// lane.
     ///
