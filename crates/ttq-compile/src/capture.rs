@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use burn::module::{AutodiffModule, HasAutodiffModule, ModuleMapper, Param};
+use burn::module::{AutodiffModule, HasAutodiffModule, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
-use burn::tensor::{Int, TensorPrimitive};
+use burn::tensor::{Bool, Int, TensorPrimitive};
 use ttq_packed::network::{CompileOptions, Graph, Network};
 
 use crate::tape::{Origin, Step, Tape, Tracked};
@@ -80,6 +80,7 @@ where
     if dims.is_empty() || dims.contains(&0) {
         return Err(CaptureError::Example { dims });
     }
+    module.visit(&mut Draw);
     let module = M::TrainModule::from_inner(module.clone()).map(&mut Names::default());
     let runs = BATCHES.map(|size| {
         let tape = Tape::default();
@@ -109,6 +110,23 @@ where
     X: Example<B>,
 {
     Ok(Network::compile(&capture(module, example, forward)?, options)?)
+}
+
+/// Draws the parameters of a new module. Burn draws a parameter at its first use, and a clone would draw other numbers.
+struct Draw;
+
+impl<B: Backend> ModuleVisitor<B> for Draw {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        param.val();
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<B, D, Int>>) {
+        param.val();
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
+        param.val();
+    }
 }
 
 /// Gives each parameter its path.

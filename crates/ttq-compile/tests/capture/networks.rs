@@ -142,3 +142,13 @@ fn a_capture_leaves_the_module_as_it_is() {
     capture(&network, x.clone(), |network, x| network.forward(x)).unwrap();
     network.forward(x).into_data().assert_eq(&before, true);
 }
+
+#[test]
+fn a_new_module_is_captured_with_the_parameters_that_it_keeps() {
+    let device = Default::default();
+    let layer = LinearConfig::new(3, 2).init::<B>(&device);
+    let x = tensor::<B, 2>(&uniform(&[1, 3], 2));
+    let graph = capture(&layer, x.clone(), |layer, x| layer.forward(x)).unwrap();
+    let input = x.to_data().to_vec::<f32>().unwrap();
+    assert_close(&graph.evaluate(&input).unwrap(), &layer.forward(x).into_data().to_vec::<f32>().unwrap());
+}
