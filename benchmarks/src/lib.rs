@@ -1,13 +1,13 @@
-//! Benchmarks of ttq: timing of candidates in alternating rounds, training steps, products with packed weights on a
-//! GPU, and lossless compression of CIFAR-10 for transfer to another machine.
+//! Benchmarks of ttq: timing of candidates in alternating rounds, processes that answer requests, training steps, products with
+//! packed weights on a GPU, and lossless compression of CIFAR-10 for transfer to another machine.
 
 pub mod measure;
 pub mod mosaic;
 mod networks;
 mod peer;
-mod process;
+pub mod process;
 mod steps;
-mod usage;
+pub mod usage;
 mod worker;
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]

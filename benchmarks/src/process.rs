@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 
 /// A running process. It ends at the end of its input, when this value is dropped.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     /// `None` once the input is closed.
     requests: Option<ChildStdin>,
@@ -23,7 +23,7 @@ impl Process {
     ///
     /// # Errors
     /// Returns an error if the process cannot be started or gives no answer of the type `A`.
-    pub(crate) fn start<A: DeserializeOwned>(command: &mut Command) -> Result<(Self, A)> {
+    pub fn start<A: DeserializeOwned>(command: &mut Command) -> Result<(Self, A)> {
         let errors = tempfile::tempfile().context("cannot create a temporary file")?;
         let mut child = command
             .stdin(Stdio::piped())
@@ -42,7 +42,7 @@ impl Process {
     ///
     /// # Errors
     /// Returns an error if the process has ended or gives no answer of the type `A`.
-    pub(crate) fn ask<A: DeserializeOwned>(&mut self, request: impl Display) -> Result<A> {
+    pub fn ask<A: DeserializeOwned>(&mut self, request: impl Display) -> Result<A> {
         let requests = self.requests.as_mut().context("the input of the process is closed")?;
         writeln!(requests, "{request}").context("the process has ended")?;
         self.answer()

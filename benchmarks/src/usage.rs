@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Returns the processor time of all threads of this process; `None` where the system does not count it.
 #[cfg(unix)]
-pub(crate) fn processor_time() -> Option<Duration> {
+pub fn processor_time() -> Option<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for the write.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
@@ -14,21 +14,30 @@ pub(crate) fn processor_time() -> Option<Duration> {
 
 /// Returns the processor time of all threads of this process; `None` where the system does not count it.
 #[cfg(not(unix))]
-pub(crate) fn processor_time() -> Option<Duration> {
+pub fn processor_time() -> Option<Duration> {
     None
+}
+
+/// Returns the resident set of this process in bytes. Linux only.
+pub fn memory() -> Option<u64> {
+    status("VmRSS:")
 }
 
 /// Returns the largest resident set of this process since its start or the last [`reset_peak_memory`], in bytes. Linux
 /// only.
-pub(crate) fn peak_memory() -> Option<u64> {
+pub fn peak_memory() -> Option<u64> {
+    status("VmHWM:")
+}
+
+fn status(key: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(1024 * kilobytes)
 }
 
 /// Forgets the peak of the past.
-pub(crate) fn reset_peak_memory() {
+pub fn reset_peak_memory() {
     // Other systems, and some containers, do not have the file; the peak is then that of the whole process.
     let _ = fs::write("/proc/self/clear_refs", "5");
 }

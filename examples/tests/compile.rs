@@ -1,10 +1,10 @@
-//! The networks of `mnist` and `cifar` compute the same without Burn.
+//! The networks of the examples compute the same without Burn.
 
 use burn::module::{AutodiffModule, HasAutodiffModule, Module};
 use burn::prelude::*;
 use ttq_compile::{Capture, CompileOptions, Network as Compiled, capture};
 use ttq_examples::Cpu;
-use ttq_examples::model::{MnistNet, Network, ResNet};
+use ttq_examples::model::{DenseNet, DenseNetConfig, MnistNet, Network, ResNet, SqueezeNet};
 use ttq_packed::network::Arena;
 
 type Images<B> = Tensor<B, 4>;
@@ -40,4 +40,15 @@ fn resnet_20() {
 #[test]
 fn the_network_for_digits() {
     agrees(MnistNet::new(10, &Default::default()), [1, 28, 28], |network, images| network.forward(images));
+}
+
+#[test]
+fn the_small_densenet() {
+    let network = DenseNet::new(&DenseNetConfig::SMALL, 20, &Default::default());
+    agrees(network, [3, 56, 56], |network, images| network.forward(images));
+}
+
+#[test]
+fn squeezenet() {
+    agrees(SqueezeNet::new(20, &Default::default()), [3, 56, 56], |network, images| network.forward(images));
 }

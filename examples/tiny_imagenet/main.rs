@@ -14,13 +14,10 @@
 //! them are used for training and one tenth for testing. `-- --help` lists the options.
 
 mod architecture;
-mod convolution;
 mod data;
-mod densenet;
 mod distort;
 mod jpeg;
 mod recipe;
-mod squeezenet;
 #[cfg(test)]
 mod tests;
 
@@ -34,14 +31,12 @@ use burn::tensor::backend::Backend;
 use clap::Arg;
 use clap::builder::EnumValueParser;
 use ttq_examples::data::Images;
-use ttq_examples::model::{Classifier, Network};
+use ttq_examples::model::{Classifier, DenseNet, DenseNetConfig, Network, SqueezeNet};
 use ttq_examples::{Cpu, Job, Options, RunBackend, Trains, evaluate, exit, is_packed, load, print_line, tensor_names};
 use ttq_inference::Packed;
 
 use crate::architecture::Architecture;
-use crate::densenet::{DenseNet, DenseNetConfig};
 use crate::recipe::recipe;
-use crate::squeezenet::SqueezeNet;
 
 /// Text below the list of options.
 const DATA: &str = "Data: --data is the folder tiny-imagenet-200 (train/<id>/images, val/images, \

@@ -5,13 +5,11 @@ use std::path::Path;
 use burn::tensor::{Tensor, TensorData, Tolerance};
 use ttq_examples::data::cache::real_data;
 use ttq_examples::data::{Images, normalize};
-use ttq_examples::model::Network;
+use ttq_examples::model::{DenseNet, DenseNetConfig, Network, SqueezeNet};
 use ttq_examples::{Cpu, is_packed, load, tensor_names};
 
 use crate::architecture::Architecture;
 use crate::data::validation;
-use crate::densenet::{DenseNet, DenseNetConfig};
-use crate::squeezenet::SqueezeNet;
 
 /// Loads a checkpoint and returns the first four logits of an image.
 fn logits<N: Network<Cpu, Task = Images>>(mut network: N, checkpoint: &Path, image: &Tensor<Cpu, 4>) -> TensorData {

@@ -16,6 +16,8 @@ pub(crate) enum Suite {
     Load,
     /// Products with packed weights, compared with dense and other quantized products.
     Packed,
+    /// Whole networks without Burn, compared with ONNX Runtime and OpenVINO.
+    Network,
     /// Time and memory of training steps in full precision and with ternary weights, also in PyTorch.
     Train,
 }
@@ -27,6 +29,7 @@ impl Suite {
             Self::Quantize => "quantize",
             Self::Load => "load",
             Self::Packed => "packed",
+            Self::Network => "network",
             Self::Train => "train",
         }
     }

@@ -1,14 +1,19 @@
-//! The networks of `mnist`, `cifar` and `text`, in ordinary Burn code, and the training step around them.
+//! The networks of the examples in ordinary Burn code, and the training step around them.
 
 mod classifier;
+mod convolution;
+mod densenet;
 mod gpt;
 mod mnist;
 mod resnet;
+mod squeezenet;
 
 pub use classifier::{Batch, Classifier, Inputs, Network, PytorchName, TrainableNetwork};
+pub use densenet::{DenseNet, DenseNetConfig};
 pub use gpt::{Cache, Gpt, GptConfig};
 pub use mnist::MnistNet;
 pub use resnet::ResNet;
+pub use squeezenet::SqueezeNet;
 
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;

@@ -8,14 +8,14 @@ use burn::nn::pool::{
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use ttq_examples::data::Images;
-use ttq_examples::model::{Network, PytorchName};
 
-use crate::convolution::{HE_UNIFORM, convolution};
+use super::convolution::{HE_UNIFORM, convolution};
+use super::{Network, PytorchName};
+use crate::data::Images;
 
 /// Configuration of a [`DenseNet`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct DenseNetConfig {
+pub struct DenseNetConfig {
     /// Number of channels that a layer adds.
     pub growth: usize,
     /// Number of layers of each block.
@@ -32,18 +32,18 @@ pub(crate) struct DenseNetConfig {
 
 impl DenseNetConfig {
     /// Small DenseNet of the port: 440,264 parameters for 200 classes.
-    pub(crate) const SMALL: Self =
+    pub const SMALL: Self =
         Self { growth: 12, layers: &[8, 12, 10], initial: 48, bottleneck: 4, pool: true, dropout: 0.25 };
     /// DenseNet-121, with a 3×3 convolution of stride 1 as the first one and no pooling after it: 7,151,176 parameters
     /// for 200 classes.
-    pub(crate) const DENSENET_121: Self =
+    pub const DENSENET_121: Self =
         Self { growth: 32, layers: &[6, 12, 24, 16], initial: 64, bottleneck: 4, pool: false, dropout: 0.0 };
 }
 
 /// A 3×3 convolution, dense blocks, and a linear layer. In a block, the input of each layer consists of all previous
 /// channels. Transitions between the blocks halve channels, height and width.
 #[derive(Module, Debug)]
-pub(crate) struct DenseNet<B: Backend> {
+pub struct DenseNet<B: Backend> {
     stem: Conv2d<B>,
     norm: BatchNorm<B>,
     pool: Option<MaxPool2d>,
@@ -84,7 +84,7 @@ const LAST_DROPOUT: f64 = 0.25;
 
 impl<B: Backend> DenseNet<B> {
     /// Creates a network for `classes` classes. Input `[n, 3, 56, 56]`, output `[n, classes]`.
-    pub(crate) fn new(config: &DenseNetConfig, classes: usize, device: &B::Device) -> Self {
+    pub fn new(config: &DenseNetConfig, classes: usize, device: &B::Device) -> Self {
         let mut channels = config.initial;
         let mut blocks = Vec::new();
         for (index, layers) in config.layers.iter().enumerate() {
@@ -200,7 +200,7 @@ impl<B: Backend> Transition<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ttq_examples::Cpu;
+    use crate::Cpu;
 
     /// Returns the number of running means and variances of batch normalization, which Burn counts as parameters.
     /// Layers normalize their input and their bottleneck.

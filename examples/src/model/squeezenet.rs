@@ -8,14 +8,14 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, MaxPool2d, MaxP
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Initializer};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use ttq_examples::data::Images;
-use ttq_examples::model::{Network, PytorchName};
 
-use crate::convolution::convolution;
+use super::convolution::convolution;
+use super::{Network, PytorchName};
+use crate::data::Images;
 
 /// A 3×3 convolution, eight fire modules with three max poolings, and a 1×1 convolution to the logits.
 #[derive(Module, Debug)]
-pub(crate) struct SqueezeNet<B: Backend> {
+pub struct SqueezeNet<B: Backend> {
     stem: Conv2d<B>,
     norm: BatchNorm<B>,
     pool: MaxPool2d,
@@ -47,7 +47,7 @@ const PORT_INDICES: [usize; 8] = [4, 5, 7, 8, 10, 11, 12, 13];
 
 impl<B: Backend> SqueezeNet<B> {
     /// Creates a network for `classes` classes. Input `[n, 3, 56, 56]`, output `[n, classes]`.
-    pub(crate) fn new(classes: usize, device: &B::Device) -> Self {
+    pub fn new(classes: usize, device: &B::Device) -> Self {
         let mut channels = 64;
         let fires = FIRES.map(|[squeezed, expanded]| {
             let fire = Fire::new(channels, squeezed, expanded, device);
@@ -120,7 +120,7 @@ impl<B: Backend> Fire<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ttq_examples::Cpu;
+    use crate::Cpu;
 
     #[test]
     fn it_has_as_many_parameters_as_in_the_port_and_a_logit_per_class() {
