@@ -67,7 +67,7 @@ struct Peer {
     runtime: Option<&'static str>,
     int8: bool,
     /// Largest difference of a result, in multiples of its largest magnitude.
-    tolerance: f32,
+    tolerance: f64,
 }
 
 /// The first one is what the others are compared with.
@@ -155,10 +155,10 @@ fn compare(title: &str, graph: &Graph, files: &Files, options: &Options) -> Resu
 }
 
 /// Fails if results differ.
-fn check(found: &[f32], expected: &[f32], tolerance: f32) -> Result<()> {
+fn check(found: &[f64], expected: &[f64], tolerance: f64) -> Result<()> {
     ensure!(found.len() == expected.len(), "{} results instead of {}", found.len(), expected.len());
-    let largest = expected.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-    let difference = found.iter().zip(expected).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs()));
+    let largest = expected.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+    let difference = found.iter().zip(expected).fold(0.0_f64, |worst, (a, b)| worst.max((a - b).abs()));
     ensure!(difference <= tolerance * largest, "results differ by {difference:e}, the largest is {largest:e}");
     Ok(())
 }

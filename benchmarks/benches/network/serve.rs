@@ -18,7 +18,7 @@ pub(crate) struct Ready {
     /// Name and version of the implementation.
     pub(crate) version: String,
     /// Result for an item of ones.
-    pub(crate) output: Vec<f32>,
+    pub(crate) output: Vec<f64>,
     /// Seconds from the file to a network that can run.
     pub(crate) load_s: f64,
     /// Growth of the resident set while the network is loaded and runs one item, at its peak, in bytes.
@@ -45,6 +45,7 @@ fn run(file: &Path, int8: bool) -> Result<()> {
     network.run(&mut arena, &vec![1.0; input], &mut output)?;
     let memory = usage::peak_memory().zip(before).map(|(peak, before)| peak.saturating_sub(before));
     let version = format!("ttq {}", env!("CARGO_PKG_VERSION"));
+    let output = output.into_iter().map(f64::from).collect();
     answer(&Ready { version, output, load_s, memory })?;
     let mut rng = StdRng::seed_from_u64(0);
     let (mut x, mut y) = (Vec::new(), Vec::new());

@@ -150,5 +150,6 @@ fn a_new_module_is_captured_with_the_parameters_that_it_keeps() {
     let x = tensor::<B, 2>(&uniform(&[1, 3], 2));
     let graph = capture(&layer, x.clone(), |layer, x| layer.forward(x)).unwrap();
     let input = x.to_data().to_vec::<f32>().unwrap();
-    assert_close(&graph.evaluate(&input).unwrap(), &layer.forward(x).into_data().to_vec::<f32>().unwrap());
+    let found: Vec<f32> = graph.evaluate(&input).unwrap().into_iter().map(|x| x as f32).collect();
+    assert_close(&found, &layer.forward(x).into_data().to_vec::<f32>().unwrap());
 }
