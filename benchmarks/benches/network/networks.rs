@@ -89,7 +89,7 @@ where
     config.quantizer = QuantizerConfig::ttq().with_threshold(Threshold::Sparsity(zeros));
     let file = pack(&Ternary::new(dense, &config)?)?;
     let module = load(packed, &file).map_err(|error| anyhow!("{error}"))?;
-    let mut graph = capture(&module, Tensor::ones(item, &Default::default()), forward)?;
+    let mut graph = capture(&module, Tensor::<Inner, D>::ones(item, &Default::default()), forward)?;
     let mut rng = StdRng::seed_from_u64(0);
     let values: Vec<f32> = (0..64 * item.iter().product::<usize>()).map(|_| rng.sample(StandardNormal)).collect();
     graph.calibrate(&values, RangeRule::MinMax)?;
