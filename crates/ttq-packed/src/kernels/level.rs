@@ -118,7 +118,10 @@ impl Level {
             Self::Avx2 => unsafe { run_avx2(kernel) },
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
             // SAFETY: as above.
-            Self::AvxVnni => unsafe { run_avx_vnni(kernel) },
+            Self::AvxVnni if K::DOTS => unsafe { run_avx_vnni(kernel) },
+            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            // SAFETY: AVX-VNNI is an addition to AVX2.
+            Self::AvxVnni => unsafe { run_avx2(kernel) },
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
             // SAFETY: as above.
             Self::Avx512 => unsafe { run_avx512(kernel) },
@@ -127,7 +130,10 @@ impl Level {
             Self::Neon => unsafe { run_neon(kernel) },
             #[cfg(all(feature = "std", target_arch = "aarch64"))]
             // SAFETY: as above.
-            Self::NeonDot => unsafe { run_neon_dot(kernel) },
+            Self::NeonDot if K::DOTS => unsafe { run_neon_dot(kernel) },
+            #[cfg(all(feature = "std", target_arch = "aarch64"))]
+            // SAFETY: the byte dot products are an addition to NEON.
+            Self::NeonDot => unsafe { run_neon(kernel) },
             // SAFETY: the portable level uses no special instructions.
             _ => unsafe { kernel.run::<Portable>() },
         }
@@ -139,6 +145,9 @@ impl Level {
 /// `run` and every function that it calls must be `#[inline(always)]`, and it must not pass a closure to another
 /// thread: code in a function of its own is compiled without the instructions.
 pub(crate) trait Kernel {
+    /// `true` if the kernel multiplies bytes. Others are not compiled for instruction sets that only add such products.
+    const DOTS: bool = false;
+
     /// Runs the kernel with the vectors of `V`.
     ///
     /// # Safety

@@ -264,6 +264,8 @@ pub(super) struct IntegerProduct<'a> {
 struct IntegerTile<'a, const PLANES: usize>(Product<'a, u32>);
 
 impl Kernel for IntegerProduct<'_> {
+    const DOTS: bool = true;
+
     #[inline(always)]
     unsafe fn run<V: Simd>(self) {
         let Self { product, from, to, tables } = self;

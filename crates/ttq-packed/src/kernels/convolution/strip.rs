@@ -55,6 +55,8 @@ pub(super) struct Strip<'a> {
 }
 
 impl Kernel for Strip<'_> {
+    const DOTS: bool = true;
+
     #[inline(always)]
     unsafe fn run<V: Simd>(self) {
         let Self { context, index, buffer } = self;

@@ -126,6 +126,8 @@ struct Part<'a> {
 }
 
 impl Kernel for Part<'_> {
+    const DOTS: bool = true;
+
     #[inline(always)]
     unsafe fn run<V: Simd>(self) {
         let Self { layer, memory, items, task } = self;
