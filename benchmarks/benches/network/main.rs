@@ -143,7 +143,7 @@ fn compare(title: &str, graph: &Graph, files: &Files, options: &Options) -> Resu
         starts.push(Start { network: title.into(), candidate: peer.name, version, threads, load_s, memory });
         processes.push((peer.name, process));
     }
-    let budget = Duration::from_millis(if options.quick { 20 } else { 3000 });
+    let budget = Duration::from_millis(if options.quick { 20 } else { 2000 });
     let mut rows = Vec::new();
     for &batch in options.batches.iter().filter(|batch| !options.quick || **batch <= 8) {
         let candidates = processes.iter_mut().map(|(name, process)| {
