@@ -7,7 +7,7 @@
 quantize and dequantize nodes with ranges from 64 random inputs, uint8 activations, and weights with a scale per channel. The input is one
 tensor of float32, whose first dimension is the batch.
 
-The others first print a line of JSON, {"version": .., "output": [..], "load_s": .., "memory": ..}: the result for one item of ones, the
+The others first print a line of JSON, {"version": .., "output": [..], "load_s": .., "memory": ..}: the result for one item, the
 seconds from the file to a network that can run, and the growth of the resident set until then, at its peak, in bytes. Then they read
 lines of two numbers, batch and calls. The answer to each is a line with the seconds of the calls.
 """
@@ -87,7 +87,8 @@ def main():
     start = time.perf_counter()
     dims, run = {"onnxruntime": with_onnxruntime, "openvino": with_openvino}[kind](path, threads)
     load = time.perf_counter() - start
-    output = np.asarray(run(np.ones([1] + dims, dtype=np.float32))).flatten().tolist()
+    item = np.sin(np.arange(np.prod(dims))).astype(np.float32).reshape([1] + dims)
+    output = np.asarray(run(item)).flatten().tolist()
     ready = {"version": f"{kind} {runtime.__version__}", "output": output, "load_s": load, "memory": memory("VmHWM:") - before}
     print(json.dumps(ready), flush=True)
     inputs = {}

@@ -17,12 +17,17 @@ use ttq_packed::network::{Arena, CompileOptions, Network};
 pub(crate) struct Ready {
     /// Name and version of the implementation.
     pub(crate) version: String,
-    /// Result for an item of ones.
+    /// Result for the [`item`].
     pub(crate) output: Vec<f64>,
     /// Seconds from the file to a network that can run.
     pub(crate) load_s: f64,
     /// Growth of the resident set while the network is loaded and runs one item, at its peak, in bytes.
     pub(crate) memory: Option<u64>,
+}
+
+/// Returns the elements of the item by which results are compared, as in the script.
+pub(crate) fn item(elements: usize) -> Vec<f32> {
+    (0..elements).map(|i| (i as f64).sin() as f32).collect()
 }
 
 /// Runs the network of a file, and answers requests until the standard input ends.
@@ -42,7 +47,7 @@ fn run(file: &Path, int8: bool) -> Result<()> {
     let [input, outputs] = [network.input_dims(), network.output_dims()].map(|dims| dims.iter().product::<usize>());
     let mut arena = Arena::new();
     let mut output = vec![0.0; outputs];
-    network.run(&mut arena, &vec![1.0; input], &mut output)?;
+    network.run(&mut arena, &item(input), &mut output)?;
     let memory = usage::peak_memory().zip(before).map(|(peak, before)| peak.saturating_sub(before));
     let version = format!("ttq {}", env!("CARGO_PKG_VERSION"));
     let output = output.into_iter().map(f64::from).collect();
