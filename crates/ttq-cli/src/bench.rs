@@ -105,7 +105,7 @@ impl Bench {
         if !(self.seconds.is_finite() && self.seconds >= 0.0) {
             bail!("--seconds is {}: it must be a positive number", self.seconds);
         }
-        let graph = network::read(&self.file)?;
+        let (graph, _) = network::read(&self.file)?;
         let summary = ttq_report::network::NetworkSummary::new(&graph);
         let mut notes = Vec::new();
         let mut networks = vec![("float32", network::compile(&self.file, &graph, None)?)];

@@ -38,7 +38,7 @@ pub(crate) struct Exported {
 
 impl Export {
     pub(crate) fn run(&self) -> Result<Exported> {
-        let graph = network::read(&self.file)?;
+        let (graph, _) = network::read(&self.file)?;
         let output = self.output.path(&self.file, "onnx")?;
         let file = self.file.display().to_string();
         let mut options = ExportOptions::default();

@@ -27,9 +27,9 @@ impl Items {
         {
             let bytes = read(path)?;
             if !picture::is_picture(&bytes) {
-                normalization.refuse()?;
                 let file = || path.display().to_string();
                 let array = npy::read(&bytes).with_context(file)?;
+                normalization.check_array(array.is_float).with_context(file)?;
                 return items(array, dims).map(Self::Array).with_context(file);
             }
         }

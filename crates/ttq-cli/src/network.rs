@@ -18,12 +18,12 @@ pub(crate) enum Int8 {
     All,
 }
 
-/// Reads the graph of a network file.
-pub(crate) fn read(path: &Path) -> Result<Graph> {
+/// Reads the graph of a network file, and the configuration in the file.
+pub(crate) fn read(path: &Path) -> Result<(Graph, Option<String>)> {
     let file = path.display();
     let what = match checkpoint::read(path, None)? {
-        Contents::Packed(_, bytes) => match graph(&bytes).with_context(|| file.to_string())? {
-            Some(graph) => return Ok(graph),
+        Contents::Packed(model, bytes) => match graph(&bytes).with_context(|| file.to_string())? {
+            Some(graph) => return Ok((graph, model.config)),
             None => "packed file".to_owned(),
         },
         Contents::Checkpoint(checkpoint) => checkpoint.format.to_string(),

@@ -18,6 +18,8 @@ type Convert = fn(&[u8]) -> f32;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Array {
     pub(crate) shape: Vec<usize>,
+    /// Whether the elements of the file are floats, and no integers or booleans.
+    pub(crate) is_float: bool,
     pub(crate) values: Vec<f32>,
 }
 
@@ -47,7 +49,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Array> {
     }
     let values: Vec<f32> = data.chunks_exact(size).map(convert).collect();
     let values = if order.starts_with("True") { to_row_major(&shape, &values) } else { values };
-    Ok(Array { shape, values })
+    let is_float = descr.trim_start_matches(['\'', '"', '<', '>', '=', '|']).starts_with('f');
+    Ok(Array { shape, is_float, values })
 }
 
 /// Returns the bytes of a file of float32.
@@ -142,7 +145,8 @@ mod tests {
             let values: Vec<f32> = (0..shape.iter().product()).map(|i| i as f32 / 3.0).collect();
             let bytes = write(shape, &values);
             assert!((bytes.len() - 4 * values.len()).is_multiple_of(ALIGN));
-            assert_eq!(read(&bytes).unwrap(), Array { shape: shape.into(), values });
+            let found = read(&bytes).unwrap();
+            assert_eq!((found.shape, found.values), (shape.into(), values));
         }
     }
 

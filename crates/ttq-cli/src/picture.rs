@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use anyhow::{Result, bail};
 use png::{ColorType, Transformations};
+use serde_json::Value;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 
@@ -19,35 +20,61 @@ struct Picture {
 }
 
 /// Numbers that are subtracted from the channels of pictures, and by which the differences are divided.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Normalization {
-    /// Numbers that are subtracted from pixels, whose values are 0 to 1: one, or one per channel.
-    #[arg(long, value_delimiter = ',', default_value = "0", value_name = "NUMBERS", allow_negative_numbers = true)]
-    mean: Vec<f32>,
-    /// Numbers by which pixels are divided after that: one, or one per channel.
-    #[arg(long, value_delimiter = ',', default_value = "1", value_name = "NUMBERS")]
-    std: Vec<f32>,
+    /// Numbers that are subtracted from pixels, whose values are 0 to 1: one, or one per channel [default: `mean` in the
+    /// configuration in the file, else 0].
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS", allow_negative_numbers = true)]
+    mean: Option<Vec<f32>>,
+    /// Numbers by which pixels are divided after that: one, or one per channel [default: `std` in the configuration in the
+    /// file, else 1].
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS")]
+    std: Option<Vec<f32>>,
+    /// Mean and standard deviation in the configuration in the file.
+    #[arg(skip)]
+    of_file: [Option<Vec<f32>>; 2],
 }
 
 impl Normalization {
+    /// Adds mean and standard deviation of a configuration, such as `{"mean": [0.13], "std": [0.31]}`.
+    pub(crate) fn with_configuration(&self, configuration: Option<&str>) -> Self {
+        let configuration: Option<Value> = configuration.and_then(|text| serde_json::from_str(text).ok());
+        let numbers = |name: &str| -> Option<Vec<f32>> {
+            let numbers = configuration.as_ref()?.get(name)?.as_array()?.iter();
+            numbers.map(|number| number.as_f64().map(|number| number as f32)).collect()
+        };
+        Self { of_file: ["mean", "std"].map(numbers), ..self.clone() }
+    }
+
     /// Returns mean and standard deviation of each channel.
     fn of_channels(&self, channels: usize) -> Result<Vec<[f32; 2]>> {
-        for (option, numbers) in [("--mean", &self.mean), ("--std", &self.std)] {
+        let [mean, std] = &self.of_file;
+        let choose = |option: &Option<Vec<f32>>, of_file: &Option<Vec<f32>>, default: f32| {
+            option.as_ref().or(of_file.as_ref()).cloned().unwrap_or_else(|| vec![default])
+        };
+        let (mean, std) = (choose(&self.mean, mean, 0.0), choose(&self.std, std, 1.0));
+        for (option, numbers) in [("--mean", &mean), ("--std", &std)] {
             if ![1, channels].contains(&numbers.len()) {
                 bail!("{option} has {} numbers instead of 1 or {channels}, the channels of the input", numbers.len());
             }
         }
-        if let Some(std) = self.std.iter().find(|std| !(std.is_finite() && **std > 0.0)) {
+        if let Some(std) = std.iter().find(|std| !(std.is_finite() && **std > 0.0)) {
             bail!("--std is {std}: it must be positive");
         }
         let at = |numbers: &[f32], channel: usize| numbers[channel.min(numbers.len() - 1)];
-        Ok((0..channels).map(|channel| [at(&self.mean, channel), at(&self.std, channel)]).collect())
+        Ok((0..channels).map(|channel| [at(&mean, channel), at(&std, channel)]).collect())
     }
 
-    /// Fails if the options are set although the input is no picture.
-    pub(crate) fn refuse(&self) -> Result<()> {
-        if (self.mean.as_slice(), self.std.as_slice()) != (&[0.0], &[1.0]) {
+    /// Fails if the options are set although the input is an array, or if it is one of pixels that are not normalized.
+    pub(crate) fn check_array(&self, is_float: bool) -> Result<()> {
+        if self.mean.is_some() || self.std.is_some() {
             bail!("--mean and --std apply to pictures: normalize the array before it is saved");
+        }
+        if let ([Some(mean), Some(std)], false) = (&self.of_file, is_float) {
+            bail!(
+                "is an array of integers, but the inputs of this network are normalized: save (pixels / 255 - mean) / std \
+                 as float32, with mean {mean:?} and std {std:?}"
+            );
         }
         Ok(())
     }
@@ -139,12 +166,12 @@ mod tests {
     }
 
     fn normalization(mean: &[f32], std: &[f32]) -> Normalization {
-        Normalization { mean: mean.into(), std: std.into() }
+        Normalization { mean: Some(mean.into()), std: Some(std.into()), ..Normalization::default() }
     }
 
     #[test]
     fn channels_are_planes_and_values_are_normalized() {
-        let plain = normalization(&[0.0], &[1.0]);
+        let plain = Normalization::default();
         let color = png(ColorType::Rgb, 2, &[255, 0, 51, 0, 102, 255]);
         assert_eq!(plain.values(&color, &[3, 1, 2]).unwrap(), [1.0, 0.0, 0.0, 0.4, 0.2, 1.0]);
         let each = normalization(&[0.5, 0.0, 0.2], &[0.5, 0.4, 0.1]);
@@ -156,7 +183,7 @@ mod tests {
 
     #[test]
     fn gray_and_colour_are_converted_to_the_channels_of_the_network() {
-        let plain = normalization(&[0.0], &[1.0]);
+        let plain = Normalization::default();
         let gray = png(ColorType::Grayscale, 2, &[51, 255]);
         assert_eq!(plain.values(&gray, &[1, 1, 2]).unwrap(), [0.2, 1.0]);
         assert_eq!(plain.values(&gray, &[3, 1, 2]).unwrap(), [0.2, 1.0, 0.2, 1.0, 0.2, 1.0]);
@@ -169,7 +196,7 @@ mod tests {
 
     #[test]
     fn pictures_that_do_not_fit_are_refused() {
-        let plain = normalization(&[0.0], &[1.0]);
+        let plain = Normalization::default();
         let file = png(ColorType::Grayscale, 2, &[51, 255]);
         let error = |normalization: &Normalization, file: &[u8], dims: &[usize]| {
             normalization.values(file, dims).unwrap_err().to_string()
@@ -182,10 +209,30 @@ mod tests {
                 .contains("--mean has 2 numbers instead of 1 or 3")
         );
         assert!(error(&normalization(&[0.0], &[0.0]), &file, &[3, 1, 2]).contains("--std is 0"));
-        assert!(normalization(&[0.0], &[2.0]).refuse().is_err() && plain.refuse().is_ok());
+        assert!(normalization(&[0.0], &[2.0]).check_array(true).is_err());
         for cut in [5, 20, file.len() - 20] {
             assert!(plain.values(&file[..cut], &[1, 1, 2]).is_err());
         }
         assert!(plain.values(JPEG, &[1, 1, 2]).is_err());
+    }
+
+    #[test]
+    fn options_precede_the_configuration_in_a_file() {
+        let configuration = Some(r#"{"mean": [0.5, 0.25, 0.125], "std": [0.5], "classes": 10}"#);
+        let of_file = Normalization::default().with_configuration(configuration);
+        assert_eq!(of_file.of_channels(3).unwrap(), [[0.5, 0.5], [0.25, 0.5], [0.125, 0.5]]);
+        let std = Normalization { std: Some(vec![2.0]), ..Normalization::default() };
+        assert_eq!(std.with_configuration(configuration).of_channels(3).unwrap()[0], [0.5, 2.0]);
+        assert_eq!(std.with_configuration(None).of_channels(1).unwrap(), [[0.0, 2.0]]);
+        for other in ["no JSON", "[1]", r#"{"mean": "0.5", "std": [null]}"#] {
+            assert_eq!(Normalization::default().with_configuration(Some(other)).of_channels(1).unwrap(), [[0.0, 1.0]]);
+        }
+    }
+
+    #[test]
+    fn integers_are_no_input_of_a_network_of_normalized_pictures() {
+        let of_file = Normalization::default().with_configuration(Some(r#"{"mean": [0.5], "std": [0.25]}"#));
+        assert!(of_file.check_array(false).unwrap_err().to_string().contains("with mean [0.5] and std [0.25]"));
+        assert!(of_file.check_array(true).is_ok() && Normalization::default().check_array(false).is_ok());
     }
 }

@@ -78,14 +78,15 @@ struct Class {
 
 impl Run {
     pub(crate) fn run(&self) -> Result<Ran> {
-        let graph = network::read(&self.file)?;
+        let (graph, configuration) = network::read(&self.file)?;
+        let normalization = self.normalization.with_configuration(configuration.as_deref());
         let network = network::compile(&self.file, &graph, self.int8)?;
         let [from, to] = [network.input_dims(), network.output_dims()];
         let output = self.output.named_path()?;
         if output.is_none() && to.iter().filter(|dim| **dim > 1).count() > 1 {
             bail!("{}: the output has the shape {to:?}: write it with --output FILE.npy", self.file.display());
         }
-        let items = Items::find(&self.input, from, &self.normalization)?;
+        let items = Items::find(&self.input, from, &normalization)?;
         let count = items.count(from.iter().product());
         let len = to.iter().product::<usize>();
         let mut outputs = vec![0.0; count * len];
@@ -93,7 +94,7 @@ impl Run {
             (network::threads(self.threads.map_or_else(network::available_threads, usize::from))?, Arena::new());
         let batch = self.batch as usize;
         for (i, outputs) in outputs.chunks_mut(batch * len).enumerate() {
-            let x = items.values(i * batch, count.min((i + 1) * batch), from, &self.normalization)?;
+            let x = items.values(i * batch, count.min((i + 1) * batch), from, &normalization)?;
             let run = pool.install(|| network.run(&mut arena, &x, outputs));
             run.with_context(|| self.file.display().to_string())?;
         }

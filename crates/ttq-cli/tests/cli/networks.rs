@@ -217,6 +217,23 @@ fn pictures_are_normalized_and_a_directory_is_read_in_the_order_of_names() {
 }
 
 #[test]
+fn the_configuration_in_a_file_says_how_pictures_are_normalized() {
+    let (directory, graph) = directory();
+    let file = graph.write(Coding::Plain, Some(r#"{"mean": [0.5, 0.4, 0.3], "std": [0.25]}"#)).unwrap();
+    fs::write(directory.path().join("configured.safetensors"), file).unwrap();
+    write_picture(&directory.path().join("a.png"), &numbers(108));
+    let outputs = |file: &str, options: &[&str]| {
+        let arguments = ["run", file, "--input", "a.png", "-o", "y.npy", "--force"];
+        text(directory.path(), &[&arguments[..], options].concat());
+        read_npy(&directory.path().join("y.npy"), &[1, CLASSES])
+    };
+    let expected = outputs("net.safetensors", &["--mean", "0.5,0.4,0.3", "--std", "0.25"]);
+    assert_eq!(outputs("configured.safetensors", &[]), expected);
+    assert_eq!(outputs("configured.safetensors", &["--mean", "0", "--std", "1"]), outputs("net.safetensors", &[]));
+    assert_ne!(outputs("net.safetensors", &[]), expected);
+}
+
+#[test]
 fn a_jpeg_file_of_one_colour_has_this_colour() {
     // 8×8 pixels of red 200, green 100, blue 50.
     let file = include_bytes!("orange.jpg");
