@@ -98,11 +98,13 @@ fn mutate() {
         *outcomes.entry(outcome).or_insert(0) += 1;
     }
     println!("{outcomes:?}");
-    // The mutants must reach all checks.
-    for outcome in
-        ["runs", "Checksum", "File", "Json", "Operation", "Value", "Constant", "TooLarge", "Empty", "Version"]
-    {
-        // Some end so in one of 50,000 cases.
-        assert!(outcomes.contains_key(outcome) || MUTATIONS < 100_000, "no mutant ended as {outcome}: {outcomes:?}");
+    // The mutants must reach all checks. Few end as the last two.
+    let mut expected =
+        vec!["runs", "Checksum", "File", "Json", "Operation", "Value", "Constant", "TooLarge", "Empty", "Version"];
+    if MUTATIONS < 100_000 {
+        expected.truncate(8);
+    }
+    for outcome in expected {
+        assert!(outcomes.contains_key(outcome), "no mutant ended as {outcome}: {outcomes:?}");
     }
 }
