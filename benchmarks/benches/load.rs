@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use burn::nn::LinearConfig;
+use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 use burn_store::{ModuleSnapshot, SafetensorsStore};
 use clap::Parser;
@@ -60,22 +60,40 @@ fn main() -> Result<()> {
         |network| network.forward(Tensor::ones([1, 3, 32, 32], &device)).into_data(),
     )?);
 
-    let size = if options.quick { 512 } else { 4096 };
-    let config = LinearConfig::new(size, size);
-    let linear = || config.init::<Cpu>(&device);
+    let size = if options.quick { 256 } else { 4096 };
+    let linear = || Stack::<Cpu>::new(size, &device);
     let selection = SelectionConfig { keep_last_layer: false, ..Default::default() };
     let files = Files::write(linear(), TernaryConfig { selection, ..Default::default() }, linear)?;
     rows.extend(compare(
-        &format!("linear {size} × {size}"),
+        &format!("{LAYERS} linear layers {size} × {size}"),
         budget,
         &files,
         linear,
-        || config.init::<Packed<Cpu>>(&device),
-        |layer| layer.forward(Tensor::<Cpu, 2>::ones([1, size], &device)).into_data(),
-        |layer| layer.forward(Tensor::<Packed<Cpu>, 2>::ones([1, size], &device)).into_data(),
+        || Stack::<Packed<Cpu>>::new(size, &device),
+        |layers| layers.forward(Tensor::ones([1, size], &device)).into_data(),
+        |layers| layers.forward(Tensor::ones([1, size], &device)).into_data(),
     )?);
     let settings = Settings { backend: Cpu::name(&device) };
     Report::new("load", options.quick, settings, rows).write(options.json.as_deref())
+}
+
+/// Number of layers of a [`Stack`].
+const LAYERS: usize = 8;
+
+/// Large linear layers, one after the other.
+#[derive(Module, Debug)]
+struct Stack<B: Backend> {
+    layers: Vec<Linear<B>>,
+}
+
+impl<B: Backend> Stack<B> {
+    fn new(size: usize, device: &B::Device) -> Self {
+        Self { layers: (0..LAYERS).map(|_| LinearConfig::new(size, size).init(device)).collect() }
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.layers.iter().fold(x, |x, layer| layer.forward(x))
+    }
 }
 
 /// A network in three files, in a temporary directory.

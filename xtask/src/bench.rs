@@ -18,6 +18,8 @@ pub(crate) enum Suite {
     Packed,
     /// Whole networks without Burn, compared with ONNX Runtime and OpenVINO.
     Network,
+    /// The next bytes of a GPT with packed weights, compared with dense ones and with PyTorch.
+    Generate,
     /// Time and memory of training steps in full precision and with ternary weights, also in PyTorch.
     Train,
 }
@@ -30,6 +32,7 @@ impl Suite {
             Self::Load => "load",
             Self::Packed => "packed",
             Self::Network => "network",
+            Self::Generate => "generate",
             Self::Train => "train",
         }
     }

@@ -5,9 +5,9 @@
 //! convolutions they include the allocation of the result, as for the tensor operations that they are compared with.
 //! The result of each kernel is compared with that of the reference before it is timed.
 
-mod candle;
 mod convolution;
 mod limits;
+mod peers;
 mod product;
 
 use std::path::PathBuf;
@@ -22,6 +22,7 @@ use ttq_packed::kernels::Level;
 
 use crate::convolution::Layer;
 use crate::limits::Limits;
+use crate::peers::Version;
 
 /// W_p and W_n. They differ, so that no kernel uses its special case for equal scales.
 const SCALES: [f32; 2] = [0.7, 0.4];
@@ -45,6 +46,9 @@ struct Options {
     /// Path of the built program of `benchmarks/candle`. Without it, candle is skipped.
     #[arg(long, value_name = "PROGRAM")]
     candle: Option<PathBuf>,
+    /// Python with numpy, and torch, or onnx and onnxruntime. Libraries that it does not have are skipped.
+    #[arg(long, default_value = "python3")]
+    python: PathBuf,
     /// Run only comparisons whose title contains this text, such as `linear`, `3×3` or `batch 32`.
     #[arg(long, default_value = "")]
     filter: String,
@@ -59,13 +63,14 @@ struct Suite {
     budget: Duration,
     levels: Vec<Level>,
     candle: Option<PathBuf>,
+    python: PathBuf,
     filter: String,
 }
 
 #[derive(Serialize)]
 struct Settings {
     levels: Vec<String>,
-    candle: bool,
+    peers: Vec<Version>,
     limits: Vec<Limits>,
 }
 
@@ -75,21 +80,23 @@ fn main() -> Result<()> {
         budget: Duration::from_millis(if options.quick { 20 } else { 400 }),
         levels: levels(&options.levels)?,
         candle: options.candle,
+        python: options.python,
         filter: options.filter,
     };
     let available: Vec<Level> = Level::available().collect();
-    let (mut limits, mut rows) = (Vec::new(), Vec::new());
+    let (mut limits, mut peers, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     for (index, pool) in measure::thread_pools(&options.threads)?.into_iter().enumerate() {
-        let (own, measured) = pool.install(|| {
+        let (own, (versions, measured)) = pool.install(|| {
             let limits = Limits::measure(&available, options.quick);
             limits.print();
-            run(&suite, &limits, options.quick, index == 0).map(|rows| (limits, rows))
+            run(&suite, &limits, options.quick, index == 0).map(|measured| (limits, measured))
         })?;
         limits.push(own);
+        peers.extend(versions);
         rows.extend(measured);
     }
     let levels = suite.levels.iter().map(|level| format!("{level:?}")).collect();
-    let settings = Settings { levels, candle: suite.candle.is_some(), limits };
+    let settings = Settings { levels, peers, limits };
     Report::new("packed", options.quick, settings, rows).write(options.json.as_deref())
 }
 
@@ -111,12 +118,9 @@ fn levels(names: &[String]) -> Result<Vec<Level>> {
 
 /// Runs all comparisons on the current threads. Other shares of zeros are measured for the first number of threads
 /// only.
-fn run(suite: &Suite, limits: &Limits, quick: bool, first: bool) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    let (size, batches) = if quick { (1024, vec![1, 64]) } else { (4096, vec![1, 8, 64]) };
-    for m in batches {
-        rows.extend(product::compare(suite, limits, [m, size, size])?);
-    }
+fn run(suite: &Suite, limits: &Limits, quick: bool, first: bool) -> Result<(Vec<Version>, Vec<Row>)> {
+    let (size, batches): (_, &[usize]) = if quick { (1024, &[1, 64]) } else { (4096, &[1, 2, 4, 8, 16, 64]) };
+    let (versions, mut rows) = product::compare(suite, limits, [size, size], batches)?;
     for images in if quick { vec![1] } else { vec![1, 32] } {
         for layer in Layer::of_resnet20(images).into_iter().filter(|layer| !quick || layer.size == 16) {
             rows.extend(convolution::compare(suite, limits, layer, 0.5)?);
@@ -127,7 +131,7 @@ fn run(suite: &Suite, limits: &Limits, quick: bool, first: bool) -> Result<Vec<R
             }
         }
     }
-    Ok(rows)
+    Ok((versions, rows))
 }
 
 /// Returns `n` random values in [-1, 1).

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::backend::Flex;
 use burn::prelude::*;
 use burn::tensor::quantization::{QuantScheme, QuantValue};
@@ -11,61 +11,66 @@ use ttq_benchmarks::measure::{self, Candidate, Row};
 use ttq_packed::Codes;
 use ttq_packed::kernels::{Activations, CodesView, Level, PackedMatrix, Scales, Scratch};
 
-use crate::candle::Candle;
 use crate::limits::Limits;
+use crate::peers::{Peers, Version};
 use crate::{SCALES, Suite};
 
-/// Compares all candidates for the product of `[m, inputs]` and a weight with 50 % zeros, to `[m, outputs]`.
-pub(crate) fn compare(suite: &Suite, limits: &Limits, [m, outputs, inputs]: [usize; 3]) -> Result<Vec<Row>> {
-    let title = format!("linear {inputs} × {outputs}, batch {m}");
-    if !title.contains(&suite.filter) {
-        return Ok(Vec::new());
+/// Compares all candidates for products of `[m, inputs]` and a weight with 50 % zeros, to `[m, outputs]`, for each number of
+/// rows `m` in `batches`. Returns the versions of other libraries, too.
+pub(crate) fn compare(
+    suite: &Suite,
+    limits: &Limits,
+    [outputs, inputs]: [usize; 2],
+    batches: &[usize],
+) -> Result<(Vec<Version>, Vec<Row>)> {
+    let title = |m: usize| format!("linear {inputs} × {outputs}, batch {m}");
+    let batches: Vec<usize> = batches.iter().copied().filter(|m| title(*m).contains(&suite.filter)).collect();
+    if batches.is_empty() {
+        return Ok(Default::default());
     }
     let mut rng = Rng::with_seed(1);
     let codes = crate::ternary(&mut rng, outputs * inputs, 0.5);
-    let x = crate::floats(&mut rng, m * inputs);
     let packed_codes = Codes::pack(&codes)?;
     // `[in, out]`, as in Burn's linear layer.
     let dense: Vec<f32> =
         (0..inputs * outputs).map(|i| crate::weight(codes[i % outputs * inputs + i / outputs])).collect();
-    let mut expected = vec![0.0; m * outputs];
-    gemm_product([m, outputs, inputs], &x, &dense, &mut expected);
+    let mut peers = Peers::start(suite, &codes, [outputs, inputs])?;
+    let mut rows = Vec::new();
+    for m in batches {
+        let x = crate::floats(&mut rng, m * inputs);
+        let mut expected = vec![0.0; m * outputs];
+        gemm_product([m, outputs, inputs], &x, &dense, &mut expected);
 
-    let activation_bytes = 4 * m * (inputs + outputs);
-    let with_bytes = |candidate: Candidate<'static>, weight_bytes: usize| {
-        let bytes = weight_bytes + activation_bytes;
-        candidate.with_bytes(bytes, limits.bandwidth(bytes))
-    };
-    let operations = m * outputs * inputs;
-    let (weight, input, mut y) = (dense.clone(), x.clone(), expected.clone());
-    let gemm = Candidate::new("gemm float32", move || {
-        gemm_product([m, outputs, inputs], &input, &weight, &mut y);
-        black_box(&y);
-    });
-    let mut candidates =
-        vec![with_bytes(gemm, 4 * outputs * inputs).with_operations(operations, limits.peak(Level::Avx2, false))];
-    for level in suite.levels.iter().copied() {
-        for activations in [Activations::Float32, Activations::Int8] {
-            let [w_pos, w_neg] = SCALES;
-            let scales = Scales::PerTensor { w_pos, w_neg };
-            let matrix = PackedMatrix::new(CodesView::new(&packed_codes, [outputs, inputs])?, scales)?;
-            let matrix = matrix.with_level(level)?.with_activations(activations);
-            candidates.push(packed(matrix, limits, &x, &expected)?);
+        let activation_bytes = 4 * m * (inputs + outputs);
+        let operations = m * outputs * inputs;
+        fn with_cost<'a>(candidate: Candidate<'a>, limits: &Limits, bytes: usize, operations: usize) -> Candidate<'a> {
+            candidate.with_bytes(bytes, limits.bandwidth(bytes)).with_operations(operations, None)
         }
-    }
-    candidates.push(
-        with_bytes(flex_q2s(&x, dense, [m, outputs, inputs]), outputs * inputs).with_operations(operations, None),
-    );
-    if let Some(program) = &suite.candle {
-        // Bytes of a block, and number of weights in it.
-        for (name, kind, bytes, weights) in [("candle Q4_0", "q4_0", 18, 32), ("candle Q2K", "q2k", 84, 256)] {
-            let mut candle = Candle::start(program, kind, [m, outputs, inputs])?;
-            let candidate = Candidate::self_timed(name, move |calls| candle.measure(calls).context("candle"));
-            candidates
-                .push(with_bytes(candidate, outputs * inputs / weights * bytes).with_operations(operations, None));
+        let (weight, input, mut y) = (dense.clone(), x.clone(), expected.clone());
+        let gemm = Candidate::new("gemm float32", move || {
+            gemm_product([m, outputs, inputs], &input, &weight, &mut y);
+            black_box(&y);
+        });
+        let bytes = 4 * outputs * inputs + activation_bytes;
+        let peak = limits.peak(Level::Avx2, false);
+        let mut candidates = vec![with_cost(gemm, limits, bytes, operations).with_operations(operations, peak)];
+        for level in suite.levels.iter().copied() {
+            for activations in [Activations::Float32, Activations::Int8] {
+                let [w_pos, w_neg] = SCALES;
+                let scales = Scales::PerTensor { w_pos, w_neg };
+                let matrix = PackedMatrix::new(CodesView::new(&packed_codes, [outputs, inputs])?, scales)?;
+                let matrix = matrix.with_level(level)?.with_activations(activations);
+                candidates.push(packed(matrix, limits, &x, &expected)?);
+            }
         }
+        let q2s = flex_q2s(&x, dense.clone(), [m, outputs, inputs]);
+        candidates.push(with_cost(q2s, limits, outputs * inputs + activation_bytes, operations));
+        for (candidate, bytes) in peers.candidates(m) {
+            candidates.push(with_cost(candidate, limits, bytes + activation_bytes, operations));
+        }
+        rows.extend(measure::compare(&title(m), 4 * suite.budget, candidates)?);
     }
-    measure::compare(&title, 4 * suite.budget, candidates)
+    Ok((peers.versions, rows))
 }
 
 /// Creates the candidate of a packed matrix, after a check of its result.
