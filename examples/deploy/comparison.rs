@@ -18,6 +18,8 @@ use ttq_packed::file::write_atomically;
 use ttq_packed::network::{Arena, RangeRule};
 use ttq_packed::{Coding, PackedModel};
 
+use crate::MEMORY;
+
 /// Batch size of the evaluation and of the throughput measurement.
 const BATCH: usize = 100;
 /// Number of training images by which ranges of activations are measured.
@@ -55,6 +57,8 @@ pub(crate) struct Form {
     pub accuracy: f64,
     /// Number of test images for which the dense network predicts another class.
     pub different_predictions: usize,
+    /// Memory that the network has allocated and keeps after its first image, in bytes.
+    pub memory_bytes: usize,
     /// Largest magnitude of the difference of a logit from that of the dense network.
     pub max_logit_difference: f64,
     /// Median milliseconds for one image.
@@ -94,26 +98,40 @@ pub(crate) fn compare<B: Backend>(run: &Path, data: Option<&Path>, repeats: usiz
     let bytes = graph.write(Coding::Plain, packed.config.as_deref())?;
     write_atomically(&network, |file| file.write_all(&bytes))
         .with_context(|| format!("cannot write {}: is the directory writable?", network.display()))?;
-    let forms = [
-        ("dense", module::<B>(&config, images.classes, &packed)?),
-        ("packed", module::<Packed<B>>(&config, images.classes, &packed)?),
-        ("packed, int8", module::<Packed<B, Int8>>(&config, images.classes, &packed)?),
-        ("compiled", compiled(&graph, false)?),
-        ("compiled, int8", compiled(&graph, true)?),
-    ];
+    let image = image_batch::<B>(&images.test, &images, 0, 1);
+    let create = |network: &dyn Fn() -> Result<Forward>| -> Result<(Forward, usize)> {
+        let before = MEMORY.allocated();
+        let network = network()?;
+        let _ = network(image.clone());
+        Ok((network, MEMORY.allocated().saturating_sub(before)))
+    };
+    // The first call starts threads.
+    drop(create(&|| module::<B>(&config, images.classes, &packed))?);
+    let (forms, memory): (Vec<_>, Vec<_>) = [
+        ("dense", create(&|| module::<B>(&config, images.classes, &packed))?),
+        ("packed", create(&|| module::<Packed<B>>(&config, images.classes, &packed))?),
+        ("packed, int8", create(&|| module::<Packed<B, Int8>>(&config, images.classes, &packed))?),
+        ("compiled", create(&|| compiled(&graph, false))?),
+        ("compiled, int8", create(&|| compiled(&graph, true))?),
+    ]
+    .into_iter()
+    .map(|(name, (network, memory))| ((name, network), memory))
+    .unzip();
 
     print_line(format_args!("{} test images of {}, {}", images.test.len(), images.name, B::name(&Default::default())));
-    let logits = forms.each_ref().map(|(_, network)| logits::<B>(network, &images));
+    let logits: Vec<_> = forms.iter().map(|(_, network)| logits::<B>(network, &images)).collect();
     let batch = BATCH.min(images.test.len());
     let [latency, throughput] = [1, batch].map(|batch| median_seconds::<B>(&forms, &images, batch, repeats));
     let file_bytes = |path: &Path| -> Result<u64> {
         Ok(std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len())
     };
-    let classes = logits.each_ref().map(|logits| logits.chunks(images.classes).map(argmax).collect::<Vec<_>>());
+    let classes: Vec<Vec<usize>> =
+        logits.iter().map(|logits| logits.chunks(images.classes).map(argmax).collect()).collect();
     let forms = forms.iter().enumerate().map(|(i, (name, _))| Form {
         name: (*name).into(),
         accuracy: accuracy(&classes[i], &images),
         different_predictions: classes[0].iter().zip(&classes[i]).filter(|(dense, other)| dense != other).count(),
+        memory_bytes: memory[i],
         max_logit_difference: max_magnitude(logits[0].iter().zip(&logits[i]).map(|(dense, other)| dense - other)),
         latency_ms: 1e3 * latency[i],
         images_per_second: batch as f64 / throughput[i],
@@ -248,14 +266,14 @@ fn median_seconds<B: Backend>(forms: &[(&str, Forward)], images: &Images, batch:
 
 impl fmt::Display for Deployment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let row = |f: &mut fmt::Formatter<'_>, cells: [&str; 8]| {
-            let [name, accuracy, different, logits, latency, faster, rate, more] = cells;
+        let row = |f: &mut fmt::Formatter<'_>, cells: [&str; 9]| {
+            let [name, accuracy, different, logits, memory, latency, faster, rate, more] = cells;
             writeln!(
                 f,
-                "{name:15} {accuracy:>8} {different:>11} {logits:>11} {latency:>9} {faster:>7} {rate:>9} {more:>7}"
+                "{name:15} {accuracy:>8} {different:>11} {logits:>11} {memory:>9} {latency:>9} {faster:>7} {rate:>9} {more:>7}"
             )
         };
-        row(f, ["", "accuracy", "other class", "logits +-", "ms/image", "faster", "images/s", "faster"])?;
+        row(f, ["", "accuracy", "other class", "logits +-", "memory", "ms/image", "faster", "images/s", "faster"])?;
         for form in &self.forms {
             let dense = &self.forms[0];
             row(
@@ -265,6 +283,7 @@ impl fmt::Display for Deployment {
                     &format!("{:.2} %", form.accuracy),
                     &form.different_predictions.to_string(),
                     &format!("{:.1e}", form.max_logit_difference),
+                    &format!("{:.0} kB", form.memory_bytes as f64 / 1e3),
                     &format!("{:.3}", form.latency_ms),
                     &format!("{:.2} x", dense.latency_ms / form.latency_ms),
                     &format!("{:.0}", form.images_per_second),
@@ -274,7 +293,8 @@ impl fmt::Display for Deployment {
         }
         writeln!(
             f,
-            "{} test images, {} threads, {}; one image at a time, and in batches of 100; dense weights are 1 x",
+            "{} test images, {} threads, {}; one image at a time, and in batches of 100; dense weights are 1 x; \
+             memory is what the network keeps after its first image",
             self.images, self.threads, self.backend
         )?;
         write!(

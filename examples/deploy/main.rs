@@ -7,13 +7,19 @@
 
 mod comparison;
 
+use std::alloc::System;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cap::Cap;
 use clap::{Parser, ValueEnum};
 use ttq_examples::{Cpu, exit};
 
 use crate::comparison::compare;
+
+/// Counts the memory that each form of the network takes.
+#[global_allocator]
+static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
 #[derive(Parser)]
 #[command(

@@ -11,6 +11,7 @@ use serde::Serialize;
 use ttq_packed::kernels::Level;
 use ttq_packed::network::{Arena, Network};
 
+use crate::memory::measure as with_memory;
 use crate::network::{self, Int8, available_threads};
 use crate::table::Table;
 
@@ -57,6 +58,8 @@ pub(crate) struct Measured {
 #[derive(Debug, Serialize)]
 struct Compiled {
     precision: &'static str,
+    /// Allocated memory of the network.
+    network_bytes: usize,
     /// Number of items that go through the layers together, and the size of their values, for each thread.
     items_together: usize,
     arena_bytes: usize,
@@ -92,6 +95,7 @@ struct Calls {
 /// Calls of a network of the same kind.
 struct Candidate<'a> {
     network: &'a Network,
+    network_bytes: usize,
     precision: &'static str,
     pool: &'a ThreadPool,
     batch: usize,
@@ -108,9 +112,13 @@ impl Bench {
         let (graph, _) = network::read(&self.file)?;
         let summary = ttq_report::network::NetworkSummary::new(&graph);
         let mut notes = Vec::new();
-        let mut networks = vec![("float32", network::compile(&self.file, &graph, None)?)];
+        let compile = |int8| {
+            let (network, bytes) = with_memory(|| network::compile(&self.file, &graph, int8));
+            network.map(|network| (network, bytes))
+        };
+        let mut networks = vec![("float32", compile(None)?)];
         if graph.is_calibrated() {
-            match network::compile(&self.file, &graph, Some(self.int8)) {
+            match compile(Some(self.int8)) {
                 Ok(network) => networks.push(("int8", network)),
                 Err(error) => notes.push(format!("int8 is not measured: {error:#}")),
             }
@@ -126,10 +134,11 @@ impl Bench {
         let one = network::threads(1)?;
         let batches: Vec<usize> = self.batch.iter().map(|batch| usize::from(*batch)).collect();
         let mut candidates = Vec::new();
-        for (precision, network) in &networks {
+        for (precision, (network, network_bytes)) in &networks {
             let candidate = |pool, batch, by_layer| {
                 let series = if by_layer { network.layers().len() } else { 1 };
-                Candidate { network, precision, pool, batch, times: vec![Vec::new(); series], by_layer }
+                let network_bytes = *network_bytes;
+                Candidate { network, network_bytes, precision, pool, batch, times: vec![Vec::new(); series], by_layer }
             };
             for pool in &pools {
                 candidates.extend(batches.iter().map(|batch| candidate(pool, *batch, false)));
@@ -213,7 +222,7 @@ fn median(times: &[f64]) -> f64 {
 }
 
 impl Compiled {
-    fn new(Candidate { network, precision, batch, times, .. }: &Candidate<'_>) -> Self {
+    fn new(Candidate { network, network_bytes, precision, batch, times, .. }: &Candidate<'_>) -> Self {
         let medians: Vec<f64> = times.iter().map(|times| median(times)).collect();
         let sum: f64 = medians.iter().sum();
         let layers = network.layers().zip(medians).map(|(layer, seconds)| Layer {
@@ -229,7 +238,8 @@ impl Compiled {
             },
         });
         let (items_together, arena_bytes) = network.memory();
-        Self { precision, items_together, arena_bytes, batch: *batch, layers: layers.collect() }
+        let network_bytes = *network_bytes;
+        Self { precision, network_bytes, items_together, arena_bytes, batch: *batch, layers: layers.collect() }
     }
 }
 
@@ -280,11 +290,11 @@ impl fmt::Display for Measured {
             ]);
         }
         writeln!(f, "{table}")?;
-        for Compiled { precision, items_together, arena_bytes, batch, layers } in networks {
+        for Compiled { precision, network_bytes, items_together, arena_bytes, batch, layers } in networks {
             writeln!(
                 f,
-                "{precision}, one thread, batch {batch}: medians; up to {items_together} items at a time, \
-                 {arena_bytes} bytes of values per thread"
+                "{precision}, one thread, batch {batch}: medians; {network_bytes} bytes of memory for the network, \
+                 {arena_bytes} per thread for the values of up to {items_together} items at a time"
             )?;
             let mut table = Table::new(2, ["layer", "algorithm", "time", "share", "multiply-adds", "Gop/s"]);
             for layer in layers {

@@ -11,7 +11,8 @@ use ttq_pytorch::Escaped;
 use ttq_report::network::{NetworkSummary, NetworkTotal, ValueSummary};
 
 use crate::checkpoint::{self, Contents, Format, Unread};
-use crate::network;
+use crate::memory;
+use crate::network::{self, Int8};
 use crate::recognition;
 use crate::summary::Summary;
 use crate::table::{self, Table};
@@ -41,6 +42,18 @@ pub(crate) struct Inspected {
     summary: Summary,
     #[serde(skip_serializing_if = "Option::is_none")]
     network: Option<NetworkSummary>,
+    /// Of the compiled network.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    memory: Vec<Memory>,
+}
+
+/// Allocated memory of a compiled network.
+#[derive(Debug, Serialize)]
+struct Memory {
+    precision: &'static str,
+    network_bytes: usize,
+    /// Size of the values of the items that go through the layers together, for each thread.
+    arena_bytes: usize,
 }
 
 impl Inspect {
@@ -64,6 +77,15 @@ impl Inspect {
             _ => None,
         };
         let network = graph.as_ref().map(NetworkSummary::new);
+        let mut memory = Vec::new();
+        if let Some(graph) = &graph {
+            for (precision, int8) in [("float32", None), ("int8", Some(Int8::Inner))] {
+                // A graph without ranges, or without products inside, has no network in int8.
+                if let (Ok(network), network_bytes) = memory::measure(|| network::compile(&self.file, graph, int8)) {
+                    memory.push(Memory { precision, network_bytes, arena_bytes: network.memory().1 });
+                }
+            }
+        }
         if let Some(page) = &self.html {
             let Some(network) = &network else {
                 bail!("{file}: has no graph of a network to draw: omit --html");
@@ -72,18 +94,24 @@ impl Inspect {
             ttq_report::write_network(&name, network, page)?;
             notes.push(format!("the picture of the graph is in {}", page.display()));
         }
-        Ok(Inspected { file, format, file_bytes, notes, not_read, summary, network })
+        Ok(Inspected { file, format, file_bytes, notes, not_read, summary, network, memory })
     }
 }
 
 impl fmt::Display for Inspected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, format, file_bytes, notes, not_read, summary, network } = self;
+        let Self { file, format, file_bytes, notes, not_read, summary, network, memory } = self;
         let note = if *format == Format::TtqPacked { "" } else { "; shown as `ttq pack` would pack it" };
         write!(f, "{file}: {format}, {file_bytes} bytes{note}\n\n{summary}")?;
         if let Some(network) = network {
             writeln!(f)?;
             show(network, f)?;
+        }
+        for Memory { precision, network_bytes, arena_bytes } in memory {
+            writeln!(
+                f,
+                "memory       {network_bytes} bytes compiled in {precision}, and {arena_bytes} per thread for values"
+            )?;
         }
         notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         for Unread { name, reason } in not_read {
@@ -125,10 +153,7 @@ fn show(network: &NetworkSummary, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         network.output
     )?;
     writeln!(f, "parameters   {parameters}, of which {ternary} are ternary, {} zeros", zeros(zero, ternary))?;
-    writeln!(
-        f,
-        "values       {bytes} bytes for an item in float32; a compiled network needs less, because values share memory"
-    )?;
+    writeln!(f, "values       {bytes} bytes for an item in float32")?;
     let ranges = if calibrated {
         "the graph has the ranges of values that it needs"
     } else {

@@ -6,6 +6,7 @@ mod checkpoint;
 mod export;
 mod inspect;
 mod items;
+mod memory;
 mod network;
 mod npy;
 mod output;

@@ -1,41 +1,18 @@
 //! Memory of packed weights, measured with an allocator that counts.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::alloc::System;
 
 use burn::backend::Flex;
 use burn::nn::conv::Conv2dConfig;
 use burn::nn::{Initializer, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
+use cap::Cap;
 use ttq_cpu::Cpu;
 use ttq_inference::{ActivationType, Float32, Int8, Packed, load};
 use ttq_packed::{Codes, PackedModel, TernaryWeight};
 
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: as for this function.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as for this function.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn live() -> usize {
-    LIVE.load(Ordering::Relaxed)
-}
+static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
 /// Returns the bits per weight that a module takes after a forward pass. Half of its weight, of shape `shape`, is zero.
 fn bits<M>(shape: &[usize], axis: usize, load: impl Fn(&PackedModel) -> M, forward: impl Fn(&M)) -> f64 {
@@ -52,9 +29,9 @@ fn bits<M>(shape: &[usize], axis: usize, load: impl Fn(&PackedModel) -> M, forwa
     file.weights.insert("weight".into(), TernaryWeight::new(codes, scales, shape, axis).unwrap());
     let module = load(&file);
     forward(&module);
-    let with_module = live();
+    let with_module = MEMORY.allocated();
     drop(module);
-    8.0 * (with_module - live()) as f64 / n as f64
+    8.0 * (with_module - MEMORY.allocated()) as f64 / n as f64
 }
 
 fn linear_bits<B: Backend, A: ActivationType>(size: usize) -> f64 {
