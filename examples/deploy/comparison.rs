@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use ttq_compile::{Capture, CompileOptions, Graph, Network as Compiled, capture};
 use ttq_examples::data::{self, ImageSet, Images};
 use ttq_examples::model::{MnistNet, Network, ResNet};
-use ttq_examples::{Out, RunConfig, batch, print_line, write_json};
+use ttq_examples::{Out, RunConfig, batch, print_line, to_bytes, write_json};
 use ttq_inference::{Int8, Packed, load};
 use ttq_packed::file::write_atomically;
 use ttq_packed::network::{Arena, RangeRule};
@@ -36,8 +36,8 @@ pub(crate) struct Deployment {
     pub images: usize,
     /// Largest magnitude of a logit.
     pub max_logit: f64,
-    /// Size of the file with floats in bytes.
-    pub float_bytes: u64,
+    /// Size of a file with floats in bytes.
+    pub float_bytes: usize,
     /// Size of the packed file, with two bits per ternary weight, in bytes.
     pub packed_bytes: u64,
     /// Size of the packed file with entropy-coded weights in bytes.
@@ -141,7 +141,7 @@ pub(crate) fn compare<B: Backend>(run: &Path, data: Option<&Path>, repeats: usiz
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         images: images.test.len(),
         max_logit: max_magnitude(logits[0].iter().copied()),
-        float_bytes: file_bytes(&out.ternary_network())?,
+        float_bytes: float_bytes::<B>(&config, images.classes, &packed)?,
         packed_bytes: file_bytes(&path)?,
         archive_bytes: packed.write(Coding::Archive)?.len(),
         network_bytes: file_bytes(&network)?,
@@ -176,6 +176,14 @@ fn module<B: Backend>(run: &RunConfig, classes: usize, packed: &PackedModel) -> 
         Ok(Box::new(move |images| network.forward(Tensor::from_data(images, &Default::default())).into_data()))
     }
     with_network!(run, classes, B, |network| loaded(network, packed))
+}
+
+/// Returns the size of the network's file with floats.
+fn float_bytes<B: Backend>(run: &RunConfig, classes: usize, packed: &PackedModel) -> Result<usize> {
+    fn bytes<B: Backend, N: Network<B>>(network: N, packed: &PackedModel) -> Result<usize> {
+        Ok(to_bytes(&load(network, packed).map_err(|error| anyhow!("{error}"))?)?.len())
+    }
+    with_network!(run, classes, B, |network| bytes(network, packed))
 }
 
 /// Captures the network of a run, with ternary weights, and the ranges of its activations.
