@@ -57,10 +57,45 @@ struct Trained<B: Backend, N: Module<B> + ModuleDisplay> {
 
 const NO_TEACHER: &str = "there is no network in full precision to distill from: add --init or --teacher, raise --fp-epochs, or give --distill 0";
 
-/// Time spent before the last resume, `time.json`.
+/// Time that a run has taken, `time.json`.
 #[derive(Serialize, Deserialize)]
 struct Time {
     seconds: f64,
+}
+
+/// Counts the time of a run, with that before it was resumed.
+struct Clock {
+    path: PathBuf,
+    before: f64,
+    start: Instant,
+}
+
+impl Clock {
+    const INTERVAL: Duration = Duration::from_secs(20);
+
+    /// Starts a clock that writes its time at intervals: the time of a process that is killed is not lost.
+    fn start(path: PathBuf) -> Result<Arc<Self>> {
+        let before = if path.is_file() { read_json::<Time>(&path)?.seconds } else { 0.0 };
+        let clock = Arc::new(Self { path, before, start: Instant::now() });
+        let running = Arc::downgrade(&clock);
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(Self::INTERVAL);
+                let Some(clock) = running.upgrade() else { return };
+                // An error shows at the end, too.
+                clock.write().ok();
+            }
+        });
+        Ok(clock)
+    }
+
+    fn seconds(&self) -> f64 {
+        self.before + self.start.elapsed().as_secs_f64()
+    }
+
+    fn write(&self) -> Result<()> {
+        write_json(&self.path, &Time { seconds: self.seconds() })
+    }
 }
 
 /// Creates the interrupter of Ctrl-C and `--minutes`.
@@ -148,9 +183,7 @@ impl<T: Task> Run<T> {
         N: TrainableNetwork<B, Task = T>,
     {
         let device = devices[0].clone();
-        let start = Instant::now();
-        let time = self.out.root().join("time.json");
-        let before = if time.is_file() { read_json::<Time>(&time)?.seconds } else { 0.0 };
+        let clock = Clock::start(self.out.root().join("time.json"))?;
         if self.config.batch_size < 2 * self.config.devices {
             self.task.check_batch_of_one(&network(self.task.classes(), &device), &device)?;
         }
@@ -168,8 +201,7 @@ impl<T: Task> Run<T> {
         let float_bytes = 4 * Module::num_params(&start_from);
         let classifier = Classifier::new(start_from).with_label_smoothing(self.config.label_smoothing);
         let trained = self.phases(classifier, &devices, &load)?;
-        let seconds = before + start.elapsed().as_secs_f64();
-        write_json(&time, &Time { seconds })?;
+        clock.write()?;
         let Some(Trained { full_precision, ternary }) = trained else { return Ok(()) };
 
         // The test data are evaluated here, once.
@@ -196,7 +228,7 @@ impl<T: Task> Run<T> {
             evidence::add_layers(&mut evidence, &ternary, self.task.size());
         }
         self.task.add_to_evidence(&mut evidence);
-        summary.seconds = before + start.elapsed().as_secs_f64();
+        summary.seconds = clock.seconds();
         self.conclude(&summary, &evidence)
     }
 

@@ -7,6 +7,14 @@ use crate::Record;
 use crate::chart::{LineChart, Series, Size};
 use crate::record::Epoch;
 
+/// The epoch whose network a phase keeps.
+fn kept_epoch(record: &Record) -> &'static str {
+    match record.config.as_ref().and_then(|config| config["checkpoint"].as_str()) {
+        Some("last") => "last epoch",
+        _ => "epoch with the best validation result",
+    }
+}
+
 pub(super) fn render(record: &Record) -> Markup {
     if record.full_precision.is_empty() && record.ternary.is_empty() {
         return missing("metrics of the epochs", "full-precision/history.json and ternary/history.json");
@@ -14,9 +22,12 @@ pub(super) fn render(record: &Record) -> Markup {
     let layers = layer_names(record);
     let accuracy = if record.is_language_model() { "Next byte right" } else { "Top-1 accuracy" };
     html! {
-        (note("Each point is the mean over one epoch. Training metrics are measured during the epoch, while the weights change. \
-               The validation set is held out of the training set. The test set is evaluated once, at the end, with the weights \
-               of the epoch with the best validation result."))
+        (note(&format!(
+            "Each point is the mean over one epoch. Training metrics are measured during the epoch, while the weights change. The \
+             validation set is held out of the training set. The test set is evaluated once, at the end, with the weights of the \
+             {}.",
+            kept_epoch(record)
+        )))
         (chart_row([
             curve(record, "Loss", "cross-entropy, nats", Metric::Named("Loss")),
             perplexity(record),
@@ -208,4 +219,21 @@ fn sparsity(record: &Record, path: &str, highest: f64) -> Option<Markup> {
         ..Default::default()
     }
     .render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_text_says_which_epoch_was_tested() {
+        let text = |checkpoint: &str| {
+            let epoch = Epoch { epoch: 1, ..Default::default() };
+            let config = Some(json!({ "checkpoint": checkpoint }));
+            render(&Record { config, ternary: vec![epoch], ..Default::default() }).into_string()
+        };
+        assert!(text("last").contains("with the weights of the last epoch."));
+        assert!(text("best").contains("with the weights of the epoch with the best validation result."));
+    }
 }
