@@ -26,7 +26,7 @@ impl<B: Backend, A: ActivationType> FloatTensorOps<Packed<B, A>> for Packed<B, A
         device: &Device<Packed<B, A>>,
         dtype: FloatDType,
     ) -> FloatTensor<Packed<B, A>> {
-        wrap(<B as FloatTensorOps<B>>::float_random(shape, distribution, device, dtype))
+        ops::float_random::<B, A>(shape, distribution, device, dtype)
     }
     fn float_zeros(shape: Shape, device: &Device<Packed<B, A>>, dtype: FloatDType) -> FloatTensor<Packed<B, A>> {
         wrap(<B as FloatTensorOps<B>>::float_zeros(shape, device, dtype))

@@ -7,8 +7,9 @@
 
 use burn_backend::ops::ConvOptions;
 use burn_backend::tensor::{Device, FloatTensor, IntTensor};
-use burn_backend::{Backend, FloatDType, Shape, TensorMetadata};
+use burn_backend::{Backend, Distribution, FloatDType, Shape, TensorMetadata};
 
+use crate::load::Replaced;
 use crate::tensor::{Content, PackedTensor, inner, unpacked, wrap};
 use crate::weight::TernaryTensor;
 use crate::{ActivationType, product};
@@ -22,6 +23,19 @@ pub(crate) fn float_device<B: Backend, A: ActivationType>(tensor: &PackedTensor)
 
 pub(crate) fn float_is_require_grad<B: Backend, A: ActivationType>(tensor: &PackedTensor) -> bool {
     inner::<B>(tensor).is_ok_and(B::float_is_require_grad)
+}
+
+/// Draws random numbers, unless they are initial values that are replaced.
+pub(crate) fn float_random<B: Backend, A: ActivationType>(
+    shape: Shape,
+    distribution: Distribution,
+    device: &Device<B>,
+    dtype: FloatDType,
+) -> PackedTensor {
+    wrap(match Replaced::is_active() {
+        true => B::float_zeros(shape, device, dtype),
+        false => B::float_random(shape, distribution, device, dtype),
+    })
 }
 
 /// Applies one function to a tensor of the inner backend, and another one to a ternary weight.

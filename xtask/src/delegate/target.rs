@@ -197,6 +197,7 @@ pub(super) const TARGETS: [Target; 4] = [
         backend: "Packed<B, A>",
         inner: "B",
         own: &[
+            "float_random",
             "float_device",
             "float_to_device",
             "float_cast",

@@ -159,6 +159,19 @@ fn a_part_is_loaded_only_if_asked_for_and_the_rest_is_named() {
 }
 
 #[test]
+fn a_parameter_that_the_file_does_not_have_gets_its_random_initial_value() {
+    let mut smaller = file();
+    smaller.weights.remove("hidden.weight");
+    let options = LoadOptions::new().allow_missing();
+    let (loaded, _) = load_with(Net::<Packed<Flex>>::new(), &smaller, &options).unwrap();
+    let values: Vec<f32> = loaded.hidden.weight.val().into_data().iter().collect();
+    assert!(values.iter().all(|value| *value != 0.0), "{values:?}");
+    // And so has a module that is made later.
+    let later: Vec<f32> = Net::<Packed<Flex>>::new().hidden.weight.val().into_data().iter().collect();
+    assert!(later.iter().all(|value| *value != 0.0), "{later:?}");
+}
+
+#[test]
 fn a_part_of_a_larger_file_is_loaded_by_its_prefix_and_under_other_names() {
     let expected = load(Net::<Packed<Flex>>::new(), &file()).unwrap().forward(1).into_data();
     let mut larger = prefixed("encoder.");
