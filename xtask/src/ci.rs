@@ -98,13 +98,17 @@ pub(crate) fn run() -> Result<()> {
         }
         times.push((name, start.elapsed()));
     }
-    let start = Instant::now();
-    println!("\n$ cargo xtask arm");
-    match crate::arm::missing() {
-        None => crate::arm::run()?,
-        Some(missing) => println!("skipped: {missing}"),
+    for (command, name) in [("arm", "tests for ARM"), ("mcu", "microcontroller")] {
+        let start = Instant::now();
+        println!("\n$ cargo xtask {command}");
+        let missing = if command == "arm" { crate::arm::missing() } else { crate::mcu::missing() };
+        match missing {
+            Some(missing) => println!("skipped: {missing}"),
+            None if command == "arm" => crate::arm::run()?,
+            None => crate::mcu::run()?,
+        }
+        times.push((name, start.elapsed()));
     }
-    times.push(("tests for ARM", start.elapsed()));
     println!();
     for (name, time) in times {
         println!("{name:15} {:>6.0} s", time.as_secs_f64());

@@ -6,6 +6,7 @@ mod burn_tests;
 mod ci;
 mod delegate;
 mod gpu;
+mod mcu;
 mod reproduce;
 mod results;
 mod rules;
@@ -28,10 +29,12 @@ struct Options {
 #[derive(Subcommand)]
 enum Command {
     /// Checks everything: house rules, generated files and tables, format, packages, clippy, documentation, tests, tests on
-    /// several devices, and the tests for AArch64 if their tools are installed.
+    /// several devices, and those for AArch64 and for a microcontroller if their tools are installed.
     Ci,
     /// Runs the tests of ttq-packed for AArch64 under QEMU.
     Arm,
+    /// Runs the example for a microcontroller in QEMU, and checks its results, flash and RAM.
+    Mcu,
     /// Checks the rules that every file of the repository must follow.
     Rules,
     /// Generates the delegated operations of the backends of this workspace from the traits of Burn.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Ci => ci::run(),
         Command::Arm => arm::run(),
+        Command::Mcu => mcu::run(),
         Command::Rules => rules::run(),
         Command::Delegate(delegate) => delegate.run(),
         Command::Bench(bench) => bench.run(),

@@ -10,6 +10,7 @@ use super::graph::{Constant, Graph};
 use super::layers::{Activation, Order};
 use super::operation::{Binary, Operation, Unary};
 use super::{CompileOptions, NetworkError, Value};
+use crate::{Codes, TernaryWeight};
 
 impl Graph {
     /// Returns a graph that computes the same with fewer operations, for runtimes without these passes: operations on
@@ -117,17 +118,12 @@ impl Rebuild<'_> {
         axis: usize,
     ) -> Result<Value, NetworkError> {
         let Affine { scale, shift } = &node.affine;
-        let scaled = if scale.iter().all(|scale| *scale == 1.0) {
+        let weight = if scale.iter().all(|scale| *scale == 1.0) {
             self.value(weight)?
         } else {
-            let constant = &self.constants[&weight];
-            let dims = constant.dims();
-            let (channels, inner) = (dims[axis], dims[axis + 1..].iter().product::<usize>());
-            let scaled = |(i, w): (usize, f32)| (f64::from(w) * scale[i / inner % channels]) as f32;
-            let values: Vec<f32> = constant.values().into_iter().enumerate().map(scaled).collect();
-            self.graph.constant(self.source.name(weight), Constant::float(dims, values))?
+            self.graph.constant(self.source.name(weight), scaled(&self.constants[&weight], axis, scale))?
         };
-        let mut operands = vec![x, scaled];
+        let mut operands = vec![x, weight];
         if shift.iter().any(|shift| *shift != 0.0) {
             let values: Vec<f32> = shift.iter().map(|x| *x as f32).collect();
             operands.push(self.graph.constant(format!("{}.bias", node.name), Constant::float([shift.len()], values))?);
@@ -156,4 +152,30 @@ impl Rebuild<'_> {
         let constant = self.graph.constant(format!("{}.{part}", node.name), Constant::float(dims, values))?;
         self.graph.apply(&*node.name, Operation::Binary(function), &[x, constant])
     }
+}
+
+/// Multiplies a weight by one number per output channel. A ternary weight stays ternary if its scales are numbers per channel, too.
+fn scaled(weight: &Constant, axis: usize, scale: &[f64]) -> Constant {
+    let dims = weight.dims();
+    let inner = dims[axis + 1..].iter().product::<usize>();
+    let channel = |i: usize| i / inner % dims[axis];
+    if let Constant::Ternary(weight) = weight
+        && (weight.scales().len() == 1 || weight.output_axis() == axis)
+    {
+        let pairs = scale.iter().zip(weight.scales().iter().cycle()).map(|(scale, &[pos, neg])| {
+            let [pos, neg] = [pos, neg].map(|w| (f64::from(w) * scale.abs()) as f32);
+            if *scale < 0.0 { [neg, pos] } else { [pos, neg] }
+        });
+        let sign = |(i, code): (usize, i8)| if scale[channel(i)] < 0.0 { -code } else { code };
+        let codes = match scale.iter().any(|scale| *scale < 0.0) {
+            true => Codes::pack(&weight.codes().iter().enumerate().map(sign).collect::<Vec<_>>()).ok(),
+            false => Some(weight.codes().clone()),
+        };
+        let scaled = codes.and_then(|codes| TernaryWeight::new(codes, pairs.collect::<Vec<_>>(), dims, axis).ok());
+        if let Some(weight) = scaled {
+            return Constant::Ternary(weight);
+        }
+    }
+    let scaled = |(i, w): (usize, f32)| (f64::from(w) * scale[channel(i)]) as f32;
+    Constant::float(dims, weight.values().into_iter().enumerate().map(scaled).collect::<Vec<_>>())
 }

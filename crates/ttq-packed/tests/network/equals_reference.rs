@@ -2,7 +2,8 @@
 
 use fastrand::Rng;
 use ttq_packed::kernels::Level;
-use ttq_packed::network::{Arena, CompileOptions, Graph, Network};
+use ttq_packed::network::{Arena, Binary, CompileOptions, Constant, Graph, Network, Operation, Source};
+use ttq_packed::{Codes, TernaryWeight};
 
 use crate::resnet::{floats, resnet};
 
@@ -60,6 +61,28 @@ fn resnet_20_equals_its_definition() {
     let mut rng = Rng::with_seed(9);
     let graph = resnet(&mut rng, 3, 32, 0.1);
     check(&graph, &mut rng, 1, 1e-5);
+}
+
+#[test]
+fn a_ternary_weight_stays_ternary_when_a_map_per_channel_is_multiplied_into_it() {
+    let mut rng = Rng::with_seed(10);
+    let codes: Vec<i8> = (0..12).map(|_| rng.i8(-1..=1)).collect();
+    let pairs = [[0.5, 0.25], [1.0, 2.0], [0.75, 1.5]];
+    // One pair for all channels, or one per channel; a negative factor exchanges the signs of a channel.
+    for scales in [&pairs[..1], &pairs] {
+        let mut graph = Graph::new([4]).unwrap();
+        let weight = TernaryWeight::new(Codes::pack(&codes).unwrap(), scales, [4, 3], 1).unwrap();
+        let weight = graph.constant("weight", Constant::Ternary(weight)).unwrap();
+        let y = graph.apply("linear", Operation::Linear, &[graph.input(), weight]).unwrap();
+        let factor = graph.constant("factor", Constant::float([3], [2.0, -0.5, 3.0])).unwrap();
+        let y = graph.apply("scaled", Operation::Binary(Binary::Multiply), &[y, factor]).unwrap();
+        graph.set_output(y).unwrap();
+        let simplified = graph.simplify(1 << 20).unwrap();
+        let is_ternary = |value| matches!(simplified.source(value), Source::Constant(Constant::Ternary(_)));
+        assert_eq!((simplified.len(), simplified.values().filter(|value| is_ternary(*value)).count()), (3, 1));
+        let x = floats(&mut rng, 4);
+        assert_eq!(simplified.evaluate(&x).unwrap(), graph.evaluate(&x).unwrap());
+    }
 }
 
 #[test]
