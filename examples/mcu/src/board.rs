@@ -75,7 +75,9 @@ fn print(text: &[u8]) {
 fn exit(success: bool) -> ! {
     // "Application exit", or "run-time error".
     semihosting(0x18, if success { 0x20026 } else { 0x20023 });
-    loop {}
+    loop {
+        core::hint::spin_loop();
+    }
 }
 
 /// The output of the host.

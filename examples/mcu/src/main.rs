@@ -25,8 +25,9 @@ static mut PIXELS: [f32; NETWORK.input] = [0.0; NETWORK.input];
 /// Runs after the memory is set up. Returns `true` if all digits are right.
 fn main() -> bool {
     let mut right = 0;
+    let (arena, pixels) = (&raw mut ARENA, &raw mut PIXELS);
     // SAFETY: this function is called once and by no interrupt, so that no other reference exists.
-    let (arena, pixels) = unsafe { (&mut *(&raw mut ARENA), &mut *(&raw mut PIXELS)) };
+    let (arena, pixels) = unsafe { (&mut *arena, &mut *pixels) };
     let arithmetic = if cfg!(feature = "int8") { "int8" } else { "float32" };
     let arena_bytes = size_of_val(arena);
     let _ = writeln!(Console, "{arithmetic}: an arena of {arena_bytes} bytes");
