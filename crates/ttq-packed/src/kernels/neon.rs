@@ -69,6 +69,8 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         fn add(a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] { both!(H => vaddq_f32(a[H], b[H])) }
         fn sub(a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] { both!(H => vsubq_f32(a[H], b[H])) }
         fn mul(a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] { both!(H => vmulq_f32(a[H], b[H])) }
+        fn div(a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] { both!(H => vdivq_f32(a[H], b[H])) }
+        fn sqrt(value: [float32x4_t; 2]) -> [float32x4_t; 2] { both!(H => vsqrtq_f32(value[H])) }
         fn max(a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] { both!(H => vmaxq_f32(a[H], b[H])) }
         fn min(a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] { both!(H => vminq_f32(a[H], b[H])) }
         fn mul_add(a: [float32x4_t; 2], b: [float32x4_t; 2], c: [float32x4_t; 2]) -> [float32x4_t; 2] {

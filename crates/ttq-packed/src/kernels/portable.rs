@@ -107,6 +107,16 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn div(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        zip(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    unsafe fn sqrt(value: [f32; LANES]) -> [f32; LANES] {
+        zip(value, value, |value, _| libm::sqrtf(value))
+    }
+
+    #[inline(always)]
     unsafe fn mul_add(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
         zip(zip(a, b, |a, b| (a, b)), c, |(a, b), c| mul_add(a, b, c))
     }

@@ -35,6 +35,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     unsafe fn sub(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    unsafe fn div(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    unsafe fn sqrt(value: Self::Floats) -> Self::Floats;
     /// Computes the larger value, or either one if one is NaN.
     unsafe fn max(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// Computes the smaller value, or either one if one is NaN.

@@ -11,8 +11,8 @@ use super::arena::{Lifetime, place};
 use super::fuse::{Affine, Constants, Fused, Kind, fuse};
 use super::graph::Graph;
 use super::layers::{
-    Activation, Direct, Epilogue, Export, General, Import, Layer, Map, Operand, Order, Pool, PoolFunction, Strided,
-    Winograd,
+    Activation, Direct, Epilogue, Export, General, Import, Layer, Map, Operand, Order, Pool, PoolFunction, Product,
+    Strided, View, Winograd,
 };
 use super::layout::{Image, Quantization};
 use super::operation::{Operation, Window, elements};
@@ -65,6 +65,7 @@ pub(super) fn compile(graph: &Graph, options: &CompileOptions, items: usize) -> 
         bytes,
         images: Vec::new(),
         slots: BTreeMap::new(),
+        views: BTreeMap::new(),
         steps: Vec::new(),
     };
     plan.check_sizes(&nodes)?;
@@ -85,6 +86,8 @@ struct Plan<'a> {
     images: Vec<Image>,
     /// Index into `images`, and the order of the dimensions.
     slots: BTreeMap<Value, (usize, Order)>,
+    /// Values that are others with different dimensions: the value that is stored, and the view of it.
+    views: BTreeMap<Value, (Value, View)>,
     steps: Vec<Step<'a>>,
 }
 
@@ -122,23 +125,27 @@ impl<'a> Plan<'a> {
     }
 
     fn export(&mut self) {
-        let (from, order) = self.slots[&self.graph.output];
+        let output = self.graph.output;
+        let order = self.slots[&output].1;
+        let from = self.in_order("output", output, order);
         let build = move |images: &[Image]| Box::new(Export { order, from: images[from] }) as Box<dyn Layer>;
         self.push("output", 0, [Some(from), None], None, None, Box::new(build));
     }
 
     fn node(&mut self, node: &Fused) -> Result<(), NetworkError> {
-        let (operand, residual) = (node.operands[0], node.residual.map(|value| self.slots[&value].0));
-        let wanted = match &node.kind {
-            Kind::Linear { image: false, .. } => Some(Order::ChannelsLast),
-            Kind::Identity => None,
-            Kind::Other(operation) if General::supports(operation) => return self.general(node, operation),
-            _ => Some(Order::ChannelsFirst),
+        let (operand, order) = (node.operands[0], node.order);
+        let residual = node.residual.map(|value| self.in_order(&node.name, value, order));
+        let order = match &node.kind {
+            Kind::Linear { image: false, .. } => Order::ChannelsLast,
+            Kind::Map(_) => order,
+            Kind::Product => return self.matrix_product(node, residual),
+            Kind::Other(operation) if General::supports(operation) => {
+                self.general(node, operation);
+                return Ok(());
+            }
+            _ => Order::ChannelsFirst,
         };
-        let mut x = match wanted {
-            Some(order) => self.in_order(node, operand, order),
-            None => self.slots[&operand].0,
-        };
+        let mut x = self.in_order(&node.name, operand, order);
         if let Some(quantization) = self.bytes.products.get(&node.value) {
             x = self.quantize(node, x, *quantization);
         }
@@ -148,7 +155,7 @@ impl<'a> Plan<'a> {
                 let (inner, kernel) = (shape[1], [shape[2], shape[3]]);
                 let weights = self
                     .weights(*weight, &node.affine, move |[o, c, y, x], [kh, kw]| ((o * inner + c) * kh + y) * kw + x);
-                self.product(node, x, residual, kernel, *options, weights);
+                self.convolution(node, x, residual, kernel, *options, weights);
             }
             Kind::Linear { weight, image } => {
                 let outputs = self.constants[weight].dims()[1];
@@ -158,17 +165,19 @@ impl<'a> Plan<'a> {
                 let weights = self.weights(*weight, &node.affine, move |[o, c, y, x], [kh, kw]| {
                     ((c * kh + y) * kw + x) * outputs + o
                 });
-                self.product(node, x, residual, kernel, ConvolutionOptions::default(), weights);
+                self.convolution(node, x, residual, kernel, ConvolutionOptions::default(), weights);
             }
-            Kind::Identity => {
+            Kind::Map(function) => {
                 let y = self.add(node.value, node.order);
-                let Fused { affine: Affine { scale, shift }, activation, .. } = node.clone();
+                let (function, Fused { affine: Affine { scale, shift }, activation, .. }) = (*function, node.clone());
                 let build = move |images: &[Image]| {
                     let epilogue = Epilogue::new(&shift, activation, residual.map(|slot| images[slot]), &images[y]);
-                    Box::new(Map::new([images[x], images[y]], &scale, epilogue)) as Box<dyn Layer>
+                    Box::new(Map::new([images[x], images[y]], function, &scale, epilogue)) as Box<dyn Layer>
                 };
                 self.push(&node.name, 0, [Some(x), residual], Some(y), Some(x), Box::new(build));
             }
+            // Has returned above.
+            Kind::Product => {}
             Kind::Other(operation) => match operation {
                 Operation::MaxPool(window) => self.pool(node, x, windows(window, self.images[x]), PoolFunction::Max),
                 Operation::AveragePool { window, count_padding } => {
@@ -201,19 +210,16 @@ impl<'a> Plan<'a> {
         let y = self.images.len() - 1;
         let build = move |images: &[Image]| {
             let epilogue = Epilogue::new(&vec![0.0; channels], Activation::None, None, &images[y]);
-            Box::new(Map::new([images[x], images[y]], &vec![1.0; channels], epilogue)) as Box<dyn Layer>
+            Box::new(Map::new([images[x], images[y]], None, &vec![1.0; channels], epilogue)) as Box<dyn Layer>
         };
         self.push(&node.name, 0, [Some(x), None], Some(y), None, Box::new(build));
         y
     }
 
     /// Adds a layer that computes elements wherever they are stored.
-    fn general(&mut self, node: &Fused, operation: &Operation) -> Result<(), NetworkError> {
-        if let (Operation::Reshape(_), Some((x, order))) = (operation, self.slots.get(&node.operands[0]).copied())
-            && self.is_row(node, x, order)
-        {
-            self.slots.insert(node.value, (x, Order::ChannelsLast));
-            return Ok(());
+    fn general(&mut self, node: &Fused, operation: &Operation) {
+        if self.is_view(node, operation) {
+            return;
         }
         let y = self.add(node.value, node.order);
         let (order, dims) = (node.order, self.dims(node.value));
@@ -223,41 +229,95 @@ impl<'a> Plan<'a> {
         let build = move |images: &[Image]| {
             let operands = operands.into_iter().map(|operand| operand(images)).collect();
             let output = Strided::new(&images[y], order, dims);
-            Box::new(General { operation, operands, output, border: images[y] }) as Box<dyn Layer>
+            Box::new(General::new(&operation, operands, &output, images[y])) as Box<dyn Layer>
         };
-        let multiply_adds = self.graph.multiply_adds(node.value);
-        self.push(&node.name, multiply_adds, reads, Some(y), None, Box::new(build));
+        self.push(&node.name, 0, reads, Some(y), None, Box::new(build));
+    }
+
+    /// Records a value that needs no copy of its operand. Returns `false` if it does.
+    fn is_view(&mut self, node: &Fused, operation: &Operation) -> bool {
+        let operand = node.operands[0];
+        let Some((x, order)) = self.slots.get(&operand).copied() else { return false };
+        let view = self.views.get(&operand);
+        if matches!(operation, Operation::Reshape(_)) && view.is_none() && self.is_row(node, x, order) {
+            self.slots.insert(node.value, (x, Order::ChannelsLast));
+            return true;
+        }
+        let (stored, view) = view.cloned().unwrap_or_else(|| (operand, View::new(self.dims(operand))));
+        let view = match operation {
+            Operation::Permute(axes) => Some(view.permuted(axes)),
+            Operation::Reshape(dims) => view.reshaped(dims),
+            _ => None,
+        };
+        let Some(view) = view else { return false };
+        self.slots.insert(node.value, (x, node.order));
+        self.views.insert(node.value, (stored, view));
+        true
+    }
+
+    /// Adds a product of two values.
+    fn matrix_product(&mut self, node: &Fused, residual: Option<usize>) -> Result<(), NetworkError> {
+        let [a, b] = [node.operands[0], node.operands[1]];
+        let k = self.dims(a).last().copied().unwrap_or(1);
+        let (scratch, limit) = (Product::scratch(k), self.options.max_elements);
+        if scratch > limit {
+            return Err(NetworkError::TooLarge { node: node.name.clone(), elements: scratch, limit });
+        }
+        let y = self.add(node.value, node.order);
+        let dims = self.dims(node.value);
+        let [a_slot, b_slot] = [a, b].map(|value| self.slots.get(&value).map(|(slot, _)| *slot));
+        let operands = [a, b].map(|value| self.operand(value));
+        let Fused { affine: Affine { scale, shift }, activation, .. } = node.clone();
+        let build = move |images: &[Image]| {
+            let epilogue = Epilogue::new(&shift, activation, residual.map(|slot| images[slot]), &images[y]);
+            let operands = operands.map(|operand| operand(images));
+            Box::new(Product::new(operands, dims, images[y], &scale, epilogue)) as Box<dyn Layer>
+        };
+        let multiply_adds = elements(dims).unwrap_or(usize::MAX).saturating_mul(k);
+        // Rows are read after others are written.
+        let in_place = residual.filter(|residual| ![a_slot, b_slot].contains(&Some(*residual)));
+        self.push(&node.name, multiply_adds, [a_slot, b_slot, residual], Some(y), in_place, Box::new(build));
         Ok(())
     }
 
     /// Returns what finds the elements of a value when all values have places.
     fn operand(&self, value: Value) -> Build<'a, Operand> {
         let dims = self.dims(value);
-        match self.slots.get(&value).copied() {
-            Some((slot, order)) => Box::new(move |images| Operand::Value(Strided::new(&images[slot], order, dims))),
-            None => {
+        let slot = self.slots.get(&value).copied();
+        match (slot, self.views.get(&value)) {
+            (Some((slot, _)), Some((stored, view))) => {
+                let (dims, order, view) = (self.dims(*stored), self.slots[stored].1, view.clone());
+                Box::new(move |images| Operand::Value(Strided::new(&images[slot], order, dims).viewed(&view)))
+            }
+            (Some((slot, order)), None) => {
+                Box::new(move |images| Operand::Value(Strided::new(&images[slot], order, dims)))
+            }
+            (None, _) => {
                 let values = self.constants[&value].values();
                 Box::new(move |_| Operand::Constant { values, at: Strided::row_major(dims) })
             }
         }
     }
 
-    /// Returns a value whose dimensions are stored in an order, and copies it if they are not.
-    fn in_order(&mut self, node: &Fused, value: Value, order: Order) -> usize {
+    /// Returns a value whose dimensions are stored in an order, and copies it for an operation if they are not.
+    fn in_order(&mut self, name: &str, value: Value, order: Order) -> usize {
         let (x, found) = self.slots[&value];
-        if found == order {
+        if found == order && !self.views.contains_key(&value) {
             return x;
         }
-        let dims = self.dims(value);
+        let (dims, operand) = (self.dims(value), self.operand(value));
         self.images.push(order.image(dims));
         let y = self.images.len() - 1;
         let build = move |images: &[Image]| {
-            let operands = [Operand::Value(Strided::new(&images[x], found, dims))].into();
             let output = Strided::new(&images[y], order, dims);
             let operation = Operation::Reshape(dims.into());
-            Box::new(General { operation, operands, output, border: images[y] }) as Box<dyn Layer>
+            Box::new(General::new(&operation, [operand(images)].into(), &output, images[y])) as Box<dyn Layer>
         };
-        self.push(&node.name, 0, [Some(x), None], Some(y), None, Box::new(build));
+        self.push(name, 0, [Some(x), None], Some(y), None, Box::new(build));
+        if self.views.remove(&value).is_some() {
+            // The copy serves the operations after this one, too.
+            self.slots.insert(value, (y, order));
+        }
         y
     }
 
@@ -280,7 +340,7 @@ impl<'a> Plan<'a> {
         Box::new(move |at, kernel| f64::from(values[index(at, kernel)]) * scale[at[0]])
     }
 
-    fn product(
+    fn convolution(
         &mut self,
         node: &Fused,
         x: usize,
@@ -292,11 +352,11 @@ impl<'a> Plan<'a> {
         let y = self.add(node.value, node.order);
         let [input, output] = [self.images[x], self.images[y]];
         let (shift, activation) = (node.affine.shift.clone(), node.activation);
-        let winograd = self.options.winograd && is_winograd(kernel, &options, &input, &output);
+        let winograd = self.options.winograd && Winograd::suits(kernel, &options, &input, &output);
         let padding = options.padding.map(|[before, _]| before);
         let size = |image: &Image| [image.height, image.width];
         let border = match winograd {
-            true => Winograd::border(size(&input), size(&output), padding),
+            true => Winograd::border(kernel[0], size(&input), size(&output), padding),
             false => [0, 1].map(|i| {
                 let end = (size(&output)[i] - 1) * options.stride[i] + options.dilation[i] * (kernel[i] - 1) + 1;
                 [padding[i], end.saturating_sub(padding[i] + size(&input)[i])]
@@ -307,7 +367,7 @@ impl<'a> Plan<'a> {
             let epilogue = Epilogue::new(&shift, activation, residual.map(|slot| images[slot]), &images[y]);
             let weight = |o, c, y, x| weights([o, c, y, x], kernel);
             match winograd {
-                true => Box::new(Winograd::new([images[x], images[y]], padding, epilogue, weight)),
+                true => Box::new(Winograd::new([images[x], images[y]], kernel[0], padding, epilogue, weight)),
                 false => Box::new(Direct::new([images[x], images[y]], kernel, &options, epilogue, weight)),
             }
         };
@@ -391,17 +451,6 @@ impl<'a> Plan<'a> {
 
 /// Returns a weight, at `[o, c, y, x]` of a kernel of some height and width.
 type Weights = Box<dyn Fn([usize; 4], [usize; 2]) -> f64>;
-
-/// Returns `true` if F(4×4, 3×3) computes a convolution, with clearly fewer products than a direct one.
-fn is_winograd(kernel: [usize; 2], options: &ConvolutionOptions, input: &Image, output: &Image) -> bool {
-    let ConvolutionOptions { stride, dilation, groups, .. } = options;
-    let plain = kernel == [3, 3] && *stride == [1, 1] && *dilation == [1, 1] && *groups == 1;
-    let tiles = output.height.div_ceil(4) * output.width.div_ceil(4);
-    plain
-        && input.quantization.is_none()
-        && input.channels.min(output.channels) >= 8
-        && 2 * 36 * tiles <= 9 * output.height * output.width
-}
 
 /// Returns the input rows of each window, and the input columns.
 fn windows(window: &Window, input: Image) -> [Vec<Range<usize>>; 2] {

@@ -39,8 +39,10 @@ pub(super) enum Kind {
     Convolution { options: ConvolutionOptions, weight: Value },
     /// A linear layer with a weight `[I, O]`, of `[.., I]`, or of the elements of an image.
     Linear { weight: Value, image: bool },
-    /// The operand.
-    Identity,
+    /// The product of two values or of a value and a constant.
+    Product,
+    /// The operand, or a function of each of its elements.
+    Map(Option<Unary>),
     /// Another operation, without epilogue.
     Other(Operation),
 }
@@ -178,22 +180,24 @@ impl Pass<'_> {
         let mut kind = match operation {
             Operation::Binary(Binary::Add) if self.is_sum(&operands) => {
                 residual = operands.pop();
-                Kind::Identity
+                Kind::Map(None)
             }
             Operation::Convolution(options) => Kind::Convolution { options: *options, weight: operands[1] },
             Operation::Linear => Kind::Linear { weight: operands[1], image: false },
+            Operation::MatrixProduct => Kind::Product,
             Operation::Unary(Unary::Relu) => {
                 activation = Activation::Relu;
-                Kind::Identity
+                Kind::Map(None)
             }
             Operation::Unary(Unary::Clamp(range)) => {
                 activation = Activation::Clamp(*range);
-                Kind::Identity
+                Kind::Map(None)
             }
+            Operation::Unary(function) => Kind::Map(Some(*function)),
             operation => match self.affine(operation, &operands) {
                 Some((x, map)) => {
                     (operands, affine) = ([x].into(), map);
-                    Kind::Identity
+                    Kind::Map(None)
                 }
                 None => Kind::Other(operation.clone()),
             },

@@ -6,9 +6,11 @@
 //!
 //! | operation | algorithm |
 //! |---|---|
-//! | convolution 3×3, stride 1 | Winograd F(4×4, 3×3); rounding errors are 1.5 to 2 times those of the direct algorithm |
+//! | convolution 3×3 or 5×5, stride 1 | Winograd F(4×4, 3×3) or F(2×2, 5×5); rounding errors are 1.5 to 2 times as large |
 //! | other convolutions, linear layers | direct, in registers |
 //! | products in int8 | the same with bytes: exact sums of 32 bits |
+//! | matrix product of two values | direct, on panels of the second operand; in float32 |
+//! | permutation, reshape that splits dimensions | none: the layers after it read the elements where they are |
 //!
 //! Activations are stored with the channels of a pixel next to each other, and with the border of zeros that a convolution
 //! reads, so that no layer rearranges its input. Ternary weights are unpacked once: in memory a weight takes 4 bytes, 16 for a

@@ -90,7 +90,7 @@ impl Bytes {
             let order = orders.get(&node.operands[0]).copied();
             orders.insert(node.value, node.order);
             let reads_floats = match &node.kind {
-                Kind::Identity => false,
+                Kind::Map(function) => function.is_some(),
                 Kind::Other(operation) => !is_pool(operation) || order != Some(Order::ChannelsFirst),
                 // Floats are copied into another order.
                 Kind::Linear { image: false, .. } if order != Some(Order::ChannelsLast) => true,

@@ -78,9 +78,19 @@ impl Rebuild<'_> {
                 }
                 self.product(node, Operation::Linear, x, *weight, 1)?
             }
-            Kind::Identity => {
+            Kind::Product | Kind::Map(_) => {
                 let Affine { scale, shift } = &node.affine;
-                let x = self.value(node.operands[0])?;
+                let operands: Result<Vec<Value>, _> = node.operands.iter().map(|value| self.value(*value)).collect();
+                let operands = operands?;
+                let operation = match node.kind {
+                    Kind::Product => Some(Operation::MatrixProduct),
+                    Kind::Map(function) => function.map(Operation::Unary),
+                    _ => None,
+                };
+                let x = match operation {
+                    Some(operation) => self.graph.apply(&*node.name, operation, &operands)?,
+                    None => operands[0],
+                };
                 let y = self.map(node, "scale", Binary::Multiply, x, scale)?;
                 self.map(node, "shift", Binary::Add, y, shift)?
             }

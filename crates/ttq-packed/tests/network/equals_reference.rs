@@ -5,7 +5,9 @@ use ttq_packed::kernels::Level;
 use ttq_packed::network::{Arena, Binary, CompileOptions, Constant, Graph, Network, Operation, Source};
 use ttq_packed::{Codes, TernaryWeight};
 
-use crate::resnet::{floats, resnet};
+use crate::allocations::allocated;
+use crate::operations::encoder_layer;
+use crate::resnet::{Builder, floats, resnet};
 
 /// Combinations of the passes: all of them, or all passes and none.
 fn options(all: bool) -> impl Iterator<Item = CompileOptions> {
@@ -92,13 +94,51 @@ fn the_number_of_threads_does_not_change_results() {
     let network = Network::compile(&graph, &CompileOptions::default()).unwrap();
     let x = floats(&mut rng, 9 * 3 * 16 * 16);
     for batch in [1, 2, 9] {
-        let outputs = [1, 2, 3].map(|threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut y = vec![0.0; batch * 10];
-            pool.install(|| network.run(&mut Arena::new(), &x[..batch * 3 * 16 * 16], &mut y)).unwrap();
-            y
+        compare_threads(&network, &x[..batch * 3 * 16 * 16], batch * 10);
+    }
+    let network = Network::compile(&encoder(&mut rng), &CompileOptions::default()).unwrap();
+    for batch in [1, 5] {
+        compare_threads(&network, &floats(&mut rng, batch * 66 * 160), batch * 66 * 160);
+    }
+}
+
+/// Two encoder layers whose operations are large enough for several threads.
+fn encoder(rng: &mut Rng) -> Graph {
+    let mut b = Builder { graph: Graph::new([66, 160]).unwrap(), rng, zeros: 0.3 };
+    let mut x = b.graph.input();
+    for _ in 0..2 {
+        x = encoder_layer(&mut b, x, [66, 160, 5, 320]);
+    }
+    b.graph.set_output(x).unwrap();
+    b.graph
+}
+
+/// Compares the outputs with those of one thread, bit by bit.
+fn compare_threads(network: &Network, x: &[f32], len: usize) {
+    let outputs = [1, 2, 3].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut y = vec![0.0; len];
+        pool.install(|| network.run(&mut Arena::new(), x, &mut y)).unwrap();
+        y
+    });
+    assert!(outputs[0] == outputs[1] && outputs[0] == outputs[2]);
+}
+
+#[test]
+fn only_the_first_call_allocates_memory() {
+    let mut rng = Rng::with_seed(6);
+    for graph in [resnet(&mut rng, 1, 12, 0.4), encoder(&mut rng)] {
+        let network = Network::compile(&graph, &CompileOptions::default()).unwrap();
+        let [input, output]: [usize; 2] =
+            [network.input_dims(), network.output_dims()].map(|dims| dims.iter().product());
+        let (x, mut y, mut arena) = (floats(&mut rng, 3 * input), vec![0.0; 3 * output], Arena::new());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        pool.install(|| {
+            network.run(&mut arena, &x, &mut y).unwrap();
+            let (result, bytes) = allocated(|| network.run(&mut arena, &x, &mut y));
+            result.unwrap();
+            assert_eq!(bytes, 0);
         });
-        assert!(outputs[0] == outputs[1] && outputs[0] == outputs[2]);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use ttq_packed::kernels::{ConvolutionOptions, Level};
-use ttq_packed::network::{Arena, Binary, CompileOptions, Graph, Network, Operation, RangeRule};
+use ttq_packed::network::{Arena, Binary, CompileOptions, Graph, Network, Operation, RangeRule, Unary};
 
 use crate::resnet::{Builder, floats, resnet};
 
@@ -70,6 +70,32 @@ fn a_residual_network_of_bytes_is_close_to_its_definition() {
                 assert!(error < 0.05, "{rule:?} {level:?}: {error:.3}");
             }
         }
+    }
+}
+
+#[test]
+fn products_of_values_and_functions_are_stored_as_bytes() {
+    let mut rng = Rng::with_seed(14);
+    let mut b = Builder { graph: Graph::new([18, 64]).unwrap(), rng: &mut rng, zeros: 0.3 };
+    let x = b.graph.input();
+    let other = floats(b.rng, 64 * 20);
+    let other = b.constant("other".into(), &[64, 20], other);
+    let y = b.apply("product".into(), Operation::MatrixProduct, &[x, other]);
+    let weight = b.ternary("first".into(), &[20, 40], 20, 1);
+    let y = b.apply("first".into(), Operation::Linear, &[y, weight]);
+    let y = b.apply("tanh".into(), Operation::Unary(Unary::Tanh), &[y]);
+    let weight = b.ternary("second".into(), &[40, 20], 40, 1);
+    let y = b.apply("second".into(), Operation::Linear, &[y, weight]);
+    b.graph.set_output(y).unwrap();
+    let mut graph = b.graph;
+    let x = floats(&mut rng, 6 * 18 * 64);
+    graph.calibrate(&x, RangeRule::MinMax).unwrap();
+    for level in Level::available() {
+        let network = Network::compile(&graph, &int8()).unwrap();
+        let layers: Vec<&str> = network.layers().map(|layer| layer.algorithm).collect();
+        assert_eq!(layers, ["import", "matrix product", "int8", "tanh", "int8", "export"]);
+        let error = error(&graph, &int8(), level, &x);
+        assert!(error < 0.05, "{level:?}: {error:.3}");
     }
 }
 

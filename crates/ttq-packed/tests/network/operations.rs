@@ -103,7 +103,7 @@ fn operations_that_move_elements() {
 #[test]
 fn sums_over_axes() {
     let functions = [Reduction::Sum, Reduction::Mean, Reduction::Max, Reduction::Min];
-    for dims in [&[20, 4, 6][..], &[3, 7, 5], &[12, 6], &[9]] {
+    for dims in [&[20, 4, 6][..], &[3, 7, 5], &[12, 6], &[5, 70], &[9]] {
         for axis in 0..dims.len() {
             network(dims, |b, x| apply(b, Operation::Softmax(axis), x, &[]));
             for function in functions {
@@ -165,7 +165,7 @@ fn convolutions_of_any_geometry() {
         };
         let options =
             if case % 3 == 0 { ConvolutionOptions { stride: [1; 2], dilation: [1; 2], ..options } } else { options };
-        let kernel = if case % 3 == 0 { [3, 3] } else { kernel };
+        let kernel = if case % 3 == 0 { [[3; 2], [5; 2]][case % 2] } else { kernel };
         let size = [0; 2].map(|_| rng.usize(9..13));
         network(&[inputs, size[0], size[1]], |b, x| {
             let fan_in = inputs / groups * kernel[0] * kernel[1];
@@ -191,46 +191,109 @@ fn a_convolution_that_is_added_to_its_own_operand() {
     }
 }
 
+/// A layer of a transformer encoder: attention and two linear layers, each after a normalization.
+pub fn encoder_layer(b: &mut Builder, x: Value, [tokens, width, heads, inner]: [usize; 4]) -> Value {
+    let norm = |b: &mut Builder, x: Value| {
+        let mean = |b: &mut Builder, x| {
+            b.apply("mean".into(), Operation::Reduce { function: Reduction::Mean, axes: vec![1] }, &[x])
+        };
+        let average = mean(b, x);
+        let centered = b.apply("centered".into(), Operation::Binary(Binary::Subtract), &[x, average]);
+        let squares = b.apply("squares".into(), Operation::Binary(Binary::Multiply), &[centered, centered]);
+        let variance = mean(b, squares);
+        let epsilon = b.constant("epsilon".into(), &[1], vec![1e-5]);
+        let variance = b.apply("variance".into(), Operation::Binary(Binary::Add), &[variance, epsilon]);
+        let std = b.apply("std".into(), Operation::Unary(Unary::Sqrt), &[variance]);
+        let y = b.apply("norm".into(), Operation::Binary(Binary::Divide), &[centered, std]);
+        let y = apply(b, Operation::Binary(Binary::Multiply), y, &[&[width]]);
+        apply(b, Operation::Binary(Binary::Add), y, &[&[width]])
+    };
+    let y = norm(b, x);
+    let part = |b: &mut Builder, axes: &[usize]| {
+        let y = apply(b, Operation::Linear, y, &[&[width, width], &[width]]);
+        let y = b.apply("heads".into(), Operation::Reshape(vec![tokens, heads, width / heads]), &[y]);
+        b.apply("by head".into(), Operation::Permute(axes.into()), &[y])
+    };
+    let (q, k, v) = (part(b, &[1, 0, 2]), part(b, &[1, 2, 0]), part(b, &[1, 0, 2]));
+    let scores = b.apply("scores".into(), Operation::MatrixProduct, &[q, k]);
+    let scale = b.constant("scale".into(), &[1], vec![0.05]);
+    let scores = b.apply("scaled".into(), Operation::Binary(Binary::Multiply), &[scores, scale]);
+    let shares = b.apply("softmax".into(), Operation::Softmax(2), &[scores]);
+    let y = b.apply("context".into(), Operation::MatrixProduct, &[shares, v]);
+    let y = b.apply("by token".into(), Operation::Permute(vec![1, 0, 2]), &[y]);
+    let y = b.apply("joined".into(), Operation::Reshape(vec![tokens, width]), &[y]);
+    let y = apply(b, Operation::Linear, y, &[&[width, width], &[width]]);
+    let x = b.apply("residual".into(), Operation::Binary(Binary::Add), &[x, y]);
+    let y = norm(b, x);
+    let y = apply(b, Operation::Linear, y, &[&[width, inner], &[inner]]);
+    let y = b.apply("gelu".into(), Operation::Unary(Unary::Gelu), &[y]);
+    let y = apply(b, Operation::Linear, y, &[&[inner, width], &[width]]);
+    b.apply("residual".into(), Operation::Binary(Binary::Add), &[x, y])
+}
+
 #[test]
 fn a_transformer_encoder_layer() {
-    let (tokens, width, heads) = (7, 24, 3);
-    network(&[tokens, width], |b, x| {
-        let norm = |b: &mut Builder, x: Value| {
-            let mean = |b: &mut Builder, x| {
-                b.apply("mean".into(), Operation::Reduce { function: Reduction::Mean, axes: vec![1] }, &[x])
+    for sizes in [[7, 24, 3, 40], [18, 64, 2, 48]] {
+        network(&sizes[..2], |b, x| encoder_layer(b, x, sizes));
+    }
+}
+
+#[test]
+fn products_of_values_with_remainders_in_every_dimension() {
+    for [m, k, n] in [[1, 1, 1], [2, 3, 5], [9, 17, 16], [16, 16, 33], [13, 40, 7], [8, 33, 50]] {
+        // Both operands as they are stored, transposed, and as columns of a larger matrix.
+        network(&[3, m, k], |b, x| {
+            let values = floats(b.rng, 3 * k * n);
+            let other = b.constant("other".into(), &[3, k, n], values);
+            b.apply("product".into(), Operation::MatrixProduct, &[x, other])
+        });
+        network(&[2, k, m + n], |b, x| {
+            let part = |b: &mut Builder, start: usize, end: usize| {
+                b.apply("part".into(), Operation::Slice { axis: 2, start, end, step: 1 }, &[x])
             };
-            let average = mean(b, x);
-            let centered = b.apply("centered".into(), Operation::Binary(Binary::Subtract), &[x, average]);
-            let squares = b.apply("squares".into(), Operation::Binary(Binary::Multiply), &[centered, centered]);
-            let variance = mean(b, squares);
-            let epsilon = b.constant("epsilon".into(), &[1], vec![1e-5]);
-            let variance = b.apply("variance".into(), Operation::Binary(Binary::Add), &[variance, epsilon]);
-            let std = b.apply("std".into(), Operation::Unary(Unary::Sqrt), &[variance]);
-            let y = b.apply("norm".into(), Operation::Binary(Binary::Divide), &[centered, std]);
-            let y = apply(b, Operation::Binary(Binary::Multiply), y, &[&[width]]);
-            apply(b, Operation::Binary(Binary::Add), y, &[&[width]])
-        };
-        let y = norm(b, x);
-        let part = |b: &mut Builder, axes: &[usize]| {
-            let y = apply(b, Operation::Linear, y, &[&[width, width], &[width]]);
-            let y = b.apply("heads".into(), Operation::Reshape(vec![tokens, heads, width / heads]), &[y]);
-            b.apply("by head".into(), Operation::Permute(axes.into()), &[y])
-        };
-        let (q, k, v) = (part(b, &[1, 0, 2]), part(b, &[1, 2, 0]), part(b, &[1, 0, 2]));
-        let scores = b.apply("scores".into(), Operation::MatrixProduct, &[q, k]);
-        let scale = b.constant("scale".into(), &[1], vec![0.05]);
-        let scores = b.apply("scaled".into(), Operation::Binary(Binary::Multiply), &[scores, scale]);
-        let shares = b.apply("softmax".into(), Operation::Softmax(2), &[scores]);
-        let y = b.apply("context".into(), Operation::MatrixProduct, &[shares, v]);
-        let y = b.apply("by token".into(), Operation::Permute(vec![1, 0, 2]), &[y]);
-        let y = b.apply("joined".into(), Operation::Reshape(vec![tokens, width]), &[y]);
-        let y = apply(b, Operation::Linear, y, &[&[width, width], &[width]]);
-        let x = b.apply("residual".into(), Operation::Binary(Binary::Add), &[x, y]);
-        let y = norm(b, x);
-        let y = apply(b, Operation::Linear, y, &[&[width, 40], &[40]]);
-        let y = b.apply("gelu".into(), Operation::Unary(Unary::Gelu), &[y]);
-        let y = apply(b, Operation::Linear, y, &[&[40, width], &[width]]);
-        b.apply("residual".into(), Operation::Binary(Binary::Add), &[x, y])
+            let (a, c) = (part(b, 0, m), part(b, m, m + n));
+            let a = b.apply("rows".into(), Operation::Permute(vec![0, 2, 1]), &[a]);
+            b.apply("product".into(), Operation::MatrixProduct, &[a, c])
+        });
+        network(&[m, 2, k], |b, x| {
+            let a = b.apply("heads".into(), Operation::Permute(vec![1, 0, 2]), &[x]);
+            let values = floats(b.rng, n * k);
+            let other = b.constant("other".into(), &[n, k], values);
+            let y = b.apply("y".into(), Operation::Permute(vec![1, 0]), &[other]);
+            let y = b.apply("product".into(), Operation::MatrixProduct, &[a, y]);
+            let y = apply(b, Operation::Binary(Binary::Multiply), y, &[&[n]]);
+            let y = apply(b, Operation::Binary(Binary::Add), y, &[&[n]]);
+            b.relu("relu", y)
+        });
+    }
+    // A vector times a matrix that all rows share, and a sum with an operand of the product.
+    network(&[6, 1, 20], |b, x| apply(b, Operation::MatrixProduct, x, &[&[20, 19]]));
+    network(&[18, 18], |b, x| {
+        let x = b.relu("relu", x);
+        let y = b.apply("square".into(), Operation::MatrixProduct, &[x, x]);
+        b.apply("sum".into(), Operation::Binary(Binary::Add), &[y, x])
+    });
+}
+
+#[test]
+fn views_of_values_that_several_operations_read() {
+    network(&[6, 20], |b, x| {
+        let x = b.relu("relu", x);
+        let y = b.apply("split".into(), Operation::Reshape(vec![3, 2, 1, 4, 5]), &[x]);
+        let y = b.apply("permuted".into(), Operation::Permute(vec![4, 2, 0, 3, 1]), &[y]);
+        let y = b.apply("split again".into(), Operation::Reshape(vec![5, 3, 2, 2, 2]), &[y]);
+        let functions = [Unary::Tanh, Unary::Exp].map(|f| b.apply("f".into(), Operation::Unary(f), &[y]));
+        let sum = b.apply("sum".into(), Operation::Binary(Binary::Add), &functions);
+        let sum = b.apply("difference".into(), Operation::Binary(Binary::Subtract), &[sum, y]);
+        let sum = b.apply("total".into(), Operation::Binary(Binary::Add), &[sum, y]);
+        let z = apply(b, Operation::Linear, y, &[&[2, 3]]);
+        let z = b.apply("joined".into(), Operation::Reshape(vec![10, 18]), &[z]);
+        let mean = |axes: &[usize]| Operation::Reduce { function: Reduction::Mean, axes: axes.into() };
+        let sum = b.apply("mean".into(), mean(&[0, 2]), &[sum]);
+        let sum = b.apply("mean".into(), mean(&[1, 3, 4]), &[sum]);
+        let sum = b.apply("number".into(), Operation::Reshape(vec![1]), &[sum]);
+        let y = b.apply("result".into(), Operation::Binary(Binary::Multiply), &[z, sum]);
+        b.apply("transposed".into(), Operation::Permute(vec![1, 0]), &[y])
     });
 }
 

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::epilogue::UNIT;
-use super::tile::{PANEL, Runs, byte_sums, cover, sums, vector};
+use super::tile::{PANEL, Runs, ahead, byte_sums, cover, sums, vector};
 use super::{Call, Epilogue, Layer, Split, Task};
 use crate::kernels::ConvolutionOptions;
 use crate::kernels::level::Kernel;
@@ -156,17 +156,17 @@ impl Kernel for Part<'_> {
 
 /// A pixel of the output.
 #[derive(Debug, Clone, Copy)]
-struct Position {
+pub(super) struct Position {
     /// Index of the pixel, through all items.
-    index: usize,
-    item: usize,
-    y: usize,
-    x: usize,
+    pub(super) index: usize,
+    pub(super) item: usize,
+    pub(super) y: usize,
+    pub(super) x: usize,
 }
 
 impl Position {
     #[inline(always)]
-    fn new(output: &Image, index: usize) -> Self {
+    pub(super) fn new(output: &Image, index: usize) -> Self {
         let row = index / output.width.max(1);
         let (item, y) = (row / output.height.max(1), row % output.height.max(1));
         Self { index, item, y, x: index % output.width.max(1) }
@@ -174,7 +174,7 @@ impl Position {
 
     /// Moves to a pixel, of which neighbours follow each other without division.
     #[inline(always)]
-    fn advanced_to(&mut self, output: &Image, index: usize) -> Self {
+    pub(super) fn advanced_to(&mut self, output: &Image, index: usize) -> Self {
         if index < self.index {
             *self = Self::new(output, index);
         }
@@ -261,6 +261,9 @@ unsafe fn tile<V: Simd, const R: usize, const C: usize>(
                 V::mul_add(V::dots_to_floats(sum), scale, bias)
             });
         } else {
+            let last = channel + R * V::LANES >= outputs;
+            let next = if last { w[0] } else { vector::<V>(panels, rows, channel + R * V::LANES) };
+            let ahead = ahead(next, rows, position.index / C);
             let mut x = [memory.cast_const(); C];
             let mut weights = [w[0].cast::<f32>(); R];
             for c in 0..C {
@@ -269,7 +272,7 @@ unsafe fn tile<V: Simd, const R: usize, const C: usize>(
             for r in 0..R {
                 weights[r] = w[r].cast();
             }
-            let sums = sums::<V, R, C>(&x, runs, weights);
+            let sums = sums::<V, R, C>(&x, runs, weights, Some(ahead));
             finish!(sums, |sum, bias, o| V::add(sum, bias));
         }
     }

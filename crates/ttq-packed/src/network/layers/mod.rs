@@ -4,9 +4,11 @@
 
 mod direct;
 mod epilogue;
+mod functions;
 mod general;
 mod map;
 mod pool;
+mod product;
 mod strided;
 mod tile;
 mod transfer;
@@ -20,7 +22,8 @@ pub(super) use epilogue::{Activation, Epilogue};
 pub(super) use general::{General, Operand};
 pub(super) use map::Map;
 pub(super) use pool::{Pool, PoolFunction};
-pub(super) use strided::Strided;
+pub(super) use product::Product;
+pub(super) use strided::{Strided, View};
 pub(super) use transfer::{Export, Import, Order};
 pub(super) use winograd::Winograd;
 

@@ -71,8 +71,7 @@ impl Kernel for Rows<'_> {
                         PoolFunction::Mean => count,
                         PoolFunction::Divide(divisor) => *divisor,
                     };
-                    let pixels = rows.clone().flat_map(|y| columns.clone().map(move |x| (y, x)));
-                    let pixels = pixels.map(|(y, x)| input.pixel(item, y, x));
+                    let first = input.pixel(item, rows.start, columns.start);
                     let is_max = *function == PoolFunction::Max;
                     let (from, unit) = (input.quantization.unwrap_or(UNIT), output.quantization.unwrap_or(UNIT));
                     // A mean of bytes is one of numbers `scale (q - zero)`, except for padding that counts as 0.
@@ -82,9 +81,13 @@ impl Kernel for Rows<'_> {
                     for c in (0..input.channels).step_by(V::LANES) {
                         let left = input.pitch.min(output.pitch) - c;
                         let mut sum = V::splat(if is_max { f32::NEG_INFINITY } else { 0.0 });
-                        for pixel in pixels.clone() {
-                            let value = load::<V>(memory, input, pixel + c, left);
-                            sum = if is_max { V::max(sum, value) } else { V::add(sum, value) };
+                        for line in 0..rows.len() {
+                            let mut at = first + line * input.row() + c;
+                            for _ in 0..columns.len() {
+                                let value = load::<V>(memory, input, at, left);
+                                sum = if is_max { V::max(sum, value) } else { V::add(sum, value) };
+                                at += input.pitch;
+                            }
                         }
                         let value = V::mul_add(sum, V::splat(factor), V::splat(shift));
                         store::<V>(memory, output, to + c, value, left);

@@ -69,6 +69,13 @@ impl Layer for Import {
                 let (item, y) = (row / to.height, row % to.height);
                 let from = &call.input[item * len..][..len];
                 let first = to.pixel(item, y, 0);
+                if channel == 1 && to.quantization.is_none() {
+                    for (x, from) in from[y * to.width * pixel..].chunks_exact(to.channels).take(to.width).enumerate() {
+                        let to = call.memory.add(first + x * to.pitch);
+                        to.copy_from_nonoverlapping(from.as_ptr(), from.len());
+                    }
+                    continue;
+                }
                 for c in 0..to.channels {
                     let from = &from[c * channel + y * to.width * pixel..];
                     match to.quantization {
@@ -118,6 +125,11 @@ impl Layer for Export {
                 let to = call.output.slice(item * len, len);
                 for (y, x) in (0..from.height).flat_map(|y| (0..from.width).map(move |x| (y, x))) {
                     let at = call.memory.add(from.pixel(item, y, x));
+                    if channel == 1 {
+                        let to = &mut to[(y * from.width + x) * pixel..][..from.channels];
+                        to.as_mut_ptr().copy_from_nonoverlapping(at, to.len());
+                        continue;
+                    }
                     for c in 0..from.channels {
                         to[c * channel + (y * from.width + x) * pixel] = *at.add(c);
                     }

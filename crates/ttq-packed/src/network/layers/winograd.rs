@@ -1,8 +1,9 @@
-//! Convolutions with a 3×3 kernel and stride 1 by the algorithm F(4×4, 3×3) of Winograd.
+//! Convolutions with stride 1 and a kernel of 3×3 or 5×5 by the algorithms F(4×4, 3×3) and F(2×2, 5×5) of Winograd.
 //!
-//! A tile of 4×4 outputs is a polynomial product that is evaluated at 36 points: with the transforms `B`, `G` and `A` of
-//! F(4, 3), `Y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A`. Sums over channels run at the points, 36 products for 16 outputs instead of
-//! 144. (Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.)
+//! A tile of 4×4 or 2×2 outputs is a polynomial product that is evaluated at 36 points: with the transforms `B`, `G` and `A`
+//! of F(4, 3) or F(2, 5), `Y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A`. Sums over channels run at the points, 36 products for 16 or 4
+//! outputs instead of 144 or 100. (Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.) `B` is the same
+//! for both, since it depends on the points alone.
 //!
 //! The points of one dimension are 0, ±a, ±b and ∞ with `a = 45/64` and `b = 91/64`. With `a b ≈ 1` all powers stay small,
 //! which halves the rounding errors in comparison with the usual points 0, ±1, ±2 and ∞: they are 1.5 to 2 times those of
@@ -11,28 +12,30 @@
 use super::epilogue::UNIT;
 use super::tile::{PANEL, Runs, cover, sums, vector};
 use super::{Call, Epilogue, Layer, Split, Task};
+use crate::kernels::ConvolutionOptions;
 use crate::kernels::level::Kernel;
 use crate::kernels::memory::Words;
 use crate::kernels::simd::Simd;
 use crate::network::layout::Image;
 
-/// Outputs of a tile in each dimension.
-pub(in crate::network) const TILE: usize = 4;
 /// Inputs of a tile in each dimension.
-const SIZE: usize = TILE + 2;
+const SIZE: usize = 6;
 const POINTS: usize = SIZE * SIZE;
 const A: f32 = 45.0 / 64.0;
 const B: f32 = 91.0 / 64.0;
 const A2: f32 = A * A;
 const B2: f32 = B * B;
-/// Maximum number of floats of the scratch memory of a task.
-const SCRATCH: usize = 1 << 15;
+/// Range of the maximum number of floats of the scratch memory of a task. More is better for large weights, which each task
+/// reads once.
+const SCRATCH: [usize; 2] = [1 << 15, 1 << 17];
 
-/// A convolution by F(4×4, 3×3).
+/// A convolution by F(4×4, 3×3) or F(2×2, 5×5).
 #[derive(Debug)]
 pub(in crate::network) struct Winograd {
     input: Image,
     output: Image,
+    /// Outputs of a tile in each dimension.
+    tile: usize,
     padding: [usize; 2],
     /// `[POINTS, panels, channels, PANEL]`
     weights: Words,
@@ -45,6 +48,7 @@ impl Winograd {
     /// The input must have the border that [`border`](Self::border) returns, and a pitch of whole panels.
     pub(in crate::network) fn new(
         [input, output]: [Image; 2],
+        kernel: usize,
         padding: [usize; 2],
         epilogue: Epilogue,
         weight: impl Fn(usize, usize, usize, usize) -> f64,
@@ -55,40 +59,79 @@ impl Winograd {
         let to = weights.reserve::<f32>(POINTS * panels * channels * PANEL);
         for o in 0..output.channels {
             for c in 0..channels {
-                let points = transform_weight(|y, x| weight(o, c, y, x) / unit);
+                let points = transform_weight(kernel, |y, x| weight(o, c, y, x) / unit);
                 for (point, value) in points.into_iter().enumerate() {
                     to[((point * panels + o / PANEL) * channels + c) * PANEL + o % PANEL] = value as f32;
                 }
             }
         }
-        Self { input, output, padding, weights, epilogue }
+        Self { input, output, tile: Self::tile(kernel), padding, weights, epilogue }
+    }
+
+    /// Returns the number of outputs of a tile in each dimension.
+    fn tile(kernel: usize) -> usize {
+        SIZE + 1 - kernel
     }
 
     /// Returns the border that the input needs for tiles that reach over the image.
-    pub(in crate::network) fn border(input: [usize; 2], output: [usize; 2], padding: [usize; 2]) -> [[usize; 2]; 2] {
+    pub(in crate::network) fn border(
+        kernel: usize,
+        input: [usize; 2],
+        output: [usize; 2],
+        padding: [usize; 2],
+    ) -> [[usize; 2]; 2] {
         [0, 1].map(|i| {
-            let end = output[i].next_multiple_of(TILE) + 2;
+            let end = output[i].next_multiple_of(Self::tile(kernel)) + kernel - 1;
             [padding[i], end.saturating_sub(padding[i] + input[i])]
         })
     }
 
+    /// Returns `true` if the algorithm computes a convolution, with clearly fewer products than a direct one.
+    pub(in crate::network) fn suits(
+        kernel: [usize; 2],
+        options: &ConvolutionOptions,
+        input: &Image,
+        output: &Image,
+    ) -> bool {
+        let ConvolutionOptions { stride, dilation, groups, .. } = options;
+        let tile = match kernel {
+            [3, 3] | [5, 5] => Self::tile(kernel[0]),
+            _ => return false,
+        };
+        let tiles = output.height.div_ceil(tile) * output.width.div_ceil(tile);
+        [*stride, *dilation] == [[1; 2]; 2]
+            && *groups == 1
+            && input.quantization.is_none()
+            && input.channels.min(output.channels) >= 8
+            && 2 * POINTS * tiles <= kernel[0] * kernel[1] * output.height * output.width
+    }
+
     /// Returns the number of tiles of an item in each dimension.
     fn tiles(&self) -> [usize; 2] {
-        [self.output.height.div_ceil(TILE), self.output.width.div_ceil(TILE)]
+        [self.output.height.div_ceil(self.tile), self.output.width.div_ceil(self.tile)]
     }
 }
 
 /// `G w Gᵀ`, row by row.
-fn transform_weight(weight: impl Fn(usize, usize) -> f64) -> [f64; POINTS] {
+fn transform_weight(kernel: usize, weight: impl Fn(usize, usize) -> f64) -> [f64; POINTS] {
     let (a, b) = (f64::from(A), f64::from(B));
     let (a2, b2) = (a * a, b * b);
-    let row = |x: f64, scale: f64| [1.0 / scale, x / scale, x * x / scale];
+    // The powers of a point.
+    let row = |x: f64, scale: f64| {
+        let mut powers = [1.0 / scale; SIZE];
+        for i in 1..SIZE {
+            powers[i] = powers[i - 1] * x;
+        }
+        powers
+    };
     let (at_a, at_b) = (2.0 * a2 * (a2 - b2), 2.0 * b2 * (b2 - a2));
-    let g: [[f64; 3]; SIZE] =
-        [row(0.0, a2 * b2), row(a, at_a), row(-a, at_a), row(b, at_b), row(-b, at_b), [0.0, 0.0, 1.0]];
+    let mut infinity = [0.0; SIZE];
+    infinity[kernel - 1] = 1.0;
+    let g = [row(0.0, a2 * b2), row(a, at_a), row(-a, at_a), row(b, at_b), row(-b, at_b), infinity];
     core::array::from_fn(|point| {
         let (rows, columns) = (g[point / SIZE], g[point % SIZE]);
-        (0..9).map(|i| rows[i / 3] * columns[i % 3] * weight(i / 3, i % 3)).sum()
+        let taps = (0..kernel).flat_map(|y| (0..kernel).map(move |x| (y, x)));
+        taps.map(|(y, x)| rows[y] * columns[x] * weight(y, x)).sum()
     })
 }
 
@@ -114,17 +157,23 @@ unsafe fn transform_input<V: Simd>(x: [V::Floats; SIZE]) -> [V::Floats; SIZE] {
 
 /// `Aᵀ m`
 #[inline(always)]
-unsafe fn transform_output<V: Simd>(m: [V::Floats; SIZE]) -> [V::Floats; TILE] {
+unsafe fn transform_output<V: Simd, const TILE: usize>(m: [V::Floats; SIZE]) -> [V::Floats; TILE] {
     // SAFETY: the caller guarantees the instructions.
     unsafe {
         let (sum_a, difference_a) = (V::add(m[1], m[2]), V::sub(m[1], m[2]));
         let (sum_b, difference_b) = (V::add(m[3], m[4]), V::sub(m[3], m[4]));
-        [
-            V::add(m[0], V::add(sum_a, sum_b)),
-            V::mul_add(difference_a, V::splat(A), V::mul(difference_b, V::splat(B))),
-            V::mul_add(sum_a, V::splat(A2), V::mul(sum_b, V::splat(B2))),
-            V::mul_add(difference_a, V::splat(A * A2), V::mul_add(difference_b, V::splat(B * B2), m[5])),
-        ]
+        let (mut power_a, mut power_b) = (A, B);
+        let mut y = [V::add(m[0], V::add(sum_a, sum_b)); TILE];
+        for (i, y) in y.iter_mut().enumerate().skip(1) {
+            let [a, b] = if i % 2 == 0 { [sum_a, sum_b] } else { [difference_a, difference_b] };
+            *y = V::mul(b, V::splat(power_b));
+            if i + 1 == TILE {
+                *y = V::mul_add(b, V::splat(power_b), m[5]);
+            }
+            *y = V::mul_add(a, V::splat(power_a), *y);
+            (power_a, power_b) = (power_a * A, power_b * B);
+        }
+        y
     }
 }
 
@@ -133,7 +182,8 @@ impl Layer for Winograd {
         let [rows, columns] = self.tiles();
         let total = items * rows;
         let per_row = POINTS * columns * (self.input.pitch + self.output.pitch);
-        let fewest = total.div_ceil((SCRATCH / per_row).max(1));
+        let scratch = (self.weights.as_slice().len() / 4).clamp(SCRATCH[0], SCRATCH[1]);
+        let fewest = total.div_ceil((scratch / per_row).max(1));
         if threads == 1 {
             return Split::rows(fewest);
         }
@@ -166,7 +216,7 @@ impl Kernel for Part<'_> {
     #[inline(always)]
     unsafe fn run<V: Simd>(self) {
         let Self { layer, memory, items, task, scratch } = self;
-        let Winograd { input, output, padding, .. } = layer;
+        let Winograd { input, output, tile, padding, .. } = layer;
         let [height, columns] = layer.tiles();
         let rows = task.rows(items * height);
         let pairs = task.channels(output.channels.div_ceil(2 * PANEL));
@@ -179,8 +229,8 @@ impl Kernel for Part<'_> {
         unsafe {
             let mut to = points.as_mut_ptr();
             for row in rows.clone() {
-                let (item, top) = (row / height, row % height * TILE);
-                for left in (0..columns * TILE).step_by(TILE) {
+                let (item, top) = (row / height, row % height * tile);
+                for left in (0..columns * tile).step_by(*tile) {
                     let first = input.pixel(item, top, left) - padding[0] * input.row() - padding[1] * input.pitch;
                     for c in (0..input.pitch).step_by(V::LANES) {
                         evaluate::<V>(input, memory.add(first + c), to.add(c), tiles * input.pitch);
@@ -198,22 +248,20 @@ impl Kernel for Part<'_> {
             }
             let mut from = products.cast_const();
             for row in rows {
-                let (item, top) = (row / height, row % height * TILE);
-                for left in (0..columns * TILE).step_by(TILE) {
+                let (item, top) = (row / height, row % height * tile);
+                for left in (0..columns * tile).step_by(*tile) {
                     for c in (0..outputs).step_by(V::LANES) {
-                        interpolate::<V>(
-                            layer,
-                            memory,
-                            [item, top, left, channels.start + c],
-                            from.add(c),
-                            tiles * outputs,
-                        );
+                        let (at, from) = ([item, top, left, channels.start + c], from.add(c));
+                        match tile {
+                            2 => interpolate::<V, 2>(layer, memory, at, from, tiles * outputs),
+                            _ => interpolate::<V, 4>(layer, memory, at, from, tiles * outputs),
+                        }
                     }
                     from = from.add(outputs);
                 }
                 if task.is_first() {
                     let first = item * output.height + top;
-                    output.clear_border(memory, first..first + TILE.min(output.height - top));
+                    output.clear_border(memory, first..first + tile.min(&(output.height - top)));
                 }
             }
         }
@@ -267,7 +315,7 @@ unsafe fn product<V: Simd, const R: usize, const C: usize>(
         for r in 0..R {
             w[r] = vector::<V>(weights, channels, channel + r * V::LANES).cast();
         }
-        let sums = sums::<V, R, C>(&columns, Runs { offsets: &[0], len: channels }, w);
+        let sums = sums::<V, R, C>(&columns, Runs { offsets: &[0], len: channels }, w, None);
         for r in 0..R {
             for c in 0..C {
                 V::store(y.add(c * outputs + r * V::LANES), sums[r][c]);
@@ -278,7 +326,7 @@ unsafe fn product<V: Simd, const R: usize, const C: usize>(
 
 /// Computes a tile of outputs from its points, and applies the epilogue.
 #[inline(always)]
-unsafe fn interpolate<V: Simd>(
+unsafe fn interpolate<V: Simd, const TILE: usize>(
     layer: &Winograd,
     memory: *mut f32,
     [item, top, left, channel]: [usize; 4],
@@ -295,14 +343,14 @@ unsafe fn interpolate<V: Simd>(
             for (i, value) in values.iter_mut().enumerate() {
                 *value = V::load(from.add((i * SIZE + j) * distance));
             }
-            *column = transform_output::<V>(values);
+            *column = transform_output::<V, TILE>(values);
         }
         for i in 0..TILE.min(output.height - top) {
             let mut row = [V::splat(0.0); SIZE];
             for j in 0..SIZE {
                 row[j] = columns[j][i];
             }
-            let mut values = transform_output::<V>(row);
+            let mut values = transform_output::<V, TILE>(row);
             let mut at = [[0; 2]; TILE];
             for j in 0..TILE {
                 values[j] = V::add(values[j], bias);
