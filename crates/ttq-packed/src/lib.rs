@@ -28,7 +28,7 @@
 //!
 //! The feature `std` is enabled by default. Without it the crate is `no_std` and needs `alloc`: models are read from
 //! byte slices and written to byte vectors, and kernels run on one thread at
-//! [`Level::Portable`](kernels::Level::Portable).
+//! [`Level::Portable`](kernels::Level::Portable), or at [`Level::Simd128`](kernels::Level::Simd128) in WebAssembly with SIMD.
 //!
 //! # Reading the codes in Python
 //!

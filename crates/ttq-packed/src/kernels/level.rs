@@ -3,8 +3,11 @@
 use super::KernelError;
 #[cfg(all(feature = "std", target_arch = "aarch64"))]
 use super::neon::Neon;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 use super::portable::Portable;
 use super::simd::Simd;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use super::simd128::Simd128;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 use super::{avx2::Avx2, avx512::Avx512};
 
@@ -18,8 +21,11 @@ use super::{avx2::Avx2, avx512::Avx512};
 pub enum Level {
     /// Plain Rust code, compiled for the baseline of the target (such as SSE2 or NEON, or no vectors).
     ///
-    /// Without the feature `std` it is the only level.
+    /// Without the feature `std` it is the only level, except for WebAssembly with SIMD.
     Portable,
+    /// WebAssembly's fixed-width SIMD, if the target has the feature `simd128` at compile time. It is then the only level,
+    /// because a module with such instructions runs nowhere else.
+    Simd128,
     /// NEON intrinsics.
     Neon,
     /// NEON intrinsics and the byte dot products of Armv8.2.
@@ -34,11 +40,16 @@ pub enum Level {
 
 impl Level {
     /// All levels, best first.
-    const ALL: [Self; 6] = [Self::Avx512, Self::AvxVnni, Self::Avx2, Self::NeonDot, Self::Neon, Self::Portable];
+    const ALL: [Self; 7] =
+        [Self::Avx512, Self::AvxVnni, Self::Avx2, Self::NeonDot, Self::Neon, Self::Simd128, Self::Portable];
+
+    /// The level that needs no detection at run time.
+    const BASELINE: Self =
+        if cfg!(all(target_arch = "wasm32", target_feature = "simd128")) { Self::Simd128 } else { Self::Portable };
 
     /// Returns the best level that this machine supports.
     pub fn best() -> Self {
-        Self::available().next().unwrap_or(Self::Portable)
+        Self::available().next().unwrap_or(Self::BASELINE)
     }
 
     /// Returns the levels that this machine supports, best first.
@@ -54,7 +65,7 @@ impl Level {
             let avx2 = || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
             match self {
                 Self::Portable => true,
-                Self::Neon | Self::NeonDot => false,
+                Self::Neon | Self::NeonDot | Self::Simd128 => false,
                 Self::Avx2 => avx2(),
                 Self::AvxVnni => avx2() && is_x86_feature_detected!("avxvnni"),
                 Self::Avx512 => {
@@ -78,7 +89,7 @@ impl Level {
         }
         #[cfg(not(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64"))))]
         {
-            self == Self::Portable
+            self == Self::BASELINE
         }
     }
 
@@ -89,7 +100,7 @@ impl Level {
 
     /// Returns `true` if the level has an instruction that looks up a vector of floats in a table.
     pub(crate) fn permutes(self) -> bool {
-        self != Self::Portable
+        !matches!(self, Self::Portable | Self::Simd128)
     }
 
     /// Returns `true` if lookups of floats are faster than products for any number of rows of activations.
@@ -134,6 +145,10 @@ impl Level {
             #[cfg(all(feature = "std", target_arch = "aarch64"))]
             // SAFETY: the byte dot products are an addition to NEON.
             Self::NeonDot => unsafe { run_neon(kernel) },
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            // SAFETY: the module has been compiled for these instructions.
+            _ => unsafe { kernel.run::<Simd128>() },
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             // SAFETY: the portable level uses no special instructions.
             _ => unsafe { kernel.run::<Portable>() },
         }
@@ -146,6 +161,7 @@ impl Level {
 /// thread: code in a function of its own is compiled without the instructions.
 pub(crate) trait Kernel {
     /// `true` if the kernel multiplies bytes. Others are not compiled for instruction sets that only add such products.
+    #[allow(dead_code, reason = "read where the machine decides at run time")]
     const DOTS: bool = false;
 
     /// Runs the kernel with the vectors of `V`.

@@ -37,10 +37,13 @@ pub(crate) mod memory;
 #[cfg(all(feature = "std", target_arch = "aarch64"))]
 mod neon;
 mod panels;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod portable;
 mod product;
 mod quantize;
 pub(crate) mod simd;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 mod tile;
 mod view;
 mod workers;
