@@ -197,14 +197,31 @@ impl PackedMatrix {
         let output = Output::new(y);
         match self.activations {
             Activations::Float32 if self.looks_up(m) => {
-                let tables = input.reserve(LOOKUP_ROWS.min(m) * lookup::table_len(columns));
-                for (block, x) in x.chunks(LOOKUP_ROWS * columns).enumerate() {
+                let tables_len = LOOKUP_ROWS.min(m) * lookup::table_len(columns);
+                let blocks = x.chunks(LOOKUP_ROWS * columns).len();
+                let build = |block: usize, tables: &mut [f32]| {
+                    let x = &x[block * LOOKUP_ROWS * columns..];
+                    let x = &x[..x.len().min(LOOKUP_ROWS * columns)];
                     self.run(BuildTables { x, columns, tables });
-                    let (tables, row, count) = (&*tables, block * LOOKUP_ROWS, x.len() / columns);
-                    workers::run(panels.groups(), workers, |group, _| {
-                        let group = panels.group(group);
-                        self.run(LookUp { panels, epilogue, tables, output, row, count, group });
+                };
+                let look_up = |block: usize, tables: &[f32], group: usize| {
+                    let (row, group) = (block * LOOKUP_ROWS, panels.group(group));
+                    let count = LOOKUP_ROWS.min(m - row);
+                    self.run(LookUp { panels, epilogue, tables, output, row, count, group });
+                };
+                if blocks >= workers.len() {
+                    workers::run(blocks, workers, |block, buffer| {
+                        let tables = buffer.reserve(tables_len);
+                        build(block, tables);
+                        (0..panels.groups()).for_each(|group| look_up(block, tables, group));
                     });
+                } else {
+                    let tables = input.reserve(tables_len);
+                    for block in 0..blocks {
+                        build(block, tables);
+                        let tables = &*tables;
+                        workers::run(panels.groups(), workers, |group, _| look_up(block, tables, group));
+                    }
                 }
             }
             Activations::Float32 => self.tasks(m, workers, |group, from, to| {
