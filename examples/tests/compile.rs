@@ -1,10 +1,13 @@
-//! The networks of the examples compute the same without Burn.
+//! The networks of the examples compute the same without Burn, and the trained ones in `models` as when they were trained.
+
+use std::path::Path;
 
 use burn::module::{AutodiffModule, HasAutodiffModule, Module};
 use burn::prelude::*;
 use ttq_compile::{Capture, CompileOptions, Network as Compiled, capture};
-use ttq_examples::Cpu;
+use ttq_examples::data::{Images as ImageTask, cache, cifar10, mnist};
 use ttq_examples::model::{DenseNet, DenseNetConfig, MnistNet, Network, ResNet, SqueezeNet};
+use ttq_examples::{Cpu, batch};
 use ttq_packed::network::Arena;
 
 type Images<B> = Tensor<B, 4>;
@@ -51,4 +54,40 @@ fn the_small_densenet() {
 #[test]
 fn squeezenet() {
     agrees(SqueezeNet::new(20, &Default::default()), [3, 56, 56], |network, images| network.forward(images));
+}
+
+/// Returns the right predictions of a trained network for the test images, in float32 or int8, and their number in its summary.
+fn right(model: &str, images: &ImageTask, int8: bool) -> [usize; 2] {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(model);
+    let mut options = CompileOptions::default();
+    options.int8 = int8;
+    let network = Compiled::load(&std::fs::read(directory.join("network.safetensors")).unwrap(), &options).unwrap();
+    let count = images.test.len();
+    let pixels = batch::<Cpu>(&images.test, images, 0..count, &Default::default()).inputs.into_data();
+    let mut logits = vec![0.0; count * images.classes];
+    network.run(&mut Arena::new(), pixels.as_slice().unwrap(), &mut logits).unwrap();
+    let right = logits.chunks(images.classes).enumerate().filter(|(index, logits)| {
+        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
+        best == usize::from(images.test.label(*index))
+    });
+    let summary = std::fs::read_to_string(directory.join("summary.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    let expected = summary["ternary_accuracy"].as_f64().unwrap() / 100.0 * count as f64;
+    [right.count(), expected.round() as usize]
+}
+
+#[test]
+fn the_models_have_the_accuracy_of_their_summaries() {
+    let Some(data) = cache::real_data() else { return };
+    for (model, images) in [("mnist", mnist(Some(&data)).unwrap()), ("cifar10-resnet20", cifar10(Some(&data)).unwrap())]
+    {
+        let [found, expected] = right(model, &images, false);
+        // Another order of sums may change the class of an image whose two best logits are almost equal.
+        assert!(found.abs_diff(expected) <= 1, "{model}: {found} images are right, and {expected} in the summary");
+        let [found, expected] = right(model, &images, true);
+        assert!(
+            found + images.test.len() / 500 >= expected,
+            "{model} in int8: {found} images are right, not {expected}"
+        );
+    }
 }
