@@ -41,7 +41,7 @@ pub(crate) fn graph(first: &Records, second: &Records, outputs: [usize; 2]) -> R
         builder.placed.push(placed);
     }
     match output {
-        Some(Placed { value, axis: 0, parts: 1 }) if outputs[0] == outputs[1] => {
+        Some(Placed { value, axis: 0, .. }) if outputs[0] == outputs[1] => {
             builder.graph.set_output(value)?;
             Ok(builder.graph)
         }

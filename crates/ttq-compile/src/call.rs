@@ -64,13 +64,16 @@ impl Call {
     }
 
     fn origin(&self, dims: Vec<usize>) -> Origin {
+        let path = self.path.take();
+        self.path.set(path.clone());
         match &*self.tape.borrow() {
-            Some(tape) => tape.push(Step::Unknown(self.operation), self.values.borrow().clone(), dims),
-            None => {
-                let path = self.path.take();
-                self.path.set(path.clone());
-                Origin::Constant(path)
+            Some(tape) => {
+                if let Some(path) = path {
+                    tape.enter(&path);
+                }
+                tape.push(Step::Unknown(self.operation), self.values.borrow().clone(), dims)
             }
+            None => Origin::Constant(path),
         }
     }
 }

@@ -62,7 +62,8 @@ impl<B: Backend, const D: usize> Example<B> for Tensor<B, D, Int> {
 ///
 /// The first dimension of the example is the batch, of any size. The function calls the module, as in
 /// `|module, x| module.forward(x)`. The input of the graph is an item of the example; indices of an int tensor are
-/// numbers in float32.
+/// numbers in float32. The first dimension of the output is the batch too, or joins it with another one: an output
+/// `[n k, ..]` becomes `[k, ..]` for each item.
 ///
 /// # Errors
 /// The [crate documentation](crate) lists what cannot be captured.

@@ -125,17 +125,22 @@ impl Tape {
 
     /// Appends a value.
     pub(crate) fn push(&self, step: Step, operands: Vec<Operand>, dims: Vec<usize>) -> Origin {
-        let mut records = self.lock();
         let path = operands.iter().find_map(|operand| match operand {
             Operand::Constant(constant) => constant.path.as_deref(),
             Operand::Value(_) => None,
         });
         if let Some(path) = path {
-            records.module = path.rsplit_once('.').map_or(path, |(module, _)| module).to_owned();
+            self.enter(path);
         }
+        let mut records = self.lock();
         let module = records.module.clone();
         records.values.push(Record { step, operands, dims, module });
         Origin::Value(self.clone(), records.values.len() - 1)
+    }
+
+    /// Notes the use of a parameter, by its path.
+    pub(crate) fn enter(&self, path: &str) {
+        self.lock().module = path.rsplit_once('.').map_or(path, |(module, _)| module).to_owned();
     }
 
     /// Notes a value of another run, which a module has kept.

@@ -2,24 +2,38 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use burn::module::{AutodiffModule, ModuleDisplay, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{AutodiffModule, HasAutodiffModule, ModuleDisplay, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{AdamConfig, GradientsParams, Optimizer};
 use burn::prelude::*;
 use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
+use burn::tensor::BasicOps;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::TrainStep;
+use ttq_compile::{Capture, CaptureError, CompileOptions, Example, Network, capture};
 use ttq_core::packed::{Coding, PackedModel, pack};
 use ttq_core::{LayerValues, Selection, Ternary, TernaryConfig};
 use ttq_inference::load;
+use ttq_packed::network::Arena;
 use ttq_testing::{normal, tensor, uniform};
 use ttq_train::{TernaryOptimizer, TernaryStep};
 
 /// A model with the data that it is tried on.
 pub(crate) trait Stranger<B: Backend>: Module<B> + ModuleDisplay {
-    /// Computes the outputs for a fixed batch, `[n, outputs]`.
-    fn outputs(&self) -> Tensor<B, 2>;
+    /// Type of a batch: a tensor, `[n, ..]`.
+    type Input;
 
-    /// Computes the loss on the batch: by default the mean squared distance of the outputs from fixed targets.
+    /// Returns a fixed batch.
+    fn input() -> Self::Input;
+
+    /// Computes the outputs of a batch of any size, `[n, outputs]`, or `[n k, outputs]` with several for each item.
+    fn forward(&self, input: Self::Input) -> Tensor<B, 2>;
+
+    /// Computes the outputs of the fixed batch.
+    fn outputs(&self) -> Tensor<B, 2> {
+        self.forward(Self::input())
+    }
+
+    /// Computes the loss on the fixed batch: by default the mean squared distance of the outputs from fixed targets.
     fn loss(&self) -> Tensor<B, 1> {
         let outputs = self.outputs();
         let targets = tensor(&normal(&outputs.dims(), 17));
@@ -29,19 +43,41 @@ pub(crate) trait Stranger<B: Backend>: Module<B> + ModuleDisplay {
 
 /// A [`Stranger`] on an autodiff backend, its training step and its inner module.
 pub(crate) trait Trainable<B: AutodiffBackend>:
-    'static
-    + Stranger<B>
-    + TrainStep<Input = ()>
-    + AutodiffModule<B, InnerModule: Stranger<B::InnerBackend> + ModuleDisplay>
+    'static + Stranger<B> + TrainStep<Input = ()> + AutodiffModule<B, InnerModule: Stranger<B::InnerBackend>>
 {
 }
 
 impl<B, M> Trainable<B> for M
 where
     B: AutodiffBackend,
-    M: 'static + Stranger<B> + TrainStep<Input = ()> + AutodiffModule<B>,
-    M::InnerModule: Stranger<B::InnerBackend> + ModuleDisplay,
+    M: 'static + Stranger<B> + TrainStep<Input = ()> + AutodiffModule<B, InnerModule: Stranger<B::InnerBackend>>,
 {
+}
+
+/// A [`Stranger`] that can be captured: its input is a tensor of the same kind on every backend.
+pub(crate) trait Capturable<B: Backend>:
+    Stranger<B, Input: Elements + Example<B, Tensor = <Self::TrainModule as Stranger<Capture<B>>>::Input>>
+    + HasAutodiffModule<Capture<B>, TrainModule: Stranger<Capture<B>>>
+{
+}
+
+impl<B, M> Capturable<B> for M
+where
+    B: Backend,
+    M: Stranger<B> + HasAutodiffModule<Capture<B>, TrainModule: Stranger<Capture<B>>>,
+    M::Input: Elements + Example<B, Tensor = <M::TrainModule as Stranger<Capture<B>>>::Input>,
+{
+}
+
+/// The elements of a tensor as the input of a compiled network.
+pub(crate) trait Elements {
+    fn elements(&self) -> Vec<f32>;
+}
+
+impl<B: Backend, const D: usize, K: BasicOps<B>> Elements for Tensor<B, D, K> {
+    fn elements(&self) -> Vec<f32> {
+        self.to_data().iter::<f32>().collect()
+    }
 }
 
 /// Implements burn-train's `TrainStep` for a [`Stranger`].
@@ -117,7 +153,7 @@ impl<M> Case<M> {
 }
 
 /// Every rule, by name, for loops over many cases.
-pub(crate) fn all<B: AutodiffBackend, M: Trainable<B>>(case: &Case<M>) {
+pub(crate) fn all<B: AutodiffBackend, M: Trainable<B, InnerModule: Capturable<B::InnerBackend>>>(case: &Case<M>) {
     every_matrix_is_listed_with_a_decision_or_a_reason(case);
     training_lowers_the_loss_and_changes_what_is_not_frozen(case);
     a_loop_on_the_view_lowers_the_loss_and_changes_what_is_not_frozen(case);
@@ -126,6 +162,7 @@ pub(crate) fn all<B: AutodiffBackend, M: Trainable<B>>(case: &Case<M>) {
     a_packed_file_computes_the_same(case);
     a_record_restores_every_view(case);
     copies_compute_the_same_and_train_apart(case);
+    a_compiled_network_computes_the_same(case);
 }
 
 pub(crate) fn every_matrix_is_listed_with_a_decision_or_a_reason<B: AutodiffBackend, M: Trainable<B>>(case: &Case<M>) {
@@ -259,6 +296,31 @@ pub(crate) fn copies_compute_the_same_and_train_apart<B: AutodiffBackend, M: Tra
             assert_eq!(before.values, after.values, "`{}`", before.path);
         }
     }
+}
+
+/// Operations that some of the models have and a graph does not.
+const NOT_IN_GRAPHS: [&str; 2] = ["conv3d", "conv_transpose3d"];
+
+/// Where a graph lacks an operation, the error names it and the module.
+pub(crate) fn a_compiled_network_computes_the_same<B, M>(case: &Case<M>)
+where
+    B: AutodiffBackend,
+    M: Trainable<B, InnerModule: Capturable<B::InnerBackend>>,
+{
+    let model = train_by_steps(case.wrapped::<B>(1), 3).valid().materialize();
+    let graph = match capture(&model, M::InnerModule::input(), |model, x| model.forward(x)) {
+        Ok(graph) => graph,
+        Err(CaptureError::Unsupported { operation, module }) if NOT_IN_GRAPHS.contains(&&*operation) => {
+            assert!(parameters::<B::InnerBackend, _>(&model).iter().any(|p| p.path == format!("{module}.weight")));
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let network = Network::compile(&graph, &CompileOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    let expected = floats(model.outputs());
+    let mut found = vec![0.0; expected.len()];
+    network.run(&mut Arena::new(), &M::InnerModule::input().elements(), &mut found).unwrap();
+    assert_close(&found.into_iter().map(f64::from).collect::<Vec<_>>(), &expected, 1e-5, "outputs");
 }
 
 const LEARNING_RATE: f64 = 0.01;

@@ -1,4 +1,4 @@
-//! Models of strangers: each is trained, packed, saved, loaded and compared, on Flex, ttq-cpu and NdArray.
+//! Models of strangers: each is trained, packed, saved, loaded, compiled and compared, on Flex, ttq-cpu and NdArray.
 
 mod harness;
 mod models;
@@ -95,6 +95,7 @@ strangers! {
         a_packed_file_computes_the_same
         a_record_restores_every_view
         copies_compute_the_same_and_train_apart
+        a_compiled_network_computes_the_same
     ]
     mlp: Mlp::new, default(), Declared, ["first.weight", "hidden.weight"];
     mlp_with_scales_per_channel: Mlp::new, channelwise(), Declared, ["first.weight", "hidden.weight"];
@@ -197,6 +198,7 @@ mod columns {
             a_materialized_weight_takes_the_three_values_of_its_scales
             a_packed_file_computes_the_same
             copies_compute_the_same_and_train_apart
+            a_compiled_network_computes_the_same
         ]
         columns: Columns::new, default(), Declared, ["wide.weight", "narrow.weight"];
         columns_with_scales_per_channel: Columns::new, channelwise(), Traced, ["wide.weight", "narrow.weight"];
@@ -218,6 +220,7 @@ mod float64 {
                 a_packed_file_computes_the_same
                 a_record_restores_every_view
                 copies_compute_the_same_and_train_apart
+                a_compiled_network_computes_the_same
             ]);)*
         };
     }

@@ -55,8 +55,14 @@ impl<B: Backend> Containers<B> {
 }
 
 impl<B: Backend> Stranger<B> for Containers<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        let x = self.pair.1.forward(self.pair.0.forward(points()));
+    type Input = Tensor<B, 2>;
+
+    fn input() -> Tensor<B, 2> {
+        points()
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let x = self.pair.1.forward(self.pair.0.forward(x));
         let x = self.mixers.iter().fold(x, |x, mixer| tanh(mixer.forward(x)));
         let x = match &self.gate {
             Some(gate) => x.clone() * tanh(gate.forward(x)),
@@ -108,8 +114,14 @@ impl<B: Backend> Twins<B> {
 }
 
 impl<B: Backend> Stranger<B> for Twins<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        self.head.forward(tanh(self.left.forward(points()) - self.right.forward(points())))
+    type Input = Tensor<B, 2>;
+
+    fn input() -> Tensor<B, 2> {
+        points()
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.head.forward(tanh(self.left.forward(x.clone()) - self.right.forward(x)))
     }
 }
 
@@ -132,8 +144,14 @@ impl<B: Backend> Repeated<B> {
 }
 
 impl<B: Backend> Stranger<B> for Repeated<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        self.head.forward(self.blocks.iter().fold(points(), |x, block| x.clone() + tanh(block.forward(x))))
+    type Input = Tensor<B, 2>;
+
+    fn input() -> Tensor<B, 2> {
+        points()
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.head.forward(self.blocks.iter().fold(x, |x, block| x.clone() + tanh(block.forward(x))))
     }
 }
 
@@ -153,8 +171,14 @@ impl<B: Backend> Looped<B> {
 }
 
 impl<B: Backend> Stranger<B> for Looped<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        self.head.forward((0..2).fold(points(), |x, _| x.clone() + tanh(self.block.forward(x))))
+    type Input = Tensor<B, 2>;
+
+    fn input() -> Tensor<B, 2> {
+        points()
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.head.forward((0..2).fold(x, |x, _| x.clone() + tanh(self.block.forward(x))))
     }
 }
 

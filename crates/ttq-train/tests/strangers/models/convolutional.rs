@@ -50,20 +50,22 @@ impl<B: Backend> UNet<B> {
             out: Conv2dConfig::new([4, 2], [1, 1]).init(device),
         }
     }
+}
 
-    /// Returns a map of two classes, `[n, 2, h, w]`.
-    fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
+impl<B: Backend> Stranger<B> for UNet<B> {
+    type Input = Tensor<B, 4>;
+
+    fn input() -> Tensor<B, 4> {
+        input([2, 1, 4, 4])
+    }
+
+    /// Returns a map of two classes, `[n, 2, h, w]`, flattened.
+    fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let level_1 = silu(self.enter.forward(images));
         let level_2 = silu(self.down.forward(level_1.clone()));
         let level_2 = silu(self.bottom_norm.forward(self.bottom.forward(level_2)));
         let merged = Tensor::cat(vec![level_1, self.up.forward(level_2)], 1);
-        self.out.forward(silu(self.merge_norm.forward(self.merge.forward(merged))))
-    }
-}
-
-impl<B: Backend> Stranger<B> for UNet<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        self.forward(input([2, 1, 4, 4])).flatten(1, 3)
+        self.out.forward(silu(self.merge_norm.forward(self.merge.forward(merged)))).flatten(1, 3)
     }
 }
 
@@ -88,8 +90,14 @@ impl<B: Backend> Signal<B> {
 }
 
 impl<B: Backend> Stranger<B> for Signal<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        self.head.forward(pool(tanh(self.body.forward(tanh(self.stem.forward(input([3, 2, 9])))))))
+    type Input = Tensor<B, 3>;
+
+    fn input() -> Tensor<B, 3> {
+        input([3, 2, 9])
+    }
+
+    fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
+        self.head.forward(pool(tanh(self.body.forward(tanh(self.stem.forward(x))))))
     }
 }
 
@@ -114,8 +122,14 @@ impl<B: Backend> Volume<B> {
 }
 
 impl<B: Backend> Stranger<B> for Volume<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        self.head.forward(pool(tanh(self.body.forward(tanh(self.stem.forward(input([3, 1, 3, 3, 3])))))))
+    type Input = Tensor<B, 5>;
+
+    fn input() -> Tensor<B, 5> {
+        input([3, 1, 3, 3, 3])
+    }
+
+    fn forward(&self, x: Tensor<B, 5>) -> Tensor<B, 2> {
+        self.head.forward(pool(tanh(self.body.forward(tanh(self.stem.forward(x))))))
     }
 }
 
@@ -145,8 +159,14 @@ impl<B: Backend> Separable<B> {
 }
 
 impl<B: Backend> Stranger<B> for Separable<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        let x = tanh(self.stem.forward(input([2, 3, 6, 5])));
+    type Input = Tensor<B, 4>;
+
+    fn input() -> Tensor<B, 4> {
+        input([2, 3, 6, 5])
+    }
+
+    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 2> {
+        let x = tanh(self.stem.forward(x));
         let x = tanh(self.pointwise.forward(self.depthwise.forward(x)));
         self.head.forward(pool(tanh(self.dilated.forward(x))))
     }
@@ -176,12 +196,19 @@ impl<B: Backend> Transposed<B> {
 }
 
 impl<B: Backend> Stranger<B> for Transposed<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        // [2, 4, 9], seen as [2, 4, 3, 3]
-        let line = tanh(self.line.forward(input([2, 3, 4])));
-        let plane = tanh(self.plane_of_groups.forward(tanh(self.plane.forward(line.reshape([2, 4, 3, 3])))));
-        // [2, 4, 5, 4], seen as [2, 2, 2, 5, 4]
-        self.space.forward(plane.reshape([2, 2, 2, 5, 4])).flatten(1, 4)
+    type Input = Tensor<B, 3>;
+
+    fn input() -> Tensor<B, 3> {
+        input([2, 3, 4])
+    }
+
+    fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
+        let n = x.dims()[0];
+        // [n, 4, 9], seen as [n, 4, 3, 3]
+        let line = tanh(self.line.forward(x));
+        let plane = tanh(self.plane_of_groups.forward(tanh(self.plane.forward(line.reshape([n, 4, 3, 3])))));
+        // [n, 4, 5, 4], seen as [n, 2, 2, 5, 4]
+        self.space.forward(plane.reshape([n, 2, 2, 5, 4])).flatten(1, 4)
     }
 }
 
@@ -211,8 +238,14 @@ impl<B: Backend> Normalized<B> {
 }
 
 impl<B: Backend> Stranger<B> for Normalized<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        let x = silu(self.stem_norm.forward(self.stem.forward(input([4, 1, 6, 6]))));
+    type Input = Tensor<B, 4>;
+
+    fn input() -> Tensor<B, 4> {
+        input([4, 1, 6, 6])
+    }
+
+    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 2> {
+        let x = silu(self.stem_norm.forward(self.stem.forward(x)));
         self.head.forward(pool(silu(self.body_norm.forward(self.body.forward(x)))))
     }
 }

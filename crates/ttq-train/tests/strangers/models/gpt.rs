@@ -103,10 +103,6 @@ fn next_token_loss<B: Backend>(logits: Tensor<B, 2>) -> Tensor<B, 1> {
     CrossEntropyLossConfig::new().init(&logits.device()).forward(logits, targets)
 }
 
-fn context<B: Backend>() -> Tensor<B, 2, Int> {
-    text::<B>().slice([0..2, 0..CONTEXT])
-}
-
 /// `logits = x Eᵀ` with the embedding's matrix `E`.
 #[derive(Module, Debug)]
 pub(crate) struct Gpt<B: Backend> {
@@ -120,8 +116,14 @@ impl<B: Backend> Gpt<B> {
 }
 
 impl<B: Backend> Stranger<B> for Gpt<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        let x = self.decoder.forward(context()).reshape([2 * CONTEXT, WIDTH]);
+    type Input = Tensor<B, 2, Int>;
+
+    fn input() -> Tensor<B, 2, Int> {
+        text::<B>().slice([0..2, 0..CONTEXT])
+    }
+
+    fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 2> {
+        let x = self.decoder.forward(tokens).flatten::<2>(0, 1);
         x.matmul(self.decoder.tokens.weight.val().transpose())
     }
 
@@ -149,8 +151,14 @@ impl<B: Backend> GptWithClonedHead<B> {
 }
 
 impl<B: Backend> Stranger<B> for GptWithClonedHead<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        let x = self.decoder.forward(context()).reshape([2 * CONTEXT, WIDTH]);
+    type Input = Tensor<B, 2, Int>;
+
+    fn input() -> Tensor<B, 2, Int> {
+        text::<B>().slice([0..2, 0..CONTEXT])
+    }
+
+    fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 2> {
+        let x = self.decoder.forward(tokens).flatten::<2>(0, 1);
         x.matmul(self.head.val().transpose())
     }
 

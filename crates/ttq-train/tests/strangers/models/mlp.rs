@@ -37,15 +37,17 @@ impl<B: Backend> Mlp<B> {
     pub(crate) fn frozen(device: &B::Device) -> Self {
         Self::new(device).no_grad()
     }
-
-    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.head.forward(tanh(self.hidden.forward(tanh(self.first.forward(x)))))
-    }
 }
 
 impl<B: Backend> Stranger<B> for Mlp<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        self.forward(points(5))
+    type Input = Tensor<B, 2>;
+
+    fn input() -> Tensor<B, 2> {
+        points(5)
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.head.forward(tanh(self.hidden.forward(tanh(self.first.forward(x)))))
     }
 }
 
@@ -63,8 +65,14 @@ impl<B: Backend> OneLayer<B> {
 }
 
 impl<B: Backend> Stranger<B> for OneLayer<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        self.layer.forward(points(9))
+    type Input = Tensor<B, 2>;
+
+    fn input() -> Tensor<B, 2> {
+        points(9)
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.layer.forward(x)
     }
 }
 
@@ -88,15 +96,17 @@ impl<B: Backend> HeadFirst<B> {
             entry: LinearConfig::new(5, 8).init(device),
         }
     }
-
-    pub(crate) fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.head.forward(self.norm.forward(self.body.forward(gelu(self.entry.forward(x)))))
-    }
 }
 
 impl<B: Backend> Stranger<B> for HeadFirst<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        self.forward(points(5))
+    type Input = Tensor<B, 2>;
+
+    fn input() -> Tensor<B, 2> {
+        points(5)
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.head.forward(self.norm.forward(self.body.forward(gelu(self.entry.forward(x)))))
     }
 }
 
@@ -118,8 +128,14 @@ impl<B: Backend> Columns<B> {
 }
 
 impl<B: Backend> Stranger<B> for Columns<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        self.head.forward(tanh(self.narrow.forward(tanh(self.wide.forward(points(4))))))
+    type Input = Tensor<B, 2>;
+
+    fn input() -> Tensor<B, 2> {
+        points(4)
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.head.forward(tanh(self.narrow.forward(tanh(self.wide.forward(x)))))
     }
 }
 

@@ -52,8 +52,14 @@ impl<B: Backend> OwnLinear<B> {
 }
 
 impl<B: Backend> Stranger<B> for OwnLinear<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        self.head.forward(tanh(self.second.forward(tanh(self.first.forward(points())))))
+    type Input = Tensor<B, 2>;
+
+    fn input() -> Tensor<B, 2> {
+        points()
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.head.forward(tanh(self.second.forward(tanh(self.first.forward(x)))))
     }
 }
 
@@ -79,9 +85,16 @@ impl<B: Backend> RawMatrices<B> {
 }
 
 impl<B: Backend> Stranger<B> for RawMatrices<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        let x = tanh(points().matmul(self.project.val()));
-        let experts = x.unsqueeze::<3>().expand([3, 5, 7]).matmul(self.experts.val());
+    type Input = Tensor<B, 2>;
+
+    fn input() -> Tensor<B, 2> {
+        points()
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let n = x.dims()[0];
+        let x = tanh(x.matmul(self.project.val()));
+        let experts = x.unsqueeze::<3>().expand([3, n, 7]).matmul(self.experts.val());
         self.head.forward(tanh(experts.mean_dim(0).squeeze_dim(0)))
     }
 }

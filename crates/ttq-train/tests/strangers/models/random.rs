@@ -63,9 +63,9 @@ impl<B: Backend> Layer<B> {
             Self::ConvTranspose1d(layer) => layer.forward(x.unsqueeze_dim(1)).squeeze_dim(1),
             Self::BatchNorm(layer) => layer.forward(x),
             Self::LayerNorm(layer) => layer.forward(x),
-            // The batch is a sequence.
-            Self::Gru(layer) => layer.forward(x.unsqueeze_dim(0), None).squeeze_dim(0),
-            Self::Lstm(layer) => layer.forward(x.unsqueeze_dim(0), None).0.squeeze_dim(0),
+            // Sequences of two equal steps.
+            Self::Gru(layer) => layer.forward(x.unsqueeze_dim(1).repeat_dim(1, 2), None).narrow(1, 1, 1).squeeze_dim(1),
+            Self::Lstm(layer) => layer.forward(x.unsqueeze_dim(1).repeat_dim(1, 2), None).1.hidden,
         }
     }
 }
@@ -152,8 +152,13 @@ impl<B: Backend> RandomNet<B> {
 }
 
 impl<B: Backend> Stranger<B> for RandomNet<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        let x = tensor(&normal(&[5, 3], 8));
+    type Input = Tensor<B, 2>;
+
+    fn input() -> Tensor<B, 2> {
+        tensor(&normal(&[5, 3], 8))
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let layers = self.groups.iter().flat_map(Group::layers);
         self.head.forward(layers.fold(self.entry.forward(x), |x, layer| tanh(layer.forward(x))))
     }

@@ -24,8 +24,14 @@ impl<B: Backend> LstmClassifier<B> {
 }
 
 impl<B: Backend> Stranger<B> for LstmClassifier<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        let (_, state) = self.lstm.forward(sequences(), None);
+    type Input = Tensor<B, 3>;
+
+    fn input() -> Tensor<B, 3> {
+        sequences()
+    }
+
+    fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
+        let (_, state) = self.lstm.forward(x, None);
         self.head.forward(state.hidden)
     }
 }
@@ -46,8 +52,14 @@ impl<B: Backend> GruClassifier<B> {
 }
 
 impl<B: Backend> Stranger<B> for GruClassifier<B> {
-    fn outputs(&self) -> Tensor<B, 2> {
-        let hidden = self.gru.forward(sequences(), None).slice([0..3, 3..4]);
+    type Input = Tensor<B, 3>;
+
+    fn input() -> Tensor<B, 3> {
+        sequences()
+    }
+
+    fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
+        let hidden = self.gru.forward(x, None).narrow(1, 3, 1);
         self.head.forward(hidden.squeeze_dim(1))
     }
 }
