@@ -185,11 +185,11 @@ impl Builder<'_> {
                 let x = self.only(site)?;
                 self.add(name, operation.clone(), &[same_place(x)?])
             }
-            Operation::Binary(_) | Operation::MatrixProduct | Operation::Concatenate(_) => {
+            Operation::Binary(_) | Operation::Where | Operation::MatrixProduct | Operation::Concatenate(_) => {
                 let operation = match operation {
                     Operation::Concatenate(axis) => Operation::Concatenate(result.axis_of_item(*axis, site)?),
                     Operation::MatrixProduct if result.axis + 2 >= rank => {
-                        return Err(site.fails("has the items of a batch in the rows or columns of a matrix"));
+                        return self.product_of_items(name, result, site);
                     }
                     other => other.clone(),
                 };
@@ -205,7 +205,10 @@ impl Builder<'_> {
                 }
                 self.add(name, operation, &operands)
             }
-            Operation::Linear | Operation::Convolution(_) | Operation::Gather => {
+            Operation::Linear
+            | Operation::Convolution(_)
+            | Operation::TransposedConvolution { .. }
+            | Operation::Gather => {
                 let mut operands = Vec::new();
                 for (index, (operand, other)) in site.operands().enumerate() {
                     let is_rows = matches!(operation, Operation::Gather) && index == 0;
@@ -214,13 +217,10 @@ impl Builder<'_> {
                             return Err(site.fails("works across the items of a batch"));
                         }
                         Ok(placed) => same_place(placed)?,
-                        Err([constant, other]) if constant.constant == other.constant => {
-                            self.constant(constant.path.as_deref(), constant.constant.clone())?
-                        }
-                        Err(_) => return Err(site.fails("has a constant that depends on the size of the batch")),
+                        Err(constants) => self.fixed(constants, site)?,
                     });
                 }
-                if matches!(operation, Operation::Convolution(_)) {
+                if matches!(operation, Operation::Convolution(_) | Operation::TransposedConvolution { .. }) {
                     image(result, site)?;
                 }
                 self.add(name, operation.clone(), &operands)
@@ -278,17 +278,51 @@ impl Builder<'_> {
                 if leading(before, x.axis) != leading(dims, result.axis) {
                     return Err(site.fails("mixes the items of a batch"));
                 }
-                let item = result.item(dims);
-                if self.graph.shape(x.value).dims == item {
-                    return Ok(x.value);
-                }
-                self.add(name, Operation::Reshape(item), &[x.value])
+                self.reshape(name, x.value, result.item(dims))
             }
             other => {
                 Err(CaptureError::Unsupported { operation: other.name().into(), module: site.record.module.clone() })
             }
         }
     }
+
+    /// Adds a matrix product of a constant with a matrix whose rows, or columns if it is the second one, belong to the items
+    /// of a batch.
+    fn product_of_items(&mut self, name: &str, result: Placed, site: &Site<'_>) -> Result<Value, CaptureError> {
+        let dims = &site.record.dims;
+        let of_items = result.axis + 2 - dims.len();
+        let mut operands = Vec::new();
+        for (index, (operand, other)) in site.operands().enumerate() {
+            operands.push(match (operand, self.operand(operand, other, site)?) {
+                (Operand::Value(record), Ok(placed)) if index == of_items && placed.place() == result.place() => {
+                    let mut dims = self.records.values[*record].dims.clone();
+                    dims[placed.axis] = placed.parts;
+                    self.reshape(name, placed.value, dims)?
+                }
+                (_, Err(constants)) => self.fixed(constants, site)?,
+                _ => return Err(site.fails("has the items of a batch in the rows or columns of a matrix")),
+            });
+        }
+        let product = self.add(name, Operation::MatrixProduct, &operands)?;
+        self.reshape(name, product, result.item(dims))
+    }
+
+    /// Adds an operation for other dimensions, unless the value has them.
+    fn reshape(&mut self, name: &str, value: Value, dims: Vec<usize>) -> Result<Value, CaptureError> {
+        if self.graph.shape(value).dims == dims {
+            return Ok(value);
+        }
+        self.add(name, Operation::Reshape(dims), &[value])
+    }
+
+    /// Adds a constant that must be the same in both runs.
+    fn fixed(&mut self, [first, second]: [&NamedConstant; 2], site: &Site<'_>) -> Result<Value, CaptureError> {
+        if first.constant != second.constant {
+            return Err(site.fails("has a constant that depends on the size of the batch"));
+        }
+        self.constant(first.path.as_deref(), first.constant.clone())
+    }
+
     fn add(&mut self, name: &str, operation: Operation, operands: &[Value]) -> Result<Value, CaptureError> {
         Ok(self.graph.apply(name, operation, operands)?)
     }

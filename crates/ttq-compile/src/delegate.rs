@@ -246,92 +246,68 @@ impl<B: Backend> FloatTensorOps<Capture<B>> for Capture<B> {
         rhs: FloatTensor<Capture<B>>,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("float_equal");
-        let result = <B as FloatTensorOps<B>>::float_equal(call.argument(lhs), call.argument(rhs), out_dtype);
-        call.result(result)
+        ops::float_equal::<B>(lhs, rhs, out_dtype)
     }
     fn float_not_equal(
         lhs: FloatTensor<Capture<B>>,
         rhs: FloatTensor<Capture<B>>,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("float_not_equal");
-        let result = <B as FloatTensorOps<B>>::float_not_equal(call.argument(lhs), call.argument(rhs), out_dtype);
-        call.result(result)
+        ops::float_not_equal::<B>(lhs, rhs, out_dtype)
     }
     fn float_equal_elem(lhs: FloatTensor<Capture<B>>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Capture<B>> {
-        let call = Call::new("float_equal_elem");
-        let result = <B as FloatTensorOps<B>>::float_equal_elem(call.argument(lhs), rhs, out_dtype);
-        call.result(result)
+        ops::float_equal_elem::<B>(lhs, rhs, out_dtype)
     }
     fn float_not_equal_elem(lhs: FloatTensor<Capture<B>>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Capture<B>> {
-        let call = Call::new("float_not_equal_elem");
-        let result = <B as FloatTensorOps<B>>::float_not_equal_elem(call.argument(lhs), rhs, out_dtype);
-        call.result(result)
+        ops::float_not_equal_elem::<B>(lhs, rhs, out_dtype)
     }
     fn float_greater(
         lhs: FloatTensor<Capture<B>>,
         rhs: FloatTensor<Capture<B>>,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("float_greater");
-        let result = <B as FloatTensorOps<B>>::float_greater(call.argument(lhs), call.argument(rhs), out_dtype);
-        call.result(result)
+        ops::float_greater::<B>(lhs, rhs, out_dtype)
     }
     fn float_greater_elem(lhs: FloatTensor<Capture<B>>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Capture<B>> {
-        let call = Call::new("float_greater_elem");
-        let result = <B as FloatTensorOps<B>>::float_greater_elem(call.argument(lhs), rhs, out_dtype);
-        call.result(result)
+        ops::float_greater_elem::<B>(lhs, rhs, out_dtype)
     }
     fn float_greater_equal(
         lhs: FloatTensor<Capture<B>>,
         rhs: FloatTensor<Capture<B>>,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("float_greater_equal");
-        let result = <B as FloatTensorOps<B>>::float_greater_equal(call.argument(lhs), call.argument(rhs), out_dtype);
-        call.result(result)
+        ops::float_greater_equal::<B>(lhs, rhs, out_dtype)
     }
     fn float_greater_equal_elem(
         lhs: FloatTensor<Capture<B>>,
         rhs: Scalar,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("float_greater_equal_elem");
-        let result = <B as FloatTensorOps<B>>::float_greater_equal_elem(call.argument(lhs), rhs, out_dtype);
-        call.result(result)
+        ops::float_greater_equal_elem::<B>(lhs, rhs, out_dtype)
     }
     fn float_lower(
         lhs: FloatTensor<Capture<B>>,
         rhs: FloatTensor<Capture<B>>,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("float_lower");
-        let result = <B as FloatTensorOps<B>>::float_lower(call.argument(lhs), call.argument(rhs), out_dtype);
-        call.result(result)
+        ops::float_lower::<B>(lhs, rhs, out_dtype)
     }
     fn float_lower_elem(lhs: FloatTensor<Capture<B>>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Capture<B>> {
-        let call = Call::new("float_lower_elem");
-        let result = <B as FloatTensorOps<B>>::float_lower_elem(call.argument(lhs), rhs, out_dtype);
-        call.result(result)
+        ops::float_lower_elem::<B>(lhs, rhs, out_dtype)
     }
     fn float_lower_equal(
         lhs: FloatTensor<Capture<B>>,
         rhs: FloatTensor<Capture<B>>,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("float_lower_equal");
-        let result = <B as FloatTensorOps<B>>::float_lower_equal(call.argument(lhs), call.argument(rhs), out_dtype);
-        call.result(result)
+        ops::float_lower_equal::<B>(lhs, rhs, out_dtype)
     }
     fn float_lower_equal_elem(
         lhs: FloatTensor<Capture<B>>,
         rhs: Scalar,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("float_lower_equal_elem");
-        let result = <B as FloatTensorOps<B>>::float_lower_equal_elem(call.argument(lhs), rhs, out_dtype);
-        call.result(result)
+        ops::float_lower_equal_elem::<B>(lhs, rhs, out_dtype)
     }
     fn float_detach(tensor: FloatTensor<Capture<B>>) -> FloatTensor<Capture<B>> {
         ops::float_detach::<B>(tensor)
@@ -609,9 +585,7 @@ impl<B: Backend> FloatTensorOps<Capture<B>> for Capture<B> {
         call.result(result)
     }
     fn float_sign(tensor: FloatTensor<Capture<B>>) -> FloatTensor<Capture<B>> {
-        let call = Call::new("float_sign");
-        let result = <B as FloatTensorOps<B>>::float_sign(call.argument(tensor));
-        call.result(result)
+        ops::float_sign::<B>(tensor)
     }
     fn float_expand(tensor: FloatTensor<Capture<B>>, shape: Shape) -> FloatTensor<Capture<B>> {
         ops::float_expand::<B>(tensor, shape)
@@ -698,14 +672,10 @@ impl<B: Backend> BoolTensorOps<Capture<B>> for Capture<B> {
         call.result(result)
     }
     fn bool_into_int(tensor: BoolTensor<Capture<B>>, out_dtype: IntDType) -> IntTensor<Capture<B>> {
-        let call = Call::new("bool_into_int");
-        let result = <B as BoolTensorOps<B>>::bool_into_int(call.argument(tensor), out_dtype);
-        call.result(result)
+        ops::bool_into_int::<B>(tensor, out_dtype)
     }
     fn bool_into_float(tensor: BoolTensor<Capture<B>>, out_dtype: FloatDType) -> FloatTensor<Capture<B>> {
-        let call = Call::new("bool_into_float");
-        let result = <B as BoolTensorOps<B>>::bool_into_float(call.argument(tensor), out_dtype);
-        call.result(result)
+        ops::bool_into_float::<B>(tensor, out_dtype)
     }
     fn bool_device(tensor: &BoolTensor<Capture<B>>) -> Device<Capture<B>> {
         ops::bool_device::<B>(tensor)
@@ -714,14 +684,10 @@ impl<B: Backend> BoolTensorOps<Capture<B>> for Capture<B> {
         ops::bool_to_device::<B>(tensor, device)
     }
     fn bool_reshape(tensor: BoolTensor<Capture<B>>, shape: Shape) -> BoolTensor<Capture<B>> {
-        let call = Call::new("bool_reshape");
-        let result = <B as BoolTensorOps<B>>::bool_reshape(call.argument(tensor), shape);
-        call.result(result)
+        ops::bool_reshape::<B>(tensor, shape)
     }
     fn bool_slice(tensor: BoolTensor<Capture<B>>, slices: &[Slice]) -> BoolTensor<Capture<B>> {
-        let call = Call::new("bool_slice");
-        let result = <B as BoolTensorOps<B>>::bool_slice(call.argument(tensor), slices);
-        call.result(result)
+        ops::bool_slice::<B>(tensor, slices)
     }
     fn bool_slice_assign(
         tensor: BoolTensor<Capture<B>>,
@@ -800,9 +766,7 @@ impl<B: Backend> BoolTensorOps<Capture<B>> for Capture<B> {
         call.result(result)
     }
     fn bool_repeat_dim(tensor: BoolTensor<Capture<B>>, dim: usize, times: usize) -> BoolTensor<Capture<B>> {
-        let call = Call::new("bool_repeat_dim");
-        let result = <B as BoolTensorOps<B>>::bool_repeat_dim(call.argument(tensor), dim, times);
-        call.result(result)
+        ops::bool_repeat_dim::<B>(tensor, dim, times)
     }
     fn bool_cat(tensors: Vec<BoolTensor<Capture<B>>>, dim: usize) -> BoolTensor<Capture<B>> {
         let call = Call::new("bool_cat");
@@ -810,14 +774,10 @@ impl<B: Backend> BoolTensorOps<Capture<B>> for Capture<B> {
         call.result(result)
     }
     fn bool_equal(lhs: BoolTensor<Capture<B>>, rhs: BoolTensor<Capture<B>>) -> BoolTensor<Capture<B>> {
-        let call = Call::new("bool_equal");
-        let result = <B as BoolTensorOps<B>>::bool_equal(call.argument(lhs), call.argument(rhs));
-        call.result(result)
+        ops::bool_equal::<B>(lhs, rhs)
     }
     fn bool_not_equal(lhs: BoolTensor<Capture<B>>, rhs: BoolTensor<Capture<B>>) -> BoolTensor<Capture<B>> {
-        let call = Call::new("bool_not_equal");
-        let result = <B as BoolTensorOps<B>>::bool_not_equal(call.argument(lhs), call.argument(rhs));
-        call.result(result)
+        ops::bool_not_equal::<B>(lhs, rhs)
     }
     fn bool_equal_elem(lhs: BoolTensor<Capture<B>>, rhs: Scalar) -> BoolTensor<Capture<B>> {
         let call = Call::new("bool_equal_elem");
@@ -830,19 +790,13 @@ impl<B: Backend> BoolTensorOps<Capture<B>> for Capture<B> {
         call.result(result)
     }
     fn bool_not(tensor: BoolTensor<Capture<B>>) -> BoolTensor<Capture<B>> {
-        let call = Call::new("bool_not");
-        let result = <B as BoolTensorOps<B>>::bool_not(call.argument(tensor));
-        call.result(result)
+        ops::bool_not::<B>(tensor)
     }
     fn bool_and(lhs: BoolTensor<Capture<B>>, rhs: BoolTensor<Capture<B>>) -> BoolTensor<Capture<B>> {
-        let call = Call::new("bool_and");
-        let result = <B as BoolTensorOps<B>>::bool_and(call.argument(lhs), call.argument(rhs));
-        call.result(result)
+        ops::bool_and::<B>(lhs, rhs)
     }
     fn bool_or(lhs: BoolTensor<Capture<B>>, rhs: BoolTensor<Capture<B>>) -> BoolTensor<Capture<B>> {
-        let call = Call::new("bool_or");
-        let result = <B as BoolTensorOps<B>>::bool_or(call.argument(lhs), call.argument(rhs));
-        call.result(result)
+        ops::bool_or::<B>(lhs, rhs)
     }
     fn bool_xor(lhs: BoolTensor<Capture<B>>, rhs: BoolTensor<Capture<B>>) -> BoolTensor<Capture<B>> {
         let call = Call::new("bool_xor");
@@ -850,19 +804,13 @@ impl<B: Backend> BoolTensorOps<Capture<B>> for Capture<B> {
         call.result(result)
     }
     fn bool_transpose(tensor: BoolTensor<Capture<B>>) -> BoolTensor<Capture<B>> {
-        let call = Call::new("bool_transpose");
-        let result = <B as BoolTensorOps<B>>::bool_transpose(call.argument(tensor));
-        call.result(result)
+        ops::bool_transpose::<B>(tensor)
     }
     fn bool_swap_dims(tensor: BoolTensor<Capture<B>>, dim1: usize, dim2: usize) -> BoolTensor<Capture<B>> {
-        let call = Call::new("bool_swap_dims");
-        let result = <B as BoolTensorOps<B>>::bool_swap_dims(call.argument(tensor), dim1, dim2);
-        call.result(result)
+        ops::bool_swap_dims::<B>(tensor, dim1, dim2)
     }
     fn bool_permute(tensor: BoolTensor<Capture<B>>, axes: &[usize]) -> BoolTensor<Capture<B>> {
-        let call = Call::new("bool_permute");
-        let result = <B as BoolTensorOps<B>>::bool_permute(call.argument(tensor), axes);
-        call.result(result)
+        ops::bool_permute::<B>(tensor, axes)
     }
     fn bool_flip(tensor: BoolTensor<Capture<B>>, axes: &[usize]) -> BoolTensor<Capture<B>> {
         let call = Call::new("bool_flip");
@@ -896,9 +844,7 @@ impl<B: Backend> BoolTensorOps<Capture<B>> for Capture<B> {
         ops::bool_argwhere::<B>(tensor, out_dtype)
     }
     fn bool_expand(tensor: BoolTensor<Capture<B>>, shape: Shape) -> BoolTensor<Capture<B>> {
-        let call = Call::new("bool_expand");
-        let result = <B as BoolTensorOps<B>>::bool_expand(call.argument(tensor), shape);
-        call.result(result)
+        ops::bool_expand::<B>(tensor, shape)
     }
     fn bool_unfold(tensor: BoolTensor<Capture<B>>, dim: usize, size: usize, step: usize) -> BoolTensor<Capture<B>> {
         let call = Call::new("bool_unfold");
@@ -1027,9 +973,7 @@ impl<B: Backend> IntTensorOps<Capture<B>> for Capture<B> {
         call.result(result)
     }
     fn int_repeat_dim(tensor: IntTensor<Capture<B>>, dim: usize, times: usize) -> IntTensor<Capture<B>> {
-        let call = Call::new("int_repeat_dim");
-        let result = <B as IntTensorOps<B>>::int_repeat_dim(call.argument(tensor), dim, times);
-        call.result(result)
+        ops::int_repeat_dim::<B>(tensor, dim, times)
     }
     fn int_cat(tensors: Vec<IntTensor<Capture<B>>>, dim: usize) -> IntTensor<Capture<B>> {
         let call = Call::new("int_cat");
@@ -1041,84 +985,60 @@ impl<B: Backend> IntTensorOps<Capture<B>> for Capture<B> {
         rhs: IntTensor<Capture<B>>,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("int_equal");
-        let result = <B as IntTensorOps<B>>::int_equal(call.argument(lhs), call.argument(rhs), out_dtype);
-        call.result(result)
+        ops::int_equal::<B>(lhs, rhs, out_dtype)
     }
     fn int_not_equal(
         lhs: IntTensor<Capture<B>>,
         rhs: IntTensor<Capture<B>>,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("int_not_equal");
-        let result = <B as IntTensorOps<B>>::int_not_equal(call.argument(lhs), call.argument(rhs), out_dtype);
-        call.result(result)
+        ops::int_not_equal::<B>(lhs, rhs, out_dtype)
     }
     fn int_equal_elem(lhs: IntTensor<Capture<B>>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Capture<B>> {
-        let call = Call::new("int_equal_elem");
-        let result = <B as IntTensorOps<B>>::int_equal_elem(call.argument(lhs), rhs, out_dtype);
-        call.result(result)
+        ops::int_equal_elem::<B>(lhs, rhs, out_dtype)
     }
     fn int_not_equal_elem(lhs: IntTensor<Capture<B>>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Capture<B>> {
-        let call = Call::new("int_not_equal_elem");
-        let result = <B as IntTensorOps<B>>::int_not_equal_elem(call.argument(lhs), rhs, out_dtype);
-        call.result(result)
+        ops::int_not_equal_elem::<B>(lhs, rhs, out_dtype)
     }
     fn int_greater(
         lhs: IntTensor<Capture<B>>,
         rhs: IntTensor<Capture<B>>,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("int_greater");
-        let result = <B as IntTensorOps<B>>::int_greater(call.argument(lhs), call.argument(rhs), out_dtype);
-        call.result(result)
+        ops::int_greater::<B>(lhs, rhs, out_dtype)
     }
     fn int_greater_elem(lhs: IntTensor<Capture<B>>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Capture<B>> {
-        let call = Call::new("int_greater_elem");
-        let result = <B as IntTensorOps<B>>::int_greater_elem(call.argument(lhs), rhs, out_dtype);
-        call.result(result)
+        ops::int_greater_elem::<B>(lhs, rhs, out_dtype)
     }
     fn int_greater_equal(
         lhs: IntTensor<Capture<B>>,
         rhs: IntTensor<Capture<B>>,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("int_greater_equal");
-        let result = <B as IntTensorOps<B>>::int_greater_equal(call.argument(lhs), call.argument(rhs), out_dtype);
-        call.result(result)
+        ops::int_greater_equal::<B>(lhs, rhs, out_dtype)
     }
     fn int_greater_equal_elem(lhs: IntTensor<Capture<B>>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Capture<B>> {
-        let call = Call::new("int_greater_equal_elem");
-        let result = <B as IntTensorOps<B>>::int_greater_equal_elem(call.argument(lhs), rhs, out_dtype);
-        call.result(result)
+        ops::int_greater_equal_elem::<B>(lhs, rhs, out_dtype)
     }
     fn int_lower(
         lhs: IntTensor<Capture<B>>,
         rhs: IntTensor<Capture<B>>,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("int_lower");
-        let result = <B as IntTensorOps<B>>::int_lower(call.argument(lhs), call.argument(rhs), out_dtype);
-        call.result(result)
+        ops::int_lower::<B>(lhs, rhs, out_dtype)
     }
     fn int_lower_elem(lhs: IntTensor<Capture<B>>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Capture<B>> {
-        let call = Call::new("int_lower_elem");
-        let result = <B as IntTensorOps<B>>::int_lower_elem(call.argument(lhs), rhs, out_dtype);
-        call.result(result)
+        ops::int_lower_elem::<B>(lhs, rhs, out_dtype)
     }
     fn int_lower_equal(
         lhs: IntTensor<Capture<B>>,
         rhs: IntTensor<Capture<B>>,
         out_dtype: BoolDType,
     ) -> BoolTensor<Capture<B>> {
-        let call = Call::new("int_lower_equal");
-        let result = <B as IntTensorOps<B>>::int_lower_equal(call.argument(lhs), call.argument(rhs), out_dtype);
-        call.result(result)
+        ops::int_lower_equal::<B>(lhs, rhs, out_dtype)
     }
     fn int_lower_equal_elem(lhs: IntTensor<Capture<B>>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Capture<B>> {
-        let call = Call::new("int_lower_equal_elem");
-        let result = <B as IntTensorOps<B>>::int_lower_equal_elem(call.argument(lhs), rhs, out_dtype);
-        call.result(result)
+        ops::int_lower_equal_elem::<B>(lhs, rhs, out_dtype)
     }
     fn int_add(lhs: IntTensor<Capture<B>>, rhs: IntTensor<Capture<B>>) -> IntTensor<Capture<B>> {
         let call = Call::new("int_add");
@@ -1416,9 +1336,7 @@ impl<B: Backend> IntTensorOps<Capture<B>> for Capture<B> {
         call.result(result)
     }
     fn int_expand(tensor: IntTensor<Capture<B>>, shape: Shape) -> IntTensor<Capture<B>> {
-        let call = Call::new("int_expand");
-        let result = <B as IntTensorOps<B>>::int_expand(call.argument(tensor), shape);
-        call.result(result)
+        ops::int_expand::<B>(tensor, shape)
     }
     fn int_sort(tensor: IntTensor<Capture<B>>, dim: usize, descending: bool) -> IntTensor<Capture<B>> {
         let call = Call::new("int_sort");
@@ -1733,21 +1651,6 @@ impl<B: Backend> ModuleOps<Capture<B>> for Capture<B> {
         );
         call.result(result)
     }
-    fn conv_transpose1d(
-        x: FloatTensor<Capture<B>>,
-        weight: FloatTensor<Capture<B>>,
-        bias: Option<FloatTensor<Capture<B>>>,
-        options: ConvTransposeOptions<1>,
-    ) -> FloatTensor<Capture<B>> {
-        let call = Call::new("conv_transpose1d");
-        let result = <B as ModuleOps<B>>::conv_transpose1d(
-            call.argument(x),
-            call.argument(weight),
-            call.argument(bias),
-            options,
-        );
-        call.result(result)
-    }
     fn conv_transpose1d_x_backward(
         weight: FloatTensor<Capture<B>>,
         output_grad: FloatTensor<Capture<B>>,
@@ -1795,14 +1698,7 @@ impl<B: Backend> ModuleOps<Capture<B>> for Capture<B> {
         bias: Option<FloatTensor<Capture<B>>>,
         options: ConvTransposeOptions<2>,
     ) -> FloatTensor<Capture<B>> {
-        let call = Call::new("conv_transpose2d");
-        let result = <B as ModuleOps<B>>::conv_transpose2d(
-            call.argument(x),
-            call.argument(weight),
-            call.argument(bias),
-            options,
-        );
-        call.result(result)
+        ops::conv_transpose2d::<B>(x, weight, bias, options)
     }
     fn conv_transpose2d_x_backward(
         weight: FloatTensor<Capture<B>>,
@@ -2080,9 +1976,7 @@ impl<B: Backend> ModuleOps<Capture<B>> for Capture<B> {
         output_size: [usize; 2],
         options: InterpolateOptions,
     ) -> FloatTensor<Capture<B>> {
-        let call = Call::new("interpolate");
-        let result = <B as ModuleOps<B>>::interpolate(call.argument(x), output_size, options);
-        call.result(result)
+        ops::interpolate::<B>(x, output_size, options)
     }
     fn interpolate_backward(
         x: FloatTensor<Capture<B>>,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ttq_packed::kernels::ConvolutionOptions;
 use ttq_packed::network::{Binary, Graph, Operation, Quantization, Reduction, Source, Unary, Value, Window};
 
 use crate::OnnxError;
@@ -112,14 +113,21 @@ impl<'a> Export<'a> {
         let (operator, inputs, attributes) = match operation {
             Operation::Convolution(options) => {
                 let kernel = &self.dims(operands[1])[2..];
-                let attributes = vec![
-                    ints("kernel_shape", integers(kernel)),
-                    ints("strides", integers(&options.stride)),
-                    ints("pads", pads(options.padding)),
-                    ints("dilations", integers(&options.dilation)),
-                    int("group", integer(options.groups)),
-                ];
-                ("Conv", self.product(value, operands, 0), attributes)
+                ("Conv", self.product(value, operands, 0), convolution_attributes(kernel, options))
+            }
+            Operation::TransposedConvolution { options, output_padding } => {
+                // Runtimes add less than a stride, and only what is not removed again.
+                let (mut options, mut added) = (*options, *output_padding);
+                for (added, [_, removed]) in added.iter_mut().zip(&mut options.padding) {
+                    let both = (*added).min(*removed);
+                    (*added, *removed) = (*added - both, *removed - both);
+                }
+                if added.iter().zip(&options.stride).any(|(added, stride)| added >= stride) {
+                    return Err(unsupported("its output padding must be less than its stride"));
+                }
+                let mut attributes = convolution_attributes(&self.dims(operands[1])[2..], &options);
+                attributes.push(ints("output_padding", integers(&added)));
+                ("ConvTranspose", self.operands(operands), attributes)
             }
             Operation::Linear if x.len() == 1 => ("Gemm", self.product(value, operands, 1), vec![]),
             Operation::Linear => {
@@ -148,7 +156,20 @@ impl<'a> Export<'a> {
             }
             Operation::Unary(function) => (unary(*function).ok_or(unknown)?, self.operands(operands), vec![]),
             Operation::Binary(function) => {
-                (binary(*function).ok_or(unknown)?, self.aligned(operands, dims.len()), vec![])
+                let (operator, operands) = (binary(*function).ok_or(unknown)?, self.aligned(operands, dims.len()));
+                match function {
+                    Binary::Equal | Binary::Less | Binary::LessOrEqual => {
+                        let truth = self.builder.step(operator, &operands, output, vec![]);
+                        ("Cast", vec![truth], vec![int("to", DataType::Float as i64)])
+                    }
+                    _ => (operator, operands, vec![]),
+                }
+            }
+            Operation::Where => {
+                let mut operands = self.aligned(operands, dims.len());
+                let bool = vec![int("to", DataType::Bool as i64)];
+                operands[0] = self.builder.step("Cast", &[&operands[0]], output, bool);
+                ("Where", operands, vec![])
             }
             Operation::MaxPool(window) => ("MaxPool", self.operands(operands), window_attributes(window)),
             Operation::AveragePool { window, count_padding } => {
@@ -343,6 +364,9 @@ fn binary(function: Binary) -> Option<&'static str> {
         Binary::Maximum => "Max",
         Binary::Minimum => "Min",
         Binary::Power => "Pow",
+        Binary::Equal => "Equal",
+        Binary::Less => "Less",
+        Binary::LessOrEqual => "LessOrEqual",
         _ => return None,
     })
 }
@@ -350,6 +374,16 @@ fn binary(function: Binary) -> Option<&'static str> {
 /// Converts `[[top, bottom], [left, right]]` to `[top, left, bottom, right]`.
 fn pads([[top, bottom], [left, right]]: [[usize; 2]; 2]) -> Vec<i64> {
     integers(&[top, left, bottom, right])
+}
+
+fn convolution_attributes(kernel: &[usize], options: &ConvolutionOptions) -> Vec<AttributeProto> {
+    vec![
+        ints("kernel_shape", integers(kernel)),
+        ints("strides", integers(&options.stride)),
+        ints("pads", pads(options.padding)),
+        ints("dilations", integers(&options.dilation)),
+        int("group", integer(options.groups)),
+    ]
 }
 
 fn window_attributes(window: &Window) -> Vec<AttributeProto> {

@@ -160,6 +160,8 @@ pub enum DataType {
     Int32 = 6,
     /// 64-bit integers.
     Int64 = 7,
+    /// Truth values.
+    Bool = 9,
 }
 
 /// Name and type of a value.

@@ -137,7 +137,7 @@ fn describe(operation: &Operation, weight: &[usize]) -> String {
     let name = operation.name();
     let pool = |window: &Window| format!("{name} {}, stride {}", pair(window.size), one_or_pair(window.stride));
     match operation {
-        Operation::Convolution(options) => {
+        Operation::Convolution(options) | Operation::TransposedConvolution { options, .. } => {
             let mut text = match *weight {
                 [.., height, width] => format!("{name} {}", pair([height, width])),
                 _ => name.to_owned(),

@@ -2,18 +2,18 @@
 
 use burn::prelude::*;
 use burn::tensor::Slice;
-use burn_backend::tensor::{Device, FloatTensor, IntTensor};
+use burn_backend::tensor::{BoolTensor, Device, FloatTensor, IntTensor};
 use burn_backend::{Shape, TensorMetadata};
 use ttq_packed::network::Operation;
 
-use super::{Float, Integer, chain, finish, float_add, float_mul, one, record};
+use super::{Boolean, Float, Integer, chain, finish, float_add, float_mul, one, record};
 use crate::call::Call;
 use crate::constant::{operand, read};
 use crate::tape::{Operand, Origin, Step, Tracked, dims};
 
 macro_rules! of_kind {
     ($tensor:ident $primitive:ident: $device:ident $to_device:ident $reshape:ident $permute:ident $swap_dims:ident
-        $transpose:ident $slice:ident) => {
+        $transpose:ident $slice:ident $expand:ident $repeat_dim:ident) => {
         pub(crate) fn $device<B: Backend>(tensor: &$tensor<B>) -> Device<B> {
             B::$device(&tensor.inner)
         }
@@ -61,41 +61,45 @@ macro_rules! of_kind {
             }
             chain(steps, tensor, |tensor| B::$slice(tensor, slices))
         }
+
+        /// Copies along the axes that grow.
+        pub(crate) fn $expand<B: Backend>(tensor: $tensor<B>, shape: Shape) -> $tensor<B> {
+            let target: Vec<usize> = shape.iter().copied().collect();
+            let mut dims = tensor.dims();
+            let mut steps = Vec::new();
+            if target.len() > dims.len() {
+                dims = [vec![1; target.len() - dims.len()], dims].concat();
+                steps.push((Operation::Reshape(Vec::new()), 1, dims.clone()));
+            }
+            for (axis, size) in target.into_iter().enumerate() {
+                if dims[axis] == 1 && size > 1 {
+                    dims[axis] = size;
+                    steps.push((Operation::Concatenate(axis), size, dims.clone()));
+                }
+            }
+            chain(steps, tensor, |tensor| B::$expand(tensor, shape))
+        }
+
+        pub(crate) fn $repeat_dim<B: Backend>(tensor: $tensor<B>, dim: usize, times: usize) -> $tensor<B> {
+            let mut dims = tensor.dims();
+            dims[dim] *= times;
+            let steps = if times == 1 { Vec::new() } else { vec![(Operation::Concatenate(dim), times, dims)] };
+            chain(steps, tensor, |tensor| B::$repeat_dim(tensor, dim, times))
+        }
     };
 }
 
-of_kind!(Float FloatTensor: float_device float_to_device float_reshape float_permute float_swap_dims float_transpose float_slice);
-of_kind!(Integer IntTensor: int_device int_to_device int_reshape int_permute int_swap_dims int_transpose int_slice);
-
-/// Copies along the axes that grow.
-pub(crate) fn float_expand<B: Backend>(tensor: Float<B>, shape: Shape) -> Float<B> {
-    let target: Vec<usize> = shape.iter().copied().collect();
-    let mut dims = tensor.dims();
-    let mut steps = Vec::new();
-    if target.len() > dims.len() {
-        dims = [vec![1; target.len() - dims.len()], dims].concat();
-        steps.push((Operation::Reshape(Vec::new()), 1, dims.clone()));
-    }
-    for (axis, size) in target.into_iter().enumerate() {
-        if dims[axis] == 1 && size > 1 {
-            dims[axis] = size;
-            steps.push((Operation::Concatenate(axis), size, dims.clone()));
-        }
-    }
-    chain(steps, tensor, |tensor| B::float_expand(tensor, shape))
-}
-
-pub(crate) fn float_repeat_dim<B: Backend>(tensor: Float<B>, dim: usize, times: usize) -> Float<B> {
-    let mut dims = tensor.dims();
-    dims[dim] *= times;
-    let steps = if times == 1 { Vec::new() } else { vec![(Operation::Concatenate(dim), times, dims)] };
-    chain(steps, tensor, |tensor| B::float_repeat_dim(tensor, dim, times))
-}
+of_kind!(Float FloatTensor: float_device float_to_device float_reshape float_permute float_swap_dims float_transpose
+    float_slice float_expand float_repeat_dim);
+of_kind!(Integer IntTensor: int_device int_to_device int_reshape int_permute int_swap_dims int_transpose int_slice
+    int_expand int_repeat_dim);
+of_kind!(Boolean BoolTensor: bool_device bool_to_device bool_reshape bool_permute bool_swap_dims bool_transpose
+    bool_slice bool_expand bool_repeat_dim);
 
 pub(crate) fn float_cat<B: Backend>(tensors: Vec<Float<B>>, dim: usize) -> Float<B> {
     let recorded = record::<B>(&tensors);
     let inner = B::float_cat(tensors.into_iter().map(|tensor| tensor.inner).collect(), dim);
-    finish::<B>(Operation::Concatenate(dim), recorded, inner)
+    finish(Operation::Concatenate(dim), recorded, inner)
 }
 
 /// `base keep + value`, where `value` is padded with zeros and `keep` is 0 there and 1 elsewhere. If the base has one value

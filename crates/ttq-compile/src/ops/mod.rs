@@ -5,7 +5,7 @@ mod mask;
 mod product;
 
 use burn::prelude::*;
-use burn_backend::tensor::{BoolTensor, Device, FloatTensor, IntTensor};
+use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn_backend::{FloatDType, IntDType, Scalar, TensorMetadata};
 use ttq_packed::network::{Binary, Operation, Reduction, Unary};
 
@@ -58,7 +58,7 @@ fn many<B: Backend, const N: usize>(
 ) -> Float<B> {
     let recorded = record::<B>(&tensors);
     let inner = compute(tensors.map(|tensor| tensor.inner));
-    finish::<B>(operation, recorded, inner)
+    finish(operation, recorded, inner)
 }
 
 /// Operands of an operation on the input, or the path of the first parameter.
@@ -76,11 +76,11 @@ fn record<B: Backend>(tensors: &[Float<B>]) -> Result<(Tape, Vec<Operand>), Orig
     Ok((tape, operands))
 }
 
-fn finish<B: Backend>(
+fn finish<T: TensorMetadata>(
     operation: Operation,
     recorded: Result<(Tape, Vec<Operand>), Origin>,
-    inner: FloatTensor<B>,
-) -> Float<B> {
+    inner: T,
+) -> Tracked<T> {
     let origin = match recorded {
         Ok((tape, operands)) => tape.push(Step::Known(operation), operands, dims(&inner)),
         Err(constant) => constant,
@@ -99,7 +99,7 @@ fn with_scalar<B: Backend>(
         operands.push(scalar(value.elem()));
         (tape, operands)
     });
-    finish::<B>(Operation::Binary(binary), recorded, compute(tensor.inner, value))
+    finish(Operation::Binary(binary), recorded, compute(tensor.inner, value))
 }
 
 macro_rules! unary {
@@ -157,14 +157,6 @@ reductions! {
     float_mean_dim Mean
     float_max_dim Max
     float_min_dim Min
-}
-
-pub(crate) fn bool_device<B: Backend>(tensor: &Boolean<B>) -> Device<B> {
-    B::bool_device(&tensor.inner)
-}
-
-pub(crate) fn bool_to_device<B: Backend>(tensor: Boolean<B>, device: &Device<B>) -> Boolean<B> {
-    one(None, tensor, |tensor| B::bool_to_device(tensor, device))
 }
 
 pub(crate) fn float_detach<B: Backend>(tensor: Float<B>) -> Float<B> {

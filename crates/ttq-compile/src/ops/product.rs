@@ -1,13 +1,15 @@
 //! Products, and operations on windows of images.
 
 use burn::prelude::*;
-use burn_backend::Shape;
-use burn_backend::ops::{AttentionModuleOptions, ConvOptions, attention as unfused};
+use burn_backend::ops::{
+    AttentionModuleOptions, ConvOptions, ConvTransposeOptions, InterpolateOptions, attention as unfused,
+};
 use burn_backend::tensor::FloatTensor;
+use burn_backend::{Shape, TensorMetadata};
 use ttq_packed::kernels::ConvolutionOptions;
 use ttq_packed::network::{Operation, Window};
 
-use super::layout::float_reshape;
+use super::layout::{float_reshape, float_swap_dims};
 use super::{Boolean, Float, many, one};
 use crate::Capture;
 use crate::call::Call;
@@ -29,17 +31,12 @@ pub(crate) fn float_matmul<B: Backend>(lhs: Float<B>, rhs: Float<B>) -> Float<B>
 
 pub(crate) fn linear<B: Backend>(x: Float<B>, weight: Float<B>, bias: Option<Float<B>>) -> Float<B> {
     let constants = weight.is_constant() && bias.as_ref().is_none_or(Tracked::is_constant);
-    match bias {
-        _ if !constants => {
-            let call = Call::new("linear");
-            let bias = call.argument(bias);
-            call.result(B::linear(call.argument(x), call.argument(weight), bias))
-        }
-        Some(bias) => {
-            many::<B, 3>(Operation::Linear, [x, weight, bias], |[x, weight, bias]| B::linear(x, weight, Some(bias)))
-        }
-        None => many::<B, 2>(Operation::Linear, [x, weight], |[x, weight]| B::linear(x, weight, None)),
+    if !constants {
+        let call = Call::new("linear");
+        let bias = call.argument(bias);
+        return call.result(B::linear(call.argument(x), call.argument(weight), bias));
     }
+    product::<B>(Operation::Linear, x, weight, bias, B::linear)
 }
 
 pub(crate) fn conv2d<B: Backend>(
@@ -51,12 +48,51 @@ pub(crate) fn conv2d<B: Backend>(
     let ConvOptions { stride, padding, dilation, groups } = options;
     let padding = padding.map(|padding| [padding; 2]);
     let operation = Operation::Convolution(ConvolutionOptions { stride, padding, dilation, groups });
+    product::<B>(operation, x, weight, bias, |x, weight, bias| B::conv2d(x, weight, bias, options))
+}
+
+pub(crate) fn conv_transpose2d<B: Backend>(
+    x: Float<B>,
+    weight: Float<B>,
+    bias: Option<Float<B>>,
+    options: ConvTransposeOptions<2>,
+) -> Float<B> {
+    let ConvTransposeOptions { stride, padding, padding_out, dilation, groups } = options;
+    let padding = padding.map(|padding| [padding; 2]);
+    let operation = Operation::TransposedConvolution {
+        options: ConvolutionOptions { stride, padding, dilation, groups },
+        output_padding: padding_out,
+    };
+    product::<B>(operation, x, weight, bias, |x, weight, bias| B::conv_transpose2d(x, weight, bias, options))
+}
+
+/// An operation with a weight and a bias.
+fn product<B: Backend>(
+    operation: Operation,
+    x: Float<B>,
+    weight: Float<B>,
+    bias: Option<Float<B>>,
+    compute: impl FnOnce(FloatTensor<B>, FloatTensor<B>, Option<FloatTensor<B>>) -> FloatTensor<B>,
+) -> Float<B> {
     match bias {
-        Some(bias) => {
-            many::<B, 3>(operation, [x, weight, bias], |[x, weight, bias]| B::conv2d(x, weight, Some(bias), options))
-        }
-        None => many::<B, 2>(operation, [x, weight], |[x, weight]| B::conv2d(x, weight, None, options)),
+        Some(bias) => many::<B, 3>(operation, [x, weight, bias], |[x, weight, bias]| compute(x, weight, Some(bias))),
+        None => many::<B, 2>(operation, [x, weight], |[x, weight]| compute(x, weight, None)),
     }
+}
+
+/// A product with a matrix for the rows and one for the columns: every mode is linear in the elements. The inner backend
+/// computes the matrices, from images with one element that is not 0.
+pub(crate) fn interpolate<B: Backend>(x: Float<B>, size: [usize; 2], options: InterpolateOptions) -> Float<B> {
+    let matrix = |axis: usize| {
+        let (from, to) = (x.dims()[2 + axis], size[axis]);
+        let unit: Tensor<B, 2> = Tensor::eye(from, &B::float_device(&x.inner));
+        let images = unit.cast(x.dtype()).reshape([1, from, from, 1]).into_primitive().tensor();
+        let matrix = B::interpolate(images, [to, 1], options.clone());
+        Tracked::constant(B::float_reshape(matrix, Shape::new([1, 1, from, to])))
+    };
+    let (rows, columns) = (matrix(0), matrix(1));
+    let transposed = float_matmul::<B>(float_swap_dims::<B>(x, 2, 3), rows);
+    float_matmul::<B>(float_swap_dims::<B>(transposed, 2, 3), columns)
 }
 
 /// Returns the window of a pooling operation. Where Burn rounds the size of the output up, it has more padding at the end.

@@ -1,6 +1,7 @@
 //! Layers and functions of tensors.
 
-use burn::nn::conv::{Conv1dConfig, Conv2dConfig};
+use burn::nn::conv::{Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig};
+use burn::nn::interpolate::{Interpolate1dConfig, Interpolate2dConfig, InterpolateMode};
 use burn::nn::pool::{AdaptiveAvgPool1dConfig, AvgPool2dConfig, MaxPool1dConfig, MaxPool2dConfig};
 use burn::nn::{
     BatchNormConfig, GroupNormConfig, InstanceNormConfig, LayerNormConfig, LinearConfig, PReluConfig, PaddingConfig1d,
@@ -31,6 +32,22 @@ functions! {
     silu [1, 7], |x| activation::silu(x);
     mish [1, 7], |x| activation::mish(x);
     softplus [1, 7], |x| activation::softplus(x, 1.0);
+    elu [1, 7], |x| activation::elu(x, 0.7);
+    celu [1, 7], |x| activation::celu(x, 0.7);
+    selu [1, 7], |x| activation::selu(x);
+    thresholded_relu [1, 7], |x| activation::thresholded_relu(x, 0.2);
+    shrink [1, 7], |x| activation::hard_shrink(x.clone(), 0.2) + activation::soft_shrink(x, 0.3);
+    choice_between_values [1, 3, 3], |x| {
+        let transposed = x.clone().transpose();
+        x.clone().mask_where(x.greater(transposed.clone()), transposed * 2.0)
+    };
+    masks_of_masks [1, 3, 4], |x| {
+        let inside = x.clone().lower_equal_elem(0.4).bool_and(x.clone().greater_equal_elem(-0.4));
+        let first = x.clone().not_equal_elem(0.25).slice_dim(2, 0..1).expand([-1, 3, 4]);
+        let other = first.permute([0, 2, 1]).reshape([0, 3, 4]).not_equal(x.clone().lower_elem(0.1));
+        let mask = inside.bool_not().bool_or(other);
+        x.mask_fill(mask.clone(), 3.0) + mask.float()
+    };
     softmax_over_the_last_axis [1, 3, 4], |x| activation::softmax(x, 2);
     softmax_over_another_axis [1, 3, 4], |x| activation::softmax(x, 1);
     log_softmax [1, 3, 4], |x| activation::log_softmax(x, 2);
@@ -48,6 +65,20 @@ functions! {
     };
     permutation_of_the_batch [1, 3, 4], |x| activation::softmax(x.permute([1, 2, 0]), 0).permute([2, 1, 0]);
     transpose_and_product [1, 3, 4], |x| x.clone().matmul(x.transpose());
+    product_of_a_constant_with_items_as_rows [1, 4], |x| {
+        let [n, size] = x.dims();
+        let matrices = Tensor::arange(0..24, &x.device()).float().reshape([2, 4, 3]);
+        x.reshape([1, n, size]).expand([2, n, size]).matmul(matrices).permute([1, 0, 2])
+    };
+    product_of_a_constant_with_items_as_columns [1, 2, 4], |x| {
+        let matrices = Tensor::arange(0..24, &x.device()).float().reshape([2, 3, 4]);
+        matrices.matmul(x.permute([1, 2, 0])).permute([2, 0, 1])
+    };
+    product_of_a_constant_with_several_rows_per_item [1, 3, 4], |x| {
+        let n = x.dims()[0];
+        let matrices = Tensor::arange(0..24, &x.device()).float().reshape([2, 4, 3]);
+        x.reshape([1, 3 * n, 4]).expand([2, 3 * n, 4]).matmul(matrices).permute([1, 0, 2])
+    };
     batched_product [1, 2, 3, 4], |x| x.clone().swap_dims(1, 2).matmul(x.permute([0, 2, 3, 1]));
     slice [1, 5, 6], |x| x.clone().slice([0..x.dims()[0], 1..4, 2..6]);
     slice_with_a_step [1, 5, 6], |x| x.slice_dim(2, burn::tensor::s![1..6;2]);
@@ -111,6 +142,35 @@ fn one_dimensional_convolutions() {
     for config in [config.clone(), same, config.with_stride(2).with_groups(2)] {
         agrees(config.init(&device), [1, 4, 9], |layer, x| layer.forward(x));
     }
+}
+
+#[test]
+fn transposed_convolutions() {
+    let device = Default::default();
+    let config = ConvTranspose2dConfig::new([4, 6], [3, 2]);
+    let strided = config.clone().with_stride([2, 3]).with_padding([1, 0]).with_padding_out([1, 2]);
+    let dilated = config.clone().with_dilation([2, 1]).with_stride([1, 2]).with_bias(false);
+    for config in [config.clone(), strided, dilated, config.with_groups(2)] {
+        agrees(config.init(&device), [1, 4, 5, 4], |layer, x| layer.forward(x));
+    }
+    let config = ConvTranspose1dConfig::new([4, 6], 3);
+    for config in [config.clone(), config.with_stride(2).with_padding(1).with_groups(2)] {
+        agrees(config.init(&device), [1, 4, 9], |layer, x| layer.forward(x));
+    }
+}
+
+#[test]
+fn interpolation() {
+    let modes = [InterpolateMode::Nearest, InterpolateMode::Linear, InterpolateMode::Cubic, InterpolateMode::Lanczos];
+    for (mode, align_corners) in modes.iter().flat_map(|mode| [(mode, false), (mode, true)]) {
+        for size in [[10, 8], [3, 9]] {
+            let config = Interpolate2dConfig::new().with_output_size(Some(size)).with_mode(mode.clone());
+            let layer = config.with_align_corners(align_corners).init();
+            agrees(nothing(), [1, 3, 5, 4], |_, x| layer.forward(x));
+        }
+    }
+    let layer = Interpolate1dConfig::new().with_scale_factor(Some(2.0)).init();
+    agrees(nothing(), [1, 3, 5], |_, x| layer.forward(x));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::attention::{MhaInput, MultiHeadAttentionConfig, generate_autoregressive_mask};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::pool::AdaptiveAvgPool2dConfig;
-use burn::nn::transformer::{TransformerEncoderConfig, TransformerEncoderInput};
+use burn::nn::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput};
 use burn::nn::{
     BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Embedding, EmbeddingConfig, GruConfig, Linear, LinearConfig,
     LstmConfig, PaddingConfig2d, PositionalEncodingConfig,
@@ -131,6 +131,44 @@ fn a_network_of_tokens_agrees() {
     let mut found = [0.0; 6];
     network.run(&mut Arena::new(), &tokens.map(|token| token as f32), &mut found).unwrap();
     assert_close(&found, &expected.into_data().to_vec::<f32>().unwrap());
+}
+
+/// A transformer on tokens, of which 0 is padding.
+#[derive(Module, Debug)]
+struct Padded<B: Backend> {
+    tokens: Embedding<B>,
+    encoder: TransformerEncoder<B>,
+}
+
+impl<B: Backend> Padded<B> {
+    fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
+        let mask = tokens.clone().equal_elem(0);
+        self.encoder.forward(TransformerEncoderInput::new(self.tokens.forward(tokens)).mask_pad(mask))
+    }
+}
+
+#[test]
+fn a_transformer_with_a_mask_of_padding_agrees() {
+    let device = Default::default();
+    let padded = Padded {
+        tokens: EmbeddingConfig::new(10, 8).init::<B>(&device),
+        encoder: TransformerEncoderConfig::new(8, 12, 2, 1).init(&device),
+    };
+    let padded = reproducible(padded, 1);
+    let example = Tensor::<B, 2, Int>::zeros([1, 4], &device);
+    let network = compile(&padded, example, |padded, x| padded.forward(x), &CompileOptions::default()).unwrap();
+    let tokens = [3, 1, 0, 0, 5, 9, 2, 0];
+    let expected = padded.forward(Tensor::<B, 1, Int>::from_ints(tokens, &device).reshape([2, 4]));
+    let mut found = [0.0; 64];
+    network.run(&mut Arena::new(), &tokens.map(|token| token as f32), &mut found).unwrap();
+    assert_close(&found, &expected.into_data().to_vec::<f32>().unwrap());
+}
+
+#[test]
+fn an_output_of_several_rows_for_each_item_agrees() {
+    agrees(LinearConfig::new(5, 3).init(&Default::default()), [1, 4, 5], |layer, x| {
+        layer.forward(x).flatten::<2>(0, 1)
+    });
 }
 
 #[test]

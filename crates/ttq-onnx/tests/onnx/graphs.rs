@@ -43,6 +43,7 @@ pub(crate) fn all() -> Vec<Named> {
     graphs.extend(windows());
     graphs.extend(products());
     graphs.extend(convolutions());
+    graphs.extend(transposed_convolutions());
     graphs.push(("the input".into(), Graph::new([2, 3]).unwrap()));
     graphs.push(("a residual network".into(), resnet(&mut Rng::with_seed(3), 1, 16, 0.4)));
     graphs.push(("an encoder layer".into(), encoder_layer(7, 24, 3)));
@@ -97,7 +98,26 @@ fn functions() -> Vec<Named> {
         apply(b, Operation::Binary(Binary::Power), x, &[&[6]])
     });
     graphs.push(("power".into(), graph));
+    for function in [Binary::Equal, Binary::Less, Binary::LessOrEqual] {
+        for other in [&[3, 4, 5][..], &[3, 1, 1], &[5], &[]] {
+            graphs.push((format!("{function:?} with {other:?}"), choice(function, other)));
+        }
+    }
     graphs
+}
+
+/// Chooses between values by a comparison with a constant, some of whose elements are equal.
+fn choice(function: Binary, other: &[usize]) -> Graph {
+    build(&[3, 4, 5], |b, x| {
+        let limit = b.constant("limit".into(), other, vec![0.25; other.iter().product()]);
+        let x = b.apply("limited".into(), Operation::Binary(Binary::Maximum), &[x, limit]);
+        let condition = b.apply("condition".into(), Operation::Binary(function), &[x, limit]);
+        let row = b.apply("row".into(), Operation::Slice { axis: 0, start: 1, end: 2, step: 1 }, &[x]);
+        let row = b.apply("row".into(), Operation::Reshape(vec![4, 5]), &[row]);
+        let value = b.constant("value".into(), &[1], vec![-2.0]);
+        let y = b.apply("first".into(), Operation::Where, &[condition, row, x]);
+        b.apply("second".into(), Operation::Where, &[condition, value, y])
+    })
 }
 
 fn movements() -> Vec<Named> {
@@ -233,6 +253,33 @@ fn convolutions() -> Vec<Named> {
             if case.is_multiple_of(3) { b.norm("norm", y, outputs) } else { y }
         });
         (format!("convolution {case}: {options:?}, {kernel:?}"), graph)
+    };
+    (0..20).map(convolution).collect()
+}
+
+fn transposed_convolutions() -> Vec<Named> {
+    let mut rng = Rng::with_seed(6);
+    let convolution = |case: usize| {
+        let groups = [1, 2, 3][rng.usize(0..3)];
+        let [inputs, outputs] = [0; 2].map(|_| groups * [1, 2, 5][rng.usize(0..3)]);
+        let kernel = [0; 2].map(|_| [1, 2, 3, 4][rng.usize(0..4)]);
+        let options = ConvolutionOptions {
+            stride: [0; 2].map(|_| [1, 2, 3][rng.usize(0..3)]),
+            padding: [[0; 2]; 2].map(|pair| pair.map(|_: usize| rng.usize(0..3))),
+            dilation: [0; 2].map(|_| [1, 1, 2][rng.usize(0..3)]),
+            groups,
+        };
+        let output_padding = [0, 1].map(|i| rng.usize(0..options.stride[i] + options.padding[i][1]));
+        let graph = build(&[inputs, 5, 6], |b, x| {
+            let fan_in = inputs / groups * kernel[0] * kernel[1];
+            let weight = b.ternary("weight".into(), &[inputs, outputs / groups, kernel[0], kernel[1]], fan_in, 1);
+            let values = floats(b.rng, outputs);
+            let bias = b.constant("bias".into(), &[outputs], values);
+            let operation = Operation::TransposedConvolution { options, output_padding };
+            let y = b.apply("transposed".into(), operation, &[x, weight, bias][..2 + case % 2]);
+            if case.is_multiple_of(3) { b.norm("norm", y, outputs) } else { y }
+        });
+        (format!("transposed convolution {case}: {options:?}, {output_padding:?}, {kernel:?}"), graph)
     };
     (0..20).map(convolution).collect()
 }

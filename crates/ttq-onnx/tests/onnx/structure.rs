@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fastrand::Rng;
 use ttq_onnx::proto::{DataType, GraphProto, Message, ModelProto, NodeProto, ValueInfoProto};
 use ttq_onnx::{ExportOptions, OnnxError, export};
+use ttq_packed::kernels::ConvolutionOptions;
 use ttq_packed::network::{Binary, Graph, Operation, RangeRule, Unary};
 
 use crate::graphs::{all, apply, build};
@@ -48,7 +49,7 @@ fn check(graph: &GraphProto) {
             DataType::Uint8 | DataType::Int8 => 1,
             DataType::Float | DataType::Int32 => 4,
             DataType::Int64 => 8,
-            DataType::Undefined => panic!("{} has no type", tensor.name),
+            DataType::Bool | DataType::Undefined => panic!("{} has no numbers", tensor.name),
         };
         let elements: i64 = tensor.dims.iter().product();
         assert_eq!(tensor.raw_data.as_ref().unwrap().len(), size * elements as usize, "{}", tensor.name);
@@ -81,9 +82,9 @@ fn every_operation_has_operators() {
         }
         operators.extend(onnx.node.into_iter().map(|node| node.op_type));
     }
-    let expected = "Abs Add AveragePool Cast Clip Concat Conv Div Erf Exp Expand Gather GatherND Gemm GlobalAveragePool \
-                    Identity LeakyRelu Log MatMul Max MaxPool Min Mul Neg Pad Pow Reciprocal ReduceMax ReduceMean \
-                    ReduceMin ReduceSum Relu Reshape Round Shape Sigmoid Slice Softmax Sqrt Sub Tanh Transpose Unsqueeze";
+    let expected = "Abs Add AveragePool Cast Clip Concat Conv ConvTranspose Div Equal Erf Exp Expand Gather GatherND Gemm GlobalAveragePool \
+                    Identity LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Min Mul Neg Pad Pow Reciprocal ReduceMax ReduceMean \
+                    ReduceMin ReduceSum Relu Reshape Round Shape Sigmoid Slice Softmax Sqrt Sub Tanh Transpose Unsqueeze Where";
     assert_eq!(operators.iter().map(String::as_str).collect::<Vec<_>>().join(" "), expected);
 }
 
@@ -176,6 +177,15 @@ fn what_cannot_be_exported_is_refused_in_one_sentence() {
     let network = build(&[4], |b, x| apply(b, Operation::Unary(Unary::Clamp([1.0, -1.0])), x, &[]));
     let error = export(&network, &ExportOptions::default()).unwrap_err();
     assert!(matches!(error, OnnxError::Unsupported { .. }) && error.to_string().contains("`clamp`"), "{error}");
+    let options = ConvolutionOptions { stride: [2, 3], padding: [[0, 0], [0, 2]], ..Default::default() };
+    for (padding, exported) in [([1, 4], true), ([2, 4], false), ([1, 5], false)] {
+        let operation = Operation::TransposedConvolution { options, output_padding: padding };
+        let network = build(&[1, 3, 3], |b, x| apply(b, operation, x, &[&[1, 2, 2, 2]]));
+        match export(&network, &ExportOptions::default()) {
+            Err(OnnxError::Unsupported { reason, .. }) => assert!(!exported && reason.contains("stride"), "{reason}"),
+            other => assert!(exported && other.is_ok(), "{padding:?}"),
+        }
+    }
     let mut network = resnet(&mut Rng::with_seed(3), 1, 12, 0.4);
     assert!(matches!(export(&network, &int8(true)), Err(OnnxError::NoRanges)));
     network.calibrate(&[0.5; 3 * 12 * 12], RangeRule::MinMax).unwrap();

@@ -1,22 +1,25 @@
-//! A graph that was read must survive writing and reading unchanged; one that compiles must run.
+//! The file of a graph is refused, or its network runs.
 //!
-//! Most inputs fail a checksum: start with files of small graphs as corpus.
+//! Each input is tried unchanged and with repaired checksums. Start from `seeds/network`:
+//!
+//! ```sh
+//! cargo +nightly fuzz run network corpus/network seeds/network
+//! ```
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ttq_packed::Coding;
-use ttq_packed::network::{Arena, CompileOptions, Graph, Network};
+
+#[path = "../../tests/file/allocations.rs"]
+mod allocations;
+#[path = "../../tests/network/hostile.rs"]
+mod hostile;
 
 fuzz_target!(|file: &[u8]| {
-    let Ok(graph) = Graph::read(file) else { return };
-    let written = graph.write(Coding::Plain, None).expect("a graph that was read can be written");
-    assert_eq!(Graph::read(&written).expect("a written graph can be read"), graph);
+    let repaired = hostile::repair(file.to_vec());
     for int8 in [false, true] {
-        let mut options = CompileOptions::default();
-        (options.max_elements, options.int8) = (1 << 16, int8);
-        let Ok(network) = Network::compile(&graph, &options) else { continue };
-        let [input, output]: [usize; 2] = [network.input_dims(), network.output_dims()].map(|dims| dims.iter().product());
-        network.run(&mut Arena::new(), &vec![0.5; 2 * input], &mut vec![0.0; 2 * output]).expect("a run");
+        for file in [file, &repaired] {
+            let _ = hostile::check(file, int8);
+        }
     }
 });

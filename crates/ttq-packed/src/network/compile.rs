@@ -12,7 +12,7 @@ use super::fuse::{Affine, Constants, Fused, Kind, fuse};
 use super::graph::Graph;
 use super::layers::{
     Activation, Direct, Epilogue, Export, General, Import, Layer, Map, Operand, Order, Pool, PoolFunction, Product,
-    Strided, View, Winograd,
+    Strided, Transposed, View, Winograd,
 };
 use super::layout::{Image, Quantization};
 use super::operation::{Operation, Window, elements};
@@ -156,6 +156,14 @@ impl<'a> Plan<'a> {
                 let weights = self
                     .weights(*weight, &node.affine, move |[o, c, y, x], [kh, kw]| ((o * inner + c) * kh + y) * kw + x);
                 self.convolution(node, x, residual, kernel, *options, weights);
+            }
+            Kind::Transposed { options, weight, .. } => {
+                let shape = self.constants[weight].dims();
+                let (inner, outputs, kernel) = (shape[0] / options.groups, shape[1], [shape[2], shape[3]]);
+                let weights = self.weights(*weight, &node.affine, move |[o, c, y, x], [kh, kw]| {
+                    (((o / outputs * inner + c) * outputs + o % outputs) * kh + y) * kw + x
+                });
+                self.transposed(node, x, residual, kernel, *options, weights);
             }
             Kind::Linear { weight, image } => {
                 let outputs = self.constants[weight].dims()[1];
@@ -375,6 +383,30 @@ impl<'a> Plan<'a> {
         let in_place = residual.filter(|residual| *residual != x);
         let weights = kernel[0] * kernel[1] * (input.channels / options.groups);
         let multiply_adds = (output.height * output.width * output.channels).saturating_mul(weights);
+        self.push(&node.name, multiply_adds, [Some(x), residual], Some(y), in_place, Box::new(build));
+    }
+
+    fn transposed(
+        &mut self,
+        node: &Fused,
+        x: usize,
+        residual: Option<usize>,
+        kernel: [usize; 2],
+        options: ConvolutionOptions,
+        weights: Weights,
+    ) {
+        let y = self.add(node.value, node.order);
+        let [input, output] = [self.images[x], self.images[y]];
+        let (shift, activation) = (node.affine.shift.clone(), node.activation);
+        self.images[x].require_border(Transposed::border([&input, &output], kernel, &options));
+        let build = move |images: &[Image]| {
+            let epilogue = Epilogue::new(&shift, activation, residual.map(|slot| images[slot]), &images[y]);
+            let weight = |o, c, y, x| weights([o, c, y, x], kernel);
+            Box::new(Transposed::new([images[x], images[y]], kernel, &options, epilogue, weight)) as Box<dyn Layer>
+        };
+        let in_place = residual.filter(|residual| *residual != x);
+        let weights = kernel[0] * kernel[1] * (output.channels / options.groups);
+        let multiply_adds = (input.height * input.width * input.channels).saturating_mul(weights);
         self.push(&node.name, multiply_adds, [Some(x), residual], Some(y), in_place, Box::new(build));
     }
 

@@ -21,7 +21,8 @@
 //!
 //! An operation without attributes is a string (`"linear"`), others are an object with one key:
 //! `{"unary": "relu"}`, `{"binary": "add"}`, `{"convolution": {"stride": [1, 1], "padding": [[1, 1], [1, 1]],
-//! "dilation": [1, 1], "groups": 1}}`. Names and attributes are those of [`Operation`], in snake case.
+//! "dilation": [1, 1], "groups": 1}}`, `{"transposed_convolution": {"options": .., "output_padding": [0, 0]}}`. Names and attributes are those of [`Operation`], in snake
+//! case; numbers that are not finite are the strings `"inf"`, `"-inf"` and `"nan"`.
 //!
 //! ```python
 //! import json, struct

@@ -37,6 +37,8 @@ impl Affine {
 pub(super) enum Kind {
     /// A convolution of `[C, H, W]` with a weight `[O, C / groups, kh, kw]`.
     Convolution { options: ConvolutionOptions, weight: Value },
+    /// A transposed convolution of `[C, H, W]` with a weight `[C, O / groups, kh, kw]`.
+    Transposed { options: ConvolutionOptions, output_padding: [usize; 2], weight: Value },
     /// A linear layer with a weight `[I, O]`, of `[.., I]`, or of the elements of an image.
     Linear { weight: Value, image: bool },
     /// The product of two values or of a value and a constant.
@@ -154,6 +156,7 @@ impl Pass<'_> {
         }
         let order = match operation {
             Operation::Convolution(_)
+            | Operation::TransposedConvolution { .. }
             | Operation::MaxPool(_)
             | Operation::AveragePool { .. }
             | Operation::AdaptiveAveragePool(_) => Order::ChannelsFirst,
@@ -167,7 +170,7 @@ impl Pass<'_> {
             {
                 Order::ChannelsFirst
             }
-            Operation::Binary(_) => {
+            Operation::Binary(_) | Operation::Where => {
                 // An operand of the shape of the result determines the order.
                 let shape = self.graph.shape(value);
                 let whole = operands.iter().find(|operand| self.graph.shape(**operand) == shape);
@@ -183,6 +186,9 @@ impl Pass<'_> {
                 Kind::Map(None)
             }
             Operation::Convolution(options) => Kind::Convolution { options: *options, weight: operands[1] },
+            Operation::TransposedConvolution { options, output_padding } => {
+                Kind::Transposed { options: *options, output_padding: *output_padding, weight: operands[1] }
+            }
             Operation::Linear => Kind::Linear { weight: operands[1], image: false },
             Operation::MatrixProduct => Kind::Product,
             Operation::Unary(Unary::Relu) => {
@@ -202,7 +208,7 @@ impl Pass<'_> {
                 None => Kind::Other(operation.clone()),
             },
         };
-        if matches!(kind, Kind::Convolution { .. } | Kind::Linear { .. }) {
+        if matches!(kind, Kind::Convolution { .. } | Kind::Transposed { .. } | Kind::Linear { .. }) {
             if let Some(bias) = operands.get(2) {
                 affine.shift = self.constants[bias].values().into_iter().map(f64::from).collect();
             }

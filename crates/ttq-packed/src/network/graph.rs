@@ -249,15 +249,14 @@ impl Graph {
         &self.entries[value.0].source
     }
 
-    /// Returns the number of multiplications, each with an addition, by which a convolution, a linear layer or a matrix
-    /// product defines a value of an item, and 0 for other values. A bias is not counted.
+    /// Returns the number of multiplications, each with an addition, by which a convolution, transposed or not, a linear
+    /// layer or a matrix product defines a value of an item, and 0 for other values. A bias is not counted.
     ///
     /// # Panics
     /// If the value belongs to another graph, which has more values.
     pub fn multiply_adds(&self, value: Value) -> usize {
         let Source::Node { operation, operands } = self.source(value) else { return 0 };
         let shapes: Vec<&Shape> = operands.iter().map(|operand| self.shape(*operand)).collect();
-        let terms = operation.terms(&shapes).unwrap_or(0);
-        elements(&self.shape(value).dims).unwrap_or(usize::MAX).saturating_mul(terms)
+        operation.multiply_adds(&shapes, self.shape(value))
     }
 }

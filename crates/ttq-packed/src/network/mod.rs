@@ -8,6 +8,7 @@
 //! |---|---|
 //! | convolution 3×3 or 5×5, stride 1 | Winograd F(4×4, 3×3) or F(2×2, 5×5); rounding errors are 1.5 to 2 times as large |
 //! | other convolutions, linear layers | direct, in registers |
+//! | transposed convolution | direct, without products by the zeros between elements |
 //! | products in int8 | the same with bytes: exact sums of 32 bits |
 //! | matrix product of two values | direct, on panels of the second operand; in float32 |
 //! | permutation, reshape that splits dimensions | none: the layers after it read the elements where they are |
@@ -25,7 +26,7 @@
 //!
 //! `y = activation(scale_w scale_x Σ w (q - zero) + bias + residual)`,
 //!
-//! rounded once.
+//! rounded once. Transposed convolutions and products of two values read floats.
 
 mod arena;
 mod calibrate;
@@ -36,10 +37,12 @@ mod fuse;
 mod graph;
 mod layers;
 mod layout;
+mod number;
 mod operation;
 mod quantize;
 mod reference;
 mod run;
+mod shape;
 mod simplify;
 
 pub use calibrate::RangeRule;

@@ -56,6 +56,7 @@ pub(super) fn evaluate(operation: &Operation, operands: &[&Tensor], dims: &[usiz
     let bias = |i: usize| operands.get(2).map_or(0.0, |bias| bias.values[i]);
     match operation {
         Operation::Convolution(options) => convolution(x, operands[1], options, dims, bias),
+        Operation::TransposedConvolution { options, .. } => transposed_convolution(x, operands[1], options, dims, bias),
         Operation::Linear => {
             let (w, outputs) = (operands[1], dims[dims.len() - 1]);
             let inputs = w.dims[0];
@@ -87,6 +88,15 @@ pub(super) fn evaluate(operation: &Operation, operands: &[&Tensor], dims: &[usiz
             let value = |i| {
                 let index = unravel(i, dims);
                 binary(*function, at(x, &index), at(operands[1], &index))
+            };
+            (0..count).map(value).collect()
+        }
+        Operation::Where => {
+            let [condition, first, second] = [0, 1, 2].map(|i| operands[i]);
+            let at = |tensor: &Tensor, index: &[usize]| tensor.values[ravel(index, &tensor.dims)];
+            let value = |i| {
+                let index = unravel(i, dims);
+                at(if at(condition, &index) != 0.0 { first } else { second }, &index)
             };
             (0..count).map(value).collect()
         }
@@ -239,6 +249,32 @@ fn convolution(
     y
 }
 
+fn transposed_convolution(
+    x: &Tensor,
+    weight: &Tensor,
+    options: &ConvolutionOptions,
+    dims: &[usize],
+    bias: impl Fn(usize) -> f64,
+) -> Vec<f64> {
+    let ConvolutionOptions { stride, padding, dilation, groups } = options;
+    let [height, width, outputs] = [dims[1], dims[2], dims[0] / groups];
+    let [kh, kw] = [weight.dims[2], weight.dims[3]];
+    let mut y: Vec<f64> = (0..dims.iter().product()).map(|i| bias(i / (height * width))).collect();
+    for (i, value) in x.values.iter().enumerate() {
+        let (c, row, column) = (i / (x.dims[1] * x.dims[2]), i / x.dims[2] % x.dims[1], i % x.dims[2]);
+        let first = c / (x.dims[0] / groups) * outputs;
+        for k in 0..outputs * kh * kw {
+            let (o, ky, kx) = (first + k / (kh * kw), k / kw % kh, k % kw);
+            let to_y = (row * stride[0] + ky * dilation[0]).checked_sub(padding[0][0]).filter(|y| *y < height);
+            let to_x = (column * stride[1] + kx * dilation[1]).checked_sub(padding[1][0]).filter(|x| *x < width);
+            if let (Some(to_y), Some(to_x)) = (to_y, to_x) {
+                y[(o * height + to_y) * width + to_x] += weight.values[c * outputs * kh * kw + k] * value;
+            }
+        }
+    }
+    y
+}
+
 fn pool(x: &Tensor, window: &Window, dims: &[usize], f: impl Fn(&[f64], usize) -> f64) -> Vec<f64> {
     let Window { size, stride, padding } = window;
     let (height, width) = (x.dims[1], x.dims[2]);
@@ -307,5 +343,8 @@ pub(super) fn binary(function: Binary, a: f64, b: f64) -> f64 {
         Binary::Maximum => a.max(b),
         Binary::Minimum => a.min(b),
         Binary::Power => libm::pow(a, b),
+        Binary::Equal => f64::from(a == b),
+        Binary::Less => f64::from(a < b),
+        Binary::LessOrEqual => f64::from(a <= b),
     }
 }

@@ -68,7 +68,13 @@ impl Rebuild<'_> {
         let mut y = match &node.kind {
             Kind::Convolution { options, weight } => {
                 let x = self.value(node.operands[0])?;
-                self.product(node, Operation::Convolution(*options), x, *weight, 0)?
+                self.product(node, Operation::Convolution(*options), x, *weight, Channels { axis: 0, groups: 1 })?
+            }
+            Kind::Transposed { options, output_padding, weight } => {
+                let x = self.value(node.operands[0])?;
+                let channels = Channels { axis: 1, groups: options.groups };
+                let operation = Operation::TransposedConvolution { options: *options, output_padding: *output_padding };
+                self.product(node, operation, x, *weight, channels)?
             }
             Kind::Linear { weight, image } => {
                 let mut x = self.value(node.operands[0])?;
@@ -76,7 +82,7 @@ impl Rebuild<'_> {
                     let elements = self.graph.shape(x).dims.iter().product();
                     x = self.graph.apply(format!("{}.flatten", node.name), Operation::Reshape(vec![elements]), &[x])?;
                 }
-                self.product(node, Operation::Linear, x, *weight, 1)?
+                self.product(node, Operation::Linear, x, *weight, Channels { axis: 1, groups: 1 })?
             }
             Kind::Product | Kind::Map(_) => {
                 let Affine { scale, shift } = &node.affine;
@@ -125,13 +131,13 @@ impl Rebuild<'_> {
         operation: Operation,
         x: Value,
         weight: Value,
-        axis: usize,
+        channels: Channels,
     ) -> Result<Value, NetworkError> {
         let Affine { scale, shift } = &node.affine;
         let weight = if scale.iter().all(|scale| *scale == 1.0) {
             self.value(weight)?
         } else {
-            self.graph.constant(self.source.name(weight), scaled(&self.constants[&weight], axis, scale))?
+            self.graph.constant(self.source.name(weight), scaled(&self.constants[&weight], channels, scale))?
         };
         let mut operands = vec![x, weight];
         if shift.iter().any(|shift| *shift != 0.0) {
@@ -164,11 +170,18 @@ impl Rebuild<'_> {
     }
 }
 
+/// The output channels of a weight: an axis, for each of some groups of the first axis.
+#[derive(Clone, Copy)]
+struct Channels {
+    axis: usize,
+    groups: usize,
+}
+
 /// Multiplies a weight by one number per output channel. A ternary weight stays ternary if its scales are numbers per channel, too.
-fn scaled(weight: &Constant, axis: usize, scale: &[f64]) -> Constant {
+fn scaled(weight: &Constant, Channels { axis, groups }: Channels, scale: &[f64]) -> Constant {
     let dims = weight.dims();
-    let inner = dims[axis + 1..].iter().product::<usize>();
-    let channel = |i: usize| i / inner % dims[axis];
+    let [rows, inner] = [1, axis + 1].map(|from| dims[from..].iter().product::<usize>());
+    let channel = |i: usize| i / rows * groups / dims[0] * dims[axis] + i / inner % dims[axis];
     if let Constant::Ternary(weight) = weight
         && (weight.scales().len() == 1 || weight.output_axis() == axis)
     {

@@ -11,6 +11,7 @@ mod file;
 #[path = "../file/forge.rs"]
 #[allow(dead_code, reason = "the tests of the file format use the rest")]
 mod forge;
+mod hostile;
 mod int8;
 mod layers;
 mod mutations;

@@ -75,6 +75,30 @@ fn functions_of_one_and_two_numbers() {
 }
 
 #[test]
+fn comparisons_and_choices() {
+    for function in [Binary::Equal, Binary::Less, Binary::LessOrEqual] {
+        for (dims, other) in [
+            (&[3, 4, 5][..], &[3, 4, 5][..]),
+            (&[20, 4, 5], &[20, 1, 1]),
+            (&[6, 5], &[5]),
+            (&[4], &[]),
+            (&[5], &[3, 5]),
+        ] {
+            network(dims, |b, x| {
+                let limit = b.constant("limit".into(), other, vec![0.25; other.iter().product()]);
+                let x = b.apply("limited".into(), Operation::Binary(Binary::Maximum), &[x, limit]);
+                let condition = b.apply("condition".into(), Operation::Binary(function), &[x, limit]);
+                let value = b.constant("value".into(), &[1], vec![f32::MAX]);
+                let first = b.apply("exp".into(), Operation::Unary(Unary::Exp), &[x]);
+                let y = b.apply("first".into(), Operation::Where, &[condition, first, limit]);
+                let y = b.apply("second".into(), Operation::Where, &[x, y, value]);
+                b.apply("sum".into(), Operation::Binary(Binary::Add), &[y, condition])
+            });
+        }
+    }
+}
+
+#[test]
 fn operations_that_move_elements() {
     for dims in [&[20, 4, 6][..], &[3, 4, 6], &[12, 6]] {
         let rank = dims.len();
@@ -177,6 +201,59 @@ fn convolutions_of_any_geometry() {
             b.apply("clamp".into(), Operation::Unary(Unary::Clamp([-0.5, 0.75])), &[y])
         });
     }
+}
+
+#[test]
+fn transposed_convolutions_of_any_geometry() {
+    let mut rng = Rng::with_seed(6);
+    for _ in 0..16 {
+        let groups = [1, 1, 2, 3][rng.usize(0..4)];
+        let [inputs, outputs] = [0; 2].map(|_| groups * [1, 2, 5, 16, 19][rng.usize(0..5)]);
+        let kernel = [0; 2].map(|_| [1, 2, 3, 3, 4, 5][rng.usize(0..6)]);
+        let options = ConvolutionOptions {
+            stride: [0; 2].map(|_| [1, 2, 2, 3, 7][rng.usize(0..5)]),
+            padding: [[0; 2]; 2].map(|pair| pair.map(|_: usize| rng.usize(0..3))),
+            dilation: [0; 2].map(|_| [1, 1, 2, 3][rng.usize(0..4)]),
+            groups,
+        };
+        let output_padding = [0; 2].map(|_| [0, 1, 4][rng.usize(0..3)]);
+        let size = [0; 2].map(|_| rng.usize(5..9));
+        network(&[inputs, size[0], size[1]], |b, x| {
+            let fan_in = inputs / groups * kernel[0] * kernel[1];
+            let weight = b.ternary("weight".into(), &[inputs, outputs / groups, kernel[0], kernel[1]], fan_in, 1);
+            let values = floats(b.rng, outputs);
+            let bias = b.constant("bias".into(), &[outputs], values);
+            let operation = Operation::TransposedConvolution { options, output_padding };
+            let y = b.apply("transposed".into(), operation, &[x, weight, bias]);
+            let z = b.apply("tanh".into(), Operation::Unary(Unary::Tanh), &[y]);
+            let y = b.norm("norm", y, outputs);
+            let y = b.apply("sum".into(), Operation::Binary(Binary::Add), &[y, z]);
+            b.apply("clamp".into(), Operation::Unary(Unary::Clamp([-0.5, 0.75])), &[y])
+        });
+    }
+}
+
+#[test]
+fn a_transposed_convolution_is_the_gradient_of_a_convolution() {
+    // Both are linear: `⟨convolution(x), y⟩ = ⟨x, transposed(y)⟩`.
+    let mut rng = Rng::with_seed(7);
+    let options = ConvolutionOptions { stride: [2, 1], padding: [[1, 2], [0, 1]], dilation: [1, 2], groups: 2 };
+    let weight = Constant::float([6, 2, 3, 2], floats(&mut rng, 72));
+    let graph = |dims: &[usize], operation: Operation| {
+        let mut graph = Graph::new(dims).unwrap();
+        let weight = graph.constant("weight", weight.clone()).unwrap();
+        let y = graph.apply("y", operation, &[graph.input(), weight]).unwrap();
+        graph.set_output(y).unwrap();
+        graph
+    };
+    let convolution = graph(&[4, 8, 7], Operation::Convolution(options));
+    let dims = &convolution.shape(convolution.output()).dims;
+    let transposed = graph(dims, Operation::TransposedConvolution { options, output_padding: [0, 0] });
+    assert_eq!(transposed.shape(transposed.output()).dims, [4, 8, 7]);
+    let (x, y) = (floats(&mut rng, 4 * 8 * 7), floats(&mut rng, dims.iter().product()));
+    let dot = |a: Vec<f64>, b: &[f32]| a.iter().zip(b).map(|(a, b)| a * f64::from(*b)).sum::<f64>();
+    let (left, right) = (dot(convolution.evaluate(&x).unwrap(), &y), dot(transposed.evaluate(&y).unwrap(), &x));
+    assert!((left - right).abs() < 1e-9 && left.abs() > 0.1, "{left} and {right}");
 }
 
 #[test]

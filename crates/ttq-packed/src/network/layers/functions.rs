@@ -82,6 +82,9 @@ pub(super) unsafe fn binary<V: Simd>(function: Binary, a: V::Floats, b: V::Float
             Binary::Maximum => each!(V, a in a, b in b => a.max(b)),
             Binary::Minimum => each!(V, a in a, b in b => a.min(b)),
             Binary::Power => each!(V, a in a, b in b => libm::powf(a, b)),
+            Binary::Equal => each!(V, a in a, b in b => f32::from(a == b)),
+            Binary::Less => each!(V, a in a, b in b => f32::from(a < b)),
+            Binary::LessOrEqual => each!(V, a in a, b in b => f32::from(a <= b)),
         }
     }
 }

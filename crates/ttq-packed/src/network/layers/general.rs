@@ -53,6 +53,8 @@ pub(in crate::network) struct General {
 #[derive(Debug)]
 enum Work {
     Binary(Binary, Loops<3>),
+    /// The output, the condition, and what it chooses from.
+    Where(Loops<4>),
     /// The steps along the axis are those of output and operand.
     Softmax {
         lines: Loops<2>,
@@ -92,6 +94,7 @@ impl General {
         !matches!(
             operation,
             Operation::Convolution(_)
+                | Operation::TransposedConvolution { .. }
                 | Operation::Linear
                 | Operation::MatrixProduct
                 | Operation::Unary(_)
@@ -113,6 +116,10 @@ impl General {
             Operation::Binary(function) => {
                 let [a, b] = [from, operands[1].at()].map(|operand| operand.broadcast(&output.dims));
                 Work::Binary(*function, Loops::new([output, &a, &b]))
+            }
+            Operation::Where => {
+                let [condition, a, b] = [0, 1, 2].map(|i| operands[i].at().broadcast(&output.dims));
+                Work::Where(Loops::new([output, &condition, &a, &b]))
             }
             Operation::Softmax(axis) => {
                 let [to, at] = [output, from].map(|value| value.part(*axis, 0, 1, 1));
@@ -181,6 +188,7 @@ impl Layer for General {
     fn split(&self, items: usize, threads: usize) -> Split {
         let (rows, work) = match &self.work {
             Work::Binary(_, loops) => (loops.rows, 1),
+            Work::Where(loops) => (loops.rows, 1),
             Work::Softmax { lines, .. } => (lines.rows, 4),
             Work::Reduce { outputs, .. } => (outputs.rows, 1),
             Work::Copy(parts) => (parts.iter().map(|part| part.rows).max().unwrap_or(1), 1),
@@ -228,6 +236,16 @@ impl Kernel for Part<'_> {
                             let value = load::<V>(x.add(at + i * x_step), x_step, count, 0.0);
                             let other = load::<V>(b.add(second + i * b_step), b_step, count, 0.0);
                             store::<V>(y.add(to + i * step), step, count, binary::<V>(*function, value, other));
+                        }
+                    }
+                }
+                Work::Where(loops) => {
+                    let from = [0, 1, 2].map(|i| operands[i].base(y));
+                    let [step, steps @ ..] = loops.steps;
+                    for [to, at @ ..] in loops.iter(share(loops.rows)) {
+                        for i in 0..loops.len {
+                            let value = |operand: usize| *from[operand].add(at[operand] + i * steps[operand]);
+                            *y.add(to + i * step) = if value(0) != 0.0 { value(1) } else { value(2) };
                         }
                     }
                 }

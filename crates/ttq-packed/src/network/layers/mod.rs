@@ -12,6 +12,7 @@ mod product;
 mod strided;
 mod tile;
 mod transfer;
+mod transposed;
 mod winograd;
 
 use core::fmt::Debug;
@@ -25,6 +26,7 @@ pub(super) use pool::{Pool, PoolFunction};
 pub(super) use product::Product;
 pub(super) use strided::{Strided, View};
 pub(super) use transfer::{Export, Import, Order};
+pub(super) use transposed::Transposed;
 pub(super) use winograd::Winograd;
 
 use crate::kernels::Level;
