@@ -57,7 +57,7 @@ pub(crate) struct Form {
     pub accuracy: f64,
     /// Number of test images for which the dense network predicts another class.
     pub different_predictions: usize,
-    /// Memory that the network has allocated and keeps after its first image, in bytes.
+    /// Memory that the network has allocated and keeps after its first image, without buffers that all networks share, in bytes.
     pub memory_bytes: usize,
     /// Largest magnitude of the difference of a logit from that of the dense network.
     pub max_logit_difference: f64,
@@ -105,18 +105,24 @@ pub(crate) fn compare<B: Backend>(run: &Path, data: Option<&Path>, repeats: usiz
         let _ = network(image.clone());
         Ok((network, MEMORY.allocated().saturating_sub(before)))
     };
-    // The first call starts threads.
-    drop(create(&|| module::<B>(&config, images.classes, &packed))?);
-    let (forms, memory): (Vec<_>, Vec<_>) = [
-        ("dense", create(&|| module::<B>(&config, images.classes, &packed))?),
-        ("packed", create(&|| module::<Packed<B>>(&config, images.classes, &packed))?),
-        ("packed, int8", create(&|| module::<Packed<B, Int8>>(&config, images.classes, &packed))?),
-        ("compiled", create(&|| compiled(&graph, false))?),
-        ("compiled, int8", create(&|| compiled(&graph, true))?),
-    ]
-    .into_iter()
-    .map(|(name, (network, memory))| ((name, network), memory))
-    .unzip();
+    let forms: [(&str, &dyn Fn() -> Result<Forward>); 5] = [
+        ("dense", &|| module::<B>(&config, images.classes, &packed)),
+        ("packed", &|| module::<Packed<B>>(&config, images.classes, &packed)),
+        ("packed, int8", &|| module::<Packed<B, Int8>>(&config, images.classes, &packed)),
+        ("compiled", &|| compiled(&graph, false)),
+        ("compiled, int8", &|| compiled(&graph, true)),
+    ];
+    // The first calls start threads and allocate buffers that all networks share.
+    for (_, form) in forms {
+        drop(create(form)?);
+    }
+    let (mut networks, mut memory) = (Vec::new(), Vec::new());
+    for (name, form) in forms {
+        let (network, bytes) = create(form)?;
+        networks.push((name, network));
+        memory.push(bytes);
+    }
+    let forms = networks;
 
     print_line(format_args!("{} test images of {}, {}", images.test.len(), images.name, B::name(&Default::default())));
     let logits: Vec<_> = forms.iter().map(|(_, network)| logits::<B>(network, &images)).collect();

@@ -1,6 +1,7 @@
 /* Runs networks in packed files. Generated from crates/ttq-c/src by cbindgen: do not edit.
  *
- * Functions return a status; `ttq_last_error` has the sentence that says what is wrong. No function ends the process on bad input.
+ * Functions return a status; `ttq_last_error` has the sentence that says what is wrong. No function ends the process on bad input;
+ * only memory that runs out does.
  * A network can be used by one thread at a time; networks are independent of each other. */
 
 #ifndef TTQ_H

@@ -3,7 +3,7 @@
 #![cfg(feature = "build")]
 
 use fastrand::Rng;
-use ttq_micro::build::{compile, source};
+use ttq_micro::build::{BuildError, compile, source};
 use ttq_micro::{Function, RunError};
 use ttq_packed::kernels::{ConvolutionOptions, Level};
 use ttq_packed::network::{
@@ -250,4 +250,10 @@ fn wrong_lengths_and_graphs_without_a_program_are_refused_in_one_sentence() {
     let y = graph.apply("sum", Operation::Binary(Binary::Add), &[input, input]).unwrap();
     graph.set_output(y).unwrap();
     assert!(compile(&graph, false).unwrap_err().to_string().contains("chain"));
+}
+
+#[test]
+fn a_graph_without_a_layer_is_refused() {
+    let graph = Graph::new(&[3]).unwrap();
+    assert!(matches!(compile(&graph, false), Err(BuildError::NoLayers)));
 }

@@ -34,6 +34,9 @@ pub enum BuildError {
         /// What is supported.
         reason: String,
     },
+    /// The output is the input.
+    #[error("the graph has no layer: a program computes at least one")]
+    NoLayers,
     /// No value that a ternary layer reads has a range.
     #[error(
         "no ternary layer can compute on bytes: measure the ranges of values by `Graph::calibrate` on typical inputs"
@@ -53,6 +56,7 @@ pub enum BuildError {
 ///
 /// # Errors
 /// - [`BuildError::Unsupported`] if the graph has another operation, or is no chain;
+/// - [`BuildError::NoLayers`] if the output is the input;
 /// - [`BuildError::NoRanges`] if `int8` finds no layer;
 /// - [`BuildError::Network`] if constants take too long to evaluate.
 pub fn compile(graph: &Graph, int8: bool) -> Result<Program<'static>, BuildError> {
@@ -65,6 +69,9 @@ pub fn compile(graph: &Graph, int8: bool) -> Result<Program<'static>, BuildError
         }
     }
     let Chain { mut steps, shape: output, .. } = chain;
+    if steps.is_empty() {
+        return Err(BuildError::NoLayers);
+    }
     if int8 && !quantize::choose(&graph, &mut steps) {
         return Err(BuildError::NoRanges);
     }

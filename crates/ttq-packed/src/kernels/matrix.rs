@@ -209,7 +209,8 @@ impl PackedMatrix {
                     let count = LOOKUP_ROWS.min(m - row);
                     self.run(LookUp { panels, epilogue, tables, output, row, count, group });
                 };
-                if blocks >= workers.len() {
+                // Whole blocks for each thread, unless some threads would have nothing to do for long.
+                if blocks.is_multiple_of(workers.len()) || blocks >= 4 * workers.len() {
                     workers::run(blocks, workers, |block, buffer| {
                         let tables = buffer.reserve(tables_len);
                         build(block, tables);

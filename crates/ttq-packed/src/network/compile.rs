@@ -163,7 +163,7 @@ impl<'a> Plan<'a> {
                 let weights = self.weights(*weight, &node.affine, move |[o, c, y, x], [kh, kw]| {
                     (((o / outputs * inner + c) * outputs + o % outputs) * kh + y) * kw + x
                 });
-                self.transposed(node, x, residual, kernel, *options, weights);
+                self.transposed(node, x, residual, kernel, *options, weights)?;
             }
             Kind::Linear { weight, image } => {
                 let outputs = self.constants[weight].dims()[1];
@@ -263,14 +263,20 @@ impl<'a> Plan<'a> {
         true
     }
 
+    /// Checks that the memory of a layer, in floats, is within the limit.
+    fn check(&self, node: &Fused, elements: usize) -> Result<(), NetworkError> {
+        let limit = self.options.max_elements;
+        match elements > limit {
+            true => Err(NetworkError::TooLarge { node: node.name.clone(), elements, limit }),
+            false => Ok(()),
+        }
+    }
+
     /// Adds a product of two values.
     fn matrix_product(&mut self, node: &Fused, residual: Option<usize>) -> Result<(), NetworkError> {
         let [a, b] = [node.operands[0], node.operands[1]];
         let k = self.dims(a).last().copied().unwrap_or(1);
-        let (scratch, limit) = (Product::scratch(k), self.options.max_elements);
-        if scratch > limit {
-            return Err(NetworkError::TooLarge { node: node.name.clone(), elements: scratch, limit });
-        }
+        self.check(node, Product::panels(k))?;
         let y = self.add(node.value, node.order);
         let dims = self.dims(node.value);
         let [a_slot, b_slot] = [a, b].map(|value| self.slots.get(&value).map(|(slot, _)| *slot));
@@ -394,9 +400,10 @@ impl<'a> Plan<'a> {
         kernel: [usize; 2],
         options: ConvolutionOptions,
         weights: Weights,
-    ) {
+    ) -> Result<(), NetworkError> {
         let y = self.add(node.value, node.order);
         let [input, output] = [self.images[x], self.images[y]];
+        self.check(node, Transposed::phases(&output, options.stride))?;
         let (shift, activation) = (node.affine.shift.clone(), node.activation);
         self.images[x].require_border(Transposed::border([&input, &output], kernel, &options));
         let build = move |images: &[Image]| {
@@ -408,6 +415,7 @@ impl<'a> Plan<'a> {
         let weights = kernel[0] * kernel[1] * (output.channels / options.groups);
         let multiply_adds = (input.height * input.width * input.channels).saturating_mul(weights);
         self.push(&node.name, multiply_adds, [Some(x), residual], Some(y), in_place, Box::new(build));
+        Ok(())
     }
 
     fn pool(&mut self, node: &Fused, x: usize, ranges: [Vec<Range<usize>>; 2], function: PoolFunction) {

@@ -77,9 +77,9 @@ pub enum Binary {
     Multiply,
     /// `a / b`
     Divide,
-    /// `max(a, b)`
+    /// `max(a, b)`; the other operand if one is NaN
     Maximum,
-    /// `min(a, b)`
+    /// `min(a, b)`; the other operand if one is NaN
     Minimum,
     /// `a` to the power of `b`
     Power,
@@ -100,9 +100,9 @@ pub enum Reduction {
     Sum,
     /// Arithmetic mean
     Mean,
-    /// Largest element
+    /// Largest element; those that are NaN are skipped
     Max,
-    /// Smallest element
+    /// Smallest element; those that are NaN are skipped
     Min,
 }
 

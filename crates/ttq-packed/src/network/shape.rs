@@ -162,7 +162,7 @@ fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
 /// Returns the number of positions of a window, or `None` if there is none.
 fn positions(input: usize, [before, after]: [usize; 2], window: usize, stride: usize) -> Option<usize> {
     let free = input.checked_add(before)?.checked_add(after)?.checked_sub(window)?;
-    free.checked_div(stride).map(|n| n + 1)
+    free.checked_div(stride)?.checked_add(1)
 }
 
 fn pool(x: &[usize], window: &Window) -> Result<Vec<usize>, String> {

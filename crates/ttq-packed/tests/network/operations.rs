@@ -2,7 +2,9 @@
 
 use fastrand::Rng;
 use ttq_packed::kernels::ConvolutionOptions;
-use ttq_packed::network::{Binary, Constant, Graph, NetworkError, Operation, Reduction, Unary, Value, Window};
+use ttq_packed::network::{
+    Binary, CompileOptions, Constant, Graph, Network, NetworkError, Operation, Reduction, Unary, Value, Window,
+};
 
 use crate::equals_reference::check;
 use crate::resnet::{Builder, floats};
@@ -254,6 +256,24 @@ fn a_transposed_convolution_is_the_gradient_of_a_convolution() {
     let dot = |a: Vec<f64>, b: &[f32]| a.iter().zip(b).map(|(a, b)| a * f64::from(*b)).sum::<f64>();
     let (left, right) = (dot(convolution.evaluate(&x).unwrap(), &y), dot(transposed.evaluate(&y).unwrap(), &x));
     assert!((left - right).abs() < 1e-9 && left.abs() > 0.1, "{left} and {right}");
+}
+
+#[test]
+fn a_transposed_convolution_whose_stride_exceeds_its_kernel_by_far_is_refused_before_it_takes_memory() {
+    let mut graph = Graph::new(&[1, 1, 1]).unwrap();
+    let weight = graph.constant("weight", Constant::float([1, 1, 1, 1], vec![1.0])).unwrap();
+    let options = ConvolutionOptions { stride: [1024, 1024], ..Default::default() };
+    let operation = Operation::TransposedConvolution { options, output_padding: [1023, 1022] };
+    let y = graph.apply("wide", operation, &[graph.input(), weight]).unwrap();
+    graph.set_output(y).unwrap();
+    let limit = |max_elements| {
+        let mut options = CompileOptions::default();
+        options.max_elements = max_elements;
+        Network::compile(&graph, &options).map(drop)
+    };
+    // The value has 2^20 elements.
+    let error = limit(1 << 21).unwrap_err();
+    assert!(matches!(&error, NetworkError::TooLarge { node, .. } if node == "wide"), "{error}");
 }
 
 #[test]

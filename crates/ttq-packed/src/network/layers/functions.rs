@@ -2,7 +2,8 @@
 //!
 //! The exponential function and its relatives are free of branches, tables and calls: special values are selected, and
 //! exponents are put into the bits of a number. Products and sums are rounded separately, so that results are the same for
-//! every instruction set. Subnormal numbers are kept, and NaN yields NaN.
+//! every instruction set. Subnormal numbers are kept, and NaN yields NaN but
+//! in the maximum and minimum of two numbers.
 #![allow(clippy::excessive_precision, reason = "coefficients are written as published")]
 
 use crate::kernels::simd::Simd;

@@ -38,8 +38,9 @@ pub(in crate::network) struct Product {
 }
 
 impl Product {
-    /// Returns the number of floats of scratch memory for `k` rows of the second operand.
-    pub(in crate::network) fn scratch(k: usize) -> usize {
+    /// Returns the number of floats of scratch memory for panels of `k` rows of the second operand. The copies of rows of the first
+    /// one take no more than that value.
+    pub(in crate::network) fn panels(k: usize) -> usize {
         k.saturating_mul(COLUMNS)
     }
 
@@ -107,7 +108,7 @@ impl Kernel for Part<'_> {
         let [a, b] = [0, 1].map(|i| operands[i].base(memory));
         let pixels = task.rows(items * matrices.rows * m);
         let copies = *step != 1;
-        let scratch = scratch.reserve::<f32>(k * COLUMNS + if copies { m * k } else { 0 });
+        let scratch = scratch.reserve::<f32>(k * COLUMNS + if copies { m.min(pixels.len()) * k } else { 0 });
         let (panels, rows) = scratch.split_at_mut(k * COLUMNS);
         let mut pixel = pixels.start;
         // SAFETY: guaranteed by the caller; all indices lie within the values, whose dimensions the graph has checked.

@@ -77,6 +77,12 @@ impl Taps {
 }
 
 impl Transposed {
+    /// Returns the number of floats that the lists of phases take.
+    pub(in crate::network) fn phases(output: &Image, stride: [usize; 2]) -> usize {
+        let phases = stride[0].min(output.height).saturating_mul(stride[1].min(output.width));
+        phases.saturating_mul(size_of::<Phase>() / size_of::<f32>())
+    }
+
     /// Returns the border that the operand must have.
     pub(in crate::network) fn border(
         [input, output]: [&Image; 2],
