@@ -308,7 +308,9 @@ fn a_checkpoint_that_cannot_be_written_is_an_error_and_the_one_before_it_is_kept
         let error = run(parts.path(), config(Phase::Ternary, 3), wrapped()).unwrap_err();
         let PhaseError::Write { path, .. } = &error else { panic!("{error}") };
         assert_eq!(*path, blocked);
-        assert_eq!(latest_checkpoint(parts.path()), Some(1));
+        // Files are written beside the training, which may end one more epoch before it notices the error.
+        let latest = latest_checkpoint(parts.path());
+        assert!(matches!(latest, Some(1 | 3)), "{latest:?}");
         std::fs::remove_dir(blocked).unwrap();
         let found = completed(run(parts.path(), config(Phase::Ternary, 3), wrapped()).unwrap());
         assert_eq!((latent(&found.0), found.1), (latent(&expected.0), expected.1));
