@@ -254,6 +254,6 @@ fn wrong_lengths_and_graphs_without_a_program_are_refused_in_one_sentence() {
 
 #[test]
 fn a_graph_without_a_layer_is_refused() {
-    let graph = Graph::new(&[3]).unwrap();
+    let graph = Graph::new([3]).unwrap();
     assert!(matches!(compile(&graph, false), Err(BuildError::NoLayers)));
 }
