@@ -260,7 +260,7 @@ fn a_transposed_convolution_is_the_gradient_of_a_convolution() {
 
 #[test]
 fn a_transposed_convolution_whose_stride_exceeds_its_kernel_by_far_is_refused_before_it_takes_memory() {
-    let mut graph = Graph::new(&[1, 1, 1]).unwrap();
+    let mut graph = Graph::new([1, 1, 1]).unwrap();
     let weight = graph.constant("weight", Constant::float([1, 1, 1, 1], vec![1.0])).unwrap();
     let options = ConvolutionOptions { stride: [1024, 1024], ..Default::default() };
     let operation = Operation::TransposedConvolution { options, output_padding: [1023, 1022] };
