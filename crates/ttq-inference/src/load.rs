@@ -214,7 +214,7 @@ thread_local! {
 }
 
 /// While this value lives, the initial values of parameters on this thread are replaced by others, so that
-/// [`Packed`](crate::Packed) draws no random numbers for them: 10 ns each, more than everything else takes.
+/// [`Packed`](crate::Packed) draws no random numbers for them.
 pub(crate) struct Replaced {
     before: bool,
 }
