@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use super::compile::compile;
 use super::graph::Graph;
 use super::operation::elements;
 use super::run::{Arena, Network};
@@ -34,8 +33,8 @@ impl Graph {
             return Err(NetworkError::Length { what: "input", batch: 1, expected: len, found: input.len() });
         }
         let options = CompileOptions { reuse_memory: false, items: Some(1), ..CompileOptions::default() };
-        let values = compile(self, &options, 1)?.values;
         let network = Network::compile(self, &options)?;
+        let values = network.values();
         let mut arena = Arena::new();
         let mut output = alloc::vec![0.0; network.output_dims().iter().product()];
         let mut ranges = alloc::vec![[f64::INFINITY, f64::NEG_INFINITY]; values.len()];

@@ -20,12 +20,19 @@ use super::quantize::Bytes;
 use super::{CompileOptions, NetworkError, Value};
 use crate::kernels::ConvolutionOptions;
 
+/// Number of floats of the arena that go well with the L2 cache of most processors.
+const CACHE: usize = 1 << 17;
+/// Maximum number of items that go through a network together.
+const MOST_ITEMS: usize = 16;
+
 /// A compiled graph.
 #[derive(Debug)]
 pub(super) struct Compiled {
     /// Layers, in the order of execution.
     pub(super) layers: Vec<CompiledLayer>,
-    /// Number of elements of the arena per item.
+    /// Number of items that go through the layers together.
+    pub(super) items: usize,
+    /// Number of elements of the arena for them.
     pub(super) elements: usize,
     /// Values that are stored, and where.
     pub(super) values: Vec<(Value, Image)>,
@@ -54,8 +61,8 @@ struct Step<'a> {
 /// Builds a layer, or a part of it, when its values have places.
 type Build<'a, T = Box<dyn Layer>> = Box<dyn FnOnce(&[Image]) -> T + 'a>;
 
-/// Compiles a graph for some items at a time.
-pub(super) fn compile(graph: &Graph, options: &CompileOptions, items: usize) -> Result<Compiled, NetworkError> {
+/// Compiles a graph.
+pub(super) fn compile(graph: &Graph, options: &CompileOptions) -> Result<Compiled, NetworkError> {
     let (nodes, constants) = fuse(graph, options)?;
     let bytes = Bytes::new(graph, &nodes, &constants, options);
     let mut plan = Plan {
@@ -74,7 +81,7 @@ pub(super) fn compile(graph: &Graph, options: &CompileOptions, items: usize) -> 
         plan.node(node)?;
     }
     plan.export();
-    plan.finish(items)
+    plan.finish()
 }
 
 struct Plan<'a> {
@@ -439,19 +446,39 @@ impl<'a> Plan<'a> {
         self.steps.push(Step { name: name.to_string(), multiply_adds, reads, writes, in_place, build });
     }
 
-    /// Places all values for some items, and builds the layers.
-    fn finish(self, items: usize) -> Result<Compiled, NetworkError> {
-        let Self { options, mut images, steps, slots, .. } = self;
-        // Padding can enlarge values.
-        let mut total = 0_usize;
-        for step in &steps {
-            let len = step.writes.map_or(Some(0), |slot| images[slot].checked_item());
+    /// Places all values, and builds the layers.
+    fn finish(self) -> Result<Compiled, NetworkError> {
+        self.check_padding()?;
+        let items = match self.options.items {
+            Some(items) => items.max(1),
+            None => (CACHE / self.arrange(1).0.max(1)).clamp(1, MOST_ITEMS),
+        };
+        let (elements, offsets) = self.arrange(items);
+        let Self { mut images, steps, slots, .. } = self;
+        images.iter_mut().zip(offsets).for_each(|(image, offset)| image.place(offset));
+        let layer =
+            |Step { name, multiply_adds, build, .. }| CompiledLayer { name, layer: build(&images), multiply_adds };
+        let layers = steps.into_iter().map(layer).collect();
+        let values = slots.into_iter().map(|(value, (slot, _))| (value, images[slot])).collect();
+        Ok(Compiled { layers, items, elements, values })
+    }
+
+    /// Checks the sizes of values once more: padding can enlarge them.
+    fn check_padding(&self) -> Result<(), NetworkError> {
+        let (mut total, limit) = (0_usize, self.options.max_elements);
+        for step in &self.steps {
+            let len = step.writes.map_or(Some(0), |slot| self.images[slot].checked_item());
             total = total.saturating_add(len.unwrap_or(usize::MAX));
-            if total > options.max_elements {
-                let (node, limit) = (step.name.clone(), options.max_elements);
-                return Err(NetworkError::TooLarge { node, elements: total, limit });
+            if total > limit {
+                return Err(NetworkError::TooLarge { node: step.name.clone(), elements: total, limit });
             }
         }
+        Ok(())
+    }
+
+    /// Returns the size of an arena for some items, and the place of each value in it.
+    fn arrange(&self, items: usize) -> (usize, Vec<usize>) {
+        let Self { options, images, steps, .. } = self;
         let mut lifetimes = vec![Lifetime { len: 0, first: 0, last: 0 }; images.len()];
         for (i, step) in steps.iter().enumerate() {
             step.reads.iter().for_each(|slot| lifetimes[*slot].last = i);
@@ -478,14 +505,7 @@ impl<'a> Plan<'a> {
         let roots: Vec<usize> = (0..images.len()).filter(|slot| owners[*slot] == *slot).collect();
         let (offsets, elements) = place(&roots.iter().map(|slot| lifetimes[*slot]).collect::<Vec<_>>());
         let offsets: BTreeMap<usize, usize> = roots.into_iter().zip(offsets).collect();
-        for (slot, image) in images.iter_mut().enumerate() {
-            image.place(offsets[&owners[slot]]);
-        }
-        let layer =
-            |Step { name, multiply_adds, build, .. }| CompiledLayer { name, layer: build(&images), multiply_adds };
-        let layers = steps.into_iter().map(layer).collect();
-        let values = slots.into_iter().map(|(value, (slot, _))| (value, images[slot])).collect();
-        Ok(Compiled { layers, elements, values })
+        (elements, owners.iter().map(|owner| offsets[owner]).collect())
     }
 }
 

@@ -7,14 +7,11 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::compile::{Compiled, CompiledLayer, compile};
 use super::graph::Graph;
 use super::layers::{Call, Layer, Split};
-use super::{CompileOptions, NetworkError};
+use super::layout::Image;
+use super::{CompileOptions, NetworkError, Value};
 use crate::kernels::Level;
 use crate::kernels::memory::{Output, Words};
 
-/// Number of floats of the arena that go well with the L2 cache of most processors.
-const CACHE: usize = 1 << 17;
-/// Maximum number of items that go through a network together.
-const MOST_ITEMS: usize = 16;
 /// Number of floats after the arena that a vector may touch.
 const SLACK: usize = 64;
 
@@ -36,8 +33,6 @@ const SLACK: usize = 64;
 #[derive(Debug)]
 pub struct Network {
     compiled: Compiled,
-    /// Number of items that go through the layers together.
-    items: usize,
     input: Vec<usize>,
     output: Vec<usize>,
     level: Level,
@@ -88,14 +83,10 @@ impl Network {
     /// [`NetworkError::Unsupported`] if no layer computes an operation of the graph, and [`NetworkError::TooLarge`] if it
     /// exceeds [`CompileOptions::max_elements`].
     pub fn compile(graph: &Graph, options: &CompileOptions) -> Result<Self, NetworkError> {
-        let items = match options.items {
-            Some(items) => items.max(1),
-            None => (CACHE / compile(graph, options, 1)?.elements.max(1)).clamp(1, MOST_ITEMS),
-        };
-        let compiled = compile(graph, options, items)?;
+        let compiled = compile(graph, options)?;
         let dims = |value| graph.shape(value).dims.clone();
         let (input, output) = (dims(graph.input()), dims(graph.output()));
-        Ok(Self { compiled, items, input, output, level: Level::best() })
+        Ok(Self { compiled, input, output, level: Level::best() })
     }
 
     /// Reads a graph from the bytes of a [file](super::format) and compiles it.
@@ -139,7 +130,7 @@ impl Network {
 
     /// Returns the number of items that go through the network together, and the bytes of the arena per thread.
     pub fn memory(&self) -> (usize, usize) {
-        (self.items, 4 * self.compiled.elements)
+        (self.compiled.items, 4 * self.compiled.elements)
     }
 
     /// Computes the outputs of a batch of items.
@@ -154,7 +145,8 @@ impl Network {
         let threads = threads();
         let shared = batch < 2 * threads;
         // Equal shares for all threads.
-        let items = if shared { self.items } else { self.items.min(batch.div_ceil(threads)) };
+        let most = self.compiled.items;
+        let items = if shared { most } else { most.min(batch.div_ceil(threads)) };
         if arena.workers.len() < threads {
             arena.workers.resize_with(threads, Memory::default);
         }
@@ -201,8 +193,9 @@ impl Network {
         let output = Output::new(output);
         let mut seconds = alloc::vec![0.0; self.compiled.layers.len()];
         let mut start = std::time::Instant::now();
-        for first in (0..batch).step_by(self.items) {
-            let call = self.call(first..batch.min(first + self.items), memory, input, &output);
+        let items = self.compiled.items;
+        for first in (0..batch).step_by(items) {
+            let call = self.call(first..batch.min(first + items), memory, input, &output);
             for (CompiledLayer { layer, .. }, seconds) in self.compiled.layers.iter().zip(&mut seconds) {
                 run_layer(layer.as_ref(), &call, scratch);
                 let end = std::time::Instant::now();
@@ -211,6 +204,11 @@ impl Network {
             }
         }
         Ok(seconds)
+    }
+
+    /// Returns the values that are stored, and where.
+    pub(super) fn values(&self) -> &[(Value, Image)] {
+        &self.compiled.values
     }
 
     /// Checks the sizes of input and output, and returns the number of items.

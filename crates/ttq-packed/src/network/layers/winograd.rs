@@ -57,9 +57,10 @@ impl Winograd {
         let unit = f64::from(output.quantization.unwrap_or(UNIT).scale);
         let mut weights = Words::default();
         let to = weights.reserve::<f32>(POINTS * panels * channels * PANEL);
+        let g = weight_transform(kernel);
         for o in 0..output.channels {
             for c in 0..channels {
-                let points = transform_weight(kernel, |y, x| weight(o, c, y, x) / unit);
+                let points = transform_weight(&g, kernel, |y, x| weight(o, c, y, x) / unit);
                 for (point, value) in points.into_iter().enumerate() {
                     to[((point * panels + o / PANEL) * channels + c) * PANEL + o % PANEL] = value as f32;
                 }
@@ -112,26 +113,39 @@ impl Winograd {
     }
 }
 
-/// `G w Gᵀ`, row by row.
-fn transform_weight(kernel: usize, weight: impl Fn(usize, usize) -> f64) -> [f64; POINTS] {
+/// Returns `G`; the columns from `kernel` on are zeros.
+fn weight_transform(kernel: usize) -> [[f64; SIZE]; SIZE] {
     let (a, b) = (f64::from(A), f64::from(B));
     let (a2, b2) = (a * a, b * b);
     // The powers of a point.
     let row = |x: f64, scale: f64| {
-        let mut powers = [1.0 / scale; SIZE];
-        for i in 1..SIZE {
-            powers[i] = powers[i - 1] * x;
+        let mut powers = [0.0; SIZE];
+        let mut power = 1.0 / scale;
+        for value in &mut powers[..kernel] {
+            (*value, power) = (power, power * x);
         }
         powers
     };
     let (at_a, at_b) = (2.0 * a2 * (a2 - b2), 2.0 * b2 * (b2 - a2));
     let mut infinity = [0.0; SIZE];
     infinity[kernel - 1] = 1.0;
-    let g = [row(0.0, a2 * b2), row(a, at_a), row(-a, at_a), row(b, at_b), row(-b, at_b), infinity];
+    [row(0.0, a2 * b2), row(a, at_a), row(-a, at_a), row(b, at_b), row(-b, at_b), infinity]
+}
+
+/// `G w Gᵀ`, row by row.
+fn transform_weight(g: &[[f64; SIZE]; SIZE], kernel: usize, weight: impl Fn(usize, usize) -> f64) -> [f64; POINTS] {
+    let mut rows = [[0.0; SIZE]; SIZE];
+    for y in 0..kernel {
+        for x in 0..kernel {
+            let weight = weight(y, x);
+            for i in 0..SIZE {
+                rows[i][x] += g[i][y] * weight;
+            }
+        }
+    }
     core::array::from_fn(|point| {
-        let (rows, columns) = (g[point / SIZE], g[point % SIZE]);
-        let taps = (0..kernel).flat_map(|y| (0..kernel).map(move |x| (y, x)));
-        taps.map(|(y, x)| rows[y] * columns[x] * weight(y, x)).sum()
+        let (row, column) = (&rows[point / SIZE], &g[point % SIZE]);
+        row.iter().zip(column).take(kernel).map(|(row, column)| row * column).sum()
     })
 }
 
