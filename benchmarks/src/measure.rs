@@ -15,6 +15,9 @@ use ttq_report::record::Environment;
 
 /// Approximate duration of a candidate's calls in a round, in seconds. There is at least one call.
 const TURN_SECONDS: f64 = 2e-3;
+/// Time of the calls before a turn on several threads. The threads of a pool that has slept may join after milliseconds in a
+/// virtual machine, and those of the candidate before may spin as long.
+const WAKE_SECONDS: f64 = 1e-2;
 /// Minimum number of rounds, whatever their duration.
 const MIN_ROUNDS: usize = 5;
 
@@ -220,8 +223,11 @@ pub fn compare(comparison: &str, budget: Duration, mut candidates: Vec<Candidate
     while start.elapsed() < budget * candidates.len() as u32 || measurements[0].medians.len() < MIN_ROUNDS {
         for ((candidate, own), estimate) in candidates.iter_mut().zip(&mut measurements).zip(&mut estimates) {
             let calls = ((TURN_SECONDS / *estimate) as usize).clamp(1, 64);
-            // The first of several short calls finds data of another candidate in the caches.
-            let warm_up = usize::from(calls > 1);
+            // The first of several short calls finds data of another candidate in the caches, and other threads asleep.
+            let warm_up = match rayon::current_num_threads() {
+                1 => usize::from(calls > 1),
+                _ => (WAKE_SECONDS / *estimate).ceil().clamp(1.0, 4096.0) as usize,
+            };
             let times = (candidate.measure)(calls + warm_up)?;
             let times = times.get(warm_up..).unwrap_or_default();
             *estimate = median(times.to_vec());
