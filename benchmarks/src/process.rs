@@ -9,7 +9,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 
-/// A running process. It ends at the end of its input, when this value is dropped.
+/// A process that runs only while it answers, so that its threads do not spin while others are measured. It ends at the end of
+/// its input, when this value is dropped.
 pub struct Process {
     child: Child,
     /// `None` once the input is closed.
@@ -35,6 +36,7 @@ impl Process {
         let answers = BufReader::new(child.stdout.take().context("the output of the process is not piped")?);
         let mut process = Self { child, requests, answers, errors };
         let answer = process.answer()?;
+        process.signal(libc::SIGSTOP);
         Ok((process, answer))
     }
 
@@ -43,9 +45,20 @@ impl Process {
     /// # Errors
     /// Returns an error if the process has ended or gives no answer of the type `A`.
     pub fn ask<A: DeserializeOwned>(&mut self, request: impl Display) -> Result<A> {
+        self.signal(libc::SIGCONT);
         let requests = self.requests.as_mut().context("the input of the process is closed")?;
         writeln!(requests, "{request}").context("the process has ended")?;
-        self.answer()
+        let answer = self.answer()?;
+        self.signal(libc::SIGSTOP);
+        Ok(answer)
+    }
+
+    /// Stops the process or lets it go on, unless it has ended.
+    fn signal(&mut self, signal: i32) {
+        if let Ok(None) = self.child.try_wait() {
+            // SAFETY: the child has not been waited for, so that its number is not that of another process.
+            unsafe { libc::kill(self.child.id() as i32, signal) };
+        }
     }
 
     fn answer<A: DeserializeOwned>(&mut self) -> Result<A> {
@@ -63,6 +76,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        self.signal(libc::SIGCONT);
         self.requests = None;
         let _ = self.child.wait();
     }
