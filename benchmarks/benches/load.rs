@@ -2,12 +2,12 @@
 //! as floats: `cargo xtask bench load --json FILE`.
 //!
 //! The files are in the cache of the operating system, and every call creates a module. Packed weights are arranged for
-//! the kernels on first use, so the time to the first output is measured as well. Rates are bytes of the
+//! the kernels on first use, so the time to the first output is measured as well, and that of the first call alone. Rates are bytes of the
 //! file per second.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use burn::nn::{Linear, LinearConfig};
@@ -177,6 +177,16 @@ fn compare<D: Module<Cpu>, P: Module<Packed<Cpu>>>(
         ],
     )?;
     let to_output = |path: &Path| drop(black_box(use_packed(&packed_module(packed(), path))));
+    let plain = files.path(Files::PLAIN);
+    let first_calls = |calls: usize| {
+        let first_call = |_| {
+            let module = packed_module(packed(), &plain);
+            let start = Instant::now();
+            black_box(use_packed(&module));
+            start.elapsed().as_secs_f64()
+        };
+        Ok((0..calls).map(first_call).collect())
+    };
     rows.extend(measure::compare(
         &format!("{network}, packed weights, to the first output"),
         budget,
@@ -184,6 +194,7 @@ fn compare<D: Module<Cpu>, P: Module<Packed<Cpu>>>(
             files.reading(Files::FLOAT, "safetensors float32", |path| drop(black_box(use_dense(&float(path)))))?,
             files.reading(Files::PLAIN, "packed", to_output)?,
             files.reading(Files::ARCHIVE, "packed, archive", to_output)?,
+            Candidate::self_timed("packed, the first call alone", first_calls),
         ],
     )?);
     Ok(rows)
