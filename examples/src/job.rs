@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use crate::backend::{RunBackend, select};
 use crate::data::{DataError, Images};
 use crate::model::{Classifier, TrainableNetwork};
+use crate::processes::is_first;
 use crate::{Options, Recipe, Run, RunConfig, Task, Trains, evaluate, print_line, weights};
 
 /// A job that is ready to start.
@@ -86,6 +87,7 @@ impl<T: Task> Job<T> {
     {
         match self {
             Self::Train(run) => run.train(devices, network),
+            Self::Evaluate(_) if !is_first() => Ok(()),
             Self::Evaluate(test) => {
                 let mut network = network(test.task.classes(), &devices[0]);
                 weights::load(&mut network, &test.checkpoint, test.config.key.as_deref())?;

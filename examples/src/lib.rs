@@ -22,6 +22,7 @@ mod job;
 mod optimizer;
 mod options;
 mod out;
+mod processes;
 mod recipe;
 mod resume;
 mod run;
@@ -38,6 +39,7 @@ pub use job::{CheckpointTest, Job};
 pub use optimizer::OptimizerChoice;
 pub use options::{BackendChoice, Method, Options, Precision, ScheduleChoice};
 pub use out::{Out, write_json};
+pub use processes::first_device;
 pub use recipe::{PhaseRecipe, Rates, Recipe, RunConfig};
 pub use run::{Run, exit};
 pub use strategy::{Strategy, Trains};
@@ -47,9 +49,12 @@ pub use task::{Loader, Score, Task};
 pub use ttq_cpu::Cpu;
 pub use weights::{is_packed, load, names as tensor_names, save, to_bytes};
 
-/// Prints a line. A closed standard output, as after `| head`, does not end a run: errors are ignored.
+/// Prints a line, in the first of several processes. A closed standard output, as after `| head`, does not end a run: errors are ignored.
 pub fn print_line(line: impl std::fmt::Display) {
     use std::io::Write;
+    if !processes::is_first() {
+        return;
+    }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).ok();
 }

@@ -1,5 +1,6 @@
 //! A training run, from the command line to the table at its end.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,17 +22,34 @@ use crate::evaluate;
 use crate::evidence;
 use crate::model::{Batch, Classifier, Network, TrainableNetwork};
 use crate::out::{Out, read_json, write_json};
+use crate::processes::{self, Processes, is_first, ranks};
 use crate::training::Training;
 use crate::{Options, Recipe, RunConfig, Score, Summary, Task, Trains, print_line, weights};
 
 /// Runs `example`; prints an error in one sentence and exits with code 1.
 pub fn exit(example: impl FnOnce() -> Result<()>) -> ExitCode {
+    // A closed standard error is no reason to panic.
+    let fail = |error| {
+        writeln!(std::io::stderr(), "error: {error:#}").ok();
+        ExitCode::FAILURE
+    };
+    let processes = match Processes::start() {
+        Ok(processes) => processes,
+        Err(error) => return fail(error),
+    };
     match example() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            processes.finish();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            // A closed standard error is no reason to panic.
-            writeln!(std::io::stderr(), "error: {error:#}").ok();
-            ExitCode::FAILURE
+            // Most errors are those of all processes: the first one prints them, and ends the others.
+            if !is_first() {
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            let code = fail(error);
+            processes.abort();
+            code
         }
     }
 }
@@ -94,6 +112,9 @@ impl Clock {
     }
 
     fn write(&self) -> Result<()> {
+        if !is_first() {
+            return Ok(());
+        }
         write_json(&self.path, &Time { seconds: self.seconds() })
     }
 }
@@ -106,7 +127,9 @@ fn interrupter(minutes: Option<f64>) -> Result<Interrupter> {
         if handle.should_stop() {
             std::process::exit(130);
         }
-        eprintln!("stopping after this batch; press Ctrl-C again to stop at once");
+        if is_first() {
+            eprintln!("stopping after this batch; press Ctrl-C again to stop at once");
+        }
         handle.stop(Some("stopped by the user"));
     });
     match listens {
@@ -114,7 +137,7 @@ fn interrupter(minutes: Option<f64>) -> Result<Interrupter> {
         Ok(()) | Err(ctrlc::Error::MultipleHandlers) => {}
         Err(error) => return Err(error).context("cannot listen for Ctrl-C"),
     }
-    if let Some(minutes) = minutes {
+    if let Some(minutes) = minutes.filter(|_| is_first()) {
         let handle = interrupter.clone();
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_secs_f64(60.0 * minutes));
@@ -129,7 +152,43 @@ impl<T: Task> Run<T> {
     ///
     /// # Errors
     /// A missing backend, missing or damaged data, contradictory options, options that a run to resume does not have.
+    /// In several processes, all fail if one does or if they differ.
     pub fn prepare(
+        recipe: &Recipe,
+        options: &Options,
+        load: fn(Option<&Path>) -> Result<T, DataError>,
+    ) -> Result<Self> {
+        let run = Self::prepare_alone(recipe, options, load);
+        let ranks = ranks();
+        if ranks.size() == 1 {
+            return run;
+        }
+        let started = run
+            .as_ref()
+            .map_err(|error| format!("{error:#}"))
+            .and_then(|run| run.identity().map_err(|error| format!("{error:#}")));
+        ranks.check_start(started)?;
+        run
+    }
+
+    /// Returns what must be the same in all processes: names and checksums.
+    fn identity(&self) -> Result<Vec<(String, String)>> {
+        let mut data = DefaultHasher::new();
+        self.task.hash_data(&mut data);
+        let config = serde_json::to_string(&self.config)?;
+        let names =
+            ["another build of the program", "another backend", "another configuration", "another --out", "other data"];
+        let values = [
+            processes::program()?.to_string(),
+            self.backend.name().into(),
+            config,
+            self.out.root().display().to_string(),
+            data.finish().to_string(),
+        ];
+        Ok(names.map(String::from).into_iter().zip(values).collect())
+    }
+
+    fn prepare_alone(
         recipe: &Recipe,
         options: &Options,
         load: fn(Option<&Path>) -> Result<T, DataError>,
@@ -138,7 +197,7 @@ impl<T: Task> Run<T> {
         if config.fp_epochs + config.epochs == 0 {
             bail!("there is nothing to train: raise --fp-epochs or --epochs");
         }
-        let (device, why) = select(options.backend, config.devices)?;
+        let (device, why) = select(options.backend, processes::first_device() + config.devices)?;
         options.strategy.check(device, options)?;
         if options.cutout.is_some() && config.augmentation == Augmentation::Distort {
             bail!("--cutout: this example changes its images in another way: leave the option out");
@@ -156,7 +215,16 @@ impl<T: Task> Run<T> {
         task.configure(&config);
         task.check()?;
         let backend = device.in_precision(config.precision)?;
-        print_line(format_args!("{} on {} ({why}), run in {}", recipe.name, backend.name(), out.root().display()));
+        let several = match ranks().size() {
+            1 => String::new(),
+            size => format!(" in {size} processes"),
+        };
+        print_line(format_args!(
+            "{} on {}{several} ({why}), run in {}",
+            recipe.name,
+            backend.name(),
+            out.root().display()
+        ));
         print_line(format_args!("data: {}", task.source()));
         let interrupter = interrupter(options.minutes)?;
         let dashboard = !options.no_tui;
@@ -184,10 +252,11 @@ impl<T: Task> Run<T> {
     {
         let device = devices[0].clone();
         let clock = Clock::start(self.out.root().join("time.json"))?;
-        if self.config.batch_size < 2 * self.config.devices {
+        if self.config.batch_size < 2 * self.config.devices * ranks().size() {
             self.task.check_batch_of_one(&network(self.task.classes(), &device), &device)?;
         }
-        B::seed(&device, self.config.seed);
+        // Each process draws its own random numbers; initial weights are those of the first one.
+        B::seed(&device, self.config.seed.wrapping_add(ranks().rank() as u64));
         let load = |path: &Path| -> Result<N> {
             let mut network = network(self.task.classes(), &device);
             let key = self.config.key.as_deref().filter(|_| self.config.init.as_deref() == Some(path));
@@ -202,7 +271,7 @@ impl<T: Task> Run<T> {
         let classifier = Classifier::new(start_from).with_label_smoothing(self.config.label_smoothing);
         let trained = self.phases(classifier, &devices, &load)?;
         clock.write()?;
-        let Some(Trained { full_precision, ternary }) = trained else { return Ok(()) };
+        let Some(Trained { full_precision, ternary }) = trained.filter(|_| is_first()) else { return Ok(()) };
 
         // The test data are evaluated here, once.
         let evaluate = |model: &Classifier<B, N>| evaluate::evaluate(&model.valid(), &self.task, &Default::default());
@@ -270,7 +339,9 @@ impl<T: Task> Run<T> {
                 training.check(phase, epochs, &directory, &TernaryStep::new(wrapped.clone()))?;
             }
         }
-        self.out.begin(config)?;
+        if is_first() {
+            self.out.begin(config)?;
+        }
         if config.epochs > 0 {
             print_line(wrapped.selection());
         }
@@ -282,7 +353,11 @@ impl<T: Task> Run<T> {
                 return Ok(self.stopped());
             };
             let model = step.into_ternary().into_latent();
-            weights::save(model.network(), &path)?;
+            if is_first() {
+                weights::save(model.network(), &path)?;
+            }
+            // Every process can read the file from here on.
+            ranks().any(false);
             (model, Some(path))
         } else {
             (wrapped.into_latent(), config.init.clone())
@@ -314,6 +389,9 @@ impl<T: Task> Run<T> {
             return Ok(self.stopped());
         };
         let ternary = step.into_ternary();
+        if !is_first() {
+            return Ok(None);
+        }
         if config.reestimate_batch_norm > 0 {
             training.reestimate_batch_norm(&ternary);
         }

@@ -1,6 +1,7 @@
 //! What networks learn: data in batches, and the measure by which networks are compared.
 
 use std::fmt::{self, Debug};
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -26,6 +27,9 @@ pub trait Task: Send + Sync + Sized + 'static {
 
     /// Returns the origin of the data, in one line.
     fn source(&self) -> &str;
+
+    /// Adds all data to a checksum.
+    fn hash_data(&self, hasher: &mut impl Hasher);
 
     /// Returns the number of classes.
     fn classes(&self) -> usize;

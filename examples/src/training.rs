@@ -19,6 +19,7 @@ use ttq_train::{
 
 use crate::model::{Batch, Classifier, Inputs, Network, TrainableNetwork};
 use crate::optimizer::Rule;
+use crate::processes::ranks;
 use crate::task::{Loader, Score, Task};
 use crate::{RunConfig, Trains, print_line};
 
@@ -97,6 +98,7 @@ impl<B: Trains, N: TrainableNetwork<B>> Training<'_, B, N> {
             .with_kept_epoch(config.checkpoint)
             .with_accumulated_batches(config.accumulate);
         PhaseTraining::new(directory, phase_config, B::execution(config.strategy, self.devices.to_vec()))
+            .with_ranks(ranks())
     }
 
     /// Estimates batch normalization anew for the ternary weights.

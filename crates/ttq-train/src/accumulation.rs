@@ -4,9 +4,9 @@ use burn::module::{AutodiffModule, ModuleDisplay};
 use burn::optim::{GradientsAccumulator, GradientsParams, LearningRate, MultiGradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::TernaryStep;
 use crate::optimizer::sum;
 use crate::step::multiply;
+use crate::{Ranks, TernaryStep};
 
 /// An optimizer that updates once for several batches, with the sum of their gradients. The batches left over at the
 /// end of an epoch make an update of their own.
@@ -23,6 +23,7 @@ pub struct Accumulated<O> {
     step: usize,
     pending: usize,
     grads: GradientsParams,
+    ranks: Ranks,
 }
 
 impl<O> Accumulated<O> {
@@ -35,14 +36,30 @@ impl<O> Accumulated<O> {
             batches > 0 && steps_per_epoch > 0,
             "Accumulated: {batches} batches of {steps_per_epoch} steps cannot be accumulated: both must be above 0"
         );
-        Self { optimizer, batches, steps_per_epoch, step: 0, pending: 0, grads: GradientsParams::new() }
+        Self {
+            optimizer,
+            batches,
+            steps_per_epoch,
+            step: 0,
+            pending: 0,
+            grads: GradientsParams::new(),
+            ranks: Ranks::default(),
+        }
+    }
+
+    /// Sums the gradients of every update over processes. The model's own
+    /// [`TrainStep::optimize`](burn::train::TrainStep::optimize) is called with those of its process.
+    #[must_use]
+    pub fn with_ranks(mut self, ranks: Ranks) -> Self {
+        self.ranks = ranks;
+        self
     }
 }
 
 impl<O: Clone> Clone for Accumulated<O> {
     /// The clone starts at the beginning of an epoch, without gradients.
     fn clone(&self) -> Self {
-        Self::new(self.optimizer.clone(), self.batches, self.steps_per_epoch)
+        Self::new(self.optimizer.clone(), self.batches, self.steps_per_epoch).with_ranks(self.ranks.clone())
     }
 }
 
@@ -57,6 +74,7 @@ where
 
     fn step(&mut self, lr: LearningRate, module: TernaryStep<B, M>, grads: GradientsParams) -> TernaryStep<B, M> {
         if self.batches == 1 {
+            let grads = self.ranks.sum_gradients(&module, grads);
             return self.optimizer.step(lr, module, grads);
         }
         let mut accumulator = GradientsAccumulator::new();
@@ -71,6 +89,7 @@ where
         let factor = self.batches as f64 / self.pending as f64;
         let grads = multiply::<B, _>(&module, std::mem::take(&mut self.grads), factor);
         self.pending = 0;
+        let grads = self.ranks.sum_gradients(&module, grads);
         self.optimizer.step(lr, module, grads)
     }
 
@@ -80,7 +99,7 @@ where
         module: TernaryStep<B, M>,
         grads: MultiGradientsParams,
     ) -> TernaryStep<B, M> {
-        if self.batches == 1 {
+        if self.batches == 1 && !self.ranks.are_several() {
             return self.optimizer.step_multi(lr, module, grads);
         }
         let grads = sum(&module, grads);

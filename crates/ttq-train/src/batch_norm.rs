@@ -75,7 +75,7 @@ fn momentum<B: Backend>(from_probe: Tensor<B, 1>, from_zero: Tensor<B, 1>) -> f6
 }
 
 /// Returns the running statistics of a module, `[channels]` each.
-fn running_values<B: AutodiffBackend, M: AutodiffModule<B>>(module: &M) -> Vec<Tensor<B::InnerBackend, 1>> {
+pub(crate) fn running_values<B: AutodiffBackend, M: AutodiffModule<B>>(module: &M) -> Vec<Tensor<B::InnerBackend, 1>> {
     let mut visitor = Collect { path: Path::default(), values: Vec::new() };
     // Burn brings running statistics up to date when it makes a module for inference.
     module.valid().visit(&mut visitor);
@@ -83,7 +83,10 @@ fn running_values<B: AutodiffBackend, M: AutodiffModule<B>>(module: &M) -> Vec<T
 }
 
 /// Sets the running statistics of a module and of all modules that share them.
-fn set_running_values<B: AutodiffBackend, M: AutodiffModule<B>>(module: &M, values: Vec<Tensor<B::InnerBackend, 1>>) {
+pub(crate) fn set_running_values<B: AutodiffBackend, M: AutodiffModule<B>>(
+    module: &M,
+    values: Vec<Tensor<B::InnerBackend, 1>>,
+) {
     let _ = module.clone().map(&mut Replace { path: Path::default(), values: values.into_iter() });
 }
 

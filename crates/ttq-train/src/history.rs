@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use ttq_packed::file::write_atomically;
 
 use crate::metric_files::MetricFiles;
-use crate::{LayerState, LayersMetric, MetricGoal};
+use crate::{LayerState, LayersMetric, MetricGoal, Ranks};
 
 /// Time without an entry after which waiting for a validation fails: before the first entry and after it.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(600)];
@@ -101,6 +101,7 @@ struct Shared {
     validated: Condvar,
     /// Time without an entry after which waiting fails: before the first entry and after it.
     patience: [Duration; 2],
+    ranks: Ranks,
 }
 
 struct State {
@@ -112,7 +113,9 @@ struct State {
     offset: usize,
     /// Splits that have completed an epoch in this process.
     numbered: Vec<Split>,
-    current: HashMap<Split, BTreeMap<String, f64>>,
+    current: HashMap<Split, Values>,
+    /// Those of the last epoch of training.
+    trained: Values,
     /// The last entry of the [`LayersMetric`], as JSON.
     layers: Option<String>,
     epochs: BTreeMap<usize, EpochMetrics>,
@@ -121,10 +124,13 @@ struct State {
     entries: usize,
 }
 
+/// Means by the name of the metric, with the numbers of their items.
+type Values = BTreeMap<String, (f64, f64)>;
+
 impl History {
     /// Creates an empty history of a run that logs to `directory`.
     pub fn new(directory: impl AsRef<Path>) -> Self {
-        Self::with(directory.as_ref(), 0, BTreeMap::new())
+        Self::with(directory.as_ref(), 0, BTreeMap::new(), Ranks::default())
     }
 
     /// Loads the history of a run that continues after `epoch`. Later epochs are dropped: they will be trained again.
@@ -140,10 +146,17 @@ impl History {
         if let Some(missing) = (1..=epoch).find(|number| !epochs.contains_key(number)) {
             return Err(HistoryError::Missing { path, missing, epoch });
         }
-        Ok(Self::with(directory.as_ref(), epoch, epochs))
+        Ok(Self::with(directory.as_ref(), epoch, epochs, Ranks::default()))
     }
 
-    fn with(directory: &Path, offset: usize, epochs: BTreeMap<usize, EpochMetrics>) -> Self {
+    /// Creates the history of a training in several processes that continues after `epochs`: that of every process has the
+    /// means over the items of all of them, and process 0 writes.
+    pub(crate) fn over(ranks: &Ranks, directory: &Path, epochs: Vec<EpochMetrics>) -> Self {
+        let epochs: BTreeMap<_, _> = epochs.into_iter().map(|metrics| (metrics.epoch, metrics)).collect();
+        Self::with(directory, epochs.len(), epochs, ranks.clone())
+    }
+
+    fn with(directory: &Path, offset: usize, epochs: BTreeMap<usize, EpochMetrics>, ranks: Ranks) -> Self {
         let state = State {
             files: MetricFiles::new(directory),
             failure: None,
@@ -151,13 +164,14 @@ impl History {
             offset,
             numbered: Vec::new(),
             current: HashMap::new(),
+            trained: Values::new(),
             layers: None,
             epochs,
             complete: offset,
             entries: 0,
         };
         let (state, validated) = (Mutex::new(state), Condvar::new());
-        let shared = Shared { path: file(directory), state, validated, patience: PATIENCE };
+        let shared = Shared { path: file(directory), state, validated, patience: PATIENCE, ranks };
         Self { shared: Arc::new(shared) }
     }
 
@@ -301,7 +315,10 @@ impl MetricLogger for History {
         let epoch = state.number(epoch, split);
         for numeric in &update.entries_numeric {
             let Some(name) = state.names.get(&numeric.entry.metric_id).cloned() else { continue };
-            state.current.entry(split.clone()).or_default().insert(name, numeric.running_entry.current());
+            state.current.entry(split.clone()).or_default().insert(name, counted(&numeric.running_entry));
+        }
+        if !self.shared.ranks.is_first() {
+            return;
         }
         let numeric = update.entries_numeric.iter().map(|numeric| &numeric.entry);
         for entry in update.entries.iter().chain(numeric) {
@@ -330,20 +347,61 @@ impl MetricLogger for History {
             state.numbered.push(split.clone());
         }
         let layers = if split == Split::Train { state.layers() } else { Vec::new() };
+        // The thread that trains exchanges nothing with other processes until the epoch is complete.
+        let ranks = &self.shared.ranks;
+        let trained = std::mem::take(&mut state.trained);
         let metrics = state.epochs.entry(epoch).or_default();
         metrics.epoch = epoch;
         match split {
-            Split::Train => (metrics.train, metrics.layers) = (values, layers),
+            Split::Train => {
+                (metrics.train, metrics.layers) = (without_counts(&values), layers);
+                state.trained = values;
+            }
             Split::Valid => {
-                metrics.valid = values;
+                (metrics.train, metrics.valid) = (means(ranks, &trained), means(ranks, &values));
                 state.complete = epoch;
-                let path = &self.shared.path;
-                let written = write(path, &state.epochs.values().collect::<Vec<_>>());
-                state.note(written.map_err(|error| (path.clone(), error)));
+                if ranks.is_first() {
+                    let path = &self.shared.path;
+                    let written = write(path, &state.epochs.values().collect::<Vec<_>>());
+                    state.note(written.map_err(|error| (path.clone(), error)));
+                }
             }
             Split::Test(_) => {}
         }
     }
+}
+
+fn counted(entry: &NumericEntry) -> (f64, f64) {
+    match entry {
+        NumericEntry::Value(value) => (*value, 1.0),
+        NumericEntry::Aggregated { aggregated_value, count } => (*aggregated_value, *count as f64),
+    }
+}
+
+fn without_counts(values: &Values) -> BTreeMap<String, f64> {
+    values.iter().map(|(name, (value, _))| (name.clone(), *value)).collect()
+}
+
+/// Computes the means over the items of all processes, equal to the bit in each.
+fn means(ranks: &Ranks, values: &Values) -> BTreeMap<String, f64> {
+    if !ranks.are_several() {
+        return without_counts(values);
+    }
+    // JSON has no NaN.
+    let own: Vec<(String, u64, f64)> =
+        values.iter().map(|(name, (value, count))| (name.clone(), value.to_bits(), *count)).collect();
+    let mut all = BTreeMap::<String, Vec<(f64, f64)>>::new();
+    for (name, value, count) in ranks.gather(&own).into_iter().flatten() {
+        all.entry(name).or_default().push((f64::from_bits(value), count));
+    }
+    let mean = |values: Vec<(f64, f64)>| {
+        if values.iter().all(|(value, _)| *value == values[0].0) {
+            return values[0].0;
+        }
+        let sum: f64 = values.iter().map(|(value, count)| value * count).sum();
+        sum / values.iter().map(|(_, count)| count).sum::<f64>()
+    };
+    all.into_iter().map(|(name, values)| (name, mean(values))).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! | train a model of your own with burn-train | [`TernaryStep`], [`TernaryOptimizer`] |
 //! | train in a loop of your own, without burn-train | [`TernaryOptimizer`] |
 //! | train in full precision, then with ternary weights, with checkpoints and resume | [`PhaseTraining`] |
+//! | train in several processes, on one machine or many | [`Ranks`]: [`PhaseTraining::with_ranks`] |
 //! | train towards a teacher's logits too | [`Distillation`] |
 //! | evaluate and save an average over updates | [`Averaging`]: [`PhaseConfig::with_averaging`], [`TernaryStep::with_averaging`] |
 //! | freeze codes that flip to and fro | [`OscillationFreezing`]; in a loop of your own [`Oscillations`] |
@@ -40,6 +41,9 @@ mod phase_config;
 mod phase_error;
 pub mod prelude;
 mod progress;
+mod rank_strategy;
+mod rank_tensors;
+mod ranks;
 mod schedule;
 mod seed;
 mod step;
@@ -67,6 +71,7 @@ pub use phase::{PhaseData, PhaseOutcome, PhaseTraining, TernaryTraining, steps_p
 pub use phase_config::{KeptEpoch, Phase, PhaseConfig};
 pub use phase_error::{NotFinite, PhaseError};
 pub use progress::{EpochLines, ProgressLines};
+pub use ranks::{Communicator, RankError, Ranks};
 pub use schedule::{PlateauConfig, Schedule, ScheduleConfig, ScheduleError, TrainingLength};
 pub use seed::item_seed;
 pub use step::TernaryStep;

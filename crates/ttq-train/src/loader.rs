@@ -192,6 +192,12 @@ impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
         if self.whole_batches { self.len / self.batch_size } else { self.len.div_ceil(self.batch_size) }
     }
 
+    /// Returns the numbers of items of an epoch's batches, over all devices.
+    pub(crate) fn batch_sizes(&self) -> Vec<usize> {
+        let first = |batch: usize| batch * self.batch_size;
+        (0..self.batches_per_epoch()).map(|batch| self.batch_size.min(self.len - first(batch))).collect()
+    }
+
     /// Returns the indices of an epoch's items: this loader's part of each batch.
     fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.len).collect();

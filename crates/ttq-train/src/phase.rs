@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use burn::data::dataloader::DataLoader;
 use burn::lr_scheduler::LrScheduler;
@@ -19,10 +19,12 @@ use burn::train::{
 use crate::checkpoint::{complete_checkpoints, delete_after};
 use crate::divergence::{Divergence, Parameters, Watch, WatchLogger, first_not_finite};
 use crate::progress::print_line;
+use crate::rank_strategy::RankStrategy;
+use crate::rank_tensors::from_bytes;
 use crate::{
     Accumulated, AtomicRecorder, EarlyStoppingConfig, EpochLines, EpochMetrics, FlipRatioMetric, FrozenMetric, History,
     KeepLastAndBest, KeptEpoch, LayersMetric, MetricGoal, NegativeScaleMetric, NotFinite, OscillatingMetric, Phase,
-    PhaseConfig, PhaseError, PositiveScaleMetric, ProgressLines, ReproducibleLoader, Schedule, SparsityMetric,
+    PhaseConfig, PhaseError, PositiveScaleMetric, ProgressLines, Ranks, ReproducibleLoader, Schedule, SparsityMetric,
     TernaryStep, TrainingLength, latest_checkpoint,
 };
 
@@ -40,7 +42,8 @@ where
 {
     train: TrainLoaderFrom<B, M::Input>,
     valid: Arc<dyn DataLoader<B::InnerBackend, <M::InnerModule as InferenceStep>::Input>>,
-    batches_per_epoch: usize,
+    /// The numbers of items of an epoch's batches.
+    batch_sizes: Vec<usize>,
 }
 
 impl<B, M> PhaseData<B, M>
@@ -58,9 +61,13 @@ where
     where
         M::Input: Send + 'static,
     {
-        let batches_per_epoch = train.batches_per_epoch();
+        let batch_sizes = train.batch_sizes();
         let train = Box::new(|first_epoch| Arc::new(train.first_epoch(first_epoch)) as Arc<dyn DataLoader<_, _>>);
-        Self { train, valid: Arc::new(valid), batches_per_epoch }
+        Self { train, valid: Arc::new(valid), batch_sizes }
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        self.batch_sizes.len()
     }
 }
 
@@ -87,6 +94,9 @@ pub enum PhaseOutcome<M> {
     },
 }
 
+/// Whether all epochs are trained, the epoch to continue after, the metrics until then.
+type Begin = (bool, Option<usize>, Vec<EpochMetrics>);
+
 /// The recorder of checkpoints.
 type Checkpoints = AtomicRecorder<FullPrecisionSettings>;
 
@@ -112,12 +122,20 @@ pub struct PhaseTraining<B: AutodiffBackend> {
     execution: ExecutionStrategy<B>,
     interrupter: Interrupter,
     lines: bool,
+    ranks: Ranks,
 }
 
 impl<B: AutodiffBackend> PhaseTraining<B> {
     /// Creates the training of a phase that logs and saves to `directory` and computes on the devices of `execution`.
     pub fn new(directory: impl Into<PathBuf>, config: PhaseConfig, execution: ExecutionStrategy<B>) -> Self {
-        Self { directory: directory.into(), config, execution, interrupter: Interrupter::new(), lines: true }
+        Self {
+            directory: directory.into(),
+            config,
+            execution,
+            interrupter: Interrupter::new(),
+            lines: true,
+            ranks: Ranks::default(),
+        }
     }
 
     /// Stops when `interrupter` is stopped. Stop it with a reason, and use a new one for each run: its reason is not
@@ -132,6 +150,22 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     #[must_use]
     pub fn with_dashboard(mut self) -> Self {
         self.lines = false;
+        self
+    }
+
+    /// Trains together with other processes, of which each is given the same data and configuration and one device.
+    ///
+    /// - The parameters are those of process 0. Their equality in all processes is checked by checksums before the first
+    ///   step and after every epoch.
+    /// - Each batch is shared out, and the gradients of the shares are summed before every update, weighted by the items of
+    ///   each: the update is that of the whole batch, whatever the number of processes, if the loss is a mean over items.
+    /// - Batch normalization uses the statistics of a share. Its running statistics are averaged at the end of each epoch.
+    /// - Validation is shared out; metrics are means over the items of all processes.
+    /// - Process 0 alone reads and writes the directory. An interrupter of any process stops all after the same batch.
+    /// - A run can continue with another number of processes.
+    #[must_use]
+    pub fn with_ranks(mut self, ranks: Ranks) -> Self {
+        self.ranks = ranks;
         self
     }
 
@@ -165,23 +199,18 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         M::InnerModule: InferenceStep + ModuleDisplay,
         O: Optimizer<TernaryStep<B, M>, B> + 'static,
     {
-        self.check(&step, &data)?;
+        let ranks = self.ranks.clone();
+        ranks.agree(self.check(&step, &data))?;
         // The scales are fitted with the threshold at the start.
-        let step = self.with_threshold(step, data.batches_per_epoch, 0)?.with_phase(self.config.phase);
-        let (directory, goal) = (self.directory.clone(), self.goal(data.batches_per_epoch)?);
+        let step = self.with_threshold(step, data.batches_per_epoch(), 0)?.with_phase(self.config.phase);
+        let (directory, goal) = (self.directory.clone(), self.goal(data.batches_per_epoch())?);
         let (interrupter, kept_epoch) = (self.interrupter.clone(), self.config.kept_epoch);
         let device = self.execution.main_device().clone();
-        let newest = self.resumes_after();
-        let is_over = newest.is_some_and(|epoch| epoch >= self.config.epochs);
-        let checkpoint = if is_over { newest } else { self.readable_checkpoint(&step, &optimizer, &device)? };
-        let history = match checkpoint {
-            Some(epoch) => History::resume(&directory, epoch)?,
-            None => History::new(&directory),
-        };
-        delete_after(&directory, checkpoint.unwrap_or(0));
+        let (is_over, checkpoint, epochs) = ranks.from_first(|| self.begin(&step, &optimizer, &device))?;
+        let history = History::over(&ranks, &directory, epochs);
         let met = |config: EarlyStoppingConfig| config.init(history.clone(), goal.clone()).is_met();
         if !is_over && !self.config.early_stopping.is_some_and(met) {
-            if let Some(epoch) = checkpoint {
+            if let Some(epoch) = checkpoint.filter(|_| ranks.is_first()) {
                 print_line(&format!("{}: continues after epoch {epoch}", self.config.phase));
             }
             self.launch(step.clone(), optimizer, data, metrics, checkpoint, &history)?;
@@ -191,8 +220,9 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             }
             // Burn's dashboard resets the state of the interrupter at the end, but not its message.
             let unnamed = || interrupter.should_stop().then(|| "interrupted, without a reason".to_owned());
-            if let Some(reason) = interrupter.get_message().or_else(unnamed) {
-                return Ok(PhaseOutcome::Stopped { saved_epochs: latest_checkpoint(&directory).unwrap_or(0), reason });
+            if let Some(reason) = ranks.first_reason(interrupter.get_message().or_else(unnamed)) {
+                let saved_epochs = ranks.from_first(|| Ok(latest_checkpoint(&directory).unwrap_or(0)))?;
+                return Ok(PhaseOutcome::Stopped { saved_epochs, reason });
             }
         }
         let kept = match kept_epoch {
@@ -204,10 +234,36 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             metric: goal.metric().into(),
             found: history.valid_metrics(),
         })?;
-        let model = load_model(step.with_final_threshold()?, &directory, epoch, &device)?;
-        require_finite(&model, NotFinite::Epoch(epoch))?;
+        let step = step.with_final_threshold()?;
+        let load = |step| {
+            let model = load_model(step, &directory, epoch, &device)?;
+            require_finite(&model, NotFinite::Epoch(epoch)).map(|()| model)
+        };
+        let model = ranks.agree(if ranks.is_first() { load(step) } else { Ok(step) })?;
         let metrics = history.epoch(epoch).unwrap_or_default();
-        Ok(PhaseOutcome::Completed { model, epoch, metrics })
+        Ok(PhaseOutcome::Completed { model: ranks.broadcast(model, &device), epoch, metrics })
+    }
+
+    /// Returns whether the directory has all epochs, the epoch after which the training continues, and the metrics until
+    /// then. Deletes what comes after it, and creates the files that burn-train expects.
+    fn begin<M, O>(&self, step: &TernaryStep<B, M>, optimizer: &O, device: &B::Device) -> Result<Begin, PhaseError>
+    where
+        M: TrainStep + AutodiffModule<B> + ModuleDisplay + 'static,
+        M::InnerModule: InferenceStep + ModuleDisplay,
+        O: Optimizer<TernaryStep<B, M>, B> + 'static,
+    {
+        let newest = self.resumes_after();
+        let is_over = newest.is_some_and(|epoch| epoch >= self.config.epochs);
+        let checkpoint = if is_over { newest } else { self.readable_checkpoint(step, optimizer, device)? };
+        let epochs = match checkpoint {
+            Some(epoch) => History::resume(&self.directory, epoch)?.epochs(),
+            None => Vec::new(),
+        };
+        delete_after(&self.directory, checkpoint.unwrap_or(0));
+        if !is_over {
+            create_files(&self.directory)?;
+        }
+        Ok((is_over, checkpoint, epochs))
     }
 
     /// Checks the model, the data and the configuration. It writes nothing. [`run`](Self::run) begins with it.
@@ -224,9 +280,17 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         if self.resumes_after().is_none() {
             require_finite(step, NotFinite::Start)?;
         }
-        let (train, valid) = (data.batches_per_epoch, data.valid.num_items());
+        let (train, valid) = (data.batches_per_epoch(), data.valid.num_items());
         if train == 0 || valid == 0 {
             return Err(PhaseError::NoData { train, valid });
+        }
+        let processes = self.ranks.size();
+        if let Some(items) = data.batch_sizes.iter().rev().skip(1).find(|items| **items < processes) {
+            return Err(PhaseError::BatchOverRanks { items: *items, processes });
+        }
+        let devices = devices(&self.execution);
+        if processes > 1 && devices > 1 {
+            return Err(PhaseError::DevicesOfRank { devices });
         }
         let found = self.config.accumulated_batches;
         if !(1..=train).contains(&found) {
@@ -327,11 +391,12 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         M::InnerModule: InferenceStep + ModuleDisplay,
         O: Optimizer<TernaryStep<B, M>, B> + 'static,
     {
-        let batches = data.batches_per_epoch;
+        let (batches, batch_sizes) = (data.batches_per_epoch(), data.batch_sizes);
         let (schedule, goal) = (self.schedule(batches, history)?, self.goal(batches)?);
         let step = self.with_threshold(step, batches, checkpoint.unwrap_or(0))?;
-        let Self { directory, config, execution, interrupter, lines } = self;
-        create_files(&directory)?;
+        let Self { directory, config, execution, interrupter, lines, ranks } = self;
+        let device = execution.main_device().clone();
+        let step = if checkpoint.is_none() { ranks.broadcast(step, &device) } else { step };
         let watch = Watch::new(history.clone(), interrupter.clone(), outputs_per_step(&execution));
         let mut step = step
             .with_phase(config.phase)
@@ -347,15 +412,34 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             let [steps, finished] = [config.epochs, checkpoint.unwrap_or(0)].map(|epochs| epochs * batches);
             step = step.with_oscillation_freezing(freezing, steps, finished);
         }
+        let (mut train, mut valid) = ((data.train)(checkpoint.unwrap_or(0) + 1), data.valid);
+        if ranks.are_several() {
+            let ((start, end), (first, last)) = (ranks.share(train.num_items()), ranks.share(valid.num_items()));
+            (train, valid) = (train.slice(start, end), valid.slice(first, last));
+        }
         let recorder = Checkpoints::default();
         let strategy = KeepLastAndBest::new(history.clone(), goal.clone()).with_interrupter(interrupter.clone());
-        let mut training =
-            metrics(SupervisedTraining::new(&directory, (data.train)(checkpoint.unwrap_or(0) + 1), data.valid))
-                .num_epochs(config.epochs)
-                .with_interrupter(interrupter)
-                .with_file_checkpointer(recorder.clone())
-                .with_checkpointing_strategy(strategy)
-                .with_training_strategy(TrainingStrategy::Default(execution));
+        let mut training = metrics(SupervisedTraining::new(&directory, train, valid))
+            .num_epochs(config.epochs)
+            .with_interrupter(interrupter);
+        if ranks.is_first() {
+            training = training.with_file_checkpointer(recorder.clone()).with_checkpointing_strategy(strategy);
+        } else {
+            training = training.with_application_logger(None);
+        }
+        let failure = Arc::default();
+        training = training.with_training_strategy(if ranks.are_several() {
+            let (ranks, history, failure) = (ranks.clone(), history.clone(), Arc::clone(&failure));
+            TrainingStrategy::Custom(Arc::new(RankStrategy {
+                ranks,
+                device: device.clone(),
+                batch_sizes,
+                history,
+                failure,
+            }))
+        } else {
+            TrainingStrategy::Default(execution)
+        });
         if config.phase == Phase::Ternary {
             training = training
                 .metric_train_numeric(SparsityMetric::new())
@@ -375,21 +459,38 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             training = training.checkpoint(epoch);
         }
         let label = config.phase.to_string();
-        training = if lines {
+        training = if !ranks.is_first() {
+            let logger = WatchLogger { inner: history.clone(), watch: watch.clone() };
+            training.with_metric_logger(logger).renderer(ProgressLines::silent())
+        } else if lines {
             let inner = EpochLines::new(history.clone(), &label, config.epochs);
             training.with_metric_logger(WatchLogger { inner, watch: watch.clone() }).renderer(ProgressLines::new(label))
         } else {
             training.with_metric_logger(WatchLogger { inner: history.clone(), watch: watch.clone() })
         };
-        let optimizer = Accumulated::new(optimizer, config.accumulated_batches, batches);
-        drop(training.launch(Learner::new(step, optimizer, schedule)));
-        if let Some(Divergence { epoch, batch, metric, weight }) = watch.found() {
-            return Err(PhaseError::Diverged { epoch, batch, metric, weight });
+        let optimizer = Accumulated::new(optimizer, config.accumulated_batches, batches).with_ranks(ranks.clone());
+        let mut learner = Learner::new(step, optimizer, schedule);
+        if let Some(epoch) = checkpoint.filter(|_| ranks.are_several()) {
+            let bytes = |part| broadcast_checkpoint(&ranks, &directory, part, epoch);
+            let [model, optimizer, schedule] = [bytes("model")?, bytes("optim")?, bytes("scheduler")?];
+            learner.load_model(from_bytes::<B, _>(model, &device));
+            learner.load_optim(from_bytes::<B, _>(optimizer, &device));
+            learner.load_scheduler(from_bytes::<B, _>(schedule, &device));
         }
-        match recorder.take_failure().or_else(|| history.take_failure()) {
-            Some((path, source)) => Err(PhaseError::Write { path, source }),
-            None => Ok(()),
-        }
+        drop(training.launch(learner));
+        let failed = || {
+            if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return Err(error.into());
+            }
+            if let Some(Divergence { epoch, batch, metric, weight }) = watch.found() {
+                return Err(PhaseError::Diverged { epoch, batch, metric, weight });
+            }
+            match recorder.take_failure().or_else(|| history.take_failure()) {
+                Some((path, source)) => Err(PhaseError::Write { path, source }),
+                None => Ok(()),
+            }
+        };
+        ranks.agree(failed())
     }
 }
 
@@ -422,6 +523,15 @@ where
     let record = load_checkpoint::<B, _>(directory, "model", epoch, device)?;
     step.check_record(&record).map_err(|source| PhaseError::Record { epoch, source })?;
     Ok(step.load_validated(record))
+}
+
+/// Returns a file of the checkpoint of process 0.
+fn broadcast_checkpoint(ranks: &Ranks, directory: &Path, part: &str, epoch: usize) -> Result<Vec<u8>, PhaseError> {
+    let path = directory.join("checkpoint").join(format!("{part}-{epoch}.mpk"));
+    let read =
+        || fs::read(&path).map_err(|error| PhaseError::Checkpoint { path: path.clone(), reason: error.to_string() });
+    let bytes = ranks.agree(if ranks.is_first() { read() } else { Ok(Vec::new()) })?;
+    Ok(ranks.broadcast_bytes(bytes))
 }
 
 fn load_checkpoint<B: AutodiffBackend, R: Record<B>>(

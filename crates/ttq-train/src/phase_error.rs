@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ttq_core::{ConfigError, RecordError};
 
-use crate::{DecayError, HistoryError, OscillationError, ScheduleError};
+use crate::{DecayError, HistoryError, OscillationError, RankError, ScheduleError};
 
 /// An error of a [`PhaseTraining`](crate::PhaseTraining).
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,25 @@ pub enum PhaseError {
         /// Batches per epoch.
         batches: usize,
     },
+    /// A batch has too few items for the processes.
+    #[error("{processes} processes cannot share a batch of {items} items: use larger batches or fewer processes")]
+    BatchOverRanks {
+        /// Items of a batch.
+        items: usize,
+        /// The number of processes.
+        processes: usize,
+    },
+    /// A process of several has more than one device.
+    #[error(
+        "each of several processes trains on one device, this one has {devices}: start one process for each device"
+    )]
+    DevicesOfRank {
+        /// Devices of the execution strategy.
+        devices: usize,
+    },
+    /// The processes of the training differ, or another one has failed.
+    #[error(transparent)]
+    Rank(#[from] RankError),
     /// No epoch has the metric that chooses the best one.
     #[error(
         "no epoch in {} has a finite validation metric `{metric}`: register it in `metrics`, correct the name of the \

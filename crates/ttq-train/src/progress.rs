@@ -27,12 +27,24 @@ pub struct ProgressLines {
     /// Fraction of the training that was done when the clock started.
     done_at_start: Option<f64>,
     last: Instant,
+    interval: Duration,
 }
 
 impl ProgressLines {
     /// Creates a renderer whose lines begin with `label`.
     pub fn new(label: impl Into<String>) -> Self {
-        Self { label: label.into(), start: Instant::now(), done_at_start: None, last: Instant::now() }
+        Self {
+            label: label.into(),
+            start: Instant::now(),
+            done_at_start: None,
+            last: Instant::now(),
+            interval: INTERVAL,
+        }
+    }
+
+    /// Creates a renderer that prints nothing.
+    pub(crate) fn silent() -> Self {
+        Self { interval: Duration::MAX, ..Self::new("") }
     }
 }
 
@@ -47,7 +59,7 @@ impl MetricsRendererTraining for ProgressLines {
         let (epoch, epochs) = (item.global_progress.items_processed, item.global_progress.items_total);
         let done = (epoch as f64 - 1.0 + within) / epochs.max(1) as f64;
         let before = *self.done_at_start.get_or_insert(done);
-        if self.last.elapsed() < INTERVAL || done <= before {
+        if self.last.elapsed() < self.interval || done <= before {
             return;
         }
         self.last = Instant::now();

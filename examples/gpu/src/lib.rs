@@ -70,6 +70,7 @@ where
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 fn start<T: Task, B: Trains>(job: Job<T>, device: fn(usize) -> B::Device) -> Result<()> {
-    let devices = (0..job.config().devices).map(device).collect();
+    let first = ttq_examples::first_device();
+    let devices = (first..first + job.config().devices).map(device).collect();
     T::start::<B>(job, devices)
 }

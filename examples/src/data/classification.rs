@@ -1,5 +1,6 @@
 //! The task of classifying images: their batches, loaders and mistakes.
 
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -45,6 +46,10 @@ impl Task for Images {
 
     fn source(&self) -> &str {
         &self.source
+    }
+
+    fn hash_data(&self, hasher: &mut impl Hasher) {
+        [&self.train, &self.valid, &self.test].hash(hasher);
     }
 
     fn classes(&self) -> usize {

@@ -5,7 +5,7 @@ use ttq_train::item_seed;
 use super::Distort;
 
 /// Labelled images of one shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ImageSet {
     shape: [usize; 3],
     pixels: Vec<u8>,

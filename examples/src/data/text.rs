@@ -1,5 +1,6 @@
 //! Text, and the task of predicting its next byte.
 
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -94,6 +95,10 @@ impl Task for Text {
 
     fn source(&self) -> &str {
         &self.source
+    }
+
+    fn hash_data(&self, hasher: &mut impl Hasher) {
+        [&self.train, &self.valid, &self.test].hash(hasher);
     }
 
     fn classes(&self) -> usize {
