@@ -12,9 +12,13 @@ mod worker;
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod products;
+#[cfg(feature = "mpi")]
+mod ranks;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod torch;
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub use products::{ProductOptions, measure_products};
+#[cfg(feature = "mpi")]
+pub use ranks::{RankOptions, measure_ranks};
 pub use steps::{StepOptions, measure_steps};

@@ -8,20 +8,19 @@ use ttq_train::Ranks;
 #[cfg(feature = "mpi")]
 static MPI: std::sync::OnceLock<ttq_mpi::Mpi> = std::sync::OnceLock::new();
 
-/// The variables by which launchers (Open MPI, MPICH, Slurm with PMIx) tell processes that there are several.
-const LAUNCHED: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
+/// The variables by which launchers (Open MPI, MPICH, Slurm) tell processes how many there are.
+const SIZES: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
 
 /// Ends all processes when a thread panics: the others would wait for this one.
 pub(crate) struct Processes;
 
 impl Processes {
-    /// Starts MPI if a launcher has started this process.
+    /// Starts MPI if a launcher has started this process and others.
     ///
     /// # Errors
     /// Several processes of a program that was built without MPI.
     pub(crate) fn start() -> Result<Self> {
-        let launched = |name: &&str| std::env::var(name).is_ok_and(|size| name.ends_with("RANK") || size != "1");
-        if LAUNCHED.iter().any(|name| launched(&name)) {
+        if SIZES.iter().any(|name| std::env::var(name).is_ok_and(|size| size != "1")) {
             #[cfg(feature = "mpi")]
             MPI.set(ttq_mpi::Mpi::start()?).ok().context("MPI was started before")?;
             #[cfg(not(feature = "mpi"))]

@@ -30,7 +30,8 @@ use crate::{Options, Recipe, RunConfig, Score, Summary, Task, Trains, print_line
 pub fn exit(example: impl FnOnce() -> Result<()>) -> ExitCode {
     // A closed standard error is no reason to panic.
     let fail = |error| {
-        writeln!(std::io::stderr(), "error: {error:#}").ok();
+        // Written at once: the launcher writes to the same stream.
+        std::io::stderr().write_all(format!("error: {error:#}\n").as_bytes()).ok();
         ExitCode::FAILURE
     };
     let processes = match Processes::start() {

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 struct Step {
     name: &'static str,
     arguments: &'static [&'static str],
+    /// Features that are added where an MPI library is installed.
+    with_mpi: Option<&'static str>,
     rustdocflags: Option<&'static str>,
 }
 
@@ -18,7 +20,7 @@ const FEATURES: &str =
 
 /// The steps, quickest first.
 const STEPS: [Step; 6] = [
-    Step { name: "format", arguments: &["fmt", "--all", "--check"], rustdocflags: None },
+    Step { name: "format", arguments: &["fmt", "--all", "--check"], with_mpi: None, rustdocflags: None },
     Step {
         name: "packages",
         // Metadata and contents of the published crates. (To build them from the packages takes too long here.)
@@ -35,21 +37,25 @@ const STEPS: [Step; 6] = [
             "--allow-dirty",
             "--quiet",
         ],
+        with_mpi: None,
         rustdocflags: None,
     },
     Step {
         name: "clippy",
         arguments: &["clippy", "--workspace", "--all-targets", "--features", FEATURES, "--", "-D", "warnings"],
+        with_mpi: Some("ttq-examples/mpi,ttq-benchmarks/mpi"),
         rustdocflags: None,
     },
     Step {
         name: "documentation",
         arguments: &["doc", "--workspace", "--no-deps", "--features", FEATURES],
+        with_mpi: Some("ttq-examples/mpi,ttq-benchmarks/mpi"),
         rustdocflags: Some("-D warnings"),
     },
     Step {
         name: "tests",
         arguments: &["test", "--workspace", "--features", "ttq-examples/tiny-imagenet"],
+        with_mpi: Some("ttq-mpi/mpi"),
         rustdocflags: None,
     },
     Step {
@@ -71,9 +77,18 @@ const STEPS: [Step; 6] = [
             "--config",
             "profile.dev.package.ttq-packed.opt-level=0",
         ],
+        with_mpi: None,
         rustdocflags: None,
     },
 ];
+
+/// Adds to the list of features of a call.
+fn add_features(arguments: &mut [String], features: &str) {
+    let list = arguments.iter().position(|argument| argument == "--features").and_then(|at| arguments.get_mut(at + 1));
+    if let Some(list) = list {
+        *list = format!("{list},{features}");
+    }
+}
 
 pub(crate) fn run() -> Result<()> {
     let mut times: Vec<(&str, Duration)> = Vec::new();
@@ -82,14 +97,22 @@ pub(crate) fn run() -> Result<()> {
     crate::delegate::check()?;
     crate::tables::check()?;
     times.push(("house rules", start.elapsed()));
-    for Step { name, arguments, rustdocflags } in STEPS {
+    let without_mpi = crate::mpi::missing();
+    for Step { name, arguments, with_mpi, rustdocflags } in STEPS {
         let start = Instant::now();
+        let mut arguments: Vec<String> = arguments.iter().map(|argument| (*argument).into()).collect();
+        if let Some(features) = with_mpi {
+            match without_mpi {
+                Some(missing) => println!("\n{name}: ttq-mpi is skipped: {missing} is missing"),
+                None => add_features(&mut arguments, features),
+            }
+        }
         let prefix = rustdocflags.map_or_else(String::new, |flags| format!("RUSTDOCFLAGS=\"{flags}\" "));
         let text = format!("{prefix}cargo {}", arguments.join(" "));
         println!("\n$ {text}");
         let status = Command::new("cargo")
             .current_dir(crate::root())
-            .args(arguments)
+            .args(&arguments)
             .envs(rustdocflags.map(|flags| ("RUSTDOCFLAGS", flags)))
             .status()
             .context("cannot start cargo")?;

@@ -7,6 +7,7 @@ mod ci;
 mod delegate;
 mod gpu;
 mod mcu;
+mod mpi;
 mod reproduce;
 mod results;
 mod rules;

@@ -206,7 +206,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         let (directory, goal) = (self.directory.clone(), self.goal(data.batches_per_epoch())?);
         let (interrupter, kept_epoch) = (self.interrupter.clone(), self.config.kept_epoch);
         let device = self.execution.main_device().clone();
-        let (is_over, checkpoint, epochs) = ranks.from_first(|| self.begin(&step, &optimizer, &device))?;
+        let (is_over, checkpoint, epochs) = ranks.of_first(|| self.begin(&step, &optimizer, &device))?;
         let history = History::over(&ranks, &directory, epochs);
         let met = |config: EarlyStoppingConfig| config.init(history.clone(), goal.clone()).is_met();
         if !is_over && !self.config.early_stopping.is_some_and(met) {
@@ -221,7 +221,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             // Burn's dashboard resets the state of the interrupter at the end, but not its message.
             let unnamed = || interrupter.should_stop().then(|| "interrupted, without a reason".to_owned());
             if let Some(reason) = ranks.first_reason(interrupter.get_message().or_else(unnamed)) {
-                let saved_epochs = ranks.from_first(|| Ok(latest_checkpoint(&directory).unwrap_or(0)))?;
+                let saved_epochs = ranks.of_first(|| Ok(latest_checkpoint(&directory).unwrap_or(0)))?;
                 return Ok(PhaseOutcome::Stopped { saved_epochs, reason });
             }
         }

@@ -195,7 +195,7 @@ impl Ranks {
     }
 
     /// Returns what process 0 makes, or its error.
-    pub(crate) fn from_first<T: Serialize + DeserializeOwned>(
+    pub(crate) fn of_first<T: Serialize + DeserializeOwned>(
         &self,
         make: impl FnOnce() -> Result<T, PhaseError>,
     ) -> Result<T, PhaseError> {
