@@ -1,7 +1,7 @@
 //! What sums over processes cost: by their size, and in training steps of ResNet-20 with ternary weights. Every process
 //! that `mpirun` starts runs this; process 0 prints.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use burn::backend::Autodiff;
@@ -32,6 +32,9 @@ pub struct RankOptions {
     /// Numbers of float32 values whose sums are timed.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 1_000, 10_000, 100_000, 272_000, 1_000_000, 4_000_000])]
     sizes: Vec<usize>,
+    /// Milliseconds before each of these sums, in which nothing is sent, as between two steps.
+    #[arg(long, default_value_t = 0)]
+    pause: u64,
 }
 
 /// Steps of each kind in a round.
@@ -50,6 +53,7 @@ pub fn measure_ranks(options: &RankOptions) -> Result<()> {
         let repeats = (4_000_000 / (size + 40_000)).max(5);
         let times: Vec<f64> = (0..repeats)
             .map(|_| {
+                std::thread::sleep(Duration::from_millis(options.pause));
                 ranks.any(false);
                 let start = Instant::now();
                 ranks.sum(&mut values);
