@@ -90,6 +90,14 @@ fn add_features(arguments: &mut [String], features: &str) {
     }
 }
 
+/// Commands for other machines: the command, its name, what it lacks, and what it does.
+type Emulated = (&'static str, &'static str, fn() -> Option<String>, fn() -> Result<()>);
+const EMULATED: [Emulated; 3] = [
+    ("arm", "tests for ARM", crate::arm::missing, crate::arm::run),
+    ("mcu", "microcontroller", crate::mcu::missing, crate::mcu::run),
+    ("web --check", "browser", crate::web::missing, crate::web::check_built),
+];
+
 pub(crate) fn run() -> Result<()> {
     let mut times: Vec<(&str, Duration)> = Vec::new();
     let start = Instant::now();
@@ -121,14 +129,12 @@ pub(crate) fn run() -> Result<()> {
         }
         times.push((name, start.elapsed()));
     }
-    for (command, name) in [("arm", "tests for ARM"), ("mcu", "microcontroller")] {
+    for (command, name, missing, run) in EMULATED {
         let start = Instant::now();
         println!("\n$ cargo xtask {command}");
-        let missing = if command == "arm" { crate::arm::missing() } else { crate::mcu::missing() };
-        match missing {
+        match missing() {
             Some(missing) => println!("skipped: {missing}"),
-            None if command == "arm" => crate::arm::run()?,
-            None => crate::mcu::run()?,
+            None => run()?,
         }
         times.push((name, start.elapsed()));
     }

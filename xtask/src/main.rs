@@ -14,6 +14,7 @@ mod rules;
 mod sign;
 mod snippets;
 mod tables;
+mod web;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,6 +56,8 @@ enum Command {
     Snippets,
     /// Writes the tables of README.md and benchmarks/README.md from the newest results under benchmarks/.
     Tables(tables::Tables),
+    /// Builds the WebAssembly modules and the page of the MNIST network; tests and measures it.
+    Web(web::Web),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Sign(sign) => sign.run(),
         Command::Snippets => snippets::run(),
         Command::Tables(tables) => tables.run(),
+        Command::Web(web) => web.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,6 +21,7 @@ mod terminal;
 mod unpack;
 mod unpacked;
 mod verify;
+mod web;
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -61,6 +62,8 @@ enum Command {
     Bench(bench::Bench),
     /// Write a network as an ONNX model, in float32 or int8.
     Export(export::Export),
+    /// Write a page that runs a network in a browser.
+    Web(web::Web),
     /// Write the report of a training run to report.html in its directory.
     Report(report::Report),
     /// Write one page that compares several training runs.
@@ -77,6 +80,7 @@ impl Command {
             Self::Run(run) => render(&run.run()?, json),
             Self::Bench(bench) => render(&bench.run()?, json),
             Self::Export(export) => render(&export.run()?, json),
+            Self::Web(web) => render(&web.run()?, json),
             Self::Report(report) => render(&report.run()?, json),
             Self::Compare(compare) => render(&compare.run()?, json),
         }

@@ -12,6 +12,9 @@ use serde::Serialize;
 pub(crate) struct Report {
     /// Directory of a run.
     run: PathBuf,
+    /// Link a page that `ttq web` wrote: its address, relative to the report.
+    #[arg(long, value_name = "PAGE")]
+    web: Option<String>,
 }
 
 /// Arguments of `ttq compare`.
@@ -33,7 +36,7 @@ pub(crate) struct Page {
 
 impl Report {
     pub(crate) fn run(&self) -> Result<Page> {
-        Ok(Page { page: ttq_report::write(&self.run)? })
+        Ok(Page { page: ttq_report::write_linked(&self.run, self.web.as_deref())? })
     }
 }
 

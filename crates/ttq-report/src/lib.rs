@@ -45,7 +45,17 @@ pub const REPORT: &str = "report.html";
 /// # Errors
 /// [`ReportError`] if the directory contains no run, a file of the run is damaged, or the report cannot be written.
 pub fn write(directory: impl AsRef<Path>) -> Result<PathBuf, ReportError> {
-    let record = Record::read(directory.as_ref())?;
+    write_linked(directory, None)
+}
+
+/// Writes the report as [`write`](write()) does, with a link to a page that runs the network.
+///
+/// `web` is the address of that page, relative to the report's, as `ttq web` writes it.
+///
+/// # Errors
+/// Those of [`write`](write()).
+pub fn write_linked(directory: impl AsRef<Path>, web: Option<&str>) -> Result<PathBuf, ReportError> {
+    let record = Record { web: web.map(Into::into), ..Record::read(directory.as_ref())? };
     let path = directory.as_ref().join(REPORT);
     write_text(&path, &page::render(&record))?;
     Ok(path)

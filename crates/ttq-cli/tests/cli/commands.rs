@@ -273,7 +273,7 @@ pub(crate) fn assert_documented(names: &BTreeSet<String>) {
 fn help_lists_every_command_and_option() {
     let directory = tempfile::tempdir().unwrap();
     let help = text(directory.path(), &["--help"]);
-    for command in ["inspect", "pack", "unpack", "verify", "run", "bench", "export", "--json", "Exit code"] {
+    for command in ["inspect", "pack", "unpack", "verify", "run", "bench", "export", "web", "--json", "Exit code"] {
         assert!(help.contains(command), "{command} is not in\n{help}");
     }
     let pack = text(directory.path(), &["pack", "--help"]);

@@ -10,6 +10,7 @@ mod files;
 mod formats;
 mod networks;
 mod published;
+mod web;
 
 use std::path::Path;
 use std::process::{Command, Output};

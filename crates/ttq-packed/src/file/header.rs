@@ -14,7 +14,7 @@ use core::marker::PhantomData;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::FileError;
@@ -92,10 +92,14 @@ pub(super) fn read(file: &[u8]) -> Result<(Tensors<'_>, BTreeMap<String, String>
     let length = u64::from_le_bytes(*length);
     let header = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
     let (header, data) = header.ok_or_else(|| truncated(length.saturating_add(LENGTH as u64)))?;
-    let entries = serde_json::from_slice::<Entries<&RawValue>>(header).map_err(|cause| FileError::Header { cause })?;
-    let mut entries = entries.unique()?;
-    let metadata = match entries.remove(METADATA) {
-        Some(json) => parse::<Entries<String>>(METADATA, json)?.unique()?,
+    // The parser of text is in use for the metadata, too: that of bytes would be the same code once more.
+    let text = core::str::from_utf8(header).map_err(serde_json::Error::custom);
+    let entries = text.and_then(serde_json::from_str::<Entries<&RawValue>>);
+    let entries = entries.map_err(|cause| FileError::Header { cause })?;
+    entries.check_unique()?;
+    let (metadata, entries): (Vec<_>, Vec<_>) = entries.0.into_iter().partition(|(name, _)| name == METADATA);
+    let metadata = match metadata.first() {
+        Some((_, json)) => parse::<Entries<String>>(METADATA, json)?.unique()?,
         None => BTreeMap::new(),
     };
     let infos = entries.into_iter().map(|(name, json)| parse(&name, json).map(|info| (name, info)));
@@ -143,14 +147,18 @@ pub(super) struct Entries<V>(Vec<(String, V)>);
 impl<V> Entries<V> {
     /// Converts to a map, or fails on a duplicate key.
     pub(super) fn unique(self) -> Result<BTreeMap<String, V>, FileError> {
-        let mut map = BTreeMap::new();
-        for (name, value) in self.0 {
-            if map.contains_key(&name) {
-                return Err(FileError::Duplicate { name });
-            }
-            map.insert(name, value);
+        self.check_unique()?;
+        Ok(self.0.into_iter().collect())
+    }
+
+    /// Fails on a duplicate key.
+    fn check_unique(&self) -> Result<(), FileError> {
+        let mut names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(FileError::Duplicate { name: pair[0].to_string() }),
+            None => Ok(()),
         }
-        Ok(map)
     }
 }
 

@@ -209,18 +209,18 @@ impl PackedModel {
         let (mut tensors, metadata) = header::read(file)?;
         let description = describe(&metadata)?;
         let found = description.checksum(&tensors);
-        let mut stored = BTreeMap::new();
+        let mut stored = Vec::new();
         for (name, layout) in description.weights {
             let codes = take(&mut tensors, codes_name(&name), Dtype::U8, "[bytes]", |shape| shape.len() == 1)?;
             let scales =
                 take(&mut tensors, scales_name(&name), Dtype::F32, "[groups, 2]", |shape| matches!(shape, [_, 2]))?;
-            stored.insert(name, (layout, codes, scales));
+            stored.push((name, layout, codes, scales));
         }
         if found != description.crc32 {
             return Err(FileError::Checksum { expected: description.crc32, found });
         }
         let mut model = Self { config: description.config, ..Self::default() };
-        for (name, (layout, codes, scales)) in stored {
+        for (name, layout, codes, scales) in stored {
             let weight = decode(&name, layout, &codes, &scales)?;
             model.weights.insert(name, weight);
         }

@@ -1,7 +1,6 @@
 //! Compilation: the choice of algorithms, the layout of values, and the memory plan.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -17,6 +16,7 @@ use super::layers::{
 use super::layout::{Image, Quantization};
 use super::operation::{Operation, Window, elements};
 use super::quantize::Bytes;
+use super::values::ValueMap;
 use super::{CompileOptions, NetworkError, Value};
 use crate::kernels::ConvolutionOptions;
 
@@ -71,8 +71,8 @@ pub(super) fn compile(graph: &Graph, options: &CompileOptions) -> Result<Compile
         constants: &constants,
         bytes,
         images: Vec::new(),
-        slots: BTreeMap::new(),
-        views: BTreeMap::new(),
+        slots: ValueMap::new(),
+        views: ValueMap::new(),
         steps: Vec::new(),
     };
     plan.check_sizes(&nodes)?;
@@ -92,9 +92,9 @@ struct Plan<'a> {
     /// Values in the arena.
     images: Vec<Image>,
     /// Index into `images`, and the order of the dimensions.
-    slots: BTreeMap<Value, (usize, Order)>,
+    slots: ValueMap<(usize, Order)>,
     /// Values that are others with different dimensions: the value that is stored, and the view of it.
-    views: BTreeMap<Value, (Value, View)>,
+    views: ValueMap<(Value, View)>,
     steps: Vec<Step<'a>>,
 }
 
@@ -459,7 +459,7 @@ impl<'a> Plan<'a> {
         let layer =
             |Step { name, multiply_adds, build, .. }| CompiledLayer { name, layer: build(&images), multiply_adds };
         let layers = steps.into_iter().map(layer).collect();
-        let values = slots.into_iter().map(|(value, (slot, _))| (value, images[slot])).collect();
+        let values = slots.iter().map(|(value, (slot, _))| (value, images[*slot])).collect();
         Ok(Compiled { layers, items, elements, values })
     }
 
@@ -504,8 +504,9 @@ impl<'a> Plan<'a> {
         }
         let roots: Vec<usize> = (0..images.len()).filter(|slot| owners[*slot] == *slot).collect();
         let (offsets, elements) = place(&roots.iter().map(|slot| lifetimes[*slot]).collect::<Vec<_>>());
-        let offsets: BTreeMap<usize, usize> = roots.into_iter().zip(offsets).collect();
-        (elements, owners.iter().map(|owner| offsets[owner]).collect())
+        let mut places = vec![0; owners.len()];
+        roots.into_iter().zip(offsets).for_each(|(slot, offset)| places[slot] = offset);
+        (elements, owners.iter().map(|owner| places[*owner]).collect())
     }
 }
 

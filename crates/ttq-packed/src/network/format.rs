@@ -40,7 +40,6 @@
 //! what compilation allocates.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -145,17 +144,15 @@ impl Graph {
     ///   metadata has no valid graph, for example if an operation is unknown;
     /// - the errors of [`constant`](Self::constant), [`apply`](Self::apply) and [`set_output`](Self::set_output).
     pub fn read(file: &[u8]) -> Result<Self, NetworkError> {
-        let (model, metadata) = PackedModel::read_entries(file)?;
+        let (mut model, metadata) = PackedModel::read_entries(file)?;
         let json = metadata.get(NETWORK_KEY).ok_or(NetworkError::NoGraph)?;
         let graph = parse(json)?;
-        let mut constants: BTreeMap<String, Constant> =
-            model.weights.into_iter().map(|(name, weight)| (name, Constant::Ternary(weight))).collect();
-        for (name, tensor) in model.tensors {
+        let mut constant = |name: &str| {
+            let ternary = model.weights.remove(name).map(Constant::Ternary);
             // Tensors of other types can be in the file for other readers.
-            if let Ok(values) = tensor.to_f32() {
-                constants.insert(name, Constant::float(tensor.shape(), values));
-            }
-        }
+            let float = |tensor: DenseTensor| Some(Constant::float(tensor.shape(), tensor.to_f32().ok()?));
+            ternary.or_else(|| model.tensors.remove(name).and_then(float))
+        };
         if graph.values.len() >= MAX_VALUES {
             return Err(NetworkError::TooManyValues { values: graph.values.len(), limit: MAX_VALUES });
         }
@@ -164,7 +161,7 @@ impl Graph {
         for value in graph.values {
             match value {
                 StoredValue::Constant(name) => {
-                    let Some(constant) = constants.remove(&name) else {
+                    let Some(constant) = constant(&name) else {
                         let reason =
                             "the file has no float tensor or ternary weight of this name that is not yet in use";
                         return Err(NetworkError::Constant { name, reason: reason.into() });

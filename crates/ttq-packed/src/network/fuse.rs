@@ -1,6 +1,5 @@
 //! The passes on a graph: dead values, constants, and what moves into the epilogue of a product.
 
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -9,6 +8,7 @@ use super::graph::{Constant, Graph, Source};
 use super::layers::{Activation, Order};
 use super::operation::{Binary, Operation, Shape, Unary};
 use super::reference::{Tensor, evaluate};
+use super::values::ValueMap;
 use super::{CompileOptions, NetworkError, Value};
 use crate::kernels::ConvolutionOptions;
 
@@ -65,7 +65,7 @@ pub(super) struct Fused {
 }
 
 /// Values of a graph that do not depend on its input.
-pub(super) type Constants = BTreeMap<Value, Constant>;
+pub(super) type Constants = ValueMap<Constant>;
 
 /// Returns the values on which the output depends.
 fn reachable(graph: &Graph) -> Vec<bool> {
@@ -120,7 +120,7 @@ pub(super) fn fuse(graph: &Graph, options: &CompileOptions) -> Result<(Vec<Fused
             operands.iter().for_each(|operand| uses[operand.0] += 1);
         }
     }
-    let mut pass = Pass { graph, options, constants: &constants, uses, nodes: Vec::new(), producers: BTreeMap::new() };
+    let mut pass = Pass { graph, options, constants: &constants, uses, nodes: Vec::new(), producers: ValueMap::new() };
     for (i, entry) in graph.entries.iter().enumerate() {
         if let (true, true, Source::Node { operation, operands }) = (used[i], entry.shape.batched, &entry.source) {
             pass.node(Value(i), &entry.name, operation, operands);
@@ -138,7 +138,7 @@ struct Pass<'a> {
     uses: Vec<usize>,
     nodes: Vec<Fused>,
     /// The node that computes a value.
-    producers: BTreeMap<Value, usize>,
+    producers: ValueMap<usize>,
 }
 
 impl Pass<'_> {

@@ -44,6 +44,7 @@ mod reference;
 mod run;
 mod shape;
 mod simplify;
+mod values;
 
 pub use calibrate::RangeRule;
 pub use error::NetworkError;

@@ -1,15 +1,18 @@
 //! Numbers in the JSON of a graph, which has none that are not finite: these are strings.
 
-use serde::{Deserialize, Serialize};
+use core::fmt;
 
-#[derive(Serialize, Deserialize)]
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+#[derive(Serialize)]
 #[serde(untagged)]
 enum Number {
     Finite(f32),
     Other(Name),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 enum Name {
     #[serde(rename = "inf")]
     Infinity,
@@ -30,14 +33,43 @@ impl From<f32> for Number {
     }
 }
 
-impl From<Number> for f32 {
-    fn from(number: Number) -> Self {
-        match number {
-            Number::Finite(x) => x,
-            Number::Other(Name::Infinity) => Self::INFINITY,
-            Number::Other(Name::MinusInfinity) => Self::NEG_INFINITY,
-            Number::Other(Name::NaN) => Self::NAN,
+/// A number that was read.
+struct Read(f32);
+
+impl<'de> Deserialize<'de> for Read {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberVisitor;
+
+        impl Visitor<'_> for NumberVisitor {
+            type Value = Read;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("a number, or \"inf\", \"-inf\" or \"nan\"")
+            }
+
+            fn visit_f64<E: Error>(self, x: f64) -> Result<Read, E> {
+                Ok(Read(x as f32))
+            }
+
+            fn visit_i64<E: Error>(self, x: i64) -> Result<Read, E> {
+                Ok(Read(x as f32))
+            }
+
+            fn visit_u64<E: Error>(self, x: u64) -> Result<Read, E> {
+                Ok(Read(x as f32))
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Read, E> {
+                match name {
+                    "inf" => Ok(Read(f32::INFINITY)),
+                    "-inf" => Ok(Read(f32::NEG_INFINITY)),
+                    "nan" => Ok(Read(f32::NAN)),
+                    _ => Err(E::invalid_value(Unexpected::Str(name), &self)),
+                }
+            }
         }
+
+        deserializer.deserialize_any(NumberVisitor)
     }
 }
 
@@ -45,14 +77,14 @@ impl From<Number> for f32 {
 pub(super) mod one {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use super::Number;
+    use super::{Number, Read};
 
     pub(in crate::network) fn serialize<S: Serializer>(x: &f32, serializer: S) -> Result<S::Ok, S::Error> {
         Number::from(*x).serialize(serializer)
     }
 
     pub(in crate::network) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
-        Number::deserialize(deserializer).map(f32::from)
+        Read::deserialize(deserializer).map(|Read(x)| x)
     }
 }
 
@@ -60,13 +92,13 @@ pub(super) mod one {
 pub(super) mod pair {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use super::Number;
+    use super::{Number, Read};
 
     pub(in crate::network) fn serialize<S: Serializer>(pair: &[f32; 2], serializer: S) -> Result<S::Ok, S::Error> {
         pair.map(Number::from).serialize(serializer)
     }
 
     pub(in crate::network) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[f32; 2], D::Error> {
-        <[Number; 2]>::deserialize(deserializer).map(|pair| pair.map(f32::from))
+        <[Read; 2]>::deserialize(deserializer).map(|pair| pair.map(|Read(x)| x))
     }
 }

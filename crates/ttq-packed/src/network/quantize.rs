@@ -1,6 +1,5 @@
 //! Quantization to bytes: ranges of activations, and integers for weights.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -9,6 +8,7 @@ use super::graph::Graph;
 use super::layers::Order;
 use super::layout::Quantization;
 use super::operation::Operation;
+use super::values::ValueMap;
 use super::{CompileOptions, Value};
 
 /// Largest magnitude of a quantized weight.
@@ -63,9 +63,9 @@ pub fn quantize_weights(weights: &[f64]) -> (Vec<i8>, f64) {
 pub(super) struct Bytes {
     /// Values that are stored as bytes: the input, or what a product or a maximum of bytes computes, if only products of bytes,
     /// residual sums and pooling read them.
-    pub(super) values: BTreeMap<Value, Quantization>,
+    pub(super) values: ValueMap<Quantization>,
     /// Products of bytes, by their results, with the quantization of their operands.
-    pub(super) products: BTreeMap<Value, Quantization>,
+    pub(super) products: ValueMap<Quantization>,
 }
 
 impl Bytes {
@@ -83,9 +83,10 @@ impl Bytes {
                 bytes.products.insert(node.value, quantization);
             }
         }
-        let mut read_as_floats: BTreeSet<Value> = [graph.output].into();
-        let mut orders: BTreeMap<Value, Order> =
-            [(graph.input(), Order::of_input(&graph.shape(graph.input()).dims))].into();
+        let mut read_as_floats = vec![false; graph.len()];
+        read_as_floats[graph.output.0] = true;
+        let mut orders = ValueMap::new();
+        orders.insert(graph.input(), Order::of_input(&graph.shape(graph.input()).dims));
         for node in nodes {
             let order = orders.get(&node.operands[0]).copied();
             orders.insert(node.value, node.order);
@@ -98,10 +99,10 @@ impl Bytes {
                 _ => !bytes.products.contains_key(&node.value),
             };
             if reads_floats {
-                read_as_floats.extend(node.operands.iter().copied());
+                node.operands.iter().for_each(|value| read_as_floats[value.0] = true);
             }
         }
-        let read_as_floats = |value: Value| read_as_floats.contains(&value);
+        let read_as_floats = |value: Value| read_as_floats[value.0];
         let input = graph.input();
         if let Some(quantization) = quantized(input).filter(|_| !read_as_floats(input)) {
             bytes.values.insert(input, quantization);

@@ -1,6 +1,6 @@
 //! Graphs with fewer operations, for other runtimes.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -9,6 +9,7 @@ use super::fuse::{Affine, Constants, Fused, Kind, fuse};
 use super::graph::{Constant, Graph};
 use super::layers::{Activation, Order};
 use super::operation::{Binary, Operation, Unary};
+use super::values::ValueMap;
 use super::{CompileOptions, NetworkError, Value};
 use crate::{Codes, TernaryWeight};
 
@@ -32,7 +33,8 @@ impl Graph {
         }
         let mut graph = Self::new(self.shape(self.input()).dims.clone())?;
         graph.entries[0] = self.entries[0].clone();
-        let values = BTreeMap::from([(self.input(), graph.input())]);
+        let mut values = ValueMap::new();
+        values.insert(self.input(), graph.input());
         let mut rebuild = Rebuild { source: self, constants: &constants, graph, values };
         for node in nodes.iter().filter(|node| used.contains(&node.value)) {
             rebuild.node(node)?;
@@ -49,7 +51,7 @@ struct Rebuild<'a> {
     constants: &'a Constants,
     graph: Graph,
     /// The new value of each value that has one.
-    values: BTreeMap<Value, Value>,
+    values: ValueMap<Value>,
 }
 
 impl Rebuild<'_> {

@@ -6,6 +6,7 @@ use ttq_packed::network::{Arena, Binary, CompileOptions, Constant, Graph, Networ
 use ttq_packed::{Codes, TernaryWeight};
 
 use crate::allocations::allocated;
+use crate::cases;
 use crate::operations::encoder_layer;
 use crate::resnet::{Builder, floats, resnet};
 
@@ -39,6 +40,8 @@ fn check_options(
     let x = floats(rng, batch * len);
     let expected: Vec<f64> = x.chunks(len).flat_map(|x| graph.evaluate(x).unwrap()).collect();
     let largest = expected.iter().fold(1e-30, |max: f64, y| max.max(y.abs()));
+    let outputs = expected.len() / batch;
+    cases::write(graph, &x[..len], &expected[..outputs], tolerance * largest, false);
     let simplified = graph.simplify(1 << 20).unwrap();
     let y = x.chunks(len).flat_map(|x| simplified.evaluate(x).unwrap());
     let error = y.zip(&expected).map(|(y, e)| (y - e).abs()).fold(0.0, f64::max);

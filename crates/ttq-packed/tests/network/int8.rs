@@ -4,6 +4,7 @@ use fastrand::Rng;
 use ttq_packed::kernels::{ConvolutionOptions, Level};
 use ttq_packed::network::{Arena, Binary, CompileOptions, Graph, Network, Operation, RangeRule, Unary};
 
+use crate::cases;
 use crate::resnet::{Builder, floats, resnet};
 
 fn int8() -> CompileOptions {
@@ -45,6 +46,10 @@ fn products_of_numbers_that_bytes_represent_are_exact() {
         let mut x: Vec<f32> = (0..3 * inputs * height * width).map(|_| rng.i32(lowest..=lowest + 255) as f32).collect();
         (x[0], x[1]) = (lowest as f32, (lowest + 255) as f32);
         graph.calibrate(&x, RangeRule::MinMax).unwrap();
+        let item = &x[..inputs * height * width];
+        let expected = graph.evaluate(item).unwrap();
+        let largest = expected.iter().fold(1e-30, |max: f64, y| max.max(y.abs()));
+        cases::write(&graph, item, &expected, 1e-5 * largest, true);
         for level in Level::available() {
             let error = error(&graph, &int8(), level, &x);
             assert!(error < 1e-5, "{level:?}, {inputs} to {outputs} channels: {error:.1e}");

@@ -4,6 +4,7 @@
 
 #[path = "../file/allocations.rs"]
 mod allocations;
+mod cases;
 #[path = "../file/damage.rs"]
 mod damage;
 mod equals_reference;

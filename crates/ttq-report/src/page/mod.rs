@@ -41,6 +41,7 @@ pub fn render(record: &Record) -> String {
         p.kicker { (setup::run_description(record)) }
         h1 { (record.name) }
         (cards::render(record))
+        @if let Some(web) = &record.web { p { a href=(web) { "Run the network in this browser" } } }
     };
     document(&format!("{} – ternary training report", record.name), head, &sections)
 }

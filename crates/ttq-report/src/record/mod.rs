@@ -44,6 +44,8 @@ pub struct Record {
     pub ternary: Vec<Epoch>,
     /// `evidence.json`: predictions, layers and environment.
     pub evidence: Option<Evidence>,
+    /// Address of a page that runs the network, which the report links; not part of a file.
+    pub web: Option<String>,
 }
 
 /// Data behind the final results of a run, written to `evidence.json` at the end of training.
@@ -114,6 +116,7 @@ impl Record {
             full_precision: read_json(&directory.join("full-precision/history.json"))?.unwrap_or_default(),
             ternary: read_json(&directory.join("ternary/history.json"))?.unwrap_or_default(),
             evidence: read_json(&directory.join(EVIDENCE))?,
+            web: None,
         };
         if record == Self::default() {
             return Err(ReportError::NoRun { directory: directory.into() });
