@@ -31,7 +31,7 @@ struct Options {
 #[derive(Subcommand)]
 enum Command {
     /// Checks everything: house rules, generated files and tables, format, packages, clippy, documentation, tests, tests on
-    /// several devices, and those for AArch64 and for a microcontroller if their tools are installed.
+    /// several devices, and those for AArch64, for a microcontroller and in a browser if their tools are installed.
     Ci,
     /// Runs the tests of ttq-packed for AArch64 under QEMU.
     Arm,
