@@ -24,9 +24,10 @@ fn network(dims: &[usize], build: impl Fn(&mut Builder, Value) -> Value) {
 /// Applies an operation to a value and constants with random elements.
 fn apply(b: &mut Builder, operation: Operation, x: Value, constants: &[&[usize]]) -> Value {
     let mut operands = vec![x];
-    for (i, dims) in constants.iter().enumerate() {
+    for dims in constants {
         let values = floats(b.rng, dims.iter().product()).iter().map(|x| x + 1.5 * x.signum()).collect();
-        operands.push(b.constant(format!("constant{i}"), dims, values));
+        // A name of its own, so that the graph can be written.
+        operands.push(b.constant(format!("constant{}", b.graph.len()), dims, values));
     }
     b.apply(operation.name().into(), operation, &operands)
 }
