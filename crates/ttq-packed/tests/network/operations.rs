@@ -299,7 +299,7 @@ pub fn encoder_layer(b: &mut Builder, x: Value, [tokens, width, heads, inner]: [
         let centered = b.apply("centered".into(), Operation::Binary(Binary::Subtract), &[x, average]);
         let squares = b.apply("squares".into(), Operation::Binary(Binary::Multiply), &[centered, centered]);
         let variance = mean(b, squares);
-        let epsilon = b.constant("epsilon".into(), &[1], vec![1e-5]);
+        let epsilon = b.constant(format!("epsilon{}", b.graph.len()), &[1], vec![1e-5]);
         let variance = b.apply("variance".into(), Operation::Binary(Binary::Add), &[variance, epsilon]);
         let std = b.apply("std".into(), Operation::Unary(Unary::Sqrt), &[variance]);
         let y = b.apply("norm".into(), Operation::Binary(Binary::Divide), &[centered, std]);
