@@ -228,7 +228,8 @@ pub(super) fn kernels(modules: &[PathBuf; 2]) -> Result<()> {
                 const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
                 const {{ instance: {{ exports }} }} = await WebAssembly.instantiate(bytes);
                 return [0, 1].map((int8) => {{
-                    const [address, length] = new Uint32Array(exports.memory.buffer, exports.outputs(int8), 2);
+                    const result = exports.outputs(int8);
+                    const [address, length] = new Uint32Array(exports.memory.buffer, result, 2);
                     return new Float32Array(exports.memory.buffer, address, length).slice();
                 }});
             }}));
