@@ -77,6 +77,7 @@ pub fn measure_ranks(options: &RankOptions) -> Result<()> {
             1e2 * share
         );
     }
+    mpi.finish();
     Ok(())
 }
 

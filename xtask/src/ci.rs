@@ -108,6 +108,9 @@ pub(crate) fn run() -> Result<()> {
     let without_mpi = crate::mpi::missing();
     for Step { name, arguments, with_mpi, rustdocflags } in STEPS {
         let start = Instant::now();
+        if name == "tests" {
+            crate::web::forget_networks()?;
+        }
         let mut arguments: Vec<String> = arguments.iter().map(|argument| (*argument).into()).collect();
         if let Some(features) = with_mpi {
             match without_mpi {

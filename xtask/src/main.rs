@@ -14,6 +14,7 @@ mod rules;
 mod sign;
 mod snippets;
 mod tables;
+mod toolchain;
 mod web;
 
 use std::path::{Path, PathBuf};

@@ -1,14 +1,16 @@
 //! `cargo xtask mcu`: builds the example for a microcontroller, runs it in QEMU, and checks results and memory.
 
 use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::toolchain::Toolchain;
+
 const TARGET: &str = "thumbv7em-none-eabihf";
+const TOOLCHAIN: Toolchain = Toolchain { variable: "MCU_RUSTC", target: TARGET };
 const EMULATOR: &str = "qemu-system-arm";
 /// Start of the RAM.
 const RAM: u32 = 0x2000_0000;
@@ -66,30 +68,12 @@ pub(crate) fn missing() -> Option<String> {
     if !starts {
         return Some(format!("{EMULATOR} is missing: install Debian's qemu-system-arm"));
     }
-    (!has_library() && !has_sources()).then(|| {
+    (!TOOLCHAIN.has_library() && !TOOLCHAIN.has_sources()).then(|| {
         format!(
             "the library `core` for {TARGET} is missing: run `rustup target add {TARGET}`, or set MCU_RUSTC to a compiler that has it, \
              or to one with its sources, such as that of Debian's rustc-web, rust-web-src and lld"
         )
     })
-}
-
-/// Returns the compiler: `$MCU_RUSTC`, else `$RUSTC`, else `rustc`.
-fn compiler() -> OsString {
-    env::var_os("MCU_RUSTC").or_else(|| env::var_os("RUSTC")).unwrap_or_else(|| "rustc".into())
-}
-
-fn asks(arguments: &[&str]) -> PathBuf {
-    let output = Command::new(compiler()).current_dir(crate::root()).args(arguments).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().into()).unwrap_or_default()
-}
-
-fn has_library() -> bool {
-    asks(&["--print", "target-libdir", "--target", TARGET]).is_dir()
-}
-
-fn has_sources() -> bool {
-    asks(&["--print", "sysroot"]).join("lib/rustlib/src/rust/library/core").is_dir()
 }
 
 /// Builds the example and returns the program.
@@ -105,11 +89,11 @@ fn build(arithmetic: &str) -> Result<PathBuf> {
     if arithmetic == "int8" {
         cargo.args(["--features", "int8"]);
     }
-    if !has_library() {
+    if !TOOLCHAIN.has_library() {
         cargo.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1");
         cargo.env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", "ld.lld");
     }
-    let status = cargo.env("RUSTC", compiler()).status().context("cannot start cargo")?;
+    let status = cargo.env("RUSTC", TOOLCHAIN.compiler()).status().context("cannot start cargo")?;
     if !status.success() {
         bail!("the build for {TARGET} failed: see the messages above; to repeat it, run `cargo xtask mcu`");
     }

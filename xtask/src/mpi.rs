@@ -27,5 +27,8 @@ pub(crate) fn missing() -> Option<&'static str> {
 fn holds_libclang(folder: &Path) -> bool {
     let Ok(files) = std::fs::read_dir(folder) else { return false };
     let mut names = files.flatten().map(|file| file.file_name().to_string_lossy().into_owned());
-    names.any(|name| name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so"))
+    let is_library =
+        |name: &str| name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so");
+    // The interface of C++ is in another library.
+    names.any(|name| is_library(&name) && !name.contains("-cpp."))
 }

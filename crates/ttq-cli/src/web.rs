@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use lzma_rust2::{LzmaOptions, LzmaWriter};
 use serde::Serialize;
+use ttq_packed::network::{CompileOptions, Network};
 
 use crate::network;
 use crate::output::Output;
@@ -51,7 +52,9 @@ impl Web {
     pub(crate) fn run(&self) -> Result<Written> {
         // The page shows the error of a file that cannot run, and this command does so before.
         let (graph, _) = network::read(&self.file)?;
-        network::compile(&self.file, &graph, None)?;
+        let mut options = CompileOptions::default();
+        options.max_elements = MAX_ELEMENTS;
+        Network::compile(&graph, &options).with_context(|| self.file.display().to_string())?;
         let file = fs::read(&self.file).with_context(|| format!("{}: cannot be read", self.file.display()))?;
         let (simd, scalar) = (self.module("simd.wasm")?, self.module("scalar.wasm")?);
         let output = self.output.path(&self.file, "html")?;
@@ -99,8 +102,11 @@ impl Web {
     }
 }
 
+/// The limit of `ttq-wasm`, see there.
+const MAX_ELEMENTS: usize = 1 << 25;
+
 /// Compresses bytes to a raw LZMA stream with `lc` = 3, `lp` = 0 and `pb` = 0, which the page decompresses: the formats that browsers
-/// decompress look back 32 KiB, and the modules are ten times as large.
+/// decompress look back 32 KiB, and the modules are fifteen times as large.
 fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut options = LzmaOptions::with_preset(9);
     (options.lc, options.lp, options.pb, options.nice_len) = (3, 0, 0, LzmaOptions::NICE_LEN_MAX);

@@ -7,6 +7,8 @@
 //! ```ignore
 //! let mpi = ttq_mpi::Mpi::start()?;
 //! let training = PhaseTraining::new(directory, config, execution).with_ranks(mpi.ranks());
+//! // ... after the training:
+//! mpi.finish(); // a process that ends without it has failed, and ends all others
 //! ```
 #![cfg(feature = "mpi")]
 
@@ -46,8 +48,8 @@ impl std::error::Error for MpiError {}
 
 /// MPI in this process, from its start to its end.
 ///
-/// Dropping it ends MPI and waits until all processes do so ([`finish`](Self::finish)). While the thread panics, it ends
-/// all processes instead ([`abort`](Self::abort)): the others would wait for this one forever.
+/// A process calls [`finish`](Self::finish) when it is done. Dropping this value before that, because the process returns an
+/// error or panics, ends all processes ([`abort`](Self::abort)): the others would wait for this one forever.
 pub struct Mpi {
     world: Arc<World>,
     local_rank: usize,
@@ -93,10 +95,9 @@ impl Mpi {
 
 impl Drop for Mpi {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if self.world.lock().is_some() {
             self.abort();
         }
-        self.finish();
     }
 }
 

@@ -37,6 +37,8 @@ fn mpirun(processes: usize, directory: &Path, mode: &str) -> Command {
         .args(["--exact", "worker", "--include-ignored", "--nocapture"])
         // Open MPI refuses more processes than cores and the superuser unless told otherwise; containers forbid its copies.
         .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
+        // The same for version 5.
+        .env("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
         .env("OMPI_MCA_btl_vader_single_copy_mechanism", "none")
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
@@ -216,4 +218,5 @@ fn worker() {
         let bytes: Vec<u8> = numbers(&model.valid()).into_iter().flat_map(f32::to_le_bytes).collect();
         fs::write(directory.join(format!("numbers-{rank}")), bytes).unwrap();
     }
+    mpi.finish();
 }

@@ -160,8 +160,9 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     /// - Each batch is shared out, and the gradients of the shares are summed before every update, weighted by the items of
     ///   each: the update is that of the whole batch, whatever the number of processes, if the loss is a mean over items.
     /// - Batch normalization uses the statistics of a share. Its running statistics are averaged at the end of each epoch.
-    /// - Validation is shared out; metrics are means over the items of all processes.
-    /// - Process 0 alone reads and writes the directory. An interrupter of any process stops all after the same batch.
+    /// - Validation is shared out; metrics are means over all processes, weighted by what each counts: items, but batches in
+    ///   Burn's `LossMetric`.
+    /// - Process 0 alone writes the directory and reads checkpoints. An interrupter of any process stops all after the same batch.
     /// - A run can continue with another number of processes.
     #[must_use]
     pub fn with_ranks(mut self, ranks: Ranks) -> Self {
@@ -285,7 +286,9 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             return Err(PhaseError::NoData { train, valid });
         }
         let processes = self.ranks.size();
-        if let Some(items) = data.batch_sizes.iter().rev().skip(1).find(|items| **items < processes) {
+        if let Some(items) =
+            data.batch_sizes.iter().rev().skip(1).find(|items| processes > 1 && **items < 2 * processes)
+        {
             return Err(PhaseError::BatchOverRanks { items: *items, processes });
         }
         let devices = devices(&self.execution);

@@ -47,7 +47,10 @@ pub enum PhaseError {
         batches: usize,
     },
     /// A batch has too few items for the processes.
-    #[error("{processes} processes cannot share a batch of {items} items: use larger batches or fewer processes")]
+    #[error(
+        "{processes} processes need batches of at least twice as many items, not {items}: use larger batches or fewer \
+         processes"
+    )]
     BatchOverRanks {
         /// Items of a batch.
         items: usize,

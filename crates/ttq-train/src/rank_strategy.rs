@@ -155,6 +155,10 @@ where
             if !self.are_equal(&learner.model(), &format!("after epoch {epoch}")) {
                 break;
             }
+            // The metrics of the epoch's last batches may have stopped the training in another process.
+            if self.ranks.any(interrupter.should_stop()) {
+                break;
+            }
             // Process 0 alone has a checkpointer.
             if let Some(checkpointer) = &mut checkpointer {
                 checkpointer.checkpoint(&learner, epoch, &event_store);

@@ -324,24 +324,29 @@ fn a_process_that_was_started_differently_is_refused_by_all() {
 
 #[test]
 fn an_error_of_one_process_ends_all() {
-    // The items of one process are not finite in the second epoch.
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().to_path_buf();
-    let errors = processes(2, move |ranks| {
-        let is_bad = ranks.rank() == 1;
-        let item = move |key: ItemKey| {
-            let (mut values, class) = point(key.index, key.epoch);
-            if is_bad && key.epoch == 2 {
-                values[0] = f32::NAN;
-            }
-            (values, class)
-        };
-        train_with(&path, &SETUP, ranks, Interrupter::new(), item).unwrap_err().to_string()
+    // The items of one process are not finite in the second epoch: in all batches, and in the last one.
+    let directories = [0, 48].map(|finite| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_path_buf();
+        let errors = processes(2, move |ranks| {
+            let is_bad = ranks.rank() == 1;
+            let items = AtomicUsize::new(0);
+            let item = move |key: ItemKey| {
+                let (mut values, class) = point(key.index, key.epoch);
+                if is_bad && key.epoch == 2 && items.fetch_add(1, Ordering::Relaxed) >= finite {
+                    values[0] = f32::NAN;
+                }
+                (values, class)
+            };
+            train_with(&path, &SETUP, ranks, Interrupter::new(), item).unwrap_err().to_string()
+        });
+        for error in errors {
+            assert!(error.contains("diverged in epoch 2"), "{error}");
+        }
+        assert_eq!(latest_checkpoint(directory.path()), Some(1));
+        directory
     });
-    for error in errors {
-        assert!(error.contains("diverged in epoch 2"), "{error}");
-    }
-    assert_eq!(latest_checkpoint(directory.path()), Some(1));
+    let directory = &directories[0];
     // A checkpoint that process 0 cannot read.
     let folder = directory.path().join("checkpoint");
     std::fs::write(folder.join("optim-1.mpk"), "damaged").unwrap();
@@ -357,8 +362,8 @@ fn a_batch_that_is_too_small_for_the_processes_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_path_buf();
     let item = |key: ItemKey| point(key.index, key.epoch);
-    for result in processes(25, move |ranks| train_with(&path, &SETUP, ranks, Interrupter::new(), item)) {
+    for result in processes(13, move |ranks| train_with(&path, &SETUP, ranks, Interrupter::new(), item)) {
         let error = result.unwrap_err().to_string();
-        assert!(error.starts_with("25 processes cannot share a batch of 24 items"), "{error}");
+        assert!(error.starts_with("13 processes need batches of at least twice as many items, not 24"), "{error}");
     }
 }

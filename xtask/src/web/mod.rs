@@ -5,17 +5,20 @@ mod browser;
 mod check;
 
 use std::env;
-use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::toolchain::{Toolchain, asks};
+
 /// The environment variable with the path of the command `ttq`.
 const PROGRAM: &str = "TTQ";
 const TARGET: &str = "wasm32-unknown-unknown";
+const TOOLCHAIN: Toolchain = Toolchain { variable: "WEB_RUSTC", target: TARGET };
 /// The network of the page.
 const NETWORK: &str = "models/mnist/network.safetensors";
 /// The modules, and the features of the processor that each requires.
@@ -75,10 +78,26 @@ pub(crate) fn check_built() -> Result<()> {
     Ok(())
 }
 
+/// Removes the networks that earlier tests have written.
+pub(crate) fn forget_networks() -> Result<()> {
+    let folder = networks();
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{} cannot be removed", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the folder of the networks that the tests of ttq-packed write.
+fn networks() -> PathBuf {
+    target().join("tmp/networks")
+}
+
 /// Returns a sentence about the first program or library that the test of the page requires and that this machine does not have; `None`
 /// if there is none.
 pub(crate) fn missing() -> Option<String> {
-    if !has_library() && !has_sources() {
+    if !TOOLCHAIN.has_library() && !TOOLCHAIN.has_sources() {
         return Some(format!(
             "the library `core` for {TARGET} is missing: run `rustup component add rust-src` or `rustup target add {TARGET}`, or set \
              WEB_RUSTC to a compiler with sources, such as that of Debian's rustc-web and rust-web-src"
@@ -94,24 +113,6 @@ fn folder() -> PathBuf {
 
 fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from)
-}
-
-/// Returns the compiler: `$WEB_RUSTC`, else `$RUSTC`, else `rustc`.
-fn compiler() -> OsString {
-    env::var_os("WEB_RUSTC").or_else(|| env::var_os("RUSTC")).unwrap_or_else(|| "rustc".into())
-}
-
-fn asks(compiler: OsString, arguments: &[&str]) -> PathBuf {
-    let output = Command::new(compiler).current_dir(crate::root()).args(arguments).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().into()).unwrap_or_default()
-}
-
-fn has_library() -> bool {
-    asks(compiler(), &["--print", "target-libdir", "--target", TARGET]).is_dir()
-}
-
-fn has_sources() -> bool {
-    asks(compiler(), &["--print", "sysroot"]).join("lib/rustlib/src/rust/library/core").is_dir()
 }
 
 /// Returns rustup's linker, for a compiler of another distribution, which can lack it.
@@ -140,8 +141,12 @@ fn build(target: &[&str], module: &str) -> Result<[PathBuf; 2]> {
         let mut flags = features.to_owned();
         let mut cargo = Command::new("cargo");
         cargo.current_dir(crate::root()).args(["build", "--profile", "web", "--package", "ttq-wasm", "--locked"]);
-        cargo.args(target).args(["--target", TARGET, "--target-dir"]).arg(&directory).env("RUSTC", compiler());
-        if has_sources() {
+        cargo
+            .args(target)
+            .args(["--target", TARGET, "--target-dir"])
+            .arg(&directory)
+            .env("RUSTC", TOOLCHAIN.compiler());
+        if TOOLCHAIN.has_sources() {
             // The library without messages of panics, which no page shows, and for small size.
             cargo.args(["-Zbuild-std=core,alloc", "-Zbuild-std-features=optimize_for_size"]);
             cargo.env("RUSTC_BOOTSTRAP", "1");

@@ -244,7 +244,7 @@ const unusable = () => network && !image;
 /** @param {PointerEvent} event @returns {[number, number]} */
 const position = (event) => [event.offsetX / paper.clientWidth, event.offsetY / paper.clientHeight];
 paper.addEventListener("pointerdown", (event) => {
-  if (unusable() || event.button) return;
+  if (unusable() || event.button || !event.isPrimary) return;
   paper.setPointerCapture(event.pointerId);
   pen.shown = pen.down = false;
   strokes.push([position(event)]);
@@ -252,7 +252,7 @@ paper.addEventListener("pointerdown", (event) => {
   update();
 });
 paper.addEventListener("pointermove", (event) => {
-  if (!paper.hasPointerCapture(event.pointerId)) return;
+  if (!strokes.length || !event.isPrimary || !paper.hasPointerCapture(event.pointerId)) return;
   strokes[strokes.length - 1].push(position(event));
   draw();
   update();
