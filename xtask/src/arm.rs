@@ -22,6 +22,8 @@ pub(crate) fn run() -> Result<()> {
     let status = Command::new("cargo")
         .current_dir(crate::root())
         .args(["test", "--release", "--package", "ttq-packed", "--tests", "--target", TARGET])
+        // Damaged files are read on the host: nothing there depends on the processor.
+        .args(["--", "--skip", "mutations"])
         .env("RUSTC", compiler())
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", EMULATOR)
