@@ -11,8 +11,7 @@ use crate::damage::damage;
 use crate::hostile::{check, repair};
 use crate::resnet::{Builder, floats};
 
-/// An emulator, on which other processors are tested, takes ten times as long.
-const MUTATIONS: usize = if cfg!(target_arch = "x86_64") { 100_000 } else { 10_000 };
+const MUTATIONS: usize = 100_000;
 /// The fuzz target starts from this file.
 const SEED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/network/operations.safetensors");
 /// Returns the file of a small network with most operations.
