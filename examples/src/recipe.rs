@@ -124,8 +124,8 @@ impl Recipe {
     pub fn cifar() -> Self {
         Self {
             variant: "accurate",
-            full_precision: PhaseRecipe::new(100, 0.1, 5e-4),
-            ternary: PhaseRecipe::new(100, 0.05, 2e-4),
+            full_precision: PhaseRecipe::new(130, 0.1, 5e-4),
+            ternary: PhaseRecipe::new(60, 0.05, 2e-4),
             schedule: ScheduleChoice::Cosine,
             checkpoint: KeptEpoch::Last,
             distillation: Some(Distillation::new(0.9)),

@@ -19,7 +19,8 @@ use burn::tensor::backend::AutodiffBackend;
 /// ```
 ///
 /// `forward` computes the output of the module for a batch; it is called on the autodiff backend, where batch normalization
-/// uses the statistics of the batch. Burn's clones and views share running statistics: those of a
+/// uses the statistics of the batch, with a copy of the module whose weights require no gradient: Burn keeps what a forward
+/// pass records until the next backward pass, and here none follows. Burn's clones and views share running statistics: those of a
 /// [`Ternary`](ttq_core::Ternary) change with those of its view. Nothing else changes. Statistics that the forward pass
 /// does not update stay as they are. Without batch normalization or without batches, nothing is called.
 ///
@@ -35,9 +36,10 @@ where
     if before.is_empty() {
         return;
     }
+    let fixed = module.clone().map(&mut Detach);
     let mut updated_from = |value: f64, batch: &I| {
         set_running_values(module, before.iter().map(|before| before.zeros_like().add_scalar(value)).collect());
-        forward(module, batch);
+        forward(&fixed, batch);
         running_values(module)
     };
     let mut momenta = Vec::new();
@@ -107,6 +109,16 @@ impl Path {
         self.0.last().is_some_and(|(name, container)| {
             container == "Struct:BatchNorm" && (name == "running_mean" || name == "running_var")
         })
+    }
+}
+
+/// Makes parameters constants of the backward pass.
+struct Detach;
+
+impl<B: AutodiffBackend> ModuleMapper<B> for Detach {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (id, tensor, mapper) = param.consume();
+        Param::from_mapped_value(id, Tensor::from_inner(tensor.inner()), mapper)
     }
 }
 

@@ -128,6 +128,23 @@ fn the_statistics_of_a_wrapper_become_those_of_its_ternary_weights() {
 }
 
 #[test]
+fn the_forward_passes_record_no_gradients() {
+    type A = Autodiff<Flex>;
+    let ternary = Ternary::new(Net::<A>::new(0.1), &TernaryConfig::new()).unwrap();
+    // Trained weights, ternary copies of them, and weights that are functions of trained ones.
+    for net in [Net::<A>::new(0.1), ternary.materialize(), ternary.view()] {
+        let mut calls = 0;
+        reestimate_batch_norm(&net, batches::<A>(), |net, batch| {
+            let gradients = net.forward(batch.clone()).sum().backward();
+            assert!(net.second.bias.as_ref().unwrap().grad(&gradients).is_none());
+            assert!(net.first.weight.grad(&gradients).is_none());
+            calls += 1;
+        });
+        assert_eq!(calls, batches::<A>().len() + 1);
+    }
+}
+
+#[test]
 fn without_batches_or_batch_normalization_nothing_happens() {
     type A = Autodiff<Flex>;
     let net = Net::<A>::new(0.1);
