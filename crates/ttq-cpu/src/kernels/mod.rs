@@ -2,7 +2,6 @@
 
 pub(crate) mod convolution;
 pub(crate) mod elementwise;
-pub(crate) mod math;
 pub(crate) mod product;
 pub(crate) mod simd;
 pub(crate) mod strides;

@@ -1,7 +1,5 @@
 //! The operations of a [tape](super), as loops over the values of a tile.
 
-use crate::kernels::math;
-
 /// An operation on one, two or three values, called a, b and c.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Operation {
@@ -123,22 +121,22 @@ pub(crate) fn apply(operation: Operation, a: &[f32], b: &[f32], c: &[f32], to: &
         Operation::Abs => each!(to = |x: a| x.abs()),
         Operation::Recip => each!(to = |x: a| 1.0 / x),
         Operation::Sqrt => each!(to = |x: a| x.sqrt()),
-        Operation::Exp => each!(to = |x: a| math::exp(x)),
-        Operation::Log => each!(to = |x: a| math::ln(x)),
-        Operation::Log1p => each!(to = |x: a| math::log1p(x)),
-        Operation::Tanh => each!(to = |x: a| math::tanh(x)),
-        Operation::Erf => each!(to = |x: a| math::erf(x)),
-        Operation::Sigmoid => each!(to = |x: a| math::sigmoid(x)),
+        Operation::Exp => each!(to = |x: a| ttq_math::exp(x)),
+        Operation::Log => each!(to = |x: a| ttq_math::ln(x)),
+        Operation::Log1p => each!(to = |x: a| ttq_math::log1p(x)),
+        Operation::Tanh => each!(to = |x: a| ttq_math::tanh(x)),
+        Operation::Erf => each!(to = |x: a| ttq_math::erf(x)),
+        Operation::Sigmoid => each!(to = |x: a| ttq_math::sigmoid(x)),
         // NaN compares false: it is kept, as by Flex.
         Operation::Relu => each!(to = |x: a| if x < 0.0 { 0.0 } else { x }),
-        Operation::Gelu => each!(to = |x: a| 0.5 * x * (1.0 + math::erf(x * FRAC_1_SQRT_2))),
+        Operation::Gelu => each!(to = |x: a| 0.5 * x * (1.0 + ttq_math::erf(x * FRAC_1_SQRT_2))),
         Operation::ClampMin(s) => each!(to = |x: a| if x < s { s } else { x }),
         Operation::ClampMax(s) => each!(to = |x: a| if x > s { s } else { x }),
         Operation::ReluBackward => each!(to = |x: a, y: b| if x > 0.0 { y } else { 0.0 }),
         Operation::GeluBackward => each!(
             to = |x: a, y: b| {
-                let cumulative = 0.5 * (1.0 + math::erf(x * FRAC_1_SQRT_2));
-                y * (cumulative + x * FRAC_1_SQRT_2_PI * math::exp(-0.5 * x * x))
+                let cumulative = 0.5 * (1.0 + ttq_math::erf(x * FRAC_1_SQRT_2));
+                y * (cumulative + x * FRAC_1_SQRT_2_PI * ttq_math::exp(-0.5 * x * x))
             }
         ),
         Operation::SigmoidBackward => each!(to = |x: a, y: b| x * (1.0 - x) * y),
@@ -150,6 +148,57 @@ pub(crate) fn apply(operation: Operation, a: &[f32], b: &[f32], c: &[f32], to: &
         Operation::Select => {
             for (to, (x, (y, z))) in to.iter_mut().zip(a.iter().zip(b.iter().zip(c))) {
                 *to = if *x == 0.0 { *z } else { *y };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::simd::{Kernel, Level, Vector};
+
+    struct Apply<'a>(Operation, &'a [f32], &'a mut [f32]);
+
+    impl Kernel for Apply<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            apply(self.0, self.1, self.1, self.1, self.2);
+        }
+    }
+
+    #[test]
+    fn functions_have_the_same_bits_in_every_instruction_set_and_position() {
+        let functions = [
+            Operation::Exp,
+            Operation::Log,
+            Operation::Log1p,
+            Operation::Tanh,
+            Operation::Erf,
+            Operation::Sigmoid,
+            Operation::Gelu,
+            Operation::GeluBackward,
+        ];
+        // Numbers of all signs and magnitudes, infinities and NaN.
+        let x: Vec<f32> = (0..=u32::MAX).step_by(600_011).map(f32::from_bits).collect();
+        for function in functions {
+            let one = |x: &f32| {
+                let mut out = [0.0];
+                apply(function, std::hint::black_box(&[*x]), &[*x], &[*x], &mut out);
+                out[0]
+            };
+            let expected: Vec<f32> = x.iter().map(one).collect();
+            for level in Level::available() {
+                for start in 0..17 {
+                    let mut out = vec![0.0; x.len() - start];
+                    level.run(Apply(function, &x[start..], &mut out));
+                    for ((out, one), x) in out.iter().zip(&expected[start..]).zip(&x[start..]) {
+                        let same = out.to_bits() == one.to_bits() || out.is_nan() && one.is_nan();
+                        assert!(same, "{function:?} {level:?}: {x:e}");
+                    }
+                }
             }
         }
     }

@@ -4,7 +4,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::functions::{LANES, binary, each, exp};
+use ttq_math::exp;
+
+use super::functions::{LANES, binary, each};
 use super::strided::{Loops, Strided};
 use super::{Call, Layer, Split, Task};
 use crate::kernels::level::Kernel;
