@@ -458,8 +458,11 @@ fn compile_patterns<'a>(
 ) -> Result<Vec<Regex>, SelectionError> {
     patterns
         .map(|pattern| {
-            let regex = Regex::new(pattern)
-                .map_err(|e| SelectionError::Pattern { pattern: pattern.into(), reason: e.to_string() })?;
+            let regex = Regex::new(pattern).map_err(|error| {
+                // The lines before show the place in the pattern.
+                let reason = error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").into();
+                SelectionError::Pattern { pattern: pattern.into(), reason }
+            })?;
             if choices.iter().any(|choice| regex.is_match(&choice.path)) {
                 return Ok(regex);
             }

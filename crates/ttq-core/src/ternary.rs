@@ -85,9 +85,12 @@ pub enum TernaryError {
 ///
 /// | view | selected weights | purpose |
 /// |---|---|---|
-/// | [`view`](Self::view) | ternary, differentiable in latents and scales | custom training loops, evaluation |
+/// | [`view`](Self::view) | ternary, differentiable in latents and scales | custom training loops |
 /// | [`leaf_view`](Self::leaf_view) | ternary leaves; [`LeafView::pull_back`] computes the gradients of latents and scales | training without a graph through the quantizer |
-/// | [`materialize`](Self::materialize) | ternary constants | deployment |
+/// | [`materialize`](Self::materialize) | ternary constants | evaluation, deployment |
+///
+/// Evaluate `ternary.valid().materialize()`: on the autodiff backend batch normalization and dropout behave as in training, and
+/// Burn keeps what a forward pass records until the next backward pass.
 ///
 /// # Frozen parameters
 ///
@@ -276,7 +279,7 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
         replace_selected(self.model.clone(), &self.scales, self.quantizer(), &mut Tracked, log)
     }
 
-    /// Returns a plain module whose selected weights are ternary constants, for deployment.
+    /// Returns a plain module whose selected weights are ternary constants, for evaluation and deployment.
     pub fn materialize(&self) -> M {
         replace_selected(self.model.clone(), &self.scales, self.quantizer(), &mut Constant, None)
     }

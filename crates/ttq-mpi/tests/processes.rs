@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::backend::Autodiff;
-use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
+use burn::module::{AutodiffModule, Module};
 use burn::optim::SgdConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::prelude::*;
@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use ttq_core::{Ternary, TernaryConfig};
 use ttq_cpu::Cpu;
 use ttq_mpi::Mpi;
+use ttq_testing::elements;
 use ttq_testing::points::{Batch, Net, Point, PointBatcher, point};
 use ttq_train::*;
 
@@ -158,18 +159,6 @@ fn loader<B: Backend>(
     ReproducibleLoader::new(len, Arc::new(item), Arc::new(PointBatcher), 24, Default::default())
 }
 
-fn numbers<B: Backend>(module: &impl Module<B>) -> Vec<f32> {
-    struct Collect(Vec<f32>);
-    impl<B: Backend> ModuleVisitor<B> for Collect {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-            self.0.extend(param.val().into_data().iter::<f32>());
-        }
-    }
-    let mut collect = Collect(Vec::new());
-    module.visit(&mut collect);
-    collect.0
-}
-
 #[test]
 #[ignore = "the other tests start it by mpirun"]
 fn worker() {
@@ -215,7 +204,7 @@ fn worker() {
             training.metrics((AccuracyMetric::new(), LossMetric::new()))
         });
     if let PhaseOutcome::Completed { model, .. } = outcome.unwrap() {
-        let bytes: Vec<u8> = numbers(&model.valid()).into_iter().flat_map(f32::to_le_bytes).collect();
+        let bytes: Vec<u8> = elements(&model.valid()).into_iter().flat_map(f32::to_le_bytes).collect();
         fs::write(directory.join(format!("numbers-{rank}")), bytes).unwrap();
     }
     mpi.finish();

@@ -5,6 +5,7 @@
 //! that a test gets from it depend on the other tests that run at the same time, even with a seed.
 
 mod numbers;
+mod parameters;
 #[cfg(feature = "train")]
 pub mod points;
 mod reproducible;
@@ -12,6 +13,7 @@ mod reproducible;
 mod training;
 
 pub use numbers::{normal, tensor, uniform};
+pub use parameters::{elements, parameters};
 pub use reproducible::reproducible;
 #[cfg(feature = "train")]
 pub use training::classification;

@@ -82,6 +82,7 @@ pub struct ReproducibleLoader<B: Backend, I, O> {
     next_epoch: AtomicUsize,
     workers: usize,
     whole_batches: bool,
+    seeds_backend: bool,
     /// The part of each batch that this loader yields, as start and end of `len` items.
     share: (usize, usize),
 }
@@ -152,6 +153,7 @@ impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
             next_epoch: AtomicUsize::new(1),
             workers: 2,
             whole_batches: false,
+            seeds_backend: false,
             share: (0, len),
         }
     }
@@ -184,6 +186,13 @@ impl<B: Backend, I, O> ReproducibleLoader<B, I, O> {
     #[must_use]
     pub fn without_partial_batch(mut self) -> Self {
         self.whole_batches = true;
+        self
+    }
+
+    /// Seeds the backend's generator of random numbers at the start of each epoch, so that what the model draws, such as
+    /// masks of dropout, is a function of the seed and the epoch too. Slices have seeds of their own.
+    pub(crate) fn seeding_backend(mut self) -> Self {
+        self.seeds_backend = true;
         self
     }
 
@@ -238,6 +247,10 @@ where
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<O> + 'a> {
         let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
         let batches = Arc::new(self.batches(epoch));
+        if self.seeds_backend {
+            // Not the seed of an item.
+            B::seed(&self.device, item_seed(!self.seed.unwrap_or_default(), epoch, self.share.0));
+        }
         let workers = (0..self.workers.min(batches.len()))
             .map(|first| {
                 let (sender, receiver) = sync_channel(PREFETCH);

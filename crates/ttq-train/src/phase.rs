@@ -16,6 +16,8 @@ use burn::train::{
     TrainStep, TrainingStrategy,
 };
 
+use ttq_core::Ternary;
+
 use crate::checkpoint::{complete_checkpoints, delete_after};
 use crate::divergence::{Divergence, Parameters, Watch, WatchLogger, first_not_finite};
 use crate::progress::print_line;
@@ -62,7 +64,9 @@ where
         M::Input: Send + 'static,
     {
         let batch_sizes = train.batch_sizes();
-        let train = Box::new(|first_epoch| Arc::new(train.first_epoch(first_epoch)) as Arc<dyn DataLoader<_, _>>);
+        let train = Box::new(|first_epoch| {
+            Arc::new(train.first_epoch(first_epoch).seeding_backend()) as Arc<dyn DataLoader<_, _>>
+        });
         Self { train, valid: Arc::new(valid), batch_sizes }
     }
 
@@ -104,7 +108,8 @@ type Checkpoints = AtomicRecorder<FullPrecisionSettings>;
 /// of the ternary weights and progress lines.
 ///
 /// A run of the same phase in the same directory continues after its newest checkpoint. On a CPU the result equals that
-/// of an uninterrupted run bit for bit, provided that items depend on their [`ItemKey`](crate::ItemKey) alone.
+/// of an uninterrupted run bit for bit, provided that items depend on their [`ItemKey`](crate::ItemKey) alone. What the
+/// model draws from the generator of its backend, such as dropout, repeats too on one device: every epoch seeds the generator.
 ///
 /// TTQ trains in two phases (paper, section 4): in full precision, then with ternary weights. The second phase starts
 /// from the model of the first one and fits the scales to its weights:
@@ -178,7 +183,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     /// Trains, from the newest checkpoint in the directory if there is one.
     ///
     /// `metrics` registers the metrics of the model's own output, the one of [`PhaseConfig::goal`] among them; those of
-    /// the ternary weights are added in [`Phase::Ternary`]. The phase and the gradient factor of `step` and the first
+    /// the ternary weights are added in [`Phase::Ternary`] unless the configuration leaves them out. The phase and the gradient factor of `step` and the first
     /// epoch of the training loader are set from the configuration, the devices and the checkpoint.
     ///
     /// A checkpoint that cannot be read is replaced by the one before it, if there is one; a line says so.
@@ -202,12 +207,16 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     {
         let ranks = self.ranks.clone();
         ranks.agree(self.check(&step, &data))?;
-        // The scales are fitted with the threshold at the start.
-        let step = self.with_threshold(step, data.batches_per_epoch(), 0)?.with_phase(self.config.phase);
+        let mut step = self.with_threshold(step, data.batches_per_epoch(), 0)?.with_phase(self.config.phase);
+        if self.config.threshold_schedule.is_some() && self.config.phase == Phase::Ternary {
+            // The scales were those of another threshold.
+            step = step.map_ternary(Ternary::refit);
+        }
         let (directory, goal) = (self.directory.clone(), self.goal(data.batches_per_epoch())?);
         let (interrupter, kept_epoch) = (self.interrupter.clone(), self.config.kept_epoch);
         let device = self.execution.main_device().clone();
-        let (is_over, checkpoint, epochs) = ranks.of_first(|| self.begin(&step, &optimizer, &device))?;
+        let batches = data.batches_per_epoch();
+        let (is_over, checkpoint, epochs) = ranks.of_first(|| self.begin(&step, &optimizer, &device, batches))?;
         let history = History::over(&ranks, &directory, epochs);
         let met = |config: EarlyStoppingConfig| config.init(history.clone(), goal.clone()).is_met();
         if !is_over && !self.config.early_stopping.is_some_and(met) {
@@ -247,7 +256,13 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
 
     /// Returns whether the directory has all epochs, the epoch after which the training continues, and the metrics until
     /// then. Deletes what comes after it, and creates the files that burn-train expects.
-    fn begin<M, O>(&self, step: &TernaryStep<B, M>, optimizer: &O, device: &B::Device) -> Result<Begin, PhaseError>
+    fn begin<M, O>(
+        &self,
+        step: &TernaryStep<B, M>,
+        optimizer: &O,
+        device: &B::Device,
+        batches: usize,
+    ) -> Result<Begin, PhaseError>
     where
         M: TrainStep + AutodiffModule<B> + ModuleDisplay + 'static,
         M::InnerModule: InferenceStep + ModuleDisplay,
@@ -255,7 +270,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     {
         let newest = self.resumes_after();
         let is_over = newest.is_some_and(|epoch| epoch >= self.config.epochs);
-        let checkpoint = if is_over { newest } else { self.readable_checkpoint(step, optimizer, device)? };
+        let checkpoint = if is_over { newest } else { self.readable_checkpoint(step, optimizer, device, batches)? };
         let epochs = match checkpoint {
             Some(epoch) => History::resume(&self.directory, epoch)?.epochs(),
             None => Vec::new(),
@@ -344,6 +359,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         step: &TernaryStep<B, M>,
         _: &O,
         device: &B::Device,
+        batches: usize,
     ) -> Result<Option<usize>, PhaseError>
     where
         M: TrainStep + AutodiffModule<B> + ModuleDisplay + 'static,
@@ -354,7 +370,11 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         let read = |epoch| {
             let model = load_model(step.clone(), directory, epoch, device)?;
             load_checkpoint::<B, O::Record>(directory, "optim", epoch, device)?;
-            load_checkpoint::<B, <Schedule as LrScheduler>::Record<B>>(directory, "scheduler", epoch, device)?;
+            let ((steps, _, _), _) =
+                load_checkpoint::<B, <Schedule as LrScheduler>::Record<B>>(directory, "scheduler", epoch, device)?;
+            if steps != epoch * steps_per_epoch(batches, &self.execution) {
+                return Err(PhaseError::EpochLength { epoch, found: steps / epoch.max(1), batches });
+            }
             require_finite(&model, NotFinite::Epoch(epoch))
         };
         let mut first_error = None;
@@ -372,7 +392,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
                     return Ok(Some(epoch));
                 }
                 // The checkpoints are those of another training.
-                Err(error @ PhaseError::Record { .. }) => return Err(error),
+                Err(error @ (PhaseError::Record { .. } | PhaseError::EpochLength { .. })) => return Err(error),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
@@ -400,10 +420,11 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         let Self { directory, config, execution, interrupter, lines, ranks } = self;
         let device = execution.main_device().clone();
         let step = if checkpoint.is_none() { ranks.broadcast(step, &device) } else { step };
+        let ternary_metrics = config.ternary_metrics && config.phase == Phase::Ternary;
         let watch = Watch::new(history.clone(), interrupter.clone(), outputs_per_step(&execution));
         let mut step = step
             .with_phase(config.phase)
-            .with_flip_ratio(config.phase == Phase::Ternary)
+            .with_flip_ratio(ternary_metrics)
             .with_gradient_factor(1.0 / (devices(&execution) * config.accumulated_batches) as f64)
             .with_watch(watch.clone());
         if let Some(averaging) = config.averaging {
@@ -443,7 +464,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         } else {
             TrainingStrategy::Default(execution)
         });
-        if config.phase == Phase::Ternary {
+        if ternary_metrics {
             training = training
                 .metric_train_numeric(SparsityMetric::new())
                 .metric_train_numeric(PositiveScaleMetric::new())

@@ -62,7 +62,8 @@ pub struct PhaseConfig {
     #[serde(default)]
     pub early_stopping: Option<EarlyStoppingConfig>,
     /// Schedule of the threshold in [`Phase::Ternary`]. None by default. The best epoch is one after its end, since the
-    /// network has the threshold of its configuration then; early stopping watches those epochs alone.
+    /// network has the threshold of its configuration then; early stopping watches those epochs alone. The scales are fitted
+    /// to the weights with the threshold at the start.
     #[serde(default)]
     pub threshold_schedule: Option<ThresholdSchedule>,
     /// Average over the updates, with which epochs validate and of which the best one is returned. None by default.
@@ -75,10 +76,18 @@ pub struct PhaseConfig {
     /// end of an epoch make an update of their own, [`Accumulated`](crate::Accumulated). 1 by default.
     #[serde(default = "one")]
     pub accumulated_batches: usize,
+    /// Whether the metrics of the ternary weights are logged in [`Phase::Ternary`]: sparsity, scales, flip ratio, statistics of
+    /// layers. They compute all codes three more times per step. True by default.
+    #[serde(default = "yes")]
+    pub ternary_metrics: bool,
 }
 
 fn one() -> usize {
     1
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Config for PhaseConfig {}
@@ -98,6 +107,7 @@ impl PhaseConfig {
             averaging: None,
             oscillation_freezing: None,
             accumulated_batches: 1,
+            ternary_metrics: true,
         }
     }
 
@@ -140,6 +150,13 @@ impl PhaseConfig {
     #[must_use]
     pub fn with_oscillation_freezing(mut self, freezing: Option<OscillationFreezing>) -> Self {
         self.oscillation_freezing = freezing;
+        self
+    }
+
+    /// Sets whether the metrics of the ternary weights are logged.
+    #[must_use]
+    pub fn with_ternary_metrics(mut self, metrics: bool) -> Self {
+        self.ternary_metrics = metrics;
         self
     }
 

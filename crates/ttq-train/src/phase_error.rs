@@ -99,6 +99,19 @@ pub enum PhaseError {
         /// The difference.
         source: RecordError,
     },
+    /// A checkpoint is of epochs with another number of batches.
+    #[error(
+        "the checkpoint of epoch {epoch} was trained with {found} steps per epoch, and the data now have {batches} batches: \
+         give the same data, batch size and devices, or choose another directory"
+    )]
+    EpochLength {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// Steps per epoch of the checkpoint's training.
+        found: usize,
+        /// Batches per epoch of the data.
+        batches: usize,
+    },
     /// A weight is not finite (NaN or infinite) before training starts, or in the best epoch. In a parameter that does
     /// not train, such as a mask of -∞, infinite values are allowed.
     #[error("the weight {weight} of {origin} is not finite (NaN or infinite): {}", NotFinite::remedy(origin))]

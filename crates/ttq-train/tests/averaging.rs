@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::backend::{Autodiff, Flex};
 use burn::data::dataloader::DataLoader;
 use burn::data::dataloader::batcher::Batcher;
-use burn::module::{AutodiffModule, ModuleVisitor, Param};
+use burn::module::{AutodiffModule, Param};
 use burn::optim::SgdConfig;
 use burn::optim::lr_scheduler::constant::ConstantLr;
 use burn::prelude::*;
@@ -19,6 +19,7 @@ use ttq_core::packed::pack;
 use ttq_core::{QuantizerConfig, ScaleParameter, Ternary, TernaryConfig, Threshold};
 use ttq_cpu::Cpu;
 use ttq_inference::load;
+use ttq_testing::parameters;
 use ttq_testing::points::{Batch, Net, Point, PointBatcher, point};
 use ttq_train::*;
 
@@ -32,23 +33,9 @@ fn wrapped<A: AutodiffBackend>(parameter: ScaleParameter) -> Step<A> {
     TernaryStep::new(Ternary::new(Net::new(true), &config).unwrap())
 }
 
-/// All float parameters as a visitor sees them: names and values.
-fn values<B: Backend, M: Module<B>>(module: &M) -> Vec<(String, Vec<f64>)> {
-    struct Collect(Vec<String>, Vec<(String, Vec<f64>)>);
-    impl<B: Backend> ModuleVisitor<B> for Collect {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.0.push(name.into());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.0.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-            self.1.push((self.0.join("."), param.val().into_data().iter().collect()));
-        }
-    }
-    let mut collect = Collect(Vec::new(), Vec::new());
-    module.visit(&mut collect);
-    collect.1
+/// The names of all float parameters, and their values.
+fn values<B: Backend>(module: &impl Module<B>) -> Vec<(String, Vec<f64>)> {
+    parameters(module).into_iter().map(|(name, data)| (name, data.iter().collect())).collect()
 }
 
 fn batch<A: AutodiffBackend>(number: usize) -> Batch<A> {

@@ -1,15 +1,14 @@
 //! Re-estimation of batch normalization: the definition, and that nothing else changes.
 
 use burn::backend::{Autodiff, Flex};
-use burn::module::{AutodiffModule, ModuleVisitor, Param};
+use burn::module::AutodiffModule;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
-use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use burn_ndarray::NdArray;
 use ttq_core::{SelectionConfig, Ternary, TernaryConfig};
 use ttq_cpu::Cpu;
-use ttq_testing::{normal, reproducible, tensor};
+use ttq_testing::{normal, parameters, reproducible, tensor};
 use ttq_train::reestimate_batch_norm;
 
 /// Two batch normalizations in a row behind ternary weights, and one that the forward pass does not use.
@@ -42,25 +41,6 @@ impl<B: Backend> Net<B> {
 
 fn batches<B: Backend>() -> Vec<Tensor<B, 2>> {
     (0..7).map(|seed| tensor::<B, 2>(&normal(&[16, 5], seed)) * (1.0 + seed as f32) + 0.5 * seed as f32).collect()
-}
-
-/// All float parameters with their names.
-fn parameters<B: Backend, M: Module<B>>(module: &M) -> Vec<(String, TensorData)> {
-    struct Collect(Vec<String>, Vec<(String, TensorData)>);
-    impl<B: Backend> ModuleVisitor<B> for Collect {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.0.push(name.into());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.0.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-            self.1.push((self.0.join("."), param.val().into_data()));
-        }
-    }
-    let mut collect = Collect(Vec::new(), Vec::new());
-    module.visit(&mut collect);
-    collect.1
 }
 
 /// The definition: a layer of momentum 1 has the statistics of the last batch; their mean, in float64.

@@ -15,6 +15,7 @@ use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{ExecutionStrategy, Learner, ModuleSharder, SupervisedTraining, TrainingStrategy};
 use ttq_core::{Ternary, TernaryConfig};
 use ttq_cpu::Cpu;
+use ttq_testing::elements;
 use ttq_testing::points::{Batch, Net, Point, PointBatcher, point};
 use ttq_train::{
     EarlyStoppingConfig, History, ItemKey, MetricGoal, ReproducibleLoader, ScheduleConfig, TernaryOptimizer,
@@ -39,19 +40,6 @@ fn optimizer() -> TernaryOptimizer<impl Rule, impl Rule, impl Rule> {
 trait Rule: burn::optim::Optimizer<Step, A> + 'static {}
 impl<O: burn::optim::Optimizer<Step, A> + 'static> Rule for O {}
 
-/// Latent weights, scales and everything else that is trained.
-fn numbers<B: Backend>(step: &TernaryStep<B, Net<B>>) -> Vec<f32> {
-    struct Collect(Vec<f32>);
-    impl<B: Backend> ModuleVisitor<B> for Collect {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-            self.0.extend(param.val().into_data().iter::<f32>());
-        }
-    }
-    let mut collect = Collect(Vec::new());
-    step.ternary().visit(&mut collect);
-    collect.0
-}
-
 /// Steps on a share of every batch of 24, as a worker of Burn's does them.
 fn train(step: Step, [worker, workers]: [usize; 2]) -> Vec<f32> {
     let device = Default::default();
@@ -70,7 +58,7 @@ fn train(step: Step, [worker, workers]: [usize; 2]) -> Vec<f32> {
         let output = learner.train_step(Batcher::<A, _, Batch<A>>::batch(&PointBatcher, items, &device));
         learner.optimizer_step(output.grads);
     }
-    numbers(&learner.model())
+    elements(learner.model().ternary())
 }
 
 fn assert_close(found: &[f32], expected: &[f32]) {
@@ -110,7 +98,7 @@ fn leaves_and_clamped_scales_carry_the_marks_of_their_parameters() {
 fn workers_stay_equal_to_the_bit_and_train_as_one_does_on_the_whole_batch() {
     let _session = SESSION.lock().unwrap_or_else(PoisonError::into_inner);
     let step = wrapped();
-    let start = numbers(&step);
+    let start = elements(step.ternary());
     let one = train(step.clone(), [0, 1]);
     for workers in [2, 3] {
         let config = DistributedConfig { all_reduce_op: ReduceOperation::Sum };
@@ -156,7 +144,7 @@ fn launch(strategy: ExecutionStrategy<A>, devices: usize, step: Step) -> Vec<f32
     let milestones = ScheduleConfig::MultiStep { milestones: vec![2, 3], gamma: 0.1 };
     let schedule = milestones.init(0.05, length).unwrap();
     let step = step.with_gradient_factor(1.0 / devices as f64);
-    numbers(&training.launch(Learner::new(step, optimizer(), schedule)).model)
+    elements(training.launch(Learner::new(step, optimizer(), schedule)).model.ternary())
 }
 
 #[test]

@@ -116,6 +116,27 @@ fn a_phase_in_the_same_directory_continues_bit_for_bit() {
 }
 
 #[test]
+fn a_phase_does_not_continue_with_other_numbers_of_batches() {
+    let directory = tempfile::tempdir().unwrap();
+    completed(run(directory.path(), config(Phase::Ternary, 2), wrapped()).unwrap());
+    let error = run_with(directory.path(), config(Phase::Ternary, 3), wrapped(), 32, Interrupter::new()).unwrap_err();
+    assert!(matches!(error, PhaseError::EpochLength { epoch: 2, found: 5, batches: 4 }), "{error}");
+    completed(run(directory.path(), config(Phase::Ternary, 3), wrapped()).unwrap());
+}
+
+#[test]
+fn the_metrics_of_ternary_weights_can_be_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    completed(run(directory.path(), config(Phase::Ternary, 1).with_ternary_metrics(false), wrapped()).unwrap());
+    let train = &History::resume(directory.path(), 1).unwrap().epochs()[0].train;
+    let names: Vec<&String> = train.keys().collect();
+    assert!(
+        train.contains_key("Loss") && !train.contains_key("Sparsity") && !train.contains_key("Flip ratio"),
+        "{names:?}"
+    );
+}
+
+#[test]
 fn the_last_epoch_is_returned_if_it_is_the_kept_one() {
     let directory = tempfile::tempdir().unwrap();
     // The largest loss is that of the first epoch.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
 use burn::backend::Autodiff;
-use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
+use burn::module::{AutodiffModule, Module, Param};
 use burn::optim::SgdConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::prelude::*;
@@ -14,6 +14,7 @@ use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{ExecutionStrategy, Interrupter};
 use ttq_core::{Ternary, TernaryConfig};
 use ttq_cpu::Cpu;
+use ttq_testing::elements;
 use ttq_testing::points::{Batch, Net, Point, PointBatcher, point};
 use ttq_train::*;
 
@@ -94,18 +95,6 @@ fn loader<B: Backend>(
     ReproducibleLoader::new(len, Arc::new(item), Arc::new(PointBatcher), 24, Default::default())
 }
 
-fn numbers<B: Backend>(module: &impl Module<B>) -> Vec<f32> {
-    struct Collect(Vec<f32>);
-    impl<B: Backend> ModuleVisitor<B> for Collect {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-            self.0.extend(param.val().into_data().iter::<f32>());
-        }
-    }
-    let mut collect = Collect(Vec::new());
-    module.visit(&mut collect);
-    collect.0
-}
-
 /// A network that differs between processes: training starts from that of process 0.
 fn wrapped(norm: bool, ranks: &Ranks) -> Step {
     struct Scale(f64);
@@ -150,7 +139,7 @@ fn train_with(
 fn train(directory: &Path, setup: &Setup, ranks: Ranks) -> Vec<f32> {
     let item = |key: ItemKey| point(key.index, key.epoch);
     match train_with(directory, setup, ranks, Interrupter::new(), item).unwrap() {
-        PhaseOutcome::Completed { model, .. } => numbers(&model.valid()),
+        PhaseOutcome::Completed { model, .. } => elements(&model.valid()),
         other => panic!("{other:?}"),
     }
 }
@@ -181,7 +170,7 @@ fn any_number_of_processes_gives_the_weights_and_metrics_of_one() {
     for setup in [SETUP, Setup { accumulate: 3, ..SETUP }, Setup { more: true, epochs: 3, ..SETUP }] {
         let one = tempfile::tempdir().unwrap();
         let expected = train_as(1, one.path(), &setup);
-        let start = numbers(&wrapped(false, &Ranks::default()).valid());
+        let start = elements(&wrapped(false, &Ranks::default()).valid());
         assert!(expected.iter().zip(&start).any(|(after, before)| (after - before).abs() > 0.02), "it trained");
         for count in [2, 3, 6] {
             let several = tempfile::tempdir().unwrap();

@@ -67,6 +67,18 @@ fn numbers(step: &Step) -> Vec<f32> {
 }
 
 #[test]
+fn the_scales_start_as_those_of_the_threshold_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    // Its updates are lost in rounding.
+    let still = PhaseConfig { learning_rate: 1e-30, ..config(1, 1.0) };
+    let scales = |ternary: &Ternary<A, Net<A>>| ternary.scales()[0].val().into_data();
+    let (model, _) = completed(run(directory.path(), still, 9).unwrap());
+    let fitted = wrapped().into_ternary().with_threshold(START).unwrap().refit();
+    assert_eq!(scales(model.ternary()), scales(&fitted));
+    assert_ne!(scales(&fitted), scales(wrapped().ternary()));
+}
+
+#[test]
 fn the_threshold_of_every_step_is_that_of_the_definition() {
     let start = wrapped().with_threshold_schedule(START, 6, 0).unwrap();
     assert_eq!(share(&start), 0.0);
