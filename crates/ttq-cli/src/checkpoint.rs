@@ -96,6 +96,16 @@ impl Checkpoint {
             bytes,
         }
     }
+
+    /// Checks that every tensor of the file `path` was read.
+    pub(crate) fn all_read(&self, path: &Path) -> Result<()> {
+        let Some(Unread { name, reason }) = self.unread.first() else { return Ok(()) };
+        let others = match self.unread.len() - 1 {
+            0 => String::new(),
+            others => format!(" ({others} others cannot be read either, see `ttq inspect`)"),
+        };
+        bail!("{}: tensor `{name}` {reason}{others}", path.display())
+    }
 }
 
 /// Reads a file of any supported format. `key` is the entry of a PyTorch checkpoint that holds the tensors.

@@ -3,6 +3,7 @@
 mod bench;
 mod burnpack;
 mod checkpoint;
+mod convert;
 mod export;
 mod inspect;
 mod items;
@@ -31,7 +32,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
-/// Pack, inspect, verify, unpack, run and export ternary networks, and write reports of training runs.
+/// Pack, inspect, verify, unpack, convert, run and export ternary networks, and write reports of training runs.
 #[derive(Debug, Parser)]
 #[command(
     name = "ttq",
@@ -54,6 +55,8 @@ enum Command {
     Pack(pack::Pack),
     /// Convert a packed file to float32 tensors, or to integer codes and scales.
     Unpack(unpack::Unpack),
+    /// Write a float checkpoint of PyTorch or a burnpack file as safetensors, in float32.
+    Convert(convert::Convert),
     /// Check a packed file: structure, checksum, codes and scales.
     Verify(verify::Verify),
     /// Compute the outputs of a network: of an array, or of pictures.
@@ -76,6 +79,7 @@ impl Command {
             Self::Inspect(inspect) => render(&inspect.run()?, json),
             Self::Pack(pack) => render(&pack.run()?, json),
             Self::Unpack(unpack) => render(&unpack.run()?, json),
+            Self::Convert(convert) => render(&convert.run()?, json),
             Self::Verify(verify) => render(&verify.run()?, json),
             Self::Run(run) => render(&run.run()?, json),
             Self::Bench(bench) => render(&bench.run()?, json),

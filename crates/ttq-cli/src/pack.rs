@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use ttq_packed::{Coding, DenseTensor, Dtype, PackedModel};
 
-use crate::checkpoint::{self, Contents, Format, Layout, Unread};
+use crate::checkpoint::{self, Contents, Format, Layout};
 use crate::output::Output;
 use crate::recognition;
 use crate::summary::Summary;
@@ -58,15 +58,7 @@ impl Pack {
                 )
             }
         };
-        if let Some(Unread { name, reason }) = checkpoint.unread.first() {
-            let others = checkpoint.unread.len() - 1;
-            let others = if others > 0 {
-                format!(" ({others} others cannot be read either, see `ttq inspect`)")
-            } else {
-                String::new()
-            };
-            bail!("{}: tensor `{name}` {reason}{others}", path.display());
-        }
+        checkpoint.all_read(path)?;
         let output = self.output.path(path, "ttq.safetensors")?;
         let notes = checkpoint.notes.clone();
         let (format, checkpoint_bytes) = (checkpoint.format, checkpoint.bytes);
@@ -83,7 +75,7 @@ impl Pack {
         if model.weights.is_empty() {
             bail!(
                 "{}: none of its {} tensors is ternary (`ttq inspect` shows why): \
-                 pass a checkpoint of ternary weights, not of latent weights",
+                 pass a checkpoint of ternary weights, not of latent weights, or train it first with `ttq-core`",
                 path.display(),
                 model.tensors.len()
             );

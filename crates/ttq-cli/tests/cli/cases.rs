@@ -122,6 +122,7 @@ fn every_file_of_other_tools_is_packed_or_refused_with_what_is_wrong() {
             Some((_, parts)) => {
                 let message = error(directory.path(), &["pack", path, "-o", "out", "--force"]);
                 assert!(parts.iter().all(|part| message.contains(part)), "{name}: {message}");
+                assert!(!ttq(directory.path(), &["convert", path, "-o", "out", "--force"]).status.success(), "{name}");
                 assert_eq!(inspect.status.success(), SHOWN.contains(&name), "{name}");
             }
             // References hold float weights too, of which some have none that is ternary.
@@ -151,6 +152,12 @@ fn values_of_the_files_of_other_tools_are_those_of_pytorch() {
         let expected = files::read_safetensors(expected).tensors;
         for file in *names {
             assert_eq!(unpacked(file).unwrap().tensors, expected, "{file}");
+            let path = cases.iter().find(|path| name(path) == *file).and_then(|path| path.to_str()).unwrap();
+            if path.ends_with(".pt") {
+                text(directory.path(), &["convert", path, "-o", "floats", "--force"]);
+                let converted = files::read_safetensors(&directory.path().join("floats")).tensors;
+                assert_eq!(converted, expected, "{file}");
+            }
         }
     }
     for (file, names) in NAMES {

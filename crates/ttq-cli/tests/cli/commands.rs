@@ -256,6 +256,8 @@ fn every_field_of_the_json_output_is_documented() {
     fields(&json(directory.path(), &["pack", "net.safetensors", "-o", "a"]), &mut names);
     fields(&json(directory.path(), &["unpack", "net.ttq.safetensors"]), &mut names);
     fields(&json(directory.path(), &["verify", "net.ttq.safetensors"]), &mut names);
+    files::write_burnpack(&directory.path().join("net.bpk"));
+    fields(&json(directory.path(), &["convert", "net.bpk", "-o", "b"]), &mut names);
     assert!(names.len() > 35, "{names:?}");
     assert_documented(&names);
 }
@@ -273,7 +275,9 @@ pub(crate) fn assert_documented(names: &BTreeSet<String>) {
 fn help_lists_every_command_and_option() {
     let directory = tempfile::tempdir().unwrap();
     let help = text(directory.path(), &["--help"]);
-    for command in ["inspect", "pack", "unpack", "verify", "run", "bench", "export", "web", "--json", "Exit code"] {
+    for command in
+        ["inspect", "pack", "unpack", "convert", "verify", "run", "bench", "export", "web", "--json", "Exit code"]
+    {
         assert!(help.contains(command), "{command} is not in\n{help}");
     }
     let pack = text(directory.path(), &["pack", "--help"]);

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::files::{self, CONV, FC};
-use crate::{json, text};
+use crate::{error, json, text};
 
 #[test]
 fn burnpack_files_are_packed_with_the_layout_of_burn() {
@@ -31,6 +31,26 @@ fn pytorch_files_of_both_formats_are_packed() {
         let output = directory.path().join(format!("{version}.float.safetensors"));
         assert_eq!(files::read_safetensors(&output).tensors, files::floats());
     }
+}
+
+#[test]
+fn convert_writes_the_tensors_of_a_checkpoint_in_float32_with_the_mark_of_their_layout() {
+    let directory = tempfile::tempdir().unwrap();
+    files::write_pytorch_zip(&directory.path().join("net.pt"), &files::floats());
+    files::write_burnpack(&directory.path().join("burn.bpk"));
+    let cases = [("net.pt", ["format", "pt"], files::floats()), ("burn.bpk", ["producer", "burn"], files::network())];
+    for (file, [key, value], tensors) in cases {
+        let answer = json(directory.path(), &["convert", file]);
+        let output = file.split_once('.').unwrap().0.to_owned() + ".safetensors";
+        assert_eq!((&answer["output"], &answer["tensors"]), (&json!(output), &json!(tensors.len())));
+        let written = files::read_safetensors(&directory.path().join(&output));
+        assert_eq!((written.tensors, written.metadata), (tensors, [(key.into(), value.into())].into()));
+        let message = error(directory.path(), &["convert", &output, "-o", "other"]);
+        assert!(message.starts_with(&format!("{output}: is a safetensors file already")), "{message}");
+    }
+    text(directory.path(), &["pack", "net.pt"]);
+    let message = error(directory.path(), &["convert", "net.ttq.safetensors"]);
+    assert!(message.starts_with("net.ttq.safetensors: is a packed file"), "{message}");
 }
 
 #[test]
