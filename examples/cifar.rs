@@ -13,8 +13,9 @@ enum RecipeName {
     Accurate,
     /// The same with 9 + 9 epochs.
     Fast,
-    /// That of the paper: 160 + 160 epochs, --schedule steps --lr 0.1 --weight-decay 2e-4 --threshold max:0.05 --distill 0
-    /// --checkpoint best --reestimate-batch-norm 0 --validation 5000.
+    /// That of the paper, but for its method (--method ttq-paper --initial-scales ones): 160 + 160 epochs, --schedule steps
+    /// --lr 0.1 --weight-decay 2e-4 --threshold max:0.05 --distill 0 --checkpoint best --reestimate-batch-norm 0
+    /// --validation 5000.
     Paper,
 }
 

@@ -85,8 +85,7 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "ttq")]
     pub method: Method,
     /// Threshold below which weights are zero: max:T (T times the largest magnitude), mean:F (F times the mean magnitude)
-    /// or zeros:R (a share R of zeros) [default: ttq max:0.05 unless the example has another one, twn mean:0.7, absmean
-    /// mean:0.5].
+    /// or zeros:R (a share R of zeros).
     #[arg(long)]
     pub threshold: Option<Threshold>,
     /// Move the threshold from --threshold-start to --threshold along a half cosine over this share of the ternary phase.
@@ -123,10 +122,10 @@ pub struct Options {
     #[arg(long, value_name = "REGEX")]
     pub exclude: Vec<String>,
     /// Number of epochs with ternary weights.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     pub epochs: Option<usize>,
     /// Number of epochs in full precision before that; 0 to start from --init or from random weights.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     pub fp_epochs: Option<usize>,
     /// Images in a batch, over all devices.
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -158,7 +157,7 @@ pub struct Options {
     #[arg(long, value_name = "WEIGHT[:TEMPERATURE]")]
     pub distill: Option<Distillation>,
     /// Checkpoint of the teacher of --distill [default: the network that the ternary phase starts from].
-    #[arg(long, value_name = "CHECKPOINT", requires = "distill")]
+    #[arg(long, value_name = "CHECKPOINT")]
     pub teacher: Option<PathBuf>,
     /// Average the weights and scales over the updates with this decay, such as 0.999: the average is validated, tested and
     /// saved.
@@ -259,12 +258,14 @@ impl Options {
         };
         let (full_precision, ternary) = (recipe.full_precision, recipe.ternary);
         let command = Self::augment_args(Command::new(recipe.name))
+            .allow_negative_numbers(true)
             .about(recipe.about)
             .version(env!("CARGO_PKG_VERSION"))
             .mut_arg("epochs", |arg| arg.default_value(fixed(ternary.epochs.to_string())))
             .mut_arg("fp_epochs", |arg| arg.default_value(fixed(full_precision.epochs.to_string())))
             .mut_arg("batch_size", |arg| arg.default_value(fixed(recipe.batch_size.to_string())))
             .mut_arg("learning_rate", |arg| arg.default_value(fixed(ternary.rates.learning_rate.to_string())))
+            .mut_arg("threshold", |arg| added(arg, format!("ttq {}, twn mean:0.7, absmean mean:0.5", recipe.threshold)))
             .mut_arg("fp_learning_rate", |arg| {
                 added(arg, format!("that of --lr if it is given, else {}", full_precision.rates.learning_rate))
             })
@@ -315,7 +316,11 @@ fn stop(error: &clap::Error) -> ! {
         error.exit()
     }
     let text = error.to_string();
-    let sentence = text.split("\n\n").next().unwrap_or_default();
+    // The first paragraph is the error; others can be a tip, the usage, and where the help is.
+    let mut sentence = text.split("\n\n").next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some(tip) = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")) {
+        sentence = format!("{sentence}: {tip}");
+    }
     eprintln!("{sentence} (--help lists the options)");
     std::process::exit(1)
 }
@@ -345,6 +350,10 @@ where
     T: DeserializeOwned + Clone + Send + Sync + 'static,
 {
     PossibleValuesParser::new(names).try_map(|name| serde_json::from_value::<T>(name.replace('-', "_").into()))
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "must be a whole number from 0 on".into())
 }
 
 fn positive(text: &str) -> Result<usize, String> {

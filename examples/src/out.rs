@@ -72,6 +72,15 @@ impl Out {
                 fs::remove_file(entry.path()).ok();
             }
         }
+        // The results of a run that becomes longer are those of another configuration.
+        if self.config().is_file() && read_json::<RunConfig>(&self.config())? != *config {
+            let report = self.root.join("report.html");
+            let networks = [self.ternary_network(), self.latent_network(), self.packed_network(), self.network()];
+            for path in networks.into_iter().chain([self.summary(), report]).filter(|path| path.is_file()) {
+                fs::remove_file(&path)
+                    .with_context(|| format!("cannot remove {}, which is outdated", path.display()))?;
+            }
+        }
         write_json(&self.config(), config)
     }
 
@@ -150,5 +159,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// Reads a value from JSON.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not a file of this program", path.display()))
+    serde_json::from_str(&text).with_context(|| {
+        format!("{} is not a file of this program, or damaged: give another directory with --out", path.display())
+    })
 }

@@ -66,7 +66,7 @@ pub(crate) fn ranks() -> Ranks {
 }
 
 /// Returns whether this process prints and writes.
-pub(crate) fn is_first() -> bool {
+pub fn is_first() -> bool {
     ranks().is_first()
 }
 

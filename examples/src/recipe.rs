@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use ttq_core::{QuantizerConfig, ScaleParameter, SelectionConfig, TernaryConfig, Threshold};
-use ttq_train::{Averaging, Distillation, KeptEpoch, OscillationFreezing, Phase, ScheduleConfig, ThresholdSchedule};
+use ttq_train::{
+    Averaging, Distillation, KeptEpoch, OscillationFreezing, Phase, PlateauConfig, ScheduleConfig, ThresholdSchedule,
+};
 
 use crate::data::Augmentation;
 use crate::model::GptConfig;
-use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice, Strategy};
+use crate::{Method, OptimizerChoice, Options, Precision, ScheduleChoice, Score, Strategy};
 
 /// The numbers of a phase.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -137,7 +139,7 @@ impl Recipe {
         }
     }
 
-    /// [`cifar`](Self::cifar) with a tenth of the epochs.
+    /// [`cifar`](Self::cifar) with about a tenth of the epochs.
     pub fn cifar_fast() -> Self {
         let of = |phase: PhaseRecipe| PhaseRecipe { epochs: 9, ..phase };
         let recipe = Self::cifar();
@@ -259,6 +261,9 @@ pub struct RunConfig {
     /// Freezing of codes that oscillate, in the ternary phase.
     #[serde(default)]
     pub oscillation_freezing: Option<OscillationFreezing>,
+    /// Checksum (CRC-32) of the data, which a run that continues must have too. (Missing in runs of earlier versions.)
+    #[serde(default)]
+    pub data_crc32: Option<u32>,
     /// Version of this program.
     pub version: String,
 }
@@ -342,6 +347,7 @@ impl RunConfig {
             label_smoothing: options.label_smoothing,
             averaging: options.average,
             oscillation_freezing: options.freeze_oscillations,
+            data_crc32: None,
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }
@@ -355,7 +361,7 @@ impl RunConfig {
     }
 
     /// Returns the schedule of a phase of `epochs` epochs.
-    pub(crate) fn schedule(&self, epochs: usize) -> ScheduleConfig {
+    pub(crate) fn schedule(&self, epochs: usize, score: Score) -> ScheduleConfig {
         match self.schedule {
             ScheduleChoice::Constant => ScheduleConfig::Constant,
             // The paper's milestones, 80 and 120 of 160 epochs, at the same fractions of a run of any length.
@@ -365,7 +371,9 @@ impl RunConfig {
             ScheduleChoice::Cosine => {
                 ScheduleConfig::WarmupCosine { warmup_epochs: usize::from(epochs >= 10), min_factor: 0.0 }
             }
-            ScheduleChoice::Plateau => ScheduleConfig::Plateau(Default::default()),
+            ScheduleChoice::Plateau => {
+                ScheduleConfig::Plateau(PlateauConfig { threshold: score.improvement(), ..Default::default() })
+            }
         }
     }
 }

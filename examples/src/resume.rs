@@ -5,7 +5,7 @@ use serde_json::Value;
 use ttq_train::latest_checkpoint;
 
 use crate::out::Out;
-use crate::{Method, RunConfig, ScheduleChoice};
+use crate::{RunConfig, ScheduleChoice};
 
 /// The options that decide the outcome of a run: identifier, name, field of the configuration. (Without `--epochs` and
 /// `--fp-epochs`, which may grow.)
@@ -89,9 +89,6 @@ pub(crate) fn resumed(saved: RunConfig, new: &RunConfig, given: &[String], out: 
         config.fp_epochs = new.fp_epochs;
     }
     if is_given("epochs") && new.epochs != config.epochs {
-        if config.method == Method::Fp {
-            bail!("--epochs has no meaning: this run trains in full precision alone (--method fp)");
-        }
         check_length("epochs", &config, ternary, [config.epochs, new.epochs])?;
         config.epochs = new.epochs;
     }
@@ -113,14 +110,14 @@ fn check_length(name: &str, config: &RunConfig, has_begun: bool, [old, new]: [us
     if let Some((_, course)) = courses.iter().find(|(is_set, _)| *is_set && name == "epochs") {
         bail!(
             "--epochs {new}: {course} follows a course over {old} epochs, so that a longer phase would have begun differently: \
-             start a new run, with --init to train this network further"
+             start a new run; --init latent.safetensors starts it from these weights, with scales fitted anew"
         );
     }
     match config.schedule {
         ScheduleChoice::Constant | ScheduleChoice::Plateau => Ok(()),
         ScheduleChoice::Steps | ScheduleChoice::Cosine => bail!(
             "--{name} {new}: the learning rate (--schedule {}) follows a course over {old} epochs, so that a longer phase would \
-             have begun differently: start a new run, with --init to train this network further",
+             have begun differently: start a new run; --init latent.safetensors starts it from these weights, with scales fitted anew",
             config.schedule.name()
         ),
     }
@@ -202,7 +199,6 @@ mod tests {
         let error = resume("", BOTH, "--fp-epochs 9").unwrap_err().to_string();
         assert!(error.contains("--fp-epochs comes too late"), "{error}");
         assert!(resume("", BOTH, "--fp-epochs 3 --epochs 3").is_ok(), "the numbers that it was started with");
-        assert!(resume("--method fp", &BOTH[..1], "--epochs 3").unwrap_err().to_string().contains("--method fp"));
     }
 
     #[test]

@@ -1,27 +1,27 @@
 //! A training run, from the command line to the table at its end.
 
-use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use burn::module::{AutodiffModule, ModuleDisplay};
 use burn::prelude::*;
 use burn::train::Interrupter;
-use serde::{Deserialize, Serialize};
 use ttq_core::{KeepReason, Ternary};
 use ttq_report::record::Evidence;
 use ttq_train::{Phase, TernaryStep, freeze};
 
 use crate::backend::{RunBackend, select};
+use crate::clock::Clock;
 use crate::data::{Augmentation, DataError};
 use crate::evaluate;
 use crate::evidence;
+use crate::method_options::check_method;
 use crate::model::{Batch, Classifier, Network, TrainableNetwork};
-use crate::out::{Out, read_json, write_json};
+use crate::out::{Out, write_json};
 use crate::processes::{self, Processes, is_first, ranks};
 use crate::training::Training;
 use crate::{Options, Recipe, RunConfig, Score, Summary, Task, Trains, print_line, weights};
@@ -75,50 +75,6 @@ struct Trained<B: Backend, N: Module<B> + ModuleDisplay> {
 }
 
 const NO_TEACHER: &str = "there is no network in full precision to distill from: add --init or --teacher, raise --fp-epochs, or give --distill 0";
-
-/// Time that a run has taken, `time.json`.
-#[derive(Serialize, Deserialize)]
-struct Time {
-    seconds: f64,
-}
-
-/// Counts the time of a run, with that before it was resumed.
-struct Clock {
-    path: PathBuf,
-    before: f64,
-    start: Instant,
-}
-
-impl Clock {
-    const INTERVAL: Duration = Duration::from_secs(20);
-
-    /// Starts a clock that writes its time at intervals: the time of a process that is killed is not lost.
-    fn start(path: PathBuf) -> Result<Arc<Self>> {
-        let before = if path.is_file() { read_json::<Time>(&path)?.seconds } else { 0.0 };
-        let clock = Arc::new(Self { path, before, start: Instant::now() });
-        let running = Arc::downgrade(&clock);
-        std::thread::spawn(move || {
-            loop {
-                std::thread::sleep(Self::INTERVAL);
-                let Some(clock) = running.upgrade() else { return };
-                // An error shows at the end, too.
-                clock.write().ok();
-            }
-        });
-        Ok(clock)
-    }
-
-    fn seconds(&self) -> f64 {
-        self.before + self.start.elapsed().as_secs_f64()
-    }
-
-    fn write(&self) -> Result<()> {
-        if !is_first() {
-            return Ok(());
-        }
-        write_json(&self.path, &Time { seconds: self.seconds() })
-    }
-}
 
 /// Creates the interrupter of Ctrl-C and `--minutes`.
 fn interrupter(minutes: Option<f64>) -> Result<Interrupter> {
@@ -174,9 +130,7 @@ impl<T: Task> Run<T> {
 
     /// Returns what must be the same in all processes: names and checksums.
     fn identity(&self) -> Result<Vec<(String, String)>> {
-        let mut data = DefaultHasher::new();
-        self.task.hash_data(&mut data);
-        let config = serde_json::to_string(&self.config)?;
+        let config = serde_json::to_string(&RunConfig { data_crc32: None, ..self.config.clone() })?;
         let names =
             ["another build of the program", "another backend", "another configuration", "another --out", "other data"];
         let values = [
@@ -184,7 +138,7 @@ impl<T: Task> Run<T> {
             self.backend.name().into(),
             config,
             self.out.root().display().to_string(),
-            data.finish().to_string(),
+            self.config.data_crc32.unwrap_or_default().to_string(),
         ];
         Ok(names.map(String::from).into_iter().zip(values).collect())
     }
@@ -194,7 +148,8 @@ impl<T: Task> Run<T> {
         options: &Options,
         load: fn(Option<&Path>) -> Result<T, DataError>,
     ) -> Result<Self> {
-        let (out, config) = Out::open(options, RunConfig::new(recipe, options))?;
+        let (out, mut config) = Out::open(options, RunConfig::new(recipe, options))?;
+        check_method(options, &config)?;
         if config.fp_epochs + config.epochs == 0 {
             bail!("there is nothing to train: raise --fp-epochs or --epochs");
         }
@@ -215,6 +170,17 @@ impl<T: Task> Run<T> {
         let mut task = load(config.text.as_deref().or(options.data.as_deref()))?;
         task.configure(&config);
         task.check()?;
+        let mut checksum = crc32fast::Hasher::new();
+        task.hash_data(&mut checksum);
+        let found = checksum.finalize();
+        if config.data_crc32.is_some_and(|crc32| crc32 != found) {
+            bail!(
+                "the run in {} was started with other data than {}: give the same by --data",
+                out.root().display(),
+                task.source()
+            );
+        }
+        config.data_crc32 = Some(found);
         let backend = device.in_precision(config.precision)?;
         let several = match ranks().size() {
             1 => String::new(),
@@ -252,7 +218,7 @@ impl<T: Task> Run<T> {
         N: TrainableNetwork<B, Task = T>,
     {
         let device = devices[0].clone();
-        let clock = Clock::start(self.out.root().join("time.json"))?;
+        let clock = Clock::start(self.out.root().join("time.json"), Clock::INTERVAL)?;
         if self.config.batch_size < 2 * self.config.devices * ranks().size() {
             self.task.check_batch_of_one(&network(self.task.classes(), &device), &device)?;
         }
@@ -260,7 +226,9 @@ impl<T: Task> Run<T> {
         B::seed(&device, self.config.seed.wrapping_add(ranks().rank() as u64));
         let load = |path: &Path| -> Result<N> {
             let mut network = network(self.task.classes(), &device);
-            let key = self.config.key.as_deref().filter(|_| self.config.init.as_deref() == Some(path));
+            let is = |file: &Option<PathBuf>| file.as_deref() == Some(path);
+            let has_key = is(&self.config.init) || is(&self.config.teacher) && weights::is_pytorch(path);
+            let key = self.config.key.as_deref().filter(|_| has_key);
             weights::load(&mut network, path, key)?;
             Ok(network)
         };
@@ -361,7 +329,8 @@ impl<T: Task> Run<T> {
             ranks().any(false);
             (model, Some(path))
         } else {
-            (wrapped.into_latent(), config.init.clone())
+            // A packed network is none in full precision.
+            (wrapped.into_latent(), config.init.clone().filter(|file| !weights::is_packed(file)))
         };
         if config.epochs == 0 {
             return Ok(Some(Trained { full_precision, ternary: None }));
@@ -378,7 +347,8 @@ impl<T: Task> Run<T> {
         // The phase fits the scales, with the threshold at its start.
         let mut step = TernaryStep::new(wrapped).with_phase(Phase::FullPrecision);
         if let Some(distillation) = config.distillation {
-            let Some(file) = config.teacher.as_ref().or(full_precision.as_ref()) else { bail!("{NO_TEACHER}") };
+            let teacher = config.teacher.as_ref().or(full_precision.as_ref()).or(config.init.as_ref());
+            let Some(file) = teacher else { bail!("{NO_TEACHER}") };
             // A clone of the network would share its batch statistics with the student.
             let teacher = load(file).with_context(|| format!("the teacher {}", file.display()))?.valid();
             let logits = |teacher: &N::InnerModule, batch: &Batch<B, T::Inputs<B>>| {

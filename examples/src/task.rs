@@ -108,6 +108,14 @@ impl Score {
         }
     }
 
+    /// Returns the change of that metric that counts as an improvement: a percentage point, or 0.01 nats.
+    pub(crate) fn improvement(self) -> f64 {
+        match self {
+            Self::Accuracy => 1.0,
+            Self::Perplexity => 0.01,
+        }
+    }
+
     /// Writes the results of a network in one line.
     pub(crate) fn line(self, evaluation: &Evaluation) -> impl fmt::Display {
         match self {

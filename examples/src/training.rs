@@ -90,8 +90,12 @@ impl<B: Trains, N: TrainableNetwork<B>> Training<'_, B, N> {
     fn phase(&self, phase: Phase, epochs: usize, directory: &Path) -> PhaseTraining<B> {
         let config = self.config;
         let phase_config = PhaseConfig::new(phase, epochs, config.rates(phase).learning_rate, N::Task::SCORE.goal())
-            .with_schedule(config.schedule(epochs))
-            .with_early_stopping(config.early_stopping.then(EarlyStoppingConfig::default))
+            .with_schedule(config.schedule(epochs, N::Task::SCORE))
+            .with_early_stopping(
+                config
+                    .early_stopping
+                    .then(|| EarlyStoppingConfig { threshold: N::Task::SCORE.improvement(), ..Default::default() }),
+            )
             .with_threshold_schedule(config.threshold_schedule)
             .with_averaging(config.averaging)
             .with_oscillation_freezing(config.oscillation_freezing)

@@ -70,9 +70,19 @@ pub fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path, key: Option
     }
     let unreadable = || format!("the checkpoint {} cannot be read", path.display());
     if is_packed(path) {
-        let packed = pytorch::to_burn(network, PackedModel::load(path)?, &N::pytorch_names())?;
-        *network = ttq_inference::load(network.clone(), &packed)
-            .with_context(|| format!("{} does not fit this network", path.display()))?;
+        if key.is_some() {
+            bail!("{} is no PyTorch file: omit --key", path.display());
+        }
+        let packed = PackedModel::load(path).with_context(unreadable)?;
+        let packed = pytorch::to_burn(network, packed, &N::pytorch_names()).with_context(unreadable)?;
+        *network = ttq_inference::load(network.clone(), &packed).map_err(|error| {
+            let tensors = packed.weights.len() + packed.tensors.len();
+            let unfit = error.mismatched.len();
+            let fit = tensors - error.unexpected.len() - unfit;
+            // The list begins with the first difference.
+            let first = error.to_string().lines().nth(1).unwrap_or_default().trim().to_owned();
+            other_network(path, &first, [fit, error.missing.len(), unfit])
+        })?;
         return Ok(());
     }
     if extension(path) == "bpk" {
@@ -116,6 +126,11 @@ pub fn names(path: &Path, key: Option<&str>) -> Vec<String> {
 pub fn is_packed(path: &Path) -> bool {
     let unknown = |bytes: Vec<u8>| matches!(PackedModel::read(&bytes), Err(FileError::UnknownFormat));
     extension(path) == "safetensors" && std::fs::read(path).is_ok_and(|bytes| !unknown(bytes))
+}
+
+/// Returns whether the file is one of PyTorch's.
+pub(crate) fn is_pytorch(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| ttq_pytorch::is_pytorch(&bytes))
 }
 
 /// Returns the extension of a file's name.
@@ -235,14 +250,17 @@ fn check(applied: &ApplyResult, path: &Path, unread: &[(String, String)]) -> Res
         (None, Some((name, _)), None) => format!("`{name}` is missing"),
         (None, None, _) => String::new(),
     };
-    bail!(
-        "{} is a checkpoint of another network ({}; {} tensors fit, {} are missing, {} do not fit): give one of this \
-         network",
+    Err(other_network(path, &first, [applied.applied.len(), applied.missing.len(), applied.errors.len()]))
+}
+
+/// The error of a file that does not fit the network: the first difference, and the numbers of tensors that fit, that the file
+/// lacks and that do not fit.
+fn other_network(path: &Path, first: &str, [fit, missing, unfit]: [usize; 3]) -> anyhow::Error {
+    anyhow!(
+        "{} is a checkpoint of another network ({}; {fit} tensors fit, {missing} are missing, {unfit} do not fit): give one of \
+         this network",
         path.display(),
-        Escaped(&first),
-        applied.applied.len(),
-        applied.missing.len(),
-        applied.errors.len()
+        Escaped(first)
     )
 }
 
@@ -274,6 +292,16 @@ mod tests {
         let error = load(&mut ResNet::<Cpu>::new(8, 10, &device), &path, None).unwrap_err();
         assert!(error.to_string().contains("is a checkpoint of another network"), "{error}");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
+        let tensors = Container::read(&bytes).unwrap().tensors;
+        PackedModel { tensors, ..PackedModel::default() }.save(&path, Coding::Plain).unwrap();
+        load(&mut other, &path, None).unwrap();
+        let error = load(&mut ResNet::<Cpu>::new(8, 10, &device), &path, None).unwrap_err().to_string();
+        assert!(error.contains("is a checkpoint of another network (") && !error.contains('\n'), "{error}");
+        let error = load(&mut other, &path, Some("model")).unwrap_err().to_string();
+        assert!(error.contains("omit --key"), "{error}");
+        std::fs::write(&path, &bytes[..5]).unwrap();
+        let error = format!("{:#}", load(&mut other, &path, None).unwrap_err());
+        assert!(error.contains("network.safetensors cannot be read") && error.contains("cut off"), "{error}");
     }
 
     /// Returns a network in other types, as files of PyTorch and of this project hold it.

@@ -78,6 +78,9 @@ fn a_run_that_cannot_start_says_why_and_writes_nothing() {
         ("--batch-size 1", "--batch-size"),
         (init.as_str(), "conv1.weight"),
         ("--resume", "no run to resume"),
+        ("--method fp --distill 0.5", "--distill has no meaning with --method fp"),
+        ("--method twn --sign published", "--sign has no meaning with --method twn"),
+        ("--distill 0 --teacher x", "--teacher has no meaning"),
     ] {
         let error = mnist(directory.path(), "run", options).unwrap_err().to_string();
         assert!(error.contains(reason), "{options}: {error}");
@@ -100,6 +103,27 @@ fn a_run_with_more_epochs_equals_one_that_was_started_with_them() {
     assert!(packed("parts") == packed("whole"));
     let config = fs::read_to_string(directory.path().join("parts/config.json")).unwrap();
     assert!(config.contains("\"epochs\": 2"), "{config}");
+}
+
+#[test]
+fn a_run_that_continues_has_its_data_and_drops_results_of_fewer_epochs() {
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    write_images(directory.path(), 100);
+    let options = "--schedule constant --batch-size 30 --fp-epochs 1 --epochs 1";
+    mnist(directory.path(), "run", options).unwrap();
+    let results = ["summary.json", "report.html", "packed.safetensors", "latent.safetensors"];
+    let exist = || results.map(|file| directory.path().join("run").join(file).is_file());
+    assert_eq!(exist(), [true; 4]);
+    write_images(directory.path(), 110);
+    let error = mnist(directory.path(), "run", "--resume --epochs 2").unwrap_err().to_string();
+    assert!(error.contains("was started with other data"), "{error}");
+    assert_eq!(exist(), [true; 4]);
+    write_images(directory.path(), 100);
+    mnist(directory.path(), "run", "--resume --epochs 2 --minutes 0.000001").unwrap();
+    assert_eq!(exist(), [false; 4]);
+    mnist(directory.path(), "run", "--resume").unwrap();
+    assert_eq!(exist(), [true; 4]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use ttq_examples::model::GptConfig;
-use ttq_examples::{Job, Options, Recipe, data, exit};
+use ttq_examples::{Job, Options, Recipe, data, exit, is_first};
 
 use crate::generate::{Sampling, Trained};
 
@@ -47,6 +47,9 @@ fn main() -> ExitCode {
             ttq_examples_gpu::run_text(job)?
         } else {
             ttq_examples_cpu::run_text(job)?
+        }
+        if !is_first() {
+            return Ok(());
         }
         match directory.map(|directory| Trained::open(&directory)).transpose()?.flatten() {
             Some(trained) => trained.write("", &sampling),

@@ -13,6 +13,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use ttq_examples::data::cache::given;
 use ttq_examples::data::{DataError, ImageSet, Images};
 
 use crate::distort::distort;
@@ -109,9 +110,8 @@ impl std::fmt::Display for Source {
 impl Source {
     /// Finds the data set in `data` or `$TTQ_DATA` if either is given, else in the cache of the user.
     fn find(data: Option<&Path>) -> Result<Self, DataError> {
-        let variable = std::env::var_os("TTQ_DATA").map(PathBuf::from);
-        let given = data.map(Path::to_path_buf).or(variable);
-        let place = given.clone().or_else(|| Some(dirs::cache_dir()?.join("ttq")));
+        let given = given(data);
+        let place = given.clone().map(|(directory, _)| directory).or_else(|| Some(dirs::cache_dir()?.join("ttq")));
         let found = place.and_then(|place| {
             let candidates = [place.join(FOLDER).join(ARCHIVE), place.join(ARCHIVE), place.clone()];
             let folder = [place.join(FOLDER), place].into_iter().find(|folder| folder.join(ANNOTATIONS).is_file());
@@ -120,9 +120,10 @@ impl Source {
         match (found, given) {
             (Some(path), _) if path.is_dir() => Ok(Self::Folder(path)),
             (Some(path), _) => Self::open(path),
-            (None, Some(directory)) => Err(DataError::Missing {
+            (None, Some((directory, named_by))) => Err(DataError::Missing {
                 name: NAME,
                 directory,
+                named_by,
                 expected: "val/val_annotations.txt or val.tar",
                 folder: FOLDER,
             }),

@@ -25,11 +25,11 @@ impl DataSet {
     /// # Errors
     /// [`DataError::Missing`] if the given directory does not hold the data set.
     pub fn find(&self, data: Option<&Path>) -> Result<Option<PathBuf>, DataError> {
-        let variable = std::env::var_os("TTQ_DATA").map(PathBuf::from);
-        if let Some(directory) = data.map(Path::to_path_buf).or(variable) {
+        if let Some((directory, named_by)) = given(data) {
             return self.within(&directory).map(Some).ok_or(DataError::Missing {
                 name: self.name,
                 directory,
+                named_by,
                 expected: self.marker,
                 folder: self.folder,
             });
@@ -71,6 +71,12 @@ impl DataSet {
         }
         Ok(output.stdout)
     }
+}
+
+/// Returns the directory of data that the user gives, `data` or `$TTQ_DATA`, and which of them it is.
+pub fn given(data: Option<&Path>) -> Option<(PathBuf, &'static str)> {
+    let variable = || Some((PathBuf::from(std::env::var_os("TTQ_DATA")?), "$TTQ_DATA"));
+    data.map(|directory| (directory.to_path_buf(), "--data")).or_else(variable)
 }
 
 fn checksum(bytes: &[u8]) -> String {

@@ -63,15 +63,24 @@ impl Task for Images {
 
     fn configure(&mut self, config: &RunConfig) {
         self.train.truncate(config.limit.unwrap_or(usize::MAX));
-        // At most a tenth is held out if there are few training images.
-        let (train, valid) = self.train.split(config.validation.min(self.train.len() / 10), config.seed);
+        let tenth = self.train.len() / 10;
+        if config.validation > tenth {
+            crate::print_line(format_args!(
+                "validation: {tenth} images, a tenth of those for training, not {}",
+                config.validation
+            ));
+        }
+        let (train, valid) = self.train.split(config.validation.min(tenth), config.seed);
         (self.train, self.valid) = (train, valid.center_crop(self.size()));
     }
 
     fn check(&self) -> Result<()> {
         if self.train.is_empty() || self.valid.is_empty() {
             let (train, valid) = (self.train.len(), self.valid.len());
-            bail!("there are {train} images to train on and {valid} to validate on: raise --limit or --validation");
+            bail!(
+                "images to train on: {train}, to validate on (at most a tenth): {valid}; raise --limit to 10 or more, and --validation \
+                 to 1 or more"
+            );
         }
         Ok(())
     }

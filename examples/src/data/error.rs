@@ -8,12 +8,21 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum DataError {
     /// The given directory does not hold the data set.
-    #[error("no {name} in {}: expected {expected} there or in its folder `{folder}`", directory.display())]
+    #[error(
+        "no {name} in {} ({named_by}): {}; without --data and $TTQ_DATA the cache or a download is used",
+        directory.display(),
+        match directory.is_dir() {
+            true => format!("expected {expected} there or in its folder `{folder}`"),
+            false => "there is no such directory".to_owned(),
+        }
+    )]
     Missing {
         /// Name of the data set.
         name: &'static str,
         /// The directory.
         directory: PathBuf,
+        /// What names the directory: `--data` or `$TTQ_DATA`.
+        named_by: &'static str,
         /// The expected file.
         expected: &'static str,
         /// The folder that may hold the files.

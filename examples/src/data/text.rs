@@ -157,11 +157,15 @@ impl Task for Text {
     /// its window.
     fn test<B: Backend>(&self, device: &B::Device) -> impl Iterator<Item = Batch<B, Tensor<B, 2, Int>>> {
         let (text, context) = (&self.test, self.context);
-        let windows = (0..text.len().saturating_sub(1)).step_by(context);
-        let windows: Vec<Vec<u8>> =
-            windows.map(|start| text[start..text.len().min(start + context + 1)].to_vec()).collect();
-        let equal = windows.chunk_by(|a, b| a.len() == b.len()).flat_map(|windows| windows.chunks(BATCH));
-        equal.map(|windows| to_batch(windows, device)).collect::<Vec<_>>().into_iter()
+        let starts: Vec<usize> = (0..text.len().saturating_sub(1)).step_by(context).collect();
+        let whole = text.len().saturating_sub(1) / context;
+        let batches =
+            [&starts[..whole], &starts[whole..]].map(|starts| starts.chunks(BATCH).map(<[usize]>::to_vec).collect());
+        let batches: Vec<Vec<usize>> = batches.into_iter().flat_map(|batches: Vec<_>| batches).collect();
+        batches.into_iter().map(move |starts| {
+            let windows = starts.iter().map(|start| text[*start..text.len().min(start + context + 1)].to_vec());
+            to_batch(&windows.collect::<Vec<_>>(), device)
+        })
     }
 
     fn inner<B: AutodiffBackend>(bytes: Tensor<B, 2, Int>) -> Tensor<B::InnerBackend, 2, Int> {

@@ -53,7 +53,6 @@ impl<B: Backend> Gpt<B> {
         Self {
             bytes: embedding(BYTES),
             positions: embedding(context),
-            // Without dropout: a resumed run would draw other random numbers.
             encoder: TransformerEncoderConfig::new(width, 4 * width, heads, layers)
                 .with_dropout(0.0)
                 .with_norm_first(true)

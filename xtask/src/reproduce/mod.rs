@@ -49,18 +49,7 @@ impl Example {
         match (self, study) {
             (Self::Mnist, _) => &[],
             (Self::Cifar, false) => &["--recipe", "paper"],
-            (Self::Cifar, true) => &[
-                "--recipe",
-                "paper",
-                "--schedule",
-                "cosine",
-                "--threshold",
-                "mean:0.7",
-                "--fp-lr",
-                "0.1",
-                "--lr",
-                "0.05",
-            ],
+            (Self::Cifar, true) => &["--recipe", "paper", "--schedule", "cosine", "--fp-lr", "0.1", "--lr", "0.05"],
         }
     }
 

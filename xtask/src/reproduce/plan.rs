@@ -56,8 +56,8 @@ impl Plan {
                     for (addition, title, arguments) in ADDITIONS {
                         let name = format!("{slope}-{scales}-{granularity}-{addition}");
                         let label = format!("{slope_title} | {scales} | {granularity} | {title}");
-                        let mut changes =
-                            vec!["--slope", slope, "--initial-scales", scales, "--granularity", granularity];
+                        let mut changes = vec!["--threshold", "mean:0.7", "--slope", slope];
+                        changes.extend(["--initial-scales", scales, "--granularity", granularity]);
                         changes.extend(arguments);
                         variants.push(Variant::new(&name, label.replace(" |", ","), changes));
                         rows.push((name, label));
