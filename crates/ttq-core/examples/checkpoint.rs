@@ -12,6 +12,7 @@ use std::f32::consts::{FRAC_PI_4, TAU};
 use std::path::{Path, PathBuf};
 
 use burn::backend::{Autodiff, Flex};
+use burn::module::AutodiffModule;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d, loss::CrossEntropyLossConfig};
 use burn::optim::{AdamConfig, GradientsParams, Optimizer};
@@ -65,7 +66,7 @@ fn batch<B: Backend>(n: usize, seed: u64) -> (Tensor<B, 4>, Tensor<B, 1, Int>) {
 }
 
 /// Returns the accuracy in percent on images that are not in the training data.
-fn accuracy<B: Backend>(model: &Net<B>) -> f64 {
+fn accuracy<B: Backend>(model: Net<B>) -> f64 {
     let (images, classes) = batch(1000, u64::MAX);
     let correct = model.forward(images).argmax(1).squeeze_dim::<1>(1).equal(classes);
     100.0 * correct.float().mean().into_scalar().elem::<f64>()
@@ -95,11 +96,10 @@ pub fn run(checkpoint: Option<PathBuf>, directory: &Path, steps: u64) -> Result<
     let file = directory.join("ttq-packed.safetensors");
     // [checkpoint]
     let mut model = Net::<Autodiff<Flex>>::new(&Default::default());
-    // A PyTorch file (`.pt`): save its `state_dict` by `safetensors.torch.save_file` and add
-    // `.with_from_adapter(PyTorchToBurnAdapter)`, or read it with `ttq-pytorch`. `PytorchStore` ignores strides.
+    // A PyTorch file: `ttq convert model.pt` first, see docs/questions.md.
     model.load_from(&mut SafetensorsStore::from_file(&checkpoint))?;
     let mut ternary = Ternary::new(model, &TernaryConfig::new())?; // the scales start from the loaded weights
-    let [float, start] = [ternary.latent(), &ternary.view()].map(accuracy);
+    let [float, start] = [ternary.latent().valid(), ternary.valid().materialize()].map(accuracy); // without autodiff
     let mut optimizer = AdamConfig::new().init();
     for step in 0..steps / 4 {
         let grads = GradientsParams::from_grads(loss(&ternary.view(), step).backward(), &ternary);
@@ -107,7 +107,7 @@ pub fn run(checkpoint: Option<PathBuf>, directory: &Path, steps: u64) -> Result<
     }
     pack(&ternary)?.save(&file, Coding::Plain)?; // 2 bits per ternary weight
     // [/checkpoint]
-    let end = accuracy(&ternary.view());
+    let end = accuracy(ternary.valid().materialize());
     println!("{}\naccuracy: {float:.1} % float, {start:.1} % ternary, {end:.1} % fine-tuned", ternary.stats());
     println!("{}: {} bytes, float {}", file.display(), file.metadata()?.len(), checkpoint.metadata()?.len());
     Ok([float, start, end])

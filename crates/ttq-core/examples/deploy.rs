@@ -23,7 +23,7 @@ use ttq_compile::{CompileOptions, Network, capture};
 use ttq_core::packed::{Coding, PackedModel, pack};
 use ttq_core::prelude::*;
 use ttq_inference::{Packed, load};
-use ttq_packed::network::Arena;
+use ttq_packed::network::{Arena, RangeRule};
 
 #[derive(Module, Debug)]
 struct Net<B: Backend> {
@@ -99,7 +99,8 @@ pub fn run(file: Option<PathBuf>, directory: &Path, steps: u64) -> Result<(f32, 
     let pixels = images.to_data().to_vec::<f32>()?;
     let mut compiled = vec![0.0; 1000 * 4];
     // [compile]
-    let graph = capture(&packed, images.clone(), |net, images| net.forward(images))?;
+    let mut graph = capture(&packed, images.clone(), |net, images| net.forward(images))?;
+    graph.calibrate(&pixels, RangeRule::MinMax)?; // for int8 only: ranges of values, measured on training data
     std::fs::write(directory.join("network.safetensors"), graph.write(Coding::Plain, None)?)?;
     let network = Network::compile(&graph, &CompileOptions::default())?; // or `Network::load`: no Burn from here on
     network.run(&mut Arena::new(), &pixels, &mut compiled)?;
