@@ -19,6 +19,7 @@ use burn::train::{
 use ttq_core::Ternary;
 
 use crate::checkpoint::{complete_checkpoints, delete_after};
+use crate::devices::{devices, outputs_per_step, steps_per_epoch};
 use crate::divergence::{Divergence, Parameters, Watch, WatchLogger, first_not_finite};
 use crate::progress::print_line;
 use crate::rank_strategy::RankStrategy;
@@ -573,31 +574,4 @@ fn load_checkpoint<B: AutodiffBackend, R: Record<B>>(
             PhaseError::Checkpoint { path, reason: reason.lines().next().unwrap_or_default().into() }
         }
     })
-}
-
-/// Returns the number of times that burn-train asks a schedule for a rate in an epoch of `batches` batches: once per
-/// batch, except under Burn's distributed strategy, where each device counts the steps of all devices.
-pub fn steps_per_epoch<B: Backend>(batches: usize, execution: &ExecutionStrategy<B>) -> usize {
-    match execution {
-        #[cfg(feature = "distributed")]
-        ExecutionStrategy::DistributedDataParallel { devices, .. } => batches * devices.len(),
-        _ => batches,
-    }
-}
-
-/// Returns the number of outputs that burn-train logs for one step.
-fn outputs_per_step<B: Backend>(execution: &ExecutionStrategy<B>) -> usize {
-    match execution {
-        ExecutionStrategy::MultiDevice(devices, _) => devices.len(),
-        _ => 1,
-    }
-}
-
-fn devices<B: Backend>(execution: &ExecutionStrategy<B>) -> usize {
-    match execution {
-        ExecutionStrategy::MultiDevice(devices, _) => devices.len(),
-        #[cfg(feature = "distributed")]
-        ExecutionStrategy::DistributedDataParallel { devices, .. } => devices.len(),
-        _ => 1,
-    }
 }
