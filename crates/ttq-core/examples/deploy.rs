@@ -100,7 +100,7 @@ pub fn run(file: Option<PathBuf>, directory: &Path, steps: u64) -> Result<(f32, 
     let mut compiled = vec![0.0; 1000 * 4];
     // [compile]
     let mut graph = capture(&packed, images.clone(), |net, images| net.forward(images))?;
-    graph.calibrate(&pixels, RangeRule::MinMax)?; // for int8 only: ranges of values, measured on training data
+    graph.calibrate(&pixels, RangeRule::MinMax)?; // for int8 only: ranges of values on typical inputs
     std::fs::write(directory.join("network.safetensors"), graph.write(Coding::Plain, None)?)?;
     let network = Network::compile(&graph, &CompileOptions::default())?; // or `Network::load`: no Burn from here on
     network.run(&mut Arena::new(), &pixels, &mut compiled)?;
