@@ -80,9 +80,10 @@ impl Host {
 
 impl State {
     fn values(&self) -> Vec<i8> {
-        match &self.codes {
-            Some(codes) => codes.unpack(),
-            None => (0..self.len).map(|index| self.get(index)).collect(),
+        match (&self.codes, self.kernels.first()) {
+            (Some(codes), _) => codes.unpack(),
+            (None, Some((layout, _, Kernel::Convolution(kernel)))) if layout.is_row_major() => kernel.values(),
+            (None, _) => (0..self.len).map(|index| self.get(index)).collect(),
         }
     }
 
@@ -101,6 +102,12 @@ impl State {
 }
 
 impl Layout {
+    /// Returns whether the elements of the rows, one after the other, have the order of the weight.
+    fn is_row_major(&self) -> bool {
+        let sizes = (0..4).map(|dim| self.shape[dim + 1..].iter().product::<usize>());
+        self.shape.iter().zip(self.strides).zip(sizes).all(|((size, stride), next)| *size == 1 || stride == next)
+    }
+
     fn build(self, codes: &Codes, int8: bool, scales: Scales<'_>) -> Result<Kernel, KernelError> {
         let activations = crate::activations::precision(int8);
         let Some(groups) = self.groups else {

@@ -129,21 +129,37 @@ fn a_weight_that_kernels_have_read_unpacks_to_the_same_values() {
         packed.select(0, rows).into_data(),
         dense::<Flex, 2>(&matrix).select(0, Tensor::from_data([36, 3], &device)).into_data()
     );
+}
+
+/// Small batches are convolved by the packed kernels, large ones by those of the backend if it has its own.
+fn convolutions_equal_dense<B: Backend>() {
+    let device = Default::default();
     let shape = [8, 3, 3, 2];
     for (groups, transposed) in [(1, false), (4, false), (1, true)] {
         let weight = weight(&shape, 0, true, 1);
-        let mut packed = tensor::<Packed<Flex>, 4>(&weight, &device);
-        let mut expected = dense::<Flex, 4>(&weight);
+        let (mut packed, mut expected) = (tensor::<Packed<B>, 4>(&weight, &device), dense::<B, 4>(&weight));
         if transposed {
             (packed, expected) = (packed.permute([0, 1, 3, 2]), expected.permute([0, 1, 3, 2]));
         }
-        let options = || ConvOptions::new([1, 1], [0, 0], [1, 1], groups);
-        let x = random::<Packed<Flex>, 4>([1, 3 * groups, 7, 7], 3);
-        let y = conv2d(x.clone(), packed.clone(), None, options());
-        let dense_x = Tensor::from_data(x.into_data(), &device);
-        assert_close(&y.into_data(), &conv2d(dense_x, expected.clone(), None, options()).into_data(), 1e-5);
-        assert_eq!(packed.into_data(), expected.into_data());
+        let options = || ConvOptions::new([2, 1], [0, 1], [1, 1], groups);
+        let bias = random::<Packed<B>, 1>([8], 4);
+        let dense_bias = Tensor::from_data(bias.to_data(), &device);
+        for images in [40, 1, 40] {
+            let x = random::<Packed<B>, 4>([images, 3 * groups, 7, 7], 3);
+            let y = conv2d(x.clone(), packed.clone(), Some(bias.clone()), options());
+            let dense_x = Tensor::from_data(x.into_data(), &device);
+            let dense_y = conv2d(dense_x, expected.clone(), Some(dense_bias.clone()), options());
+            assert_close(&y.into_data(), &dense_y.into_data(), 1e-5);
+            assert_eq!(packed.to_data(), expected.to_data());
+        }
     }
+}
+
+#[test]
+fn convolutions_with_a_packed_weight_equal_those_with_the_dense_weight_and_leave_it_packed() {
+    convolutions_equal_dense::<Flex>();
+    convolutions_equal_dense::<Cpu>();
+    convolutions_equal_dense::<NdArray>();
 }
 
 #[test]

@@ -15,6 +15,7 @@ use self::strip::{CallContext, Factors, Strip, StripIndex};
 use super::epilogue::Epilogue;
 use super::memory::{Output, Scratch, Words};
 use super::panels::{PANEL, Panels};
+use crate::Codes;
 use super::{Activations, CodesView, Cost, KernelError, Level, Scales, workers};
 
 /// Time of a nonzero weight on the sparse path, relative to a weight on the dense path (see
@@ -317,6 +318,21 @@ impl PackedConvolution {
         }
     }
 
+    /// Returns all ternary values, in the row-major order of [`shape`](Self::shape).
+    pub fn values(&self) -> Vec<i8> {
+        let (order, rows) = (self.order(), self.rows());
+        let columns = self.shape[1] * self.shape[2] * self.shape[3];
+        let columns_of: Vec<usize> = (0..columns).map(|k| order.column(k)).collect();
+        let values = |group: &ChannelGroup| match &group.weights {
+            Weights::Panels(panels) => {
+                let row = |row: usize| columns_of.iter().map(move |column| panels.get(row, *column));
+                (0..rows).flat_map(row).collect()
+            }
+            Weights::Lists(lists) => lists.values(),
+        };
+        self.groups.iter().flat_map(values).collect()
+    }
+
     /// Returns the sparsity of the weight: the fraction of zeros, from 0 to 1.
     pub fn sparsity(&self) -> f64 {
         1.0 - self.nonzeros as f64 / self.shape.iter().product::<usize>() as f64
@@ -437,7 +453,7 @@ impl PackedConvolution {
                     *weights = Weights::Lists(NonzeroLists::new(rows, columns, value));
                 }
                 Weights::Lists(lists) => {
-                    let codes = lists.codes();
+                    let codes = Codes::pack(&lists.values()).unwrap_or_else(|error| unreachable!("{error}"));
                     let panels = Panels::new([rows, order.columns()], &codes, [0, columns], |k| order.index(k));
                     *weights = Weights::Panels(panels.unwrap_or_else(|error| unreachable!("{error}")));
                 }

@@ -8,7 +8,6 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::geometry::Window;
-use crate::Codes;
 use crate::kernels::epilogue::{Epilogue, Finish};
 use crate::kernels::memory::Output;
 use crate::kernels::simd::Simd;
@@ -69,7 +68,7 @@ impl NonzeroLists {
     }
 
     /// Returns all values, in row-major order.
-    pub(crate) fn codes(&self) -> Codes {
+    pub(crate) fn values(&self) -> Vec<i8> {
         let mut values = vec![0; self.rows * self.columns];
         for tile in 0..self.columns.div_ceil(self.lines) {
             for row in 0..self.rows {
@@ -80,7 +79,7 @@ impl NonzeroLists {
                 }
             }
         }
-        Codes::pack(&values).unwrap_or_else(|error| unreachable!("{error}"))
+        values
     }
 
     pub(crate) fn bytes(&self) -> usize {
