@@ -262,7 +262,8 @@ fn check_result<B: Backend, O: Backend>(
 ) -> Result<()> {
     let values = |data: TensorData| data.iter::<f32>().collect::<Vec<_>>();
     let (found, expected) = (values(found.into_data()), values(expected.to_data()));
-    let largest = |values: &mut dyn Iterator<Item = f32>| values.map(f32::abs).fold(0.0, f32::max);
+    let largest =
+        |values: &mut dyn Iterator<Item = f32>| values.map(f32::abs).max_by(|a, b| a.total_cmp(b)).unwrap_or_default();
     let off = largest(&mut found.iter().zip(&expected).map(|(found, expected)| found - expected));
     let limit = tolerance * largest(&mut expected.iter().copied());
     ensure!(

@@ -14,8 +14,7 @@ use ttq_examples::data::{self, ImageSet, Images};
 use ttq_examples::model::{MnistNet, Network, ResNet};
 use ttq_examples::{Out, RunConfig, batch, print_line, to_bytes, write_json};
 use ttq_inference::{Int8, Packed, load};
-use ttq_packed::file::write_atomically;
-use ttq_packed::network::{Arena, RangeRule};
+use ttq_packed::network::{Arena, Int8 as Products, RangeRule};
 use ttq_packed::{Coding, PackedModel};
 
 use crate::MEMORY;
@@ -95,9 +94,7 @@ pub(crate) fn compare<B: Backend>(run: &Path, data: Option<&Path>, repeats: usiz
     let graph = graph::<B>(&config, &images, &packed);
     let graph = graph.with_context(|| format!("{} does not contain the network of this run", path.display()))?;
     let network = out.network();
-    let bytes = graph.write(Coding::Plain, packed.config.as_deref())?;
-    write_atomically(&network, |file| file.write_all(&bytes))
-        .with_context(|| format!("cannot write {}: is the directory writable?", network.display()))?;
+    graph.save(&network, Coding::Plain, packed.config.as_deref())?;
     let image = image_batch::<B>(&images.test, &images, 0, 1);
     let create = |network: &dyn Fn() -> Result<Forward>| -> Result<(Forward, usize)> {
         let before = MEMORY.allocated();
@@ -109,8 +106,8 @@ pub(crate) fn compare<B: Backend>(run: &Path, data: Option<&Path>, repeats: usiz
         ("dense", &|| module::<B>(&config, images.classes, &packed)),
         ("packed", &|| module::<Packed<B>>(&config, images.classes, &packed)),
         ("packed, int8", &|| module::<Packed<B, Int8>>(&config, images.classes, &packed)),
-        ("compiled", &|| compiled(&graph, false)),
-        ("compiled, int8", &|| compiled(&graph, true)),
+        ("compiled", &|| compiled(&graph, Products::Off)),
+        ("compiled, int8", &|| compiled(&graph, Products::Inner)),
     ];
     // The first calls start threads and allocate buffers that all networks share.
     for (_, form) in forms {
@@ -211,10 +208,8 @@ fn graph<B: Backend>(run: &RunConfig, images: &Images, packed: &PackedModel) -> 
 }
 
 /// Compiles a network.
-fn compiled(graph: &Graph, int8: bool) -> Result<Forward> {
-    let mut options = CompileOptions::default();
-    options.int8 = int8;
-    let network = Compiled::compile(graph, &options)?;
+fn compiled(graph: &Graph, int8: Products) -> Result<Forward> {
+    let network = Compiled::compile(graph, &CompileOptions::default().with_int8(int8))?;
     let arena = RefCell::new(Arena::new());
     Ok(Box::new(move |images| {
         let shape = [images.shape[0], network.output_dims()[0]];
@@ -251,9 +246,9 @@ fn argmax(row: &[f32]) -> usize {
     (0..row.len()).rev().max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap_or(0)
 }
 
-/// Returns the largest magnitude.
+/// Returns the largest magnitude; NaN if there is one.
 fn max_magnitude(values: impl Iterator<Item = f32>) -> f64 {
-    values.map(|value| f64::from(value.abs())).fold(0.0, f64::max)
+    values.map(|value| f64::from(value.abs())).max_by(|a, b| a.total_cmp(b)).unwrap_or_default()
 }
 
 /// Measures the median seconds of each network for a batch. The networks alternate.

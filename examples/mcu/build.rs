@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use ttq_micro::build::{compile, source};
 use ttq_packed::PackedModel;
 use ttq_packed::kernels::Level;
-use ttq_packed::network::{Arena, CompileOptions, Graph, Network};
+use ttq_packed::network::{Arena, CompileOptions, Graph, Int8, Network};
 
 const FILE: &str = "../../models/mnist/network.safetensors";
 const DIGITS: &str = "digits.bin";
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("cargo::rustc-link-arg=-T{}/link.x", env::var("CARGO_MANIFEST_DIR")?);
     let (file, digits) = (fs::read(FILE)?, fs::read(DIGITS)?);
-    let int8 = env::var_os("CARGO_FEATURE_INT8").is_some();
+    let int8 = if env::var_os("CARGO_FEATURE_INT8").is_some() { Int8::Inner } else { Int8::Off };
 
     let program = compile(&Graph::read(&file)?, int8)?;
     // The example `mnist` writes the mean and standard deviation of its pixels, which range from 0 to 1.
@@ -29,9 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mean, std) = (number("mean")? as f32, number("std")? as f32);
 
     // The same digits by the runtime of this machine: another compiler, and other kernels.
-    let mut options = CompileOptions::default();
-    options.int8 = int8;
-    let network = Network::load(&file, &options)?.with_level(Level::Portable)?;
+    let network = Network::read(&file, &CompileOptions::default().with_int8(int8))?.with_level(Level::Portable)?;
     let pixels: Vec<f32> = digits.iter().map(|pixel| (f32::from(*pixel) / 255.0 - mean) / std).collect();
     let mut logits = vec![0.0; pixels.len() / program.input * program.output];
     network.run(&mut Arena::new(), &pixels, &mut logits)?;

@@ -139,7 +139,7 @@ pub struct Options {
     /// The same for the phase in full precision alone
     #[arg(long = "fp-lr", value_name = "RATE", value_parser = learning_rate)]
     pub fp_learning_rate: Option<f64>,
-    /// L2 penalty of all weights and biases, but not of scales.
+    /// L2 penalty of weights, but not of biases, normalization layers and scales.
     #[arg(long, value_name = "FACTOR", value_parser = zero_to_one)]
     pub weight_decay: Option<f64>,
     /// The same for the phase in full precision alone

@@ -176,17 +176,14 @@ pub struct RunConfig {
     /// Name of the example.
     pub example: String,
     /// Name of the recipe (cifar).
-    #[serde(default)]
     pub recipe: String,
     /// Depth of the ResNet (cifar).
     pub depth: Option<usize>,
     /// Name of the network (tiny_imagenet).
     pub network: Option<String>,
     /// Size of the language model (text).
-    #[serde(default)]
     pub gpt: Option<GptConfig>,
     /// Path of the text, if it is not the one that is part of the program (text).
-    #[serde(default)]
     pub text: Option<PathBuf>,
     /// The method.
     pub method: Method,
@@ -203,17 +200,14 @@ pub struct RunConfig {
     /// Number of devices that share each batch.
     pub devices: usize,
     /// Strategy that sums their gradients.
-    #[serde(default)]
     pub strategy: Strategy,
-    /// Type of matrix products and convolutions. (Missing in runs of earlier versions.)
-    #[serde(default)]
+    /// Type of matrix products and convolutions.
     pub precision: Precision,
     /// Learning rate and weight decay of the ternary phase.
     #[serde(flatten)]
     pub rates: Rates,
-    /// Those of the phase in full precision, if they differ.
-    #[serde(default)]
-    pub full_precision: Option<Rates>,
+    /// Those of the phase in full precision.
+    pub full_precision: Rates,
     /// Course of the learning rate.
     pub schedule: ScheduleChoice,
     /// Whether a phase stops when the validation accuracy stops rising.
@@ -221,7 +215,6 @@ pub struct RunConfig {
     /// The optimizer.
     pub optimizer: OptimizerChoice,
     /// Number of batches from which batch normalization is estimated anew after the ternary phase.
-    #[serde(default)]
     pub reestimate_batch_norm: usize,
     /// Whether the first convolution keeps its weights in the ternary phase.
     pub freeze_first_convolution: bool,
@@ -238,31 +231,22 @@ pub struct RunConfig {
     /// Checkpoint that training starts from.
     pub init: Option<PathBuf>,
     /// Entry of a PyTorch file that holds the network.
-    #[serde(default)]
     pub key: Option<String>,
     /// Schedule of the threshold in the ternary phase.
-    #[serde(default)]
     pub threshold_schedule: Option<ThresholdSchedule>,
     /// Distillation in the ternary phase.
-    #[serde(default)]
     pub distillation: Option<Distillation>,
     /// Checkpoint of its teacher; the network that the ternary phase starts from if there is none.
-    #[serde(default)]
     pub teacher: Option<PathBuf>,
     /// The epoch whose network each phase keeps.
-    #[serde(default)]
     pub checkpoint: KeptEpoch,
     /// Label smoothing of training targets.
-    #[serde(default)]
     pub label_smoothing: f64,
     /// Average over the updates, in both phases.
-    #[serde(default)]
     pub averaging: Option<Averaging>,
     /// Freezing of codes that oscillate, in the ternary phase.
-    #[serde(default)]
     pub oscillation_freezing: Option<OscillationFreezing>,
-    /// Checksum (CRC-32) of the data, which a run that continues must have too. (Missing in runs of earlier versions.)
-    #[serde(default)]
+    /// Checksum (CRC-32) of the data, which a run that continues must have too.
     pub data_crc32: Option<u32>,
     /// Version of this program.
     pub version: String,
@@ -323,7 +307,7 @@ impl RunConfig {
             strategy: options.strategy,
             precision: options.precision,
             rates: ternary,
-            full_precision: Some(full_precision),
+            full_precision,
             schedule: options.schedule.unwrap_or(recipe.schedule),
             early_stopping: options.early_stopping,
             optimizer: recipe.optimizer,
@@ -355,7 +339,7 @@ impl RunConfig {
     /// Returns learning rate and weight decay of a phase.
     pub(crate) fn rates(&self, phase: Phase) -> Rates {
         match phase {
-            Phase::FullPrecision => self.full_precision.unwrap_or(self.rates),
+            Phase::FullPrecision => self.full_precision,
             Phase::Ternary => self.rates,
         }
     }
@@ -371,9 +355,7 @@ impl RunConfig {
             ScheduleChoice::Cosine => {
                 ScheduleConfig::WarmupCosine { warmup_epochs: usize::from(epochs >= 10), min_factor: 0.0 }
             }
-            ScheduleChoice::Plateau => {
-                ScheduleConfig::Plateau(PlateauConfig { threshold: score.improvement(), ..Default::default() })
-            }
+            ScheduleChoice::Plateau => ScheduleConfig::Plateau(PlateauConfig::new(score.improvement())),
         }
     }
 }
@@ -382,24 +364,20 @@ impl RunConfig {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_run_of_an_earlier_version_continues_in_float32() {
-        let recipe = Recipe::mnist();
-        let arguments = ["mnist", "--precision", "bf16"].map(Into::into);
-        let (options, _) = Options::parse_from(&recipe, |command| command, arguments);
-        let config = RunConfig::new(&recipe, &options);
-        let mut saved = serde_json::to_value(&config).unwrap();
-        assert_eq!(serde_json::from_value::<RunConfig>(saved.clone()).unwrap(), config);
-        assert_eq!(saved.as_object_mut().unwrap().remove("precision"), Some("bf16".into()));
-        let earlier: RunConfig = serde_json::from_value(saved).unwrap();
-        assert_eq!(earlier, RunConfig { precision: Precision::F32, ..config });
-    }
-
     fn config(arguments: &[&str]) -> RunConfig {
         let recipe = Recipe::mnist();
         let arguments = std::iter::once(&"mnist").chain(arguments).map(Into::into);
         let (options, _) = Options::parse_from(&recipe, |command| command, arguments);
         RunConfig::new(&recipe, &options)
+    }
+
+    #[test]
+    fn a_configuration_loads_as_it_was_saved() {
+        let lines: [&[&str]; 2] = [&[], &["--precision", "bf16", "--method", "ttq-paper", "--fp-lr", "0.3"]];
+        for config in lines.map(config) {
+            let saved = serde_json::to_value(&config).unwrap();
+            assert_eq!(serde_json::from_value::<RunConfig>(saved).unwrap(), config);
+        }
     }
 
     #[test]
@@ -429,29 +407,8 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_an_earlier_version_has_the_same_rates_in_both_phases() {
-        let config = config(&[]);
-        let mut saved = serde_json::to_value(&config).unwrap();
-        saved.as_object_mut().unwrap().remove("full_precision");
-        let earlier: RunConfig = serde_json::from_value(saved).unwrap();
-        assert_eq!(earlier.rates(Phase::FullPrecision), earlier.rates(Phase::Ternary));
-    }
-
-    #[test]
     fn distillation_with_weight_zero_is_none() {
         assert_eq!(config(&["--distill", "0"]).distillation, None);
         assert_eq!(config(&["--distill", "0.5"]).distillation, Some(Distillation::new(0.5)));
-    }
-
-    #[test]
-    fn a_run_of_an_earlier_version_keeps_the_form_of_the_paper() {
-        let config = config(&["--method", "ttq-paper"]);
-        let mut saved = serde_json::to_value(&config).unwrap();
-        let quantizer = saved["ternary"]["quantizer"].as_object_mut().unwrap();
-        for field in ["threshold_granularity", "scale_granularity", "scale_parameter"] {
-            quantizer.remove(field).unwrap();
-        }
-        quantizer.insert("granularity".into(), "tensor".into());
-        assert_eq!(serde_json::from_value::<RunConfig>(saved).unwrap(), config);
     }
 }

@@ -1,5 +1,6 @@
 //! A training run, from the command line to the table at its end.
 
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -236,7 +237,7 @@ impl<T: Task> Run<T> {
             Some(init) => load(init)?,
             None => network(self.task.classes(), &device),
         };
-        let float_bytes = 4 * Module::num_params(&start_from);
+        let float_bytes = weights::to_bytes(&start_from)?.len();
         let classifier = Classifier::new(start_from).with_label_smoothing(self.config.label_smoothing);
         let trained = self.phases(classifier, &devices, &load)?;
         clock.write()?;
@@ -261,7 +262,8 @@ impl<T: Task> Run<T> {
         }
         if let Some(ternary) = ternary {
             let (evaluation, predictions) = evaluate(&ternary.materialize());
-            summary = summary.with_ternary(T::SCORE, evaluation, ternary.stats());
+            let packed_bytes = fs::metadata(self.out.packed_network())?.len();
+            summary = summary.with_ternary(T::SCORE, evaluation, ternary.stats(), packed_bytes);
             evidence.ternary = shown(predictions);
             evidence::add_layers(&mut evidence, &ternary, self.task.size());
         }

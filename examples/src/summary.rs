@@ -36,10 +36,10 @@ pub struct Summary {
     pub ternary_bits_per_byte: Option<f64>,
     /// Share of zeros among the ternary weights, 0 to 1.
     pub sparsity: Option<f64>,
-    /// Bytes of the network's parameters in float32.
+    /// Bytes of the network's file in float32.
     pub float_bytes: usize,
-    /// Bytes with ternary weights at 2 bits and the rest in float32.
-    pub packed_bytes: Option<usize>,
+    /// Bytes of the packed file: ternary weights at 2 bits, the rest in float32, names and shapes.
+    pub packed_bytes: Option<u64>,
     /// Seconds of training and evaluation, those before a resume included.
     pub seconds: f64,
     /// Statistics of each ternary weight.
@@ -61,7 +61,13 @@ impl Summary {
         self
     }
 
-    pub(crate) fn with_ternary(mut self, score: Score, evaluation: Evaluation, stats: TernaryStats) -> Self {
+    pub(crate) fn with_ternary(
+        mut self,
+        score: Score,
+        evaluation: Evaluation,
+        stats: TernaryStats,
+        packed_bytes: u64,
+    ) -> Self {
         match score {
             Score::Accuracy => {
                 self.ternary_accuracy = Some(evaluation.accuracy);
@@ -73,7 +79,7 @@ impl Summary {
             }
         }
         self.sparsity = Some(stats.sparsity());
-        self.packed_bytes = Some(stats.packed_bytes());
+        self.packed_bytes = Some(packed_bytes);
         self.layers = Some(stats);
         self
     }
@@ -87,7 +93,6 @@ fn cell<T>(value: Option<T>, format: impl Fn(T) -> String) -> String {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |value: f64| format!("{value:.2} %");
-        let bytes = |value: usize| value.to_string();
         if let Some(layers) = &self.layers {
             writeln!(f, "{layers}\n")?;
         }
@@ -105,7 +110,7 @@ impl fmt::Display for Summary {
             }
         }
         row("zeros", "-".into(), cell(self.sparsity.map(|s| 100.0 * s), percent))?;
-        row("bytes (float32 / 2-bit)", bytes(self.float_bytes), cell(self.packed_bytes, bytes))?;
+        row("file, bytes", self.float_bytes.to_string(), cell(self.packed_bytes, |bytes| bytes.to_string()))?;
         row(
             "smaller by",
             "1".into(),

@@ -91,11 +91,7 @@ impl<B: Trains, N: TrainableNetwork<B>> Training<'_, B, N> {
         let config = self.config;
         let phase_config = PhaseConfig::new(phase, epochs, config.rates(phase).learning_rate, N::Task::SCORE.goal())
             .with_schedule(config.schedule(epochs, N::Task::SCORE))
-            .with_early_stopping(
-                config
-                    .early_stopping
-                    .then(|| EarlyStoppingConfig { threshold: N::Task::SCORE.improvement(), ..Default::default() }),
-            )
+            .with_early_stopping(config.early_stopping.then(|| EarlyStoppingConfig::new(N::Task::SCORE.improvement())))
             .with_threshold_schedule(config.threshold_schedule)
             .with_averaging(config.averaging)
             .with_oscillation_freezing(config.oscillation_freezing)

@@ -74,7 +74,10 @@ pub fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path, key: Option
             bail!("{} is no PyTorch file: omit --key", path.display());
         }
         let packed = PackedModel::load(path).with_context(unreadable)?;
-        let packed = pytorch::to_burn(network, packed, &N::pytorch_names()).with_context(unreadable)?;
+        let packed = match has_pytorch_names::<B, N>(&packed)? {
+            true => pytorch::to_burn(network, packed, &N::pytorch_names()).with_context(unreadable)?,
+            false => packed,
+        };
         *network = ttq_inference::load(network.clone(), &packed).map_err(|error| {
             let tensors = packed.weights.len() + packed.tensors.len();
             let unfit = error.mismatched.len();
@@ -188,40 +191,13 @@ impl Weights {
             let models: Vec<String> = model.models().iter().map(|key| format!("`{}`", Escaped(key))).collect();
             bail!("it holds several models, {}: choose one with --key", models.join(", "));
         }
-        let mut tensors = BTreeMap::new();
-        let mut unread = Vec::new();
-        for (name, entry) in model.tensors() {
-            match entry.problem() {
-                Some(reason) if !entry.is_damaged() => unread.push((name.clone(), reason.to_owned())),
-                _ => drop(tensors.insert(name.clone(), dense(file.tensor(entry.path())?)?)),
-            }
-        }
+        let Container { tensors, .. } = Container::read(&model.to_safetensors()?)?;
+        let unread =
+            model.tensors().iter().filter_map(|(name, entry)| Some((name.clone(), entry.problem()?.to_owned())));
+        let unread = unread.collect();
         let notes = Some(model.to_string()).filter(|note| !note.is_empty());
         Ok(Self { tensors, names: Some(Names::Pytorch), unread, notes: notes.into_iter().collect() })
     }
-}
-
-fn dense(tensor: ttq_pytorch::Tensor) -> Result<DenseTensor> {
-    use ttq_pytorch::Dtype as Pytorch;
-    let dtype = match tensor.dtype {
-        Pytorch::F64 => Dtype::F64,
-        Pytorch::F32 => Dtype::F32,
-        Pytorch::F16 => Dtype::F16,
-        Pytorch::Bf16 => Dtype::BF16,
-        Pytorch::F8E4m3 => Dtype::F8_E4M3,
-        Pytorch::F8E5m2 => Dtype::F8_E5M2,
-        Pytorch::I64 => Dtype::I64,
-        Pytorch::I32 => Dtype::I32,
-        Pytorch::I16 => Dtype::I16,
-        Pytorch::I8 => Dtype::I8,
-        Pytorch::U64 => Dtype::U64,
-        Pytorch::U32 => Dtype::U32,
-        Pytorch::U16 => Dtype::U16,
-        Pytorch::U8 => Dtype::U8,
-        Pytorch::Bool => Dtype::BOOL,
-        other => bail!("the type {other} is not read: convert it to float32"),
-    };
-    Ok(DenseTensor::new(dtype, tensor.shape, tensor.bytes)?)
 }
 
 /// Converts float tensors to float32.
@@ -238,6 +214,13 @@ fn to_float32(tensors: &mut BTreeMap<String, DenseTensor>) -> Result<()> {
 
 fn remapper<B: Backend, N: Network<B>>() -> Result<KeyRemapper> {
     KeyRemapper::from_patterns(N::pytorch_names()).context("a PyTorch name of this network is no regular expression")
+}
+
+/// Returns whether the network knows a name of the file under another one: then they are PyTorch's.
+fn has_pytorch_names<B: Backend, N: Network<B>>(packed: &PackedModel) -> Result<bool> {
+    let patterns = remapper::<B, N>()?.patterns;
+    let is_renamed = |name: &String| patterns.iter().any(|(pattern, burn)| pattern.replace(name, burn) != *name);
+    Ok(packed.weights.keys().chain(packed.tensors.keys()).any(is_renamed))
 }
 
 fn check(applied: &ApplyResult, path: &Path, unread: &[(String, String)]) -> Result<()> {

@@ -8,7 +8,7 @@ use ttq_compile::{Capture, CompileOptions, Network as Compiled, capture};
 use ttq_examples::data::{Images as ImageTask, cache, cifar10, mnist};
 use ttq_examples::model::{DenseNet, DenseNetConfig, MnistNet, Network, ResNet, SqueezeNet};
 use ttq_examples::{Cpu, batch};
-use ttq_packed::network::Arena;
+use ttq_packed::network::{Arena, Int8};
 
 type Images<B> = Tensor<B, 4>;
 
@@ -57,11 +57,10 @@ fn squeezenet() {
 }
 
 /// Returns the right predictions of a trained network for the test images, in float32 or int8, and their number in its summary.
-fn right(model: &str, images: &ImageTask, int8: bool) -> [usize; 2] {
+fn right(model: &str, images: &ImageTask, int8: Int8) -> [usize; 2] {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(model);
-    let mut options = CompileOptions::default();
-    options.int8 = int8;
-    let network = Compiled::load(&std::fs::read(directory.join("network.safetensors")).unwrap(), &options).unwrap();
+    let options = CompileOptions::default().with_int8(int8);
+    let network = Compiled::load(directory.join("network.safetensors"), &options).unwrap();
     let count = images.test.len();
     let pixels = batch::<Cpu>(&images.test, images, 0..count, &Default::default()).inputs.into_data();
     let mut logits = vec![0.0; count * images.classes];
@@ -81,10 +80,10 @@ fn the_models_have_the_accuracy_of_their_summaries() {
     let Some(data) = cache::real_data() else { return };
     for (model, images) in [("mnist", mnist(Some(&data)).unwrap()), ("cifar10-resnet20", cifar10(Some(&data)).unwrap())]
     {
-        let [found, expected] = right(model, &images, false);
+        let [found, expected] = right(model, &images, Int8::Off);
         // Another order of sums may change the class of an image whose two best logits are almost equal.
         assert!(found.abs_diff(expected) <= 1, "{model}: {found} images are right, and {expected} in the summary");
-        let [found, expected] = right(model, &images, true);
+        let [found, expected] = right(model, &images, Int8::Inner);
         assert!(
             found + images.test.len() / 500 >= expected,
             "{model} in int8: {found} images are right, not {expected}"

@@ -22,10 +22,9 @@ impl Architecture {
         self.to_possible_value().map_or(String::new(), |value| value.get_name().into())
     }
 
-    /// Returns the network with this name. Underscores, as in runs of earlier versions, are accepted.
+    /// Returns the network with this name.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        let plain = |name: &str| name.replace(['-', '_'], "");
-        Self::value_variants().iter().copied().find(|network| plain(&network.name()) == plain(name))
+        Self::from_str(name, false).ok()
     }
 
     /// Returns the network whose parameters have such names, in PyTorch or in this project; `None` if it is unknown.

@@ -83,7 +83,7 @@ impl Bundle {
     fn build(&self, arguments: &[&str], target: &str) -> Result<PathBuf> {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(crate::root()).args(arguments);
-        cargo.args(["--profile", "gpu", "--message-format=json-render-diagnostics"]).stdout(Stdio::piped());
+        cargo.args(["--profile", "training", "--message-format=json-render-diagnostics"]).stdout(Stdio::piped());
         if let Some(version) = &self.cuda {
             cargo.env("CUDARC_CUDA_VERSION", version);
         }

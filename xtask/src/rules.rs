@@ -69,7 +69,7 @@ fn text_rules(path: &str, text: &str) -> Vec<String> {
         }
     }
     if ["rs", "toml", "md"].contains(&extension) {
-        for folder in ["/work/", "/root/", "/tmp/"] {
+        for folder in ["/home/", "/root/", "/tmp/"] {
             if text.contains(folder) {
                 violations.push(format!("{path}: `{folder}` is a machine-specific path"));
             }

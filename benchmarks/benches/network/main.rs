@@ -182,7 +182,7 @@ impl Files {
     fn write(graph: &Graph, python: &Path) -> Result<Self> {
         let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
         let mut files = Self { directory, has_int8: false };
-        std::fs::write(files.path("network.safetensors"), graph.write(Coding::Plain, None)?)?;
+        graph.save(files.path("network.safetensors"), Coding::Plain, None)?;
         std::fs::write(files.path("float32.onnx"), ttq_onnx::export(graph, &ExportOptions::default())?)?;
         let mut command = Command::new(python);
         command.args(["-c", SCRIPT, "quantize"]).arg(files.path("float32.onnx")).arg(files.path("int8.onnx"));

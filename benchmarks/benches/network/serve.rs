@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 use ttq_benchmarks::{measure, usage};
-use ttq_packed::network::{Arena, CompileOptions, Network};
+use ttq_packed::network::{Arena, CompileOptions, Int8, Network};
 
 /// First answer of a process.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,12 +37,11 @@ pub(crate) fn serve(file: &Path, int8: bool, threads: usize) -> Result<()> {
 }
 
 fn run(file: &Path, int8: bool) -> Result<()> {
-    let mut options = CompileOptions::default();
-    (options.int8, options.int8_ends) = (int8, int8);
+    let options = CompileOptions::default().with_int8(if int8 { Int8::All } else { Int8::Off });
     let before = usage::memory();
     usage::reset_peak_memory();
     let start = Instant::now();
-    let network = Network::load(&std::fs::read(file)?, &options)?;
+    let network = Network::load(file, &options)?;
     let load_s = start.elapsed().as_secs_f64();
     let [input, outputs] = [network.input_dims(), network.output_dims()].map(|dims| dims.iter().product::<usize>());
     let mut arena = Arena::new();

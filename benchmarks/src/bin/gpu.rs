@@ -59,8 +59,8 @@ struct Run {
     /// Python interpreter for PyTorch.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
-    /// Further arguments of the example `cifar`, such as `-- --fp-epochs 160 --epochs 120`. They apply to a new run,
-    /// not to a resumed one.
+    /// Further arguments of the example `cifar`, such as `-- --fp-epochs 160 --epochs 120`. Repeat them in every call: a run
+    /// that continues refuses others.
     #[arg(last = true)]
     cifar_arguments: Vec<OsString>,
 }

@@ -45,7 +45,29 @@ typedef enum TtqStatus {
    An error of this library. The network that was used must be freed.
    */
   TTQ_STATUS_INTERNAL = 6,
+  /*
+   The options have a number without a meaning, or ask for int8 and the file has no ranges of values.
+   */
+  TTQ_STATUS_BAD_OPTIONS = 7,
 } TtqStatus;
+
+/*
+ Which products are computed in int8: convolutions and linear layers that read a value whose range the file has.
+ */
+typedef enum TtqInt8 {
+  /*
+   None.
+   */
+  TTQ_INT8_OFF = 0,
+  /*
+   All but the first and the last product, which matter most for the accuracy.
+   */
+  TTQ_INT8_INNER = 1,
+  /*
+   All.
+   */
+  TTQ_INT8_ALL = 2,
+} TtqInt8;
 
 /*
  A compiled network with its memory.
@@ -57,13 +79,9 @@ typedef struct TtqNetwork TtqNetwork;
  */
 typedef struct TtqOptions {
   /*
-   Computes in bytes, except for the first and the last product, if the file has the ranges of values.
+   A value of `TtqInt8`.
    */
-  bool int8;
-  /*
-   Computes also the first and the last product in bytes.
-   */
-  bool int8_ends;
+  uint32_t int8;
   /*
    Maximum number of elements of all values of an item, or 0 for 67,108,864. A file of a few bytes can describe a network of any
    size: files that are not trusted need a limit.

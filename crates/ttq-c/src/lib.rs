@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::slice;
 
-use ttq_packed::network::{Arena, CompileOptions, Network, NetworkError};
+use ttq_packed::network::{Arena, CompileOptions, Int8, Network, NetworkError};
 
 /// What a function returns.
 #[repr(C)]
@@ -29,16 +29,28 @@ pub enum TtqStatus {
     BadLength = 5,
     /// An error of this library. The network that was used must be freed.
     Internal = 6,
+    /// The options have a number without a meaning, or ask for int8 and the file has no ranges of values.
+    BadOptions = 7,
+}
+
+/// Which products are computed in int8: convolutions and linear layers that read a value whose range the file has.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TtqInt8 {
+    /// None.
+    Off = 0,
+    /// All but the first and the last product, which matter most for the accuracy.
+    Inner = 1,
+    /// All.
+    All = 2,
 }
 
 /// How a network is compiled. All zeros are the defaults.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TtqOptions {
-    /// Computes in bytes, except for the first and the last product, if the file has the ranges of values.
-    pub int8: bool,
-    /// Computes also the first and the last product in bytes.
-    pub int8_ends: bool,
+    /// A value of `TtqInt8`.
+    pub int8: u32,
     /// Maximum number of elements of all values of an item, or 0 for 67,108,864. A file of a few bytes can describe a network of any
     /// size: files that are not trusted need a limit.
     pub max_elements: usize,
@@ -79,6 +91,7 @@ fn failure(error: NetworkError) -> Failure {
         NetworkError::TooLarge { .. } => TtqStatus::TooLarge,
         NetworkError::Unsupported { .. } => TtqStatus::Unsupported,
         NetworkError::Length { .. } => TtqStatus::BadLength,
+        NetworkError::NoRanges => TtqStatus::BadOptions,
         _ => TtqStatus::BadFile,
     };
     (status, error.to_string())
@@ -122,14 +135,16 @@ pub unsafe extern "C" fn ttq_load(
             check("options", options, 1)?;
             // SAFETY: the caller guarantees its contents.
             let options = unsafe { &*options };
-            (compile.int8, compile.int8_ends) = (options.int8, options.int8_ends);
+            compile.int8 = Int8::from_number(options.int8).ok_or_else(|| {
+                (TtqStatus::BadOptions, format!("`int8` is {}: it must be a value of `TtqInt8`", options.int8))
+            })?;
             if options.max_elements > 0 {
                 compile.max_elements = options.max_elements;
             }
         }
         // SAFETY: the caller guarantees as many bytes.
         let file = unsafe { slice::from_raw_parts(file, len) };
-        let loaded = Network::load(file, &compile).map_err(failure)?;
+        let loaded = Network::read(file, &compile).map_err(failure)?;
         let loaded = Box::new(TtqNetwork { network: loaded, arena: Arena::new() });
         // SAFETY: as above.
         unsafe { network.write(Box::into_raw(loaded)) };

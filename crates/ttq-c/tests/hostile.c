@@ -19,7 +19,7 @@ static size_t elements(size_t rank, const size_t *dims) {
     return count;
 }
 
-static enum TtqStatus try_file(const unsigned char *bytes, size_t len, bool int8) {
+static enum TtqStatus try_file(const unsigned char *bytes, size_t len, enum TtqInt8 int8) {
     /* The limit of the test: a damaged file can describe a network of any size. */
     struct TtqOptions options = {.int8 = int8, .max_elements = 1 << 14};
     struct TtqNetwork *network = (struct TtqNetwork *)&options;
@@ -53,6 +53,8 @@ static void try_pointers(const unsigned char *bytes, size_t len) {
     REQUIRE(ttq_load(bytes, SIZE_MAX, NULL, &network) == TTQ_STATUS_BAD_POINTER);
     REQUIRE(ttq_load(bytes, 0, NULL, &network) == TTQ_STATUS_BAD_FILE);
     REQUIRE(ttq_run(NULL, &number, 1, &number, 1) == TTQ_STATUS_BAD_POINTER);
+    struct TtqOptions unknown = {.int8 = 3};
+    REQUIRE(ttq_load(bytes, len, &unknown, &network) == TTQ_STATUS_BAD_OPTIONS && network == NULL);
     REQUIRE(ttq_input_shape(NULL, NULL, 0) == 0 && ttq_output_shape(NULL, NULL, 0) == 0);
     ttq_free(NULL);
     REQUIRE(ttq_load(bytes, len, NULL, &network) == TTQ_STATUS_OK);
@@ -67,7 +69,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: %s FILES\n", argv[0]);
         return 1;
     }
-    size_t counts[7] = {0};
+    size_t counts[8] = {0};
     unsigned char prefix[8];
     for (size_t number = 0; fread(prefix, 1, 8, files) == 8; number++) {
         uint64_t len = 0;
@@ -77,11 +79,11 @@ int main(int argc, char **argv) {
         REQUIRE(len == 0 || (bytes != NULL && fread(bytes, 1, len, files) == len));
         /* The first file is not damaged. */
         if (number == 0) try_pointers(bytes, len);
-        if (len > 0) counts[try_file(bytes, len, number % 2 == 1)]++;
+        if (len > 0) counts[try_file(bytes, len, number % 2 == 1 ? TTQ_INT8_INNER : TTQ_INT8_OFF)]++;
         free(bytes);
     }
     fclose(files);
-    for (int i = 0; i < 7; i++) printf("%zu ", counts[i]);
+    for (int i = 0; i < 8; i++) printf("%zu ", counts[i]);
     printf("\n");
     return counts[TTQ_STATUS_INTERNAL] == 0 ? 0 : 1;
 }

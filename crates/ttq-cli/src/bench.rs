@@ -9,10 +9,10 @@ use clap::Args;
 use rayon::ThreadPool;
 use serde::Serialize;
 use ttq_packed::kernels::Level;
-use ttq_packed::network::{Arena, Network};
+use ttq_packed::network::{Arena, Int8, Network};
 
 use crate::memory::measure as with_memory;
-use crate::network::{self, Int8, available_threads};
+use crate::network::{self, available_threads};
 use crate::table::Table;
 
 /// Time of the calls of a configuration in a round; a longer call is made once.
@@ -32,7 +32,7 @@ pub(crate) struct Bench {
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     threads: Vec<u16>,
     /// Products in int8, if the file has ranges of values.
-    #[arg(long, value_enum, default_value = "inner")]
+    #[arg(long, value_parser = network::int8(), default_value = "inner")]
     int8: Int8,
     /// Time of all measurements together, unless three rounds take longer.
     #[arg(long, default_value_t = 10.0)]
@@ -116,14 +116,12 @@ impl Bench {
             let (network, bytes) = with_memory(|| network::compile(&self.file, &graph, int8));
             network.map(|network| (network, bytes))
         };
-        let mut networks = vec![("float32", compile(None)?)];
-        if graph.is_calibrated() {
-            match compile(Some(self.int8)) {
+        let mut networks = vec![("float32", compile(Int8::Off)?)];
+        if self.int8 != Int8::Off {
+            match compile(self.int8) {
                 Ok(network) => networks.push(("int8", network)),
                 Err(error) => notes.push(format!("int8 is not measured: {error:#}")),
             }
-        } else {
-            notes.push("int8 is not measured, because the graph has no ranges of values".to_owned());
         }
         let threads = match &self.threads[..] {
             [] if available_threads() == 1 => vec![1],

@@ -5,11 +5,11 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 use ttq_packed::file::{self, Container};
-use ttq_packed::{DenseTensor, Dtype, PackedModel, TernaryWeight};
+use ttq_packed::{DenseTensor, PackedModel, TernaryWeight};
 use ttq_pytorch::Escaped;
 
 use crate::{burnpack, unpacked};
@@ -164,21 +164,12 @@ fn read_pytorch(bytes: Vec<u8>, key: Option<&str>) -> Result<Checkpoint> {
     if model.tensors().is_empty() {
         bail!("holds no tensors: save the state_dict of the model");
     }
-    let mut tensors = BTreeMap::new();
-    let mut unread = Vec::new();
-    for (name, entry) in model.tensors() {
-        let read = file.tensor(entry.path());
-        if entry.problem().is_some() && !entry.is_damaged() {
-            unread.push(Unread { name: name.clone(), reason: entry.problem().unwrap_or_default().to_owned() });
-            continue;
-        }
-        let ttq_pytorch::Tensor { dtype, shape, bytes } = read.map_err(|error| match error {
-            ttq_pytorch::Error::Tensor { .. } => anyhow!("is damaged: {error}: download or save it again"),
-            error => error.into(),
-        })?;
-        let tensor = DenseTensor::new(safetensors(dtype)?, shape, bytes);
-        tensors.insert(name.clone(), tensor.with_context(|| format!("tensor `{name}`"))?);
-    }
+    let safetensors = model.to_safetensors()?;
+    let unread = model.tensors().iter().filter_map(|(name, entry)| {
+        let reason = entry.problem()?.to_owned();
+        Some(Unread { name: name.clone(), reason })
+    });
+    let unread = unread.collect();
     let mut notes: Vec<String> = Some(model.to_string()).filter(|note| !note.is_empty()).into_iter().collect();
     let (objects, values): (Vec<_>, Vec<_>) = file.skipped().iter().partition(|skipped| skipped.has_tensors);
     for (skipped, what) in
@@ -193,27 +184,8 @@ fn read_pytorch(bytes: Vec<u8>, key: Option<&str>) -> Result<Checkpoint> {
             notes.push(format!("{what} {}{more}", names.join(", ")));
         }
     }
+    // Two copies of the tensors are enough in memory.
+    drop(file);
+    let tensors = Container::read(&safetensors)?.tensors;
     Ok(Checkpoint { unread, notes, ..Checkpoint::new(Format::Pytorch, Layout::Pytorch, tensors, size) })
-}
-
-/// Converts the data type of a PyTorch file to that of safetensors.
-fn safetensors(dtype: ttq_pytorch::Dtype) -> Result<Dtype> {
-    Ok(match dtype {
-        ttq_pytorch::Dtype::F64 => Dtype::F64,
-        ttq_pytorch::Dtype::F32 => Dtype::F32,
-        ttq_pytorch::Dtype::F16 => Dtype::F16,
-        ttq_pytorch::Dtype::Bf16 => Dtype::BF16,
-        ttq_pytorch::Dtype::F8E4m3 => Dtype::F8_E4M3,
-        ttq_pytorch::Dtype::F8E5m2 => Dtype::F8_E5M2,
-        ttq_pytorch::Dtype::I64 => Dtype::I64,
-        ttq_pytorch::Dtype::I32 => Dtype::I32,
-        ttq_pytorch::Dtype::I16 => Dtype::I16,
-        ttq_pytorch::Dtype::I8 => Dtype::I8,
-        ttq_pytorch::Dtype::U64 => Dtype::U64,
-        ttq_pytorch::Dtype::U32 => Dtype::U32,
-        ttq_pytorch::Dtype::U16 => Dtype::U16,
-        ttq_pytorch::Dtype::U8 => Dtype::U8,
-        ttq_pytorch::Dtype::Bool => Dtype::BOOL,
-        _ => bail!("has the type {dtype}, which safetensors does not have: convert it to float32"),
-    })
 }

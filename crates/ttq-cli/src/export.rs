@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 use ttq_onnx::ExportOptions;
+use ttq_packed::network::Int8;
 
-use crate::network::{self, Int8};
+use crate::network;
 use crate::output::Output;
 
 /// Arguments of `ttq export`.
@@ -19,10 +20,16 @@ pub(crate) struct Export {
     file: PathBuf,
     #[command(flatten)]
     output: Output,
-    /// Write int8 weights and activations, if the file has ranges of values: of all products but the first and the last one,
-    /// or of all.
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "inner")]
-    int8: Option<Int8>,
+    /// Write weights and activations of products in int8, for which the file must have ranges of values; without a word, `inner`.
+    #[arg(
+        long,
+        value_parser = network::int8(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "off",
+        default_missing_value = "inner"
+    )]
+    int8: Int8,
 }
 
 /// Output of `ttq export`.
@@ -41,15 +48,14 @@ impl Export {
         let (graph, _) = network::read(&self.file)?;
         let output = self.output.path(&self.file, "onnx")?;
         let file = self.file.display().to_string();
-        let mut options = ExportOptions::default();
-        (options.int8, options.int8_ends) = (self.int8.is_some(), self.int8 == Some(Int8::All));
+        let options = ExportOptions::default().with_int8(self.int8);
         let bytes = ttq_onnx::export(&graph, &options).with_context(|| file.clone())?;
         self.output.write(&output, &bytes)?;
         let shape = |value| graph.shape(value).dims.clone();
         Ok(Exported {
             file,
             output: output.display().to_string(),
-            int8: options.int8,
+            int8: self.int8 != Int8::Off,
             input_shape: shape(graph.input()),
             output_shape: shape(graph.output()),
             output_bytes: bytes.len(),

@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use ttq_packed::Coding;
+use ttq_packed::network::Int8;
 use ttq_pytorch::Escaped;
 use ttq_report::network::{NetworkSummary, NetworkTotal, ValueSummary};
 
 use crate::checkpoint::{self, Contents, Format, Unread};
 use crate::memory;
-use crate::network::{self, Int8};
+use crate::network;
 use crate::recognition;
 use crate::summary::Summary;
 use crate::table::{self, Table};
@@ -79,7 +80,7 @@ impl Inspect {
         let network = graph.as_ref().map(NetworkSummary::new);
         let mut memory = Vec::new();
         if let Some(graph) = &graph {
-            for (precision, int8) in [("float32", None), ("int8", Some(Int8::Inner))] {
+            for (precision, int8) in [("float32", Int8::Off), ("int8", Int8::Inner)] {
                 // A graph without ranges, or without products inside, has no network in int8.
                 if let (Ok(network), network_bytes) = memory::measure(|| network::compile(&self.file, graph, int8)) {
                     memory.push(Memory { precision, network_bytes, arena_bytes: network.memory().1 });

@@ -3,19 +3,24 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use ttq_packed::network::{CompileOptions, Graph, Network, NetworkError};
+use ttq_packed::network::{CompileOptions, Graph, Int8, Network, NetworkError};
 
 use crate::checkpoint::{self, Contents};
 
-/// Products that are computed in int8.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Int8 {
-    /// All but the first and the last one, which matter most for the accuracy.
-    Inner,
-    /// All.
-    All,
+/// Parses the option `--int8`.
+pub(crate) fn int8() -> impl TypedValueParser<Value = Int8> {
+    let values = [
+        ("off", "No product: float32"),
+        ("inner", "All products but the first and the last one, which matter most for the accuracy"),
+        ("all", "All products"),
+    ];
+    PossibleValuesParser::new(values.map(|(name, help)| PossibleValue::new(name).help(help))).map(|name| match &*name {
+        "inner" => Int8::Inner,
+        "all" => Int8::All,
+        _ => Int8::Off,
+    })
 }
 
 /// Reads the graph of a network file, and the configuration in the file.
@@ -30,7 +35,7 @@ pub(crate) fn read(path: &Path) -> Result<(Graph, Option<String>)> {
     };
     bail!(
         "{file}: is a {what} without a graph, which says what to compute: capture the network with `ttq_compile::capture`, \
-         write it with `Graph::write`, and pass that file"
+         write it with `Graph::save`, and pass that file"
     )
 }
 
@@ -44,20 +49,13 @@ pub(crate) fn graph(file: &[u8]) -> Result<Option<Graph>> {
 }
 
 /// Compiles the graph of a file, in float32 or in int8.
-pub(crate) fn compile(path: &Path, graph: &Graph, int8: Option<Int8>) -> Result<Network> {
+pub(crate) fn compile(path: &Path, graph: &Graph, int8: Int8) -> Result<Network> {
     let file = path.display();
-    if int8.is_some() && !graph.is_calibrated() {
-        bail!(
-            "{file}: the graph has no ranges of values, which int8 needs: measure them with \
-             `ttq_packed::network::Graph::calibrate` before it is written, or omit --int8"
-        );
-    }
-    let mut options = CompileOptions::default();
-    (options.int8, options.int8_ends) = (int8.is_some(), int8 == Some(Int8::All));
+    let options = CompileOptions::default().with_int8(int8);
     let network = Network::compile(graph, &options).with_context(|| file.to_string())?;
-    if int8.is_some() && !network.layers().any(|layer| layer.algorithm == "int8") {
+    if int8 != Int8::Off && !network.layers().any(|layer| layer.algorithm == "int8") {
         let hint = match int8 {
-            Some(Int8::Inner) => " besides the first and the last one: use --int8=all",
+            Int8::Inner => " besides the first and the last one: use --int8=all",
             _ => ", which needs products of values with ranges and of weights: omit --int8",
         };
         bail!("{file}: no product can be computed in int8{hint}");

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
-use ttq_packed::network::Arena;
+use ttq_packed::network::{Arena, Int8};
 
 use crate::items::Items;
-use crate::network::{self, Int8};
+use crate::network;
 use crate::npy;
 use crate::output::Output;
 use crate::picture::Normalization;
@@ -33,9 +33,16 @@ pub(crate) struct Run {
     output: Output,
     #[command(flatten)]
     normalization: Normalization,
-    /// Compute in int8, if the file has ranges of values: all products but the first and the last one, or all.
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "inner")]
-    int8: Option<Int8>,
+    /// Compute products in int8, for which the file must have ranges of values; without a word, `inner`.
+    #[arg(
+        long,
+        value_parser = network::int8(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "off",
+        default_missing_value = "inner"
+    )]
+    int8: Int8,
     /// Number of threads [default: all of the machine].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::module::{AutodiffModule, HasAutodiffModule, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::{Bool, Int, TensorPrimitive};
-use ttq_packed::network::{CompileOptions, Graph, Network};
+use ttq_packed::network::Graph;
 
 use crate::tape::{Origin, Step, Tape, Tracked};
 use crate::{Capture, CaptureError, build};
@@ -93,24 +93,6 @@ where
         return Err(leak.map_or(CaptureError::ConstantOutput, build::read));
     };
     build::graph(&first.lock(), &second.lock(), [*output, *other])
-}
-
-/// [Captures](capture()) a module and compiles the graph.
-///
-/// # Errors
-/// The errors of [`capture`](capture()), and [`CaptureError::Network`] if the graph cannot be compiled.
-pub fn compile<B, M, X, const E: usize>(
-    module: &M,
-    example: X,
-    forward: impl Fn(&M::TrainModule, X::Tensor) -> Tensor<Capture<B>, E>,
-    options: &CompileOptions,
-) -> Result<Network, CaptureError>
-where
-    B: Backend,
-    M: Module<B> + HasAutodiffModule<Capture<B>>,
-    X: Example<B>,
-{
-    Ok(Network::compile(&capture(module, example, forward)?, options)?)
 }
 
 /// Draws the parameters of a new module. Burn draws a parameter at its first use, and a clone would draw other numbers.

@@ -3,7 +3,7 @@
 use thiserror::Error;
 use ttq_packed::network::NetworkError;
 
-/// Error of [`capture`](crate::capture()) and [`compile`](crate::compile()).
+/// Error of [`capture`](crate::capture()).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CaptureError {

@@ -6,13 +6,14 @@
 //! use burn::backend::Flex;
 //! use burn::nn::LinearConfig;
 //! use burn::prelude::*;
-//! use ttq_compile::{CompileOptions, compile};
+//! use ttq_compile::{CompileOptions, Network, capture};
 //! use ttq_packed::network::Arena;
 //!
 //! let device = Default::default();
 //! let linear = LinearConfig::new(3, 2).init::<Flex>(&device);
 //! let example = Tensor::<Flex, 2>::zeros([1, 3], &device);
-//! let network = compile(&linear, example, |linear, x| linear.forward(x), &CompileOptions::default())?;
+//! let graph = capture(&linear, example, |linear, x| linear.forward(x))?;
+//! let network = Network::compile(&graph, &CompileOptions::default())?;
 //! let mut output = [0.0; 2];
 //! network.run(&mut Arena::new(), &[1.0, 2.0, 4.0], &mut output)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -55,7 +56,7 @@ use burn::tensor::backend::AutodiffBackend;
 use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor, QuantizedTensor};
 use burn_backend::{BackendTypes, DTypeUsageSet, ExecutionError};
 
-pub use capture::{Example, capture, compile};
+pub use capture::{Example, capture};
 pub use error::CaptureError;
 pub use tape::Tracked;
 pub use ttq_packed::network::{CompileOptions, Graph, Network};

@@ -96,14 +96,14 @@ pub fn run(checkpoint: Option<PathBuf>, directory: &Path, steps: u64) -> Result<
     let file = directory.join("ttq-packed.safetensors");
     // [checkpoint]
     let mut model = Net::<Autodiff<Flex>>::new(&Default::default());
-    // A PyTorch file: `ttq convert model.pt` first, see docs/questions.md.
+    // A PyTorch file: `ttq convert model.pt`, then an adapter for the layout of linear layers, see docs/questions.md.
     model.load_from(&mut SafetensorsStore::from_file(&checkpoint))?;
     let mut ternary = Ternary::new(model, &TernaryConfig::new())?; // the scales start from the loaded weights
     let [float, start] = [ternary.latent().valid(), ternary.valid().materialize()].map(accuracy); // without autodiff
     let mut optimizer = AdamConfig::new().init();
     for step in 0..steps / 4 {
         let grads = GradientsParams::from_grads(loss(&ternary.view(), step).backward(), &ternary);
-        ternary = optimizer.step(1e-3, ternary, grads).clamp_scales();
+        ternary = optimizer.step(1e-3, ternary, grads).after_step();
     }
     pack(&ternary)?.save(&file, Coding::Plain)?; // 2 bits per ternary weight
     // [/checkpoint]

@@ -76,7 +76,7 @@ fn train(path: PathBuf, steps: u64) -> Result<PathBuf, Box<dyn Error>> {
         let (images, classes) = batch(64, step);
         let loss = CrossEntropyLossConfig::new().init(&device).forward(ternary.view().forward(images), classes);
         let grads = GradientsParams::from_grads(loss.backward(), &ternary);
-        ternary = optimizer.step(1e-3, ternary, grads).clamp_scales();
+        ternary = optimizer.step(1e-3, ternary, grads).after_step();
     }
     // [pack]
     pack(&ternary)?.save(&path, Coding::Plain)?; // 2 bits per ternary weight, all other parameters unchanged
@@ -101,12 +101,14 @@ pub fn run(file: Option<PathBuf>, directory: &Path, steps: u64) -> Result<(f32, 
     // [compile]
     let mut graph = capture(&packed, images.clone(), |net, images| net.forward(images))?;
     graph.calibrate(&pixels, RangeRule::MinMax)?; // for int8 only: ranges of values on typical inputs
-    std::fs::write(directory.join("network.safetensors"), graph.write(Coding::Plain, None)?)?;
+    graph.save(directory.join("network.safetensors"), Coding::Plain, None)?;
     let network = Network::compile(&graph, &CompileOptions::default())?; // or `Network::load`: no Burn from here on
     network.run(&mut Arena::new(), &pixels, &mut compiled)?;
     // [/compile]
     let expected = dense.forward(Tensor::from_data(images.into_data(), &device)).into_data().to_vec::<f32>()?;
-    let worst = |found: &[f32]| found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let worst = |found: &[f32]| {
+        found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).max_by(|a, b| a.total_cmp(b)).unwrap_or_default()
+    };
     let difference = worst(&logits.to_data().to_vec::<f32>()?).max(worst(&compiled));
     let accuracy = 100.0 * logits.argmax(1).squeeze_dim::<1>(1).equal(classes).float().mean().into_scalar();
     println!("accuracy: {accuracy:.1} %, difference from the logits of dense weights: at most {difference:.1e}");

@@ -89,7 +89,7 @@ pub fn run(steps: u64) -> Result<(f64, f64), Box<dyn Error>> {
         let logits = ternary.view().forward(images); // a `Net` with ternary weights
         let loss = cross_entropy.forward(logits, classes);
         let grads = GradientsParams::from_grads(loss.backward(), &ternary); // of the weights and their scales
-        ternary = optimizer.step(lr, ternary, grads).clamp_scales();
+        ternary = optimizer.step(lr, ternary, grads).after_step();
     }
     println!("{}\n{}", ternary.selection(), ternary.stats());
     let plain: Net<B> = ternary.materialize(); // its selected weights take three values

@@ -32,12 +32,6 @@ pub enum ConfigError {
         /// The end.
         end: Threshold,
     },
-    /// The field `granularity` of earlier versions, which sets both granularities, contradicts one of them.
-    #[error("`granularity` and `{field}` have different values: remove `granularity`")]
-    Granularity {
-        /// Name of the contradicting field.
-        field: &'static str,
-    },
 }
 
 /// A selection of weights that is not possible for a model.

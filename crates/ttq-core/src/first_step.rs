@@ -2,9 +2,9 @@
 //!
 //! - A latent weight that should train must be a leaf of the autodiff graph.
 //! - A view notes the order in which its forward pass uses the weights.
-//!   [`Ternary::pull_back`](crate::Ternary::pull_back) and [`Ternary::clamp_scales`](crate::Ternary::clamp_scales) compare it
+//!   [`Ternary::pull_back`](crate::Ternary::pull_back) and [`Ternary::after_step`](crate::Ternary::after_step) compare it
 //!   with the selection.
-//! - [`Ternary::view`](crate::Ternary::view) remembers which tensors the parameters are. `clamp_scales` checks that the
+//! - [`Ternary::view`](crate::Ternary::view) remembers which tensors the parameters are. `after_step` checks that the
 //!   optimizer has replaced those of ternary weights.
 
 use std::any::Any;
@@ -45,8 +45,9 @@ enum Order {
 enum Update {
     #[default]
     None,
-    /// A tracked tensor `[1]` that depends on all trainable parameters at the time of a view.
-    Viewed(Box<dyn Any + Send>),
+    /// A tracked tensor `[1]` that depends on all trainable parameters at the time of a view, and the weights that the view
+    /// uses.
+    Viewed(Box<dyn Any + Send>, Arc<UseLog>),
     Checked,
 }
 
@@ -110,6 +111,7 @@ impl FirstStep {
         if !B::ad_enabled(&device.unwrap_or_default()) {
             return None;
         }
+        let log = self.note_order();
         let mut update = lock(&self.update);
         if matches!(*update, Update::None) {
             let mut probes = Probes { scales: scales.params.iter(), tracked: Vec::new() };
@@ -120,15 +122,23 @@ impl FirstStep {
                 sum + probe.to_device(&device)
             });
             if let Some(sum) = sum {
-                *update = Update::Viewed(Box::new(sum));
+                let log = log.unwrap_or_default();
+                *update = Update::Viewed(Box::new(sum), log.clone());
+                return Some(log);
             }
         }
-        self.note_order()
+        log
     }
 
-    /// Checks that the first optimizer step after a view replaced ternary weights too. Waits if it has replaced nothing.
+    /// Checks that the first optimizer step after a view replaced ternary weights too. Waits if it has replaced nothing, or if
+    /// the view has used no ternary weight: a forward pass can leave out layers at random.
     pub(crate) fn check_update<B: AutodiffBackend, M: AutodiffModule<B>>(&self, model: &M, scales: &LearnedScales<B>) {
-        let Some(sum) = self.remembered_view::<B>() else { return };
+        let Some((sum, log)) = self.remembered_view::<B>() else { return };
+        let choices = scales.plan.selection.choices();
+        if log.used().iter().all(|index| choices[*index].kept.is_some()) {
+            *lock(&self.update) = Update::None;
+            return;
+        }
         let grads = sum.backward();
         let mut find = FindReplaced::<B> {
             grads: &grads,
@@ -146,17 +156,17 @@ impl FirstStep {
         }
         assert!(
             ternary.any || !ternary.any_kept || others.any_kept,
-            "Ternary::clamp_scales: the optimizer step changed no ternary weight and no scale: take the gradients of a \
+            "Ternary::after_step: the optimizer step changed no ternary weight and no scale: take the gradients of a \
              view by `GradientsParams::from_grads(grads, &wrapper)`, with the wrapper and not the view (to train the other \
              parameters alone, freeze the ternary weights)"
         );
     }
 
-    /// Returns the tensor that depends on the parameters of the first view, once.
-    fn remembered_view<B: Backend>(&self) -> Option<Tensor<B, 1>> {
+    /// Returns the tensor that depends on the parameters of the first view, and the weights that it uses, once.
+    fn remembered_view<B: Backend>(&self) -> Option<(Tensor<B, 1>, Arc<UseLog>)> {
         let mut update = lock(&self.update);
         match std::mem::replace(&mut *update, Update::Checked) {
-            Update::Viewed(dependent) => dependent.downcast().ok().map(|dependent| *dependent),
+            Update::Viewed(dependent, log) => dependent.downcast().ok().map(|dependent| (*dependent, log)),
             other => {
                 *update = other;
                 None

@@ -55,9 +55,7 @@ pub enum NegativeScaleGradient {
 /// default is [`QuantizerConfig::ttq`].
 ///
 /// The configuration implements Burn's [`Config`]: `save`, `load` and `load_binary` use JSON. A missing field takes its
-/// default, and an unknown field is an error. Files of earlier versions load: their field `granularity` sets both
-/// granularities (an error if it contradicts one of them), and with `granularity` and `latent_gradient` but without
-/// `scale_parameter` the scales are linear.
+/// default, and an unknown field is an error.
 ///
 /// ```
 /// use ttq_core::{Granularity, QuantizerConfig, Threshold};
@@ -72,7 +70,7 @@ pub enum NegativeScaleGradient {
 /// });
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(try_from = "ConfigFile")]
+#[serde(default, deny_unknown_fields)]
 pub struct QuantizerConfig {
     /// Rule for the threshold Δ below which a weight becomes zero. Default: `MaxFraction(0.05)`.
     pub threshold: Threshold,
@@ -206,44 +204,5 @@ impl QuantizerConfig {
     pub fn init<B: Backend>(self) -> Result<TernaryQuantizer<B>, ConfigError> {
         self.threshold.check()?;
         Ok(TernaryQuantizer { config: self, backend: PhantomData })
-    }
-}
-
-/// The fields of a file: those of [`QuantizerConfig`], and those of earlier versions.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct ConfigFile {
-    threshold: Threshold,
-    scales: ScaleRule,
-    initial_scales: InitialScales,
-    scale_parameter: Option<ScaleParameter>,
-    granularity: Option<Granularity>,
-    threshold_granularity: Option<Granularity>,
-    scale_granularity: Option<Granularity>,
-    latent_gradient: Option<LatentGradient>,
-    negative_scale_gradient: NegativeScaleGradient,
-}
-
-impl TryFrom<ConfigFile> for QuantizerConfig {
-    type Error = ConfigError;
-
-    fn try_from(file: ConfigFile) -> Result<Self, ConfigError> {
-        let granularity = |field, own: Option<Granularity>| match (file.granularity, own) {
-            (Some(both), Some(own)) if both != own => Err(ConfigError::Granularity { field }),
-            (both, own) => Ok(own.or(both).unwrap_or_default()),
-        };
-        // Earlier versions wrote every field of theirs, and had linear scales only.
-        let of_earlier_version = file.granularity.is_some() && file.latent_gradient.is_some();
-        let scale_parameter = if of_earlier_version { ScaleParameter::Linear } else { ScaleParameter::default() };
-        Ok(Self {
-            threshold: file.threshold,
-            scales: file.scales,
-            initial_scales: file.initial_scales,
-            scale_parameter: file.scale_parameter.unwrap_or(scale_parameter),
-            threshold_granularity: granularity("threshold_granularity", file.threshold_granularity)?,
-            scale_granularity: granularity("scale_granularity", file.scale_granularity)?,
-            latent_gradient: file.latent_gradient.unwrap_or_default(),
-            negative_scale_gradient: file.negative_scale_gradient,
-        })
     }
 }

@@ -60,7 +60,6 @@ pub struct SelectionConfig {
     ///
     /// By declaration this is the last linear layer or, without linear layers, the last convolution of the
     /// [`kinds`](Self::kinds) or [`axes`](Self::axes). By use it is the last layer of any kind.
-    #[serde(alias = "keep_last_linear")]
     pub keep_last_layer: bool,
 }
 
@@ -160,7 +159,6 @@ pub enum KeepReason {
     /// The layer is the first convolution of the module.
     FirstConvolution,
     /// The layer is the last of the module.
-    #[serde(alias = "last_linear")]
     LastLayer,
     /// The traced forward pass did not use the weight.
     NotUsed,
@@ -255,7 +253,6 @@ impl Choice {
 pub struct Selection {
     choices: Vec<Choice>,
     other_parameters: usize,
-    #[serde(default)]
     order: LayerOrder,
 }
 

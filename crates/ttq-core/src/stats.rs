@@ -16,7 +16,6 @@ pub enum Warning {
     /// No weight has the code +1, or none has the code -1.
     OneSided,
     /// A scale that some weight uses is near zero: at most [`SCALE_FLOOR`], up to rounding.
-    #[serde(alias = "scale_at_floor")]
     ScaleNearZero,
     /// A latent weight, a threshold or a scale is NaN or infinite. The shares of the codes and their entropy are NaN.
     NotFinite,

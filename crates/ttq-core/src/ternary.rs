@@ -273,7 +273,7 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     /// Returns the module with ternary weights, differentiable in the latent weights and scales of this wrapper.
     ///
     /// Compute the gradients with `GradientsParams::from_grads(loss.backward(), &wrapper)`, and call
-    /// [`clamp_scales`](Self::clamp_scales) after the optimizer step: it checks the first one.
+    /// [`after_step`](Self::after_step) after the optimizer step: it checks the first one.
     pub fn view(&self) -> M {
         let log = self.plan().first_step.watch_view(&self.model, &self.scales);
         replace_selected(self.model.clone(), &self.scales, self.quantizer(), &mut Tracked, log)
@@ -329,12 +329,12 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
         LeafView { ternary: self, module, scales: map.scales }
     }
 
-    /// Raises every learned scale below [`SCALE_FLOOR`](crate::SCALE_FLOOR) to it, if scales are trained as
-    /// [`ScaleParameter::Linear`], and checks the first step of a training with [`view`](Self::view).
+    /// Checks the first step of a training with [`view`](Self::view), and raises every learned scale below
+    /// [`SCALE_FLOOR`](crate::SCALE_FLOOR) to it if scales are trained as [`ScaleParameter::Linear`].
     ///
     /// Call it after each optimizer step of your own loop. (The learner step and the optimizer of `ttq-train` call it.) A
-    /// linear scale that crosses zero would swap the meaning of its codes. Logarithms need no bound. A scale that is NaN stays
-    /// NaN.
+    /// linear scale that crosses zero would swap the meaning of its codes. Logarithms, the default, need no bound. A scale that
+    /// is NaN stays NaN.
     ///
     /// After the first step it logs a warning if a first convolution or a last layer is ternary because the module declares
     /// its fields in another order than its forward pass uses them.
@@ -345,7 +345,7 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Ternary<B, M> {
     /// the other parameters alone, freeze the ternary weights with `no_grad`. Panics in the first step too if a latent weight
     /// that should train is no leaf of the autodiff graph (a layer of `LinearLayout::Col` that was used before it was wrapped).
     #[must_use]
-    pub fn clamp_scales(mut self) -> Self {
+    pub fn after_step(mut self) -> Self {
         self.plan().first_step.check_order(&self.model, self.plan(), None);
         self.plan().first_step.check_update(&self.model, &self.scales);
         if self.config().quantizer.scale_parameter == ScaleParameter::Linear {

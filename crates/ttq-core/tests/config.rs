@@ -71,7 +71,7 @@ fn a_missing_field_takes_its_default() {
         QuantizerConfig { scale_granularity: Granularity::Channel, ..QuantizerConfig::ttq() },
     );
     assert_loads(
-        r#"{"keep_last_linear": false}"#,
+        r#"{"keep_last_layer": false}"#,
         SelectionConfig { keep_last_layer: false, ..SelectionConfig::default() },
     );
     let quantizer = QuantizerConfig::ttq().with_threshold(Threshold::MeanFraction(0.7));
@@ -84,26 +84,8 @@ fn a_missing_field_takes_its_default() {
 #[test]
 fn an_unknown_field_is_an_error() {
     assert_unknown_field::<QuantizerConfig>(r#"{"treshold": {"max_fraction": 0.1}}"#);
+    assert_unknown_field::<QuantizerConfig>(r#"{"granularity": "channel"}"#);
     assert_unknown_field::<SelectionConfig>(r#"{"exclud": []}"#);
     assert_unknown_field::<TernaryConfig>(r#"{"quantiser": {}}"#);
     assert_unknown_field::<TernaryConfig>(r#"{"quantizer": {"scale": "learned"}}"#);
-}
-
-#[test]
-fn the_field_granularity_of_earlier_versions_sets_both_granularities() {
-    let both = QuantizerConfig::ttq().with_granularity(Granularity::Channel);
-    assert_loads(r#"{"granularity": "channel"}"#, both);
-    assert_loads(r#"{"granularity": "channel", "scale_granularity": "channel"}"#, both);
-    for field in ["threshold_granularity", "scale_granularity"] {
-        let text = format!(r#"{{"granularity": "channel", "{field}": "tensor"}}"#);
-        let error = QuantizerConfig::load_binary(text.as_bytes()).unwrap_err().to_string();
-        assert!(error.contains(&format!("`granularity` and `{field}` have different values")), "{error}");
-    }
-}
-
-#[test]
-fn a_file_of_an_earlier_version_keeps_the_form_that_the_paper_gives() {
-    let file = r#"{"threshold": {"max_fraction": 0.05}, "scales": "learned", "initial_scales": "least_squares",
-        "granularity": "tensor", "latent_gradient": "scaled", "negative_scale_gradient": "exact"}"#;
-    assert_loads(file, QuantizerConfig::paper());
 }

@@ -171,8 +171,13 @@ pub fn load_with<B: Backend, M: Module<B>>(
 ) -> Result<(M, LoadReport), LoadError> {
     let (contents, duplicates) = contents(packed, options);
     let _initial_values = Replaced::begin();
-    let mut check =
-        Check { path: ModulePath::default(), contents: &contents, loaded: Vec::new(), error: LoadError::default() };
+    let mut check = Check {
+        path: ModulePath::default(),
+        is_in_linear: false,
+        contents: &contents,
+        loaded: Vec::new(),
+        error: LoadError::default(),
+    };
     module.visit(&mut check);
     let Check { loaded, mut error, .. } = check;
     let compared = |path: &String| loaded.contains(path) || error.mismatched.iter().any(|other| other.path == *path);
@@ -236,6 +241,14 @@ impl Drop for Replaced {
     }
 }
 
+/// Burn's name for the type of a linear layer.
+pub(crate) const LINEAR: &str = "Struct:Linear";
+
+/// Returns whether the weight of a linear layer is `[out, in]`.
+pub(crate) fn has_pytorch_layout(weight: &TernaryWeight) -> bool {
+    weight.shape().len() == 2 && weight.output_axis() == 0
+}
+
 /// The contents of a parameter in a file.
 #[derive(Clone, Copy)]
 enum Content<'a> {
@@ -249,6 +262,8 @@ type Contents<'a> = BTreeMap<String, (&'a str, Content<'a>)>;
 /// Compares the parameters of a module with a file.
 struct Check<'a> {
     path: ModulePath,
+    /// Whether the current parameter is one of Burn's `Linear`.
+    is_in_linear: bool,
     contents: &'a Contents<'a>,
     loaded: Vec<String>,
     error: LoadError,
@@ -260,6 +275,10 @@ impl Check<'_> {
         let path = self.path.joined();
         let Some((_, content)) = self.contents.get(&path) else { return self.error.missing.push(path) };
         let compared = match content {
+            Content::Ternary(weight) if self.is_in_linear && has_pytorch_layout(weight) => Err([
+                "[in, out]".into(),
+                "[out, in], the layout of PyTorch: convert the file by `pytorch::to_burn`".into(),
+            ]),
             Content::Ternary(weight) => compare(kind, shape, Some(Kind::Float), "F32", weight.shape()),
             Content::Dense(tensor) => {
                 let found = tensor.dtype();
@@ -309,8 +328,9 @@ fn fits(content: Content<'_>, dtype: DType) -> Result<(), [String; 2]> {
 }
 
 impl<B: Backend> ModuleVisitor<B> for Check<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
+    fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name);
+        self.is_in_linear = container == LINEAR;
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {

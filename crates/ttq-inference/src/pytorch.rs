@@ -6,8 +6,9 @@ use burn::module::{ModuleVisitor, Param};
 use burn::prelude::*;
 use regex::Regex;
 use ttq_packed::file::TensorError;
-use ttq_packed::{DenseTensor, Dtype, PackedModel};
+use ttq_packed::{Codes, DenseTensor, Dtype, PackedModel, TernaryWeight};
 
+use crate::load::{LINEAR, has_pytorch_layout};
 use crate::module_path::ModulePath;
 
 /// A packed model that cannot be converted.
@@ -36,13 +37,15 @@ pub enum PytorchError {
 /// accepts it.
 ///
 /// Each pattern is a regular expression and its replacement. They are applied to every tensor's name in order, each to
-/// the result of the previous one; a pattern replaces its first match. If they change no name, the model already has
-/// Burn's names and is returned unchanged. Otherwise:
+/// the result of the previous one; a pattern replaces its first match. There are none if the names are the same.
 ///
 /// - `weight` and `bias` are renamed `gamma` and `beta` if the module has a parameter of that name there (Burn's
 ///   normalization layers).
-/// - Float weights of linear layers, `[out, in]`, are transposed to `[in, out]`. Ternary weights keep their layout.
+/// - Weights of linear layers, `[out, in]`, are transposed to `[in, out]`.
 /// - Tensors named `num_batches_tracked` are removed.
+///
+/// The model must have PyTorch's layouts, as `ttq pack` leaves them in a file of `torch.save`: float weights that were
+/// converted before would be transposed again.
 ///
 /// # Errors
 /// Returns [`PytorchError`] if a pattern is not a regular expression, or if a linear weight is not of a float type.
@@ -89,9 +92,6 @@ pub fn to_burn<B: Backend, M: Module<B>>(
             .iter()
             .fold(name.to_owned(), |name, (regex, replacement)| regex.replace(&name, *replacement).into_owned())
     };
-    if packed.weights.keys().chain(packed.tensors.keys()).all(|name| replaced(name) == *name) {
-        return Ok(packed);
-    }
     let mut parameters = Parameters::default();
     module.visit(&mut parameters);
     let containers = parameters.containers;
@@ -103,15 +103,21 @@ pub fn to_burn<B: Backend, M: Module<B>>(
         });
         of_norm.unwrap_or(name)
     };
-    let weights = packed.weights.into_iter().map(|(name, weight)| (burn_name(&name), weight)).collect();
+    let is_linear = |name: &str| containers.get(name).is_some_and(|container| container == LINEAR);
+    let weights = packed.weights.into_iter().map(|(name, weight)| {
+        let name = burn_name(&name);
+        let is_transposed = is_linear(&name) && has_pytorch_layout(&weight);
+        let weight = if is_transposed { transposed_ternary(&weight) } else { weight };
+        (name, weight)
+    });
+    let weights = weights.collect();
     let mut tensors = BTreeMap::new();
     for (name, tensor) in packed.tensors {
         let name = burn_name(&name);
         if name.ends_with(".num_batches_tracked") {
             continue;
         }
-        let is_linear = containers.get(&name).is_some_and(|container| container == "Struct:Linear");
-        let tensor = if is_linear {
+        let tensor = if is_linear(&name) {
             transposed(&tensor).map_err(|source| PytorchError::Transpose { name: name.clone(), source })?
         } else {
             tensor
@@ -131,6 +137,17 @@ fn transposed(tensor: &DenseTensor) -> Result<DenseTensor, TensorError> {
     let size = dtype.bitsize() / 8;
     let element = |index: usize| &tensor.as_bytes()[(index % rows * columns + index / rows) * size..][..size];
     DenseTensor::new(dtype, [columns, rows], (0..rows * columns).flat_map(element).copied().collect())
+}
+
+/// Transposes a weight `[out, in]` to `[in, out]`.
+fn transposed_ternary(weight: &TernaryWeight) -> TernaryWeight {
+    let [outputs, inputs] = [weight.shape()[0], weight.shape()[1]];
+    let codes = weight.codes().unpack();
+    let codes: Vec<i8> = (0..codes.len()).map(|index| codes[index % outputs * inputs + index / outputs]).collect();
+    Codes::pack(&codes)
+        .ok()
+        .and_then(|codes| TernaryWeight::new(codes, weight.scales(), [inputs, outputs], 1).ok())
+        .unwrap_or_else(|| unreachable!("the codes and scales are those of a weight"))
 }
 
 /// Collects the types of the modules that hold the float parameters, by path.
@@ -196,8 +213,38 @@ mod tests {
         assert_eq!(loaded.norm.gamma.val().into_data(), TensorData::from([1.0_f32, 2.0]));
         let weight = loaded.classes.weight.val().into_data();
         assert_eq!(weight, TensorData::from([[1.0_f32, 3.0, 5.0], [2.0, 4.0, 6.0]]));
-        // Burn's names stay as they are.
-        assert_eq!(to_burn(&net(), packed.clone(), &PATTERNS).unwrap(), packed);
+    }
+
+    #[test]
+    fn a_model_with_the_same_names_is_converted_too() {
+        #[derive(Module, Debug)]
+        struct Net<B: Backend> {
+            fc1: Linear<B>,
+            fc2: Linear<B>,
+        }
+        let device = Default::default();
+        let linear = |outputs| LinearConfig::new(3, outputs).with_bias(false);
+        // A square weight has the shape that Burn expects in both layouts.
+        for outputs in [3, 2] {
+            let net = || Net::<Flex> { fc1: linear(outputs).init(&device), fc2: linear(3).init(&device) };
+            let n = 3 * outputs;
+            let codes: Vec<i8> = (0..n).map(|index| [1, 0, -1, -1][index % 4]).collect();
+            let scales: Vec<[f32; 2]> = (0..outputs).map(|output| [1.0 + output as f32, 0.5]).collect();
+            let ternary = TernaryWeight::new(Codes::pack(&codes).unwrap(), scales, [outputs, 3], 0).unwrap();
+            let floats: Vec<f32> = (0..9).map(|index| index as f32).collect();
+            let mut packed = PackedModel::default();
+            packed.weights.insert("fc1.weight".into(), ternary.clone());
+            packed.tensors.insert("fc2.weight".into(), DenseTensor::from_f32([3, 3], &floats).unwrap());
+
+            let error = crate::load(net(), &packed).unwrap_err();
+            assert!(error.to_string().contains("convert the file by `pytorch::to_burn`"), "{error}");
+            let none: [(&str, &str); 0] = [];
+            let loaded = crate::load(net(), &to_burn(&net(), packed, &none).unwrap()).unwrap();
+            let rows =
+                |data: Vec<f32>, outputs| Tensor::<Flex, 2>::from_data(TensorData::new(data, [outputs, 3]), &device);
+            let expected = [rows(ternary.dequantize(), outputs), rows(floats, 3)].map(|w| w.transpose().into_data());
+            assert_eq!([loaded.fc1, loaded.fc2].map(|layer| layer.weight.val().into_data()), expected);
+        }
     }
 
     #[test]

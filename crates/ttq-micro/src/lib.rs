@@ -16,10 +16,10 @@
 //! ```no_run
 //! # #[cfg(feature = "build")] {
 //! use ttq_micro::build::{compile, source};
-//! use ttq_packed::network::Graph;
+//! use ttq_packed::network::{Graph, Int8};
 //!
 //! let file = std::fs::read("network.safetensors")?;
-//! let program = compile(&Graph::read(&file)?, false)?;
+//! let program = compile(&Graph::read(&file)?, Int8::Off)?;
 //! let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
 //! std::fs::write(out.join("program.rs"), source("NETWORK", &program, "FILE", &file))?;
 //! # }

@@ -1,6 +1,6 @@
 //! Pooling.
 
-/// Computes the maximum of each window; `lowest` is not larger than any element.
+/// Computes the maximum of each window, NaN if an element is NaN; `lowest` is not larger than any element.
 pub(crate) fn max<T: Copy + PartialOrd>(
     [channels, height, width]: [usize; 3],
     [_, rows, columns]: [usize; 3],
@@ -21,7 +21,10 @@ pub(crate) fn max<T: Copy + PartialOrd>(
                 *to = lowest;
                 for line in range(row, 0, height) {
                     for value in &x[(channel * height + line) * width..][..width][columns.clone()] {
-                        *to = if *to > *value { *to } else { *value };
+                        // A comparison with NaN is false, also that of NaN with itself.
+                        #[allow(clippy::eq_op, reason = "only NaN differs from itself")]
+                        let keep = *to > *value || *to != *to;
+                        *to = if keep { *to } else { *value };
                     }
                 }
             }

@@ -7,7 +7,7 @@ use ttq_micro::build::{BuildError, compile, source};
 use ttq_micro::{Function, RunError};
 use ttq_packed::kernels::{ConvolutionOptions, Level};
 use ttq_packed::network::{
-    Arena, Binary, CompileOptions, Constant, Graph, Network, Operation, RangeRule, Unary, Value, Window,
+    Arena, Binary, CompileOptions, Constant, Graph, Int8, Network, Operation, RangeRule, Unary, Value, Window,
 };
 use ttq_packed::{Codes, Coding, TernaryWeight};
 
@@ -83,7 +83,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn run(graph: &Graph, int8: bool, x: &[f32]) -> Vec<f32> {
+fn run(graph: &Graph, int8: Int8, x: &[f32]) -> Vec<f32> {
     let program = compile(graph, int8).unwrap();
     // Memory that is larger, and not clear.
     let mut arena = vec![f32::NAN; program.arena + 3];
@@ -98,7 +98,11 @@ fn run(graph: &Graph, int8: bool, x: &[f32]) -> Vec<f32> {
 fn difference(y: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(y.len(), expected.len());
     let largest = expected.iter().fold(1e-30, |max: f64, y| max.max(y.abs()));
-    y.iter().zip(expected).map(|(y, e)| (f64::from(*y) - e).abs() / largest).fold(0.0, f64::max)
+    y.iter()
+        .zip(expected)
+        .map(|(y, e)| (f64::from(*y) - e).abs() / largest)
+        .max_by(|a, b| a.total_cmp(b))
+        .unwrap_or_default()
 }
 
 #[test]
@@ -142,7 +146,7 @@ fn programs_of_floats_compute_what_their_graphs_define() {
         }
         let graph = b.finish();
         let x = floats(&mut rng, dims.iter().product());
-        let difference = difference(&run(&graph, false, &x), &graph.evaluate(&x).unwrap());
+        let difference = difference(&run(&graph, Int8::Off, &x), &graph.evaluate(&x).unwrap());
         assert!(difference < 2e-6, "case {case}: {difference:.1e}");
     }
 }
@@ -174,23 +178,34 @@ fn programs_of_bytes_compute_what_a_compiled_network_computes() {
     let mut rng = Rng::with_seed(6);
     for (case, dims) in [[1, 8, 8], [2, 12, 40], [3, 9, 21], [1, 20, 34]].into_iter().enumerate() {
         let (graph, x) = quantized(&mut rng, dims);
-        let mut options = CompileOptions::default();
-        options.int8 = true;
+        let options = CompileOptions::default().with_int8(Int8::Inner);
         let network = Network::compile(&graph, &options).unwrap().with_level(Level::Portable).unwrap();
         let bytes = network.layers().filter(|layer| layer.algorithm == "int8").count();
         assert_eq!(bytes, 3, "the test is about bytes");
         let mut expected = vec![0.0; 4 * x.len() / dims.iter().product::<usize>()];
         network.run(&mut Arena::new(), &x, &mut expected).unwrap();
         let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
-        let difference = difference(&run(&graph, true, &x), &expected);
+        let difference = difference(&run(&graph, Int8::Inner, &x), &expected);
         assert!(difference < 1e-5, "case {case}: {difference:.1e}");
     }
 }
 
 #[test]
+fn the_last_product_is_of_bytes_only_with_all() {
+    let mut rng = Rng::with_seed(10);
+    let mut b = Builder::new(&mut rng, [1, 6, 6]);
+    b.convolution(4, [3, 3], ConvolutionOptions::default(), false);
+    b.linear(3, true);
+    let mut graph = b.finish();
+    graph.calibrate(&floats(&mut rng, 36), RangeRule::MinMax).unwrap();
+    assert!(matches!(compile(&graph, Int8::Inner), Err(BuildError::NoProducts)));
+    assert!(compile(&graph, Int8::All).unwrap().layers.iter().any(|layer| layer.bytes[0]));
+}
+
+#[test]
 fn bytes_take_a_fourth_of_the_arena() {
     let (graph, _) = quantized(&mut Rng::with_seed(7), [1, 16, 16]);
-    let [floats, bytes] = [false, true].map(|int8| compile(&graph, int8).unwrap());
+    let [floats, bytes] = [Int8::Off, Int8::Inner].map(|int8| compile(&graph, int8).unwrap());
     assert_eq!(floats.arena, 6 * 16 * 16 + 6 * 8 * 8);
     assert_eq!(bytes.arena, floats.arena / 4);
 }
@@ -198,7 +213,7 @@ fn bytes_take_a_fourth_of_the_arena() {
 #[test]
 fn rust_code_refers_to_the_codes_in_the_file() {
     let (graph, _) = quantized(&mut Rng::with_seed(8), [1, 8, 8]);
-    let program = compile(&graph, true).unwrap();
+    let program = compile(&graph, Int8::Inner).unwrap();
     let file = graph.write(Coding::Plain, None).unwrap();
     let text = source("NETWORK", &program, "FILE", &file);
     // Those of the linear layer change, because the map after it has negative factors.
@@ -220,7 +235,7 @@ fn rust_code_refers_to_the_codes_in_the_file() {
 fn wrong_lengths_and_graphs_without_a_program_are_refused_in_one_sentence() {
     let mut rng = Rng::with_seed(9);
     let (graph, x) = quantized(&mut rng, [1, 8, 8]);
-    let program = compile(&graph, false).unwrap();
+    let program = compile(&graph, Int8::Off).unwrap();
     let mut arena = vec![0.0; program.arena];
     let error = program.run(&mut arena, &x[..63], &mut [0.0; 4]).unwrap_err();
     assert_eq!(error, RunError::Length { what: "input", expected: 64, found: 63 });
@@ -231,14 +246,14 @@ fn wrong_lengths_and_graphs_without_a_program_are_refused_in_one_sentence() {
 
     let mut b = Builder::new(&mut rng, [2, 4, 4]);
     b.convolution(4, [3, 3], ConvolutionOptions::default(), true);
-    let error = compile(&b.finish(), true).unwrap_err().to_string();
+    let error = compile(&b.finish(), Int8::All).unwrap_err().to_string();
     assert!(error.contains("Graph::calibrate"), "{error}");
 
     let refused = |operation: Operation, constants: Vec<Constant>, reason: &str| {
         let mut rng = Rng::with_seed(1);
         let mut b = Builder::new(&mut rng, [2, 4, 4]);
         b.apply(operation, constants);
-        let error = compile(&b.finish(), false).unwrap_err().to_string();
+        let error = compile(&b.finish(), Int8::Off).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     };
     refused(Operation::Softmax(0), vec![], "no layer of a program computes it");
@@ -249,11 +264,11 @@ fn wrong_lengths_and_graphs_without_a_program_are_refused_in_one_sentence() {
     let input = graph.input();
     let y = graph.apply("sum", Operation::Binary(Binary::Add), &[input, input]).unwrap();
     graph.set_output(y).unwrap();
-    assert!(compile(&graph, false).unwrap_err().to_string().contains("chain"));
+    assert!(compile(&graph, Int8::Off).unwrap_err().to_string().contains("chain"));
 }
 
 #[test]
 fn a_graph_without_a_layer_is_refused() {
     let graph = Graph::new([3]).unwrap();
-    assert!(matches!(compile(&graph, false), Err(BuildError::NoLayers)));
+    assert!(matches!(compile(&graph, Int8::Off), Err(BuildError::NoLayers)));
 }

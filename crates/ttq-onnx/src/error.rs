@@ -7,7 +7,7 @@ use ttq_packed::network::NetworkError;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OnnxError {
-    /// The graph cannot be simplified.
+    /// The graph cannot be simplified, or has no ranges for int8.
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// An operation has no equivalent.
@@ -20,12 +20,11 @@ pub enum OnnxError {
         /// What is wrong, and what is supported.
         reason: String,
     },
-    /// Nothing would be quantized.
+    /// No product would be in int8.
     #[error(
-        "no product reads a value with a range, so that nothing can be quantized: call `Graph::calibrate` with typical \
-         inputs, and set `int8_ends` if the network has only two products"
+        "no product can be in int8: use `Int8::All`, which includes the first and the last product, or `Int8::Off`"
     )]
-    NoRanges,
+    NoProducts,
     /// The model exceeds the limit of protocol buffers.
     #[error("the model has {bytes} bytes, but an ONNX file has at most 2147483647: export parts of the network")]
     TooLarge {

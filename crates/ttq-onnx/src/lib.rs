@@ -9,7 +9,7 @@ mod quantization;
 pub use error::OnnxError;
 
 use proto::{Message, ModelProto, OperatorSetIdProto};
-use ttq_packed::network::{CompileOptions, Graph};
+use ttq_packed::network::{CompileOptions, Graph, Int8};
 
 /// Version of the operators, of 2022: ONNX Runtime since 1.12, OpenVINO, TensorRT and Netron read it. Of later versions,
 /// only the operator `Gelu` would be of use, and runtimes recognize it in the operators that it consists of.
@@ -21,10 +21,8 @@ const FORMAT: i64 = 8;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ExportOptions {
-    /// Writes weights and activations of products in int8, where [`Graph::calibrate`] has found the ranges of values.
-    pub int8: bool,
-    /// Quantizes also the first and the last product.
-    pub int8_ends: bool,
+    /// Products whose weights and activations are in int8.
+    pub int8: Int8,
     /// Maximum number of products to fold constants, as in [`CompileOptions::max_elements`].
     pub max_elements: usize,
 }
@@ -32,7 +30,14 @@ pub struct ExportOptions {
 impl Default for ExportOptions {
     /// Returns the options for a model in float32.
     fn default() -> Self {
-        Self { int8: false, int8_ends: false, max_elements: CompileOptions::default().max_elements }
+        Self { int8: Int8::Off, max_elements: CompileOptions::default().max_elements }
+    }
+}
+
+impl ExportOptions {
+    /// Sets the products whose weights and activations are in int8.
+    pub fn with_int8(self, int8: Int8) -> Self {
+        Self { int8, ..self }
     }
 }
 
@@ -50,21 +55,23 @@ impl Default for ExportOptions {
 /// With [`int8`](ExportOptions::int8), pairs of `QuantizeLinear` and `DequantizeLinear` round what products read and
 /// convolutions compute: runtimes replace pairs around an operator by an operator on bytes. Activations become unsigned bytes with one
 /// scale and zero, and weights signed bytes with one scale per output channel, both as in a network that is compiled
-/// with [`CompileOptions::int8`]. A bias becomes integers of 32 bits.
+/// with the same [`Int8`]. A bias becomes integers of 32 bits.
 ///
 /// The convolution `x` in a residual sum `y = f(x + r)` is rounded before the sum, and its range is not measured. If those of
 /// `y` and `r` are `[y₀, y₁]` and `[r₀, r₁]`, it is `[y₀ - r₁, y₁ - r₀]`: outside of that, `y` is at an end of its range.
 ///
 /// # Errors
-/// - [`OnnxError::Network`] if constants take more than [`max_elements`](ExportOptions::max_elements) products;
+/// - [`OnnxError::Network`] if constants take more than [`max_elements`](ExportOptions::max_elements) products, or if the graph
+///   has no ranges, which int8 needs;
 /// - [`OnnxError::Unsupported`] for an operation without equivalent;
-/// - [`OnnxError::NoRanges`] if nothing can be quantized;
+/// - [`OnnxError::NoProducts`] if no product can be in int8;
 /// - [`OnnxError::TooLarge`] if the model has more than 2 GB.
 pub fn export(graph: &Graph, options: &ExportOptions) -> Result<Vec<u8>, OnnxError> {
+    options.int8.check(graph)?;
     let graph = graph.simplify(options.max_elements)?;
     let plan = match options.int8 {
-        true => quantization::Plan::new(&graph, options.int8_ends)?,
-        false => quantization::Plan::default(),
+        Int8::Off => quantization::Plan::default(),
+        int8 => quantization::Plan::new(&graph, int8)?,
     };
     let model = ModelProto {
         ir_version: FORMAT,

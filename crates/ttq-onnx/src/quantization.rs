@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ttq_packed::network::{
-    Binary, Constant, Graph, Operation, Quantization, Source, Unary, Value, quantization, quantize_weights,
+    Binary, Constant, Graph, Int8, Operation, Quantization, Source, Unary, Value, quantization, quantize_weights,
 };
 
 use crate::OnnxError;
@@ -23,11 +23,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(graph: &Graph, ends: bool) -> Result<Self, OnnxError> {
+    pub(crate) fn new(graph: &Graph, int8: Int8) -> Result<Self, OnnxError> {
         let mut plan = Self::default();
         let quantizations = quantizations(graph);
         let products: Vec<Value> = graph.values().filter(|value| fan_in(graph, *value).is_some()).collect();
-        let ends = [products.first(), products.last()].map(|end| end.copied().filter(|_| !ends));
+        let ends = [products.first(), products.last()].map(|end| end.copied().filter(|_| int8 == Int8::Inner));
         let readers = readers(graph);
         for product in products.into_iter().filter(|product| !ends.contains(&Some(*product))) {
             let Source::Node { operation, operands } = graph.source(product) else { continue };
@@ -41,7 +41,7 @@ impl Plan {
                 }
             }
         }
-        if plan.products.is_empty() { Err(OnnxError::NoRanges) } else { Ok(plan) }
+        if plan.products.is_empty() { Err(OnnxError::NoProducts) } else { Ok(plan) }
     }
 
     /// Rounds the result of a convolution after the sum and the activation function that follow it. Runtimes compute

@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     };
     let (images, labels) = (idx(images, 0x803, 16)?, idx(labels, 0x801, 8)?);
     let bytes = std::fs::read(file).map_err(|error| format!("cannot read {file}: {error}"))?;
-    let network = Network::load(&bytes, &CompileOptions::default())?;
+    let network = Network::read(&bytes, &CompileOptions::default())?;
     // The example `mnist` writes the mean and standard deviation of its pixels, which range from 0 to 1.
     let config: serde_json::Value = serde_json::from_str(PackedModel::read(&bytes)?.config.as_deref().unwrap_or("{}"))?;
     let number = |name: &str| config[name][0].as_f64().ok_or(format!("the configuration in {file} has no `{name}`"));

@@ -8,7 +8,7 @@ use crate::archive::{Archive, MEMORY};
 use crate::dtype::Dtype;
 use crate::objects::{Description, Problem};
 use crate::pickle::{self, Id, Object, Pickle};
-use crate::tensor::{Tensor, check, contiguous};
+use crate::tensor::{Stored, Tensor, check, contiguous};
 
 /// Maximum depth of nested containers.
 const DEPTH: usize = 64;
@@ -169,17 +169,23 @@ impl Checkpoint {
     /// the bytes do not match their checksum.
     pub fn tensor(&self, path: &str) -> Result<Tensor, Error> {
         let index = self.by_path.get(path).ok_or_else(|| Error::NoTensor { path: path.into() })?;
-        let tensor = match &self.entries[*index].tensor {
-            Ok(tensor) => tensor,
+        let tensor = self.stored(&self.entries[*index])?;
+        let Description { dtype, shape, .. } = tensor.description;
+        Ok(Tensor { dtype: *dtype, shape: shape.clone(), bytes: contiguous(&tensor) })
+    }
+
+    /// Finds the storage of a tensor of this file.
+    pub(crate) fn stored<'a>(&'a self, entry: &'a Entry) -> Result<Stored<'a>, Error> {
+        let description = match &entry.tensor {
+            Ok(description) => description,
             Err(Problem::Unsupported(reason) | Problem::Damaged(reason)) => {
-                return Err(Error::Tensor { path: path.into(), reason: reason.clone() });
+                return Err(Error::Tensor { path: entry.path.clone(), reason: reason.clone() });
             }
         };
-        let missing = || Error::damaged(format!("storage {} is missing", tensor.storage));
-        let storage = self.archive.storages.get(&tensor.storage).ok_or_else(missing)?;
-        let bytes = self.archive.read(storage).map_err(Error::damaged)?;
-        let bytes = contiguous(tensor, bytes, self.archive.is_big_endian);
-        Ok(Tensor { dtype: tensor.dtype, shape: tensor.shape.clone(), bytes })
+        let missing = || Error::damaged(format!("storage {} is missing", description.storage));
+        let storage = self.archive.storages.get(&description.storage).ok_or_else(missing)?;
+        let storage = self.archive.read(storage).map_err(Error::damaged)?;
+        Ok(Stored { description, storage, is_big_endian: self.archive.is_big_endian })
     }
 }
 

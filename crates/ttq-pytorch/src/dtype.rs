@@ -76,6 +76,27 @@ impl Dtype {
         })
     }
 
+    /// Returns the type in safetensors files.
+    pub(crate) fn safetensors(self) -> safetensors::Dtype {
+        match self {
+            Self::F64 => safetensors::Dtype::F64,
+            Self::F32 => safetensors::Dtype::F32,
+            Self::F16 => safetensors::Dtype::F16,
+            Self::Bf16 => safetensors::Dtype::BF16,
+            Self::F8E4m3 => safetensors::Dtype::F8_E4M3,
+            Self::F8E5m2 => safetensors::Dtype::F8_E5M2,
+            Self::I64 => safetensors::Dtype::I64,
+            Self::I32 => safetensors::Dtype::I32,
+            Self::I16 => safetensors::Dtype::I16,
+            Self::I8 => safetensors::Dtype::I8,
+            Self::U64 => safetensors::Dtype::U64,
+            Self::U32 => safetensors::Dtype::U32,
+            Self::U16 => safetensors::Dtype::U16,
+            Self::U8 => safetensors::Dtype::U8,
+            Self::Bool => safetensors::Dtype::BOOL,
+        }
+    }
+
     /// Returns the size in bytes of an element of a storage class in the format before version 1.6.
     pub(crate) fn storage_size(class: &str) -> Option<usize> {
         match class {

@@ -67,6 +67,12 @@ pub enum Error {
         /// Keys that hold tensors.
         available: Vec<String>,
     },
+    /// The tensors do not fit a safetensors file.
+    #[error("does not fit a safetensors file: {reason}")]
+    Unwritable {
+        /// What does not fit.
+        reason: String,
+    },
 }
 
 impl Error {

@@ -38,9 +38,13 @@ const TRAINING: [&str; 5] = ["optim", "scheduler", "scaler", "rng", "callbacks"]
 /// Prefixes that `DataParallel` and `torch.compile` add to every name.
 const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
 
+/// The key of the metadata of a safetensors file, which no tensor can have as its name.
+const METADATA: &str = "__metadata__";
+
 /// The tensors of one model, with their names in the model.
 #[derive(Debug, Clone)]
 pub struct Model<'a> {
+    checkpoint: &'a Checkpoint,
     tensors: Vec<(String, &'a Entry)>,
     key: Option<String>,
     prefix: Option<String>,
@@ -73,6 +77,34 @@ impl<'a> Model<'a> {
     /// all of them, with the keys in their names.
     pub fn models(&self) -> &[String] {
         &self.models
+    }
+
+    /// Returns the tensors as the bytes of a safetensors file: contiguous, row-major, under their names in the model. Its
+    /// metadata say that it has PyTorch's layouts (`format: pt`).
+    ///
+    /// Tensors of kinds that are not read are left out: those with a [problem](Entry::problem) that are not
+    /// [damaged](Entry::is_damaged).
+    ///
+    /// # Errors
+    /// - [`Error::Damaged`] if a tensor is damaged, or if the bytes do not match their checksum;
+    /// - [`Error::Unwritable`] if a tensor has the name `__metadata__`, or if the names take more than 100 MB.
+    pub fn to_safetensors(&self) -> Result<Vec<u8>, Error> {
+        let mut tensors = Vec::new();
+        for (name, entry) in &self.tensors {
+            match entry.problem() {
+                Some(reason) if entry.is_damaged() => {
+                    return Err(Error::damaged(format!("tensor `{}` {reason}", Escaped(entry.path()))));
+                }
+                Some(_) => {}
+                None if name == METADATA => {
+                    let reason = format!("no tensor can have the name `{METADATA}`, so rename it");
+                    return Err(Error::Unwritable { reason });
+                }
+                None => tensors.push((name.as_str(), self.checkpoint.stored(entry)?)),
+            }
+        }
+        let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
+        safetensors::serialize(tensors, Some(metadata)).map_err(|error| Error::Unwritable { reason: error.to_string() })
     }
 }
 
@@ -156,7 +188,7 @@ impl Checkpoint {
             return Err(Error::Duplicate { path: name.clone() });
         }
         let key = container.filter(|_| !is_whole).map(|container| self.containers[container].path.clone());
-        Ok(Model { tensors, key, prefix, unused, models })
+        Ok(Model { checkpoint: self, tensors, key, prefix, unused, models })
     }
 
     fn container(&self, key: &str) -> Result<usize, Error> {

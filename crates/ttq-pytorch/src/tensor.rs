@@ -1,5 +1,9 @@
 //! Tensors: their place in a storage, checked, and their values as contiguous bytes.
 
+use std::borrow::Cow;
+
+use safetensors::View;
+
 use crate::dtype::Dtype;
 use crate::objects::{Description, Problem};
 
@@ -46,9 +50,35 @@ pub(crate) fn check(tensor: &Description, storage: Option<usize>) -> Result<usiz
     Ok(product)
 }
 
-/// Copies the elements in row-major order. The description was checked against the storage.
-pub(crate) fn contiguous(tensor: &Description, storage: &[u8], is_big_endian: bool) -> Vec<u8> {
-    let Description { dtype, shape, strides, offset, .. } = tensor;
+/// A tensor in the bytes of its storage, against which its description was checked.
+pub(crate) struct Stored<'a> {
+    pub(crate) description: &'a Description,
+    pub(crate) storage: &'a [u8],
+    pub(crate) is_big_endian: bool,
+}
+
+impl View for Stored<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        self.description.dtype.safetensors()
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.description.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(contiguous(self))
+    }
+
+    fn data_len(&self) -> usize {
+        self.description.shape.iter().product::<usize>() * self.description.dtype.size()
+    }
+}
+
+/// Copies the elements in row-major order.
+pub(crate) fn contiguous(tensor: &Stored) -> Vec<u8> {
+    let Description { dtype, shape, strides, offset, .. } = tensor.description;
+    let storage = tensor.storage;
     let element = dtype.size();
     let count = shape.iter().product::<usize>();
     let mut bytes = Vec::with_capacity(count * element);
@@ -74,7 +104,7 @@ pub(crate) fn contiguous(tensor: &Description, storage: &[u8], is_big_endian: bo
             index[inner] = 0;
         }
     }
-    if is_big_endian {
+    if tensor.is_big_endian {
         bytes.chunks_exact_mut(element).for_each(<[u8]>::reverse);
     }
     bytes

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ttq_packed::file::write_atomically;
 
+use crate::divergence::Watch;
 use crate::{History, MetricGoal};
 
 /// Burn's [`NamedMpkFileRecorder`] with atomic writing: a file is complete and synced when it appears under its name.
@@ -83,12 +84,13 @@ pub struct KeepLastAndBest {
     history: History,
     goal: MetricGoal,
     interrupter: Interrupter,
+    watch: Option<Watch>,
 }
 
 impl KeepLastAndBest {
     /// Creates the strategy. It compares epochs by the metric of `goal` as logged in `history`.
     pub fn new(history: History, goal: MetricGoal) -> Self {
-        Self { history, goal, interrupter: Interrupter::new() }
+        Self { history, goal, interrupter: Interrupter::new(), watch: None }
     }
 
     /// Saves no checkpoint after `interrupter` has stopped the training.
@@ -102,8 +104,19 @@ impl KeepLastAndBest {
         self
     }
 
+    /// Saves no checkpoint of a training that has diverged.
+    #[must_use]
+    pub(crate) fn with_watch(mut self, watch: Watch) -> Self {
+        self.watch = Some(watch);
+        self
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.interrupter.should_stop() || self.watch.as_ref().is_some_and(|watch| watch.found().is_some())
+    }
+
     fn actions(&self, epoch: usize) -> Vec<CheckpointingAction> {
-        if self.interrupter.should_stop() {
+        if self.is_stopped() {
             return Vec::new();
         }
         if self.history.wait_valid(epoch, self.goal.metric()).is_none() {
@@ -120,7 +133,7 @@ impl KeepLastAndBest {
             self.interrupter.stop(Some("the history cannot be written"));
         }
         // The metrics of the epoch may have stopped the training.
-        if self.interrupter.should_stop() {
+        if self.is_stopped() {
             return Vec::new();
         }
         self.delete_stale();

@@ -1,4 +1,4 @@
-//! What the devices of an execution strategy change: steps, outputs.
+//! What the devices of an execution strategy change: steps, outputs, stops.
 
 use burn::prelude::*;
 use burn::train::ExecutionStrategy;
@@ -13,15 +13,16 @@ pub fn steps_per_epoch<B: Backend>(batches: usize, execution: &ExecutionStrategy
     }
 }
 
-/// Returns the number of outputs that burn-train logs for one step.
-pub(crate) fn outputs_per_step<B: Backend>(execution: &ExecutionStrategy<B>) -> usize {
+/// Returns whether each device has a worker of Burn's distributed strategy. Workers cannot agree on a batch to stop after.
+pub(crate) fn is_distributed<B: Backend>(execution: &ExecutionStrategy<B>) -> bool {
     match execution {
-        ExecutionStrategy::MultiDevice(devices, _) => devices.len(),
-        _ => 1,
+        #[cfg(feature = "distributed")]
+        ExecutionStrategy::DistributedDataParallel { .. } => true,
+        _ => false,
     }
 }
 
-/// Returns the number of devices.
+/// Returns the number of devices. burn-train logs as many outputs for one step.
 pub(crate) fn devices<B: Backend>(execution: &ExecutionStrategy<B>) -> usize {
     match execution {
         ExecutionStrategy::MultiDevice(devices, _) => devices.len(),

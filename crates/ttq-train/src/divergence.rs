@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
-use burn::train::Interrupter;
 use burn::train::logger::MetricLogger;
-use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
+use burn::train::metric::store::{EpochSummary, EventStoreClient, MetricsUpdate, Split};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
+use burn::train::{EarlyStoppingStrategy, Interrupter};
 use ttq_core::Ternary;
 
-use crate::History;
+use crate::{EarlyStopping, History};
 
 /// Name of Burn's [`LossMetric`](burn::train::metric::LossMetric).
 const LOSS: &str = "Loss";
@@ -38,7 +38,9 @@ pub(crate) type WeightProbe = Box<dyn FnOnce() -> Option<String> + Send>;
 pub(crate) struct Watch {
     shared: Arc<Mutex<State>>,
     history: History,
-    interrupter: Interrupter,
+    /// Stops the training at once. Workers of a distributed training ask for it at different batches, and those that go on
+    /// would wait for the others: without it, [`EndOfEpoch`] stops them.
+    interrupter: Option<Interrupter>,
     /// Number of outputs of one step.
     devices: usize,
 }
@@ -51,6 +53,8 @@ struct State {
     /// The weights of the last output.
     last: Option<WeightProbe>,
     found: Option<Divergence>,
+    /// The last epoch after which a worker asked whether to stop, and the answer.
+    answer: Option<(usize, bool)>,
 }
 
 impl fmt::Debug for Watch {
@@ -60,7 +64,7 @@ impl fmt::Debug for Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(history: History, interrupter: Interrupter, devices: usize) -> Self {
+    pub(crate) fn new(history: History, interrupter: Option<Interrupter>, devices: usize) -> Self {
         Self { shared: Arc::default(), history, interrupter, devices }
     }
 
@@ -115,7 +119,36 @@ impl Watch {
         let epoch = self.history.epochs().last().map_or(1, |last| last.epoch + 1);
         let batch = state.outputs.div_ceil(self.devices.max(1));
         state.found = Some(Divergence { epoch, batch, metric, weight });
-        self.interrupter.stop(Some("the training diverged"));
+        if let Some(interrupter) = &self.interrupter {
+            interrupter.stop(Some("the training diverged"));
+        }
+    }
+
+    /// Returns whether the training has diverged, with the same answer for all workers that ask after this epoch.
+    fn stops_after(&self, epoch: usize) -> bool {
+        let mut state = self.lock();
+        let found = state.found.is_some();
+        match state.answer {
+            Some((asked, answer)) if asked == epoch => answer,
+            _ => state.answer.insert((epoch, found)).1,
+        }
+    }
+}
+
+/// Ends the training of several workers after the epoch in which it diverged, or by the rule of early stopping.
+#[derive(Clone)]
+pub(crate) struct EndOfEpoch {
+    pub(crate) watch: Watch,
+    /// The validation metric of the goal.
+    pub(crate) metric: String,
+    pub(crate) early_stopping: Option<EarlyStopping>,
+}
+
+impl EarlyStoppingStrategy for EndOfEpoch {
+    fn should_stop(&mut self, epoch: usize, store: &EventStoreClient) -> bool {
+        self.watch.history.wait_valid(epoch, &self.metric);
+        let stopped = self.early_stopping.as_mut().is_some_and(|rule| rule.should_stop(epoch, store));
+        self.watch.stops_after(epoch) || stopped
     }
 }
 

@@ -9,40 +9,32 @@ use crate::{History, MetricGoal};
 
 /// Configuration of [`EarlyStopping`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields)]
 pub struct EarlyStoppingConfig {
     /// Age in epochs of the newest of the five epochs that the latest one is compared with. Defaults to 10.
+    #[serde(default = "default_patience")]
     pub patience: usize,
-    /// Required improvement over the mean of those five, in the metric's own unit. Defaults to 1: one percentage point
-    /// of Burn's accuracy.
-    pub threshold: f64,
+    /// Required improvement over the mean of those five, in the metric's own unit.
+    pub min_improvement: f64,
 }
 
-impl Default for EarlyStoppingConfig {
-    fn default() -> Self {
-        Self { patience: 10, threshold: 1.0 }
-    }
+fn default_patience() -> usize {
+    10
 }
 
 impl Config for EarlyStoppingConfig {}
 
 impl EarlyStoppingConfig {
-    /// Creates the configuration with the defaults.
-    pub fn new() -> Self {
-        Self::default()
+    /// Creates the configuration with the default patience and the required improvement, in the metric's own unit: 1 is one
+    /// percentage point of Burn's accuracy (the port's value).
+    pub fn new(min_improvement: f64) -> Self {
+        Self { patience: default_patience(), min_improvement }
     }
 
     /// Sets the patience, in epochs.
     #[must_use]
     pub fn with_patience(mut self, patience: usize) -> Self {
         self.patience = patience;
-        self
-    }
-
-    /// Sets the required improvement, in the metric's own unit.
-    #[must_use]
-    pub fn with_threshold(mut self, threshold: f64) -> Self {
-        self.threshold = threshold;
         self
     }
 
@@ -58,7 +50,7 @@ impl EarlyStoppingConfig {
             return false;
         }
         let window = &scores[n - self.patience - WINDOW..n - self.patience];
-        scores[n - 1] < self.threshold + window.iter().sum::<f64>() / WINDOW as f64
+        scores[n - 1] < self.min_improvement + window.iter().sum::<f64>() / WINDOW as f64
     }
 }
 
@@ -67,10 +59,10 @@ impl EarlyStoppingConfig {
 /// After more than `patience + 4` epochs, training stops when the latest value of a maximized metric is below
 ///
 /// ```text
-/// threshold + mean of the five values that are patience to patience + 4 epochs old
+/// min_improvement + mean of the five values that are patience to patience + 4 epochs old
 /// ```
 ///
-/// that is, when the latest value does not exceed that mean by `threshold`. A NaN among the values does not stop.
+/// that is, when the latest value does not exceed that mean by `min_improvement`. A NaN among the values does not stop.
 /// A minimized metric is compared with its sign changed.
 #[derive(Clone)]
 pub struct EarlyStopping {
@@ -111,12 +103,12 @@ mod tests {
     use crate::history::tests::with_accuracies;
 
     /// The port's rule, epoch by epoch.
-    fn naive(accuracies: &[f64], patience: usize, threshold: f64) -> Vec<bool> {
+    fn naive(accuracies: &[f64], patience: usize, min_improvement: f64) -> Vec<bool> {
         (1..=accuracies.len())
             .map(|epochs| {
                 let aged = |age: usize| accuracies[epochs - 1 - age];
                 let mean = || (0..5).map(|k| aged(patience + 4 - k)).sum::<f64>() / 5.0;
-                epochs > patience + 4 && aged(0) < threshold + mean()
+                epochs > patience + 4 && aged(0) < min_improvement + mean()
             })
             .collect()
     }
@@ -127,10 +119,14 @@ mod tests {
         let accuracies: Vec<f64> = (0..60).map(saturating).collect();
         let mut stops = 0;
         for patience in [0, 1, 5, 10, 30] {
-            for threshold in [0.0, 0.01, 0.05] {
-                let rule = EarlyStoppingConfig { patience, threshold };
+            for min_improvement in [0.0, 0.01, 0.05] {
+                let rule = EarlyStoppingConfig { patience, min_improvement };
                 let found: Vec<bool> = (1..=60).map(|epochs| rule.stops(&accuracies[..epochs])).collect();
-                assert_eq!(found, naive(&accuracies, patience, threshold), "patience {patience}, {threshold}");
+                assert_eq!(
+                    found,
+                    naive(&accuracies, patience, min_improvement),
+                    "patience {patience}, {min_improvement}"
+                );
                 stops += found.iter().filter(|stop| **stop).count();
             }
         }
@@ -140,7 +136,7 @@ mod tests {
     #[test]
     fn the_metric_of_the_history_is_compared_in_the_direction_of_the_goal() {
         let directory = tempfile::tempdir().unwrap();
-        let rule = EarlyStoppingConfig { patience: 1, ..Default::default() };
+        let rule = EarlyStoppingConfig::new(1.0).with_patience(1);
         let (maximize, minimize) = (MetricGoal::maximize("Accuracy"), MetricGoal::minimize("Accuracy"));
         for (latest, goal, stops) in
             [(50.9, &maximize, true), (51.1, &maximize, false), (49.1, &minimize, true), (48.9, &minimize, false)]
@@ -154,7 +150,7 @@ mod tests {
     fn a_worker_that_asks_late_decides_as_the_first_did() {
         let directory = tempfile::tempdir().unwrap();
         let goal = MetricGoal::maximize("Accuracy");
-        let rule = EarlyStoppingConfig { patience: 1, ..Default::default() };
+        let rule = EarlyStoppingConfig::new(1.0).with_patience(1);
         let accuracies = [50.0, 50.0, 50.0, 50.0, 50.0, 50.9, 60.0, 50.0];
         let late = rule.init(with_accuracies(directory.path(), &accuracies), goal.clone());
         for epoch in 1..=accuracies.len() {
@@ -165,8 +161,8 @@ mod tests {
     }
 
     #[test]
-    fn training_stops_when_patience_epochs_brought_less_than_the_threshold() {
-        let rule = EarlyStoppingConfig { patience: 2, threshold: 0.01 };
+    fn training_stops_when_patience_epochs_brought_less_than_the_required_improvement() {
+        let rule = EarlyStoppingConfig { patience: 2, min_improvement: 0.01 };
         // Ages 2 to 6 of six epochs do not exist yet: never within patience + 4 epochs.
         assert!(!rule.stops(&[0.9, 0.5, 0.4, 0.3, 0.2, 0.1]));
         // The five accuracies that are 2 to 6 epochs old are the first five: their mean is 0.5.

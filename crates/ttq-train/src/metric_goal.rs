@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct MetricGoal {
     metric: String,
     maximize: bool,
-    /// The first epoch that can be the best. (Missing in files of earlier versions.)
-    #[serde(default)]
+    /// The first epoch that can be the best.
     first_epoch: usize,
 }
 

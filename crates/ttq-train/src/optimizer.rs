@@ -128,7 +128,7 @@ where
 }
 
 /// The optimizer of a [`TernaryStep`], or of a [`Ternary`] in a loop of your own: one Burn optimizer for each group of
-/// parameters. After each step it sets scales below their floor to it: a loop need not call [`Ternary::clamp_scales`].
+/// parameters. After each step it sets scales below their floor to it: a loop need not call [`Ternary::after_step`].
 ///
 /// | group | parameters | [`with_weight_decay`](ParamGroup::with_weight_decay) | decay of the optimizer itself |
 /// |---|---|---|---|
@@ -220,7 +220,7 @@ where
         let [latents, scales, rest] = self.split(&module, grads);
         let module = self.latents.step(lr, module, latents);
         let module = step_without_decay(module, scales, |module, grads| self.scales.step(lr, module, grads));
-        self.rest.step(lr, module, rest).map_ternary(Ternary::clamp_scales)
+        self.rest.step(lr, module, rest).map_ternary(Ternary::after_step)
     }
 
     fn step_multi(&mut self, lr: LearningRate, module: W, grads: MultiGradientsParams) -> W {

@@ -311,12 +311,16 @@ impl<B: AutodiffBackend> LayerOscillations<B> {
 /// ```text
 /// c = ±1: c · max(c · w, 1.25 Δ)        c = 0: min(max(w, -0.75 Δ), 0.75 Δ)
 /// ```
+///
+/// If Δ is 0, the bound of the first is the smallest positive number.
 fn hold<B: Backend, const D: usize>(
     latent: Tensor<B, D>,
     codes: Tensor<B, D>,
     threshold: Tensor<B, D>,
 ) -> Tensor<B, D> {
+    let smallest = latent.dtype().finfo().map_or(0.0, |info| info.min_positive);
     let [inner, outer] = [0.75, 1.25].map(|factor| threshold.clone().mul_scalar(factor));
+    let outer = outer.clamp_min(smallest);
     let inside = latent.clone().max_pair(inner.clone().neg()).min_pair(inner);
     let outside = (latent * codes.clone()).max_pair(outer) * codes.clone();
     outside + inside * codes.abs().neg().add_scalar(1.0)

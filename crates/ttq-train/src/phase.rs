@@ -19,8 +19,8 @@ use burn::train::{
 use ttq_core::Ternary;
 
 use crate::checkpoint::{complete_checkpoints, delete_after};
-use crate::devices::{devices, outputs_per_step, steps_per_epoch};
-use crate::divergence::{Divergence, Parameters, Watch, WatchLogger, first_not_finite};
+use crate::devices::{devices, is_distributed, steps_per_epoch};
+use crate::divergence::{Divergence, EndOfEpoch, Parameters, Watch, WatchLogger, first_not_finite};
 use crate::progress::print_line;
 use crate::rank_strategy::RankStrategy;
 use crate::rank_tensors::from_bytes;
@@ -311,6 +311,12 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         if processes > 1 && devices > 1 {
             return Err(PhaseError::DevicesOfRank { devices });
         }
+        // A worker without a part of a batch would do fewer steps than the others, which then wait for it.
+        if is_distributed(&self.execution)
+            && let Some(items) = data.batch_sizes.iter().find(|items| **items < devices)
+        {
+            return Err(PhaseError::BatchOverDevices { items: *items, devices });
+        }
         let found = self.config.accumulated_batches;
         if !(1..=train).contains(&found) {
             return Err(PhaseError::AccumulatedBatches { found, batches: train });
@@ -422,7 +428,8 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         let device = execution.main_device().clone();
         let step = if checkpoint.is_none() { ranks.broadcast(step, &device) } else { step };
         let ternary_metrics = config.ternary_metrics && config.phase == Phase::Ternary;
-        let watch = Watch::new(history.clone(), interrupter.clone(), outputs_per_step(&execution));
+        let distributed = is_distributed(&execution);
+        let watch = Watch::new(history.clone(), (!distributed).then(|| interrupter.clone()), devices(&execution));
         let mut step = step
             .with_phase(config.phase)
             .with_flip_ratio(ternary_metrics)
@@ -443,7 +450,9 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             (train, valid) = (train.slice(start, end), valid.slice(first, last));
         }
         let recorder = Checkpoints::default();
-        let strategy = KeepLastAndBest::new(history.clone(), goal.clone()).with_interrupter(interrupter.clone());
+        let strategy = KeepLastAndBest::new(history.clone(), goal.clone())
+            .with_interrupter(interrupter.clone())
+            .with_watch(watch.clone());
         let mut training = metrics(SupervisedTraining::new(&directory, train, valid))
             .num_epochs(config.epochs)
             .with_interrupter(interrupter);
@@ -477,8 +486,12 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             training =
                 training.metric_train_numeric(OscillatingMetric::new()).metric_train_numeric(FrozenMetric::new());
         }
-        if let Some(early_stopping) = config.early_stopping {
-            training = training.early_stopping(early_stopping.init(history.clone(), goal));
+        let early_stopping = config.early_stopping.map(|rule| rule.init(history.clone(), goal.clone()));
+        if distributed {
+            let (watch, metric) = (watch.clone(), goal.metric().to_owned());
+            training = training.early_stopping(EndOfEpoch { watch, metric, early_stopping });
+        } else if let Some(early_stopping) = early_stopping {
+            training = training.early_stopping(early_stopping);
         }
         if let Some(epoch) = checkpoint {
             training = training.checkpoint(epoch);

@@ -43,6 +43,7 @@ pub enum KeptEpoch {
 
 /// Configuration of a [`PhaseTraining`](crate::PhaseTraining).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PhaseConfig {
     /// The weights that train.
     pub phase: Phase,

@@ -57,6 +57,17 @@ pub enum PhaseError {
         /// The number of processes.
         processes: usize,
     },
+    /// A batch has too few items for the workers of the distributed strategy.
+    #[error(
+        "a batch has {items} items for {devices} devices, and each needs one: leave out the last batch by \
+         `ReproducibleLoader::without_partial_batch`, or choose another batch size"
+    )]
+    BatchOverDevices {
+        /// Items of a batch.
+        items: usize,
+        /// The number of devices.
+        devices: usize,
+    },
     /// A process of several has more than one device.
     #[error(
         "each of several processes trains on one device, this one has {devices}: start one process for each device"

@@ -63,42 +63,48 @@ pub enum ScheduleConfig {
 
 impl Config for ScheduleConfig {}
 
-/// PyTorch's `ReduceLROnPlateau(threshold_mode="abs")` with the numbers of the PyTorch port of TTQ. For a metric that
-/// is maximized, after each epoch:
+/// PyTorch's `ReduceLROnPlateau(threshold_mode="abs")` with the factor and the patience of the PyTorch port of TTQ. For a
+/// metric that is maximized, after each epoch:
 ///
 /// ```text
-/// value > best + threshold:  best = value, bad = 0        otherwise:  bad = bad + 1
-/// bad > patience:            lr = max(lr * factor, min_lr), bad = 0
+/// value > best + min_improvement:  best = value, bad = 0        otherwise:  bad = bad + 1
+/// bad > patience:                  lr = max(lr * factor, min_lr), bad = 0
 /// ```
 ///
-/// For a metric that is minimized the first line reads `value < best - threshold`. As in PyTorch, a reduction of the
+/// For a metric that is minimized the first line reads `value < best - min_improvement`. As in PyTorch, a reduction of the
 /// rate by 1e-8 or less is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields)]
 pub struct PlateauConfig {
     /// Factor on the learning rate, 0 to 1. Defaults to 0.1.
+    #[serde(default = "default_factor")]
     pub factor: f64,
     /// Number of epochs without improvement that are tolerated. Defaults to 4.
+    #[serde(default = "default_patience")]
     pub patience: usize,
-    /// Smallest change that counts as an improvement, in the metric's own unit and not negative. Defaults to 1: one
-    /// percentage point of Burn's accuracy.
-    pub threshold: f64,
+    /// Change that must be exceeded to count as an improvement, in the metric's own unit and not negative.
+    pub min_improvement: f64,
     /// Lower bound of the learning rate, 0 to 1. Defaults to 0.
+    #[serde(default)]
     pub min_lr: f64,
 }
 
-impl Default for PlateauConfig {
-    fn default() -> Self {
-        Self { factor: 0.1, patience: 4, threshold: 1.0, min_lr: 0.0 }
-    }
+fn default_factor() -> f64 {
+    0.1
+}
+
+fn default_patience() -> usize {
+    4
 }
 
 impl Config for PlateauConfig {}
 
 impl PlateauConfig {
-    /// Creates the configuration with the defaults.
-    pub fn new() -> Self {
-        Self::default()
+    /// Creates the configuration with the defaults and the change that must be exceeded to count as an improvement, in the
+    /// metric's own unit: 1 is one percentage point of Burn's accuracy (the port's value), and more than most losses ever
+    /// improve by.
+    pub fn new(min_improvement: f64) -> Self {
+        Self { factor: default_factor(), patience: default_patience(), min_improvement, min_lr: 0.0 }
     }
 
     /// Sets the factor on the learning rate, 0 to 1.
@@ -112,13 +118,6 @@ impl PlateauConfig {
     #[must_use]
     pub fn with_patience(mut self, patience: usize) -> Self {
         self.patience = patience;
-        self
-    }
-
-    /// Sets the smallest change that counts as an improvement, in the metric's own unit.
-    #[must_use]
-    pub fn with_threshold(mut self, threshold: f64) -> Self {
-        self.threshold = threshold;
         self
     }
 
@@ -240,7 +239,7 @@ impl ScheduleConfig {
             }
             Self::Plateau(config) => {
                 factor("factor", config.factor)?;
-                number("threshold", config.threshold, f64::MAX, "0 upwards")?;
+                number("min_improvement", config.min_improvement, f64::MAX, "0 upwards")?;
                 factor("min_lr", config.min_lr)?;
                 let (history, goal) = metric.ok_or(ScheduleError::NoMetric)?;
                 Kind::Plateau { config: *config, history: history.clone(), goal: goal.clone() }
@@ -286,7 +285,7 @@ const LEAST_STEP: f64 = 1e-8;
 impl Plateau {
     /// Takes the score of an epoch, which is higher for a better epoch.
     fn observe(&mut self, score: f64, base: LearningRate, config: &PlateauConfig) {
-        if score > self.best.unwrap_or(f64::NEG_INFINITY) + config.threshold {
+        if score > self.best.unwrap_or(f64::NEG_INFINITY) + config.min_improvement {
             self.best = Some(score);
             self.bad_epochs = 0;
         } else {
@@ -434,7 +433,8 @@ mod tests {
         let mut best = if mode_max { f64::NEG_INFINITY } else { f64::INFINITY };
         let mut rates = vec![lr];
         for value in values {
-            let better = if mode_max { *value > best + config.threshold } else { *value < best - config.threshold };
+            let better =
+                if mode_max { *value > best + config.min_improvement } else { *value < best - config.min_improvement };
             if better {
                 best = *value;
                 bad = 0;
@@ -476,7 +476,7 @@ mod tests {
             let history = history(percents);
             for patience in [0, 1, 2, 4] {
                 for (factor, min_lr) in [(0.1, 0.0), (0.1, 1e-4), (0.3, 0.02), (1.0, 0.0)] {
-                    let config = PlateauConfig { patience, factor, min_lr, ..Default::default() };
+                    let config = PlateauConfig { patience, factor, min_lr, min_improvement: 1.0 };
                     assert_as_pytorch(config, percents, &history);
                 }
             }
@@ -485,14 +485,13 @@ mod tests {
 
     #[test]
     fn a_plateau_stops_at_steps_too_small_for_pytorch() {
-        let rates =
-            assert_as_pytorch(PlateauConfig { patience: 0, ..Default::default() }, &[50.0; 12], &history(&[50.0; 12]));
+        let rates = assert_as_pytorch(PlateauConfig::new(1.0).with_patience(0), &[50.0; 12], &history(&[50.0; 12]));
         assert!(rates[11] > 0.9e-8, "{rates:?}");
     }
 
     #[test]
     fn a_saved_schedule_goes_on_where_it_was() {
-        let plateau = PlateauConfig { patience: 1, ..PlateauConfig::default() };
+        let plateau = PlateauConfig::new(1.0).with_patience(1);
         let history = history(&[50.0, 50.1, 50.2, 50.3]);
         for config in [
             ScheduleConfig::Constant,
@@ -523,16 +522,16 @@ mod tests {
         assert_eq!(build(ScheduleConfig::Constant, 0.1, 0), Some(ScheduleError::StepsPerEpoch { found: 0 }));
         let config = ScheduleConfig::MultiStep { milestones: vec![], gamma: 2.0 };
         assert_eq!(build(config, 0.1, 5), Some(ScheduleError::Number { name: "gamma", value: 2.0, range: "0 to 1" }));
-        let plateau = PlateauConfig { threshold: f64::NAN, ..PlateauConfig::default() };
+        let plateau = PlateauConfig::new(f64::NAN);
         let error = build(ScheduleConfig::Plateau(plateau), 0.1, 5).unwrap();
-        assert!(error.to_string().contains("threshold NaN"), "{error}");
+        assert!(error.to_string().contains("min_improvement NaN"), "{error}");
     }
 
     #[test]
     fn only_a_plateau_needs_a_metric() {
         let length = TrainingLength { epochs: 2, steps_per_epoch: 3 };
         assert!(ScheduleConfig::Constant.init(0.1, length).is_ok());
-        let plateau = ScheduleConfig::Plateau(PlateauConfig::default());
+        let plateau = ScheduleConfig::Plateau(PlateauConfig::new(1.0));
         assert_eq!(plateau.init(0.1, length).err(), Some(ScheduleError::NoMetric));
     }
 
@@ -544,8 +543,14 @@ mod tests {
         assert_eq!(read(r#"{"multi_step": {"milestones": [80, 120], "gamma": 0.1}}"#), steps);
         let cosine = ScheduleConfig::WarmupCosine { warmup_epochs: 5, min_factor: 0.0 };
         assert_eq!(read(r#"{"warmup_cosine": {"warmup_epochs": 5, "min_factor": 0.0}}"#), cosine);
-        let plateau = PlateauConfig { patience: 7, ..PlateauConfig::default() };
-        assert_eq!(read(r#"{"plateau": {"patience": 7}}"#), ScheduleConfig::Plateau(plateau));
+        let plateau = PlateauConfig::new(1.0).with_patience(7);
+        assert_eq!(read(r#"{"plateau": {"min_improvement": 1, "patience": 7}}"#), ScheduleConfig::Plateau(plateau));
         assert_eq!(read(&serde_json::to_string(&steps).unwrap()), steps);
+        for (text, name) in
+            [(r#"{"plateau": {"patience": 7}}"#, "min_improvement"), (r#"{"plateau": {"patient": 7}}"#, "patient")]
+        {
+            let error = serde_json::from_str::<ScheduleConfig>(text).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 }

@@ -290,7 +290,7 @@ where
             return self;
         }
         // A `TernaryOptimizer` has clamped them; other optimizers know no scales.
-        self.ternary = self.ternary.clamp_scales();
+        self.ternary = self.ternary.after_step();
         // `with_threshold_schedule` has checked both ends.
         self = self.with_scheduled_threshold().unwrap_or_else(|error| unreachable!("{error}"));
         if let (Phase::Ternary, Some(FreezingCourse { freezing, steps, finished })) = (self.phase, self.freezing) {

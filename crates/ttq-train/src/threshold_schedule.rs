@@ -12,6 +12,7 @@ use crate::ScheduleError;
 /// schedule ends. A network in full precision loses less if its small weights become zero one after another (as in gradual
 /// pruning: Zhu and Gupta, "To prune, or not to prune", 2017, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ThresholdSchedule {
     /// The threshold at the start, of the same rule as that of the configuration.
     pub start: Threshold,

@@ -18,8 +18,8 @@ use ttq_cpu::Cpu;
 use ttq_testing::elements;
 use ttq_testing::points::{Batch, Net, Point, PointBatcher, point};
 use ttq_train::{
-    EarlyStoppingConfig, History, ItemKey, MetricGoal, ReproducibleLoader, ScheduleConfig, TernaryOptimizer,
-    TernaryStep, TrainingLength, steps_per_epoch,
+    EarlyStoppingConfig, History, ItemKey, MetricGoal, Phase, PhaseConfig, PhaseData, PhaseError, PhaseTraining,
+    ReproducibleLoader, ScheduleConfig, TernaryOptimizer, TernaryStep, TrainingLength, steps_per_epoch,
 };
 
 type A = Autodiff<Cpu>;
@@ -89,7 +89,7 @@ fn leaves_and_clamped_scales_carry_the_marks_of_their_parameters() {
         let ternary = step.into_ternary();
         let view = marks(&|visitor| ternary.leaf_view().visit(visitor));
         assert_eq!(view, [marked; 6]);
-        let clamped = marks(&|visitor| ternary.clone().clamp_scales().visit(visitor));
+        let clamped = marks(&|visitor| ternary.clone().after_step().visit(visitor));
         assert_eq!(clamped, [marked; 8], "six parameters of the network and the scales of two layers");
     }
 }
@@ -138,7 +138,7 @@ fn launch(strategy: ExecutionStrategy<A>, devices: usize, step: Step) -> Vec<f32
     let training = SupervisedTraining::new(directory.path(), Arc::new(train), Arc::new(loader(9, 9)))
         .metrics((AccuracyMetric::new(), LossMetric::new()))
         .with_metric_logger(history.clone())
-        .early_stopping(EarlyStoppingConfig::default().init(history.clone(), MetricGoal::maximize("Accuracy")))
+        .early_stopping(EarlyStoppingConfig::new(1.0).init(history.clone(), MetricGoal::maximize("Accuracy")))
         .with_training_strategy(TrainingStrategy::Default(strategy))
         .num_epochs(4);
     let milestones = ScheduleConfig::MultiStep { milestones: vec![2, 3], gamma: 0.1 };
@@ -155,4 +155,37 @@ fn two_devices_of_the_distributed_strategy_give_the_result_of_one() {
     let config = DistributedConfig { all_reduce_op: ReduceOperation::Sum };
     let two = launch(ExecutionStrategy::ddp(vec![Default::default(); 2], config), 2, step);
     assert_close(&two, &one);
+}
+
+/// The error of a phase of three epochs on two workers, with batches of 4 of `len` items.
+fn error_of_a_phase(len: usize, item: fn(ItemKey) -> Point) -> PhaseError {
+    let _session = SESSION.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    let config = PhaseConfig::new(Phase::Ternary, 3, 0.05, MetricGoal::minimize("Loss"));
+    let execution =
+        ExecutionStrategy::ddp(vec![Default::default(); 2], DistributedConfig { all_reduce_op: ReduceOperation::Sum });
+    let train = ReproducibleLoader::new(len, Arc::new(item), Arc::new(PointBatcher), 4, Default::default());
+    PhaseTraining::new(directory.path(), config, execution)
+        .run(wrapped(), optimizer(), PhaseData::new(train, loader(9, 9)), |training| {
+            training.metrics((AccuracyMetric::new(), LossMetric::new()))
+        })
+        .unwrap_err()
+}
+
+#[test]
+fn a_batch_without_an_item_for_a_worker_is_an_error() {
+    let error = error_of_a_phase(17, |key| point(key.index, key.epoch));
+    assert!(matches!(error, PhaseError::BatchOverDevices { items: 1, devices: 2 }), "{error}");
+}
+
+#[test]
+fn workers_whose_training_diverges_stop_together() {
+    let broken = |key: ItemKey| {
+        let (mut values, class) = point(key.index, key.epoch);
+        // The third batch of the second epoch.
+        values[0] = if key.epoch == 2 && key.index == 9 { f32::NAN } else { values[0] };
+        (values, class)
+    };
+    let error = error_of_a_phase(32, broken);
+    assert!(matches!(error, PhaseError::Diverged { epoch: 2, batch: 3, .. }), "{error}");
 }

@@ -190,7 +190,7 @@ fn a_phase_without_data_is_refused() {
 fn a_phase_config_is_saved_and_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("phase.json");
-    let config = config(Phase::Ternary, 7).with_early_stopping(Some(EarlyStoppingConfig::default()));
+    let config = config(Phase::Ternary, 7).with_early_stopping(Some(EarlyStoppingConfig::new(1.0)));
     config.save(&path).unwrap();
     assert_eq!(PhaseConfig::load(&path).unwrap(), config);
 }

@@ -117,7 +117,7 @@ fn train_with(
     item: impl Fn(ItemKey) -> Point + Send + Sync + 'static,
 ) -> Result<PhaseOutcome<Step>, PhaseError> {
     let schedule = match setup.more {
-        true => ScheduleConfig::Plateau(PlateauConfig { patience: 0, threshold: 50.0, ..PlateauConfig::default() }),
+        true => ScheduleConfig::Plateau(PlateauConfig::new(50.0).with_patience(0)),
         false => ScheduleConfig::WarmupCosine { warmup_epochs: 1, min_factor: 0.1 },
     };
     let config = PhaseConfig::new(Phase::Ternary, setup.epochs, 0.1, MetricGoal::minimize("Loss"))

@@ -84,7 +84,7 @@ fn train_to(epochs: usize, directory: &Path, start: &Start, schedule: &ScheduleC
         .with_metric_logger(history.clone())
         .with_file_checkpointer(Json::default())
         .with_checkpointing_strategy(KeepLastAndBest::new(history.clone(), goal()))
-        .early_stopping(EarlyStoppingConfig::default().init(history.clone(), goal()))
+        .early_stopping(EarlyStoppingConfig::new(1.0).init(history.clone(), goal()))
         .num_epochs(epochs);
     if let Some(epoch) = checkpoint {
         training = training.checkpoint(epoch);
@@ -110,7 +110,7 @@ fn checkpoint(directory: &Path, part: &str, epoch: usize) -> serde_json::Value {
 #[test]
 fn a_resumed_run_is_bit_for_bit_the_uninterrupted_one() {
     let start = Start::new(true);
-    let plateau = PlateauConfig { patience: 0, threshold: 5.0, ..PlateauConfig::default() };
+    let plateau = PlateauConfig::new(5.0).with_patience(0);
     for schedule in
         [ScheduleConfig::Plateau(plateau), ScheduleConfig::WarmupCosine { warmup_epochs: 1, min_factor: 0.0 }]
     {

@@ -29,7 +29,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use ttq_packed::Codes;
-use ttq_packed::network::{Arena, CompileOptions, Constant, Graph, Network, NetworkError, Source};
+use ttq_packed::network::{Arena, CompileOptions, Constant, Graph, Int8, Network, NetworkError, Source};
 
 /// Maximum number of elements of all values of an item: 128 MiB, half of the default, because pages have less memory.
 const MAX_ELEMENTS: usize = 1 << 25;
@@ -49,10 +49,14 @@ pub struct Session {
 }
 
 impl Session {
-    fn load(&mut self, precision: u32) -> Result<(), NetworkError> {
+    fn load(&mut self, int8: u32) -> Result<(), String> {
+        let int8 = Int8::from_number(int8).ok_or("the second argument of `ttq_load` must be 0, 1 or 2")?;
+        self.compile(int8).map_err(|error| error.to_string())
+    }
+
+    fn compile(&mut self, int8: Int8) -> Result<(), NetworkError> {
         let graph = Graph::read(&self.file)?;
-        let mut options = CompileOptions::default();
-        (options.int8, options.int8_ends) = (precision > 0, precision > 1);
+        let mut options = CompileOptions::default().with_int8(int8);
         options.max_elements = MAX_ELEMENTS;
         let network = Network::compile(&graph, &options)?;
         self.input = vec![0.0; network.input_dims().iter().product()];
@@ -99,13 +103,13 @@ pub extern "C" fn ttq_file(session: &mut Session) -> *mut u8 {
     session.file.as_mut_ptr()
 }
 
-/// Reads and compiles the network in the file: in float32 (0), or in bytes where the file has the ranges of values, without the first and
-/// the last product (1) or with them (2).
+/// Reads and compiles the network in the file: in float32 (0), or in int8, without the first and the last product (1) or with them (2), for
+/// which the file must have ranges of values.
 ///
 /// Returns 0, or the number of bytes of the sentence of an error.
 #[unsafe(no_mangle)]
-pub extern "C" fn ttq_load(session: &mut Session, precision: u32) -> usize {
-    let result = session.load(precision).map_err(|error| error.to_string());
+pub extern "C" fn ttq_load(session: &mut Session, int8: u32) -> usize {
+    let result = session.load(int8);
     session.finish(result)
 }
 

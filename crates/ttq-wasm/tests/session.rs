@@ -3,7 +3,8 @@
 use std::fs;
 use std::slice;
 
-use ttq_packed::network::{Arena, CompileOptions, Network};
+use ttq_packed::Coding;
+use ttq_packed::network::{Arena, CompileOptions, Graph, Network, Operation, Unary};
 use ttq_wasm::{
     Session, ttq_close, ttq_codes, ttq_dim, ttq_error, ttq_file, ttq_input, ttq_load, ttq_open, ttq_output, ttq_run,
     ttq_unpack,
@@ -41,7 +42,7 @@ fn outputs_are_those_of_the_network() {
     // SAFETY: the output has the size of the shape.
     let y = unsafe { slice::from_raw_parts(ttq_output(&session), 10) };
     let mut expected = [0.0; 10];
-    let network = Network::load(&file, &CompileOptions::default()).unwrap();
+    let network = Network::read(&file, &CompileOptions::default()).unwrap();
     network.run(&mut Arena::new(), &x, &mut expected).unwrap();
     assert_eq!(y, expected);
     ttq_close(Some(session));
@@ -75,4 +76,17 @@ fn errors_are_sentences() {
         assert!(len > 0 && !sentence(&session, len).contains('\n'), "byte {byte}");
         assert!(ttq_run(&mut session) > 0);
     }
+}
+
+#[test]
+fn int8_without_ranges_is_an_error() {
+    let mut graph = Graph::new([2]).unwrap();
+    let y = graph.apply("relu", Operation::Unary(Unary::Relu), &[graph.input()]).unwrap();
+    graph.set_output(y).unwrap();
+    let mut session = open(&graph.write(Coding::Plain, None).unwrap());
+    for (int8, expected) in [(1, "Graph::calibrate"), (2, "Graph::calibrate"), (3, "must be 0, 1 or 2")] {
+        let len = ttq_load(&mut session, int8);
+        assert!(sentence(&session, len).contains(expected), "{}", sentence(&session, len));
+    }
+    assert_eq!(ttq_load(&mut session, 0), 0);
 }

@@ -1,7 +1,7 @@
 //! The training of the examples, compiled for the backends of GPUs: see `ttq-examples-cpu`.
 //!
 //! Most of this crate's code describes GPU kernels and prepares their launches. In the profile `release` it is not optimized,
-//! which makes the first build minutes shorter; the profile `gpu` optimizes it, for long runs.
+//! which makes the first build minutes shorter; the profile `training` optimizes it, for long runs.
 
 use anyhow::{Result, bail};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
@@ -30,7 +30,7 @@ pub fn run_text(job: Job<Text>) -> Result<()> {
 fn on_backend<T: Task>(job: Job<T>) -> Result<()> {
     if cfg!(unoptimized) {
         ttq_examples::print_line(
-            "for long runs on a GPU build with `--profile gpu`: this build starts kernels more slowly",
+            "for long runs on a GPU build with `--profile training`: this build starts kernels more slowly",
         );
     }
     match job.backend() {

@@ -19,7 +19,6 @@ pub enum Augmentation {
         flip: bool,
         /// Side of a square of zeros after normalization, at a random centre and clipped at the border; 0 for none (DeVries
         /// and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017).
-        #[serde(default)]
         cutout: usize,
     },
     /// The function [`Images::distort`](super::Images::distort) of the data.

@@ -149,14 +149,14 @@ const textAt = (wasm, address, length) => new TextDecoder().decode(new Uint8Arra
 
 /**
  * Loads a file. The network before stays if it has an error.
- * @param {{ file: Uint8Array, expected?: number[], precision?: number }} message @returns {Loaded}
+ * @param {{ file: Uint8Array, expected?: number[], int8?: number }} message @returns {Loaded}
  */
-function load({ file, expected, precision = 0 }) {
+function load({ file, expected, int8 = 0 }) {
   const wasm = /** @type {any} */ (new WebAssembly.Instance(module).exports);
   const session = wasm.ttq_open(file.length);
   if (!session) throw Error("the file is larger than the memory of this page");
   new Uint8Array(wasm.memory.buffer, wasm.ttq_file(session), file.length).set(file);
-  const failed = wasm.ttq_load(session, precision);
+  const failed = wasm.ttq_load(session, int8);
   if (failed) throw Error(textAt(wasm, wasm.ttq_error(session), failed));
   const [shape, outputs] = [0, 1].map((output) => {
     const dims = [];

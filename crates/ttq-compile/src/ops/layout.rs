@@ -6,7 +6,7 @@ use burn_backend::tensor::{BoolTensor, Device, FloatTensor, IntTensor};
 use burn_backend::{Shape, TensorMetadata};
 use ttq_packed::network::Operation;
 
-use super::{Boolean, Float, Integer, chain, finish, float_add, float_mul, one, record};
+use super::{Boolean, Float, Integer, chain, finish, one, record};
 use crate::call::Call;
 use crate::constant::{operand, read};
 use crate::tape::{Operand, Origin, Step, Tracked, dims};
@@ -102,8 +102,8 @@ pub(crate) fn float_cat<B: Backend>(tensors: Vec<Float<B>>, dim: usize) -> Float
     finish(Operation::Concatenate(dim), recorded, inner)
 }
 
-/// `base keep + value`, where `value` is padded with zeros and `keep` is 0 there and 1 elsewhere. If the base has one value
-/// everywhere, as in a padding, `value` is padded with it.
+/// The base where `keep` is 1, and elsewhere, where it is 0, `value`, which is padded to its size. If the base has one value
+/// everywhere, as in a padding, `value` is padded with that.
 pub(crate) fn float_slice_assign<B: Backend>(base: Float<B>, slices: &[Slice], value: Float<B>) -> Float<B> {
     let whole = slices.iter().all(|slice| slice.step == 1);
     if (base.is_constant() && value.is_constant()) || !whole {
@@ -132,8 +132,9 @@ pub(crate) fn float_slice_assign<B: Backend>(base: Float<B>, slices: &[Slice], v
     let ones = B::float_ones(base.shape(), &B::float_device(&base.inner), base.dtype().into());
     let zeros = B::float_zeros(value.shape(), &B::float_device(&base.inner), base.dtype().into());
     let keep = Tracked::constant(B::float_slice_assign(ones, slices, zeros));
-    let value = pad(value, 0.0);
-    float_add::<B>(float_mul::<B>(base, keep), value)
+    let inner = B::float_slice_assign(base.inner.clone(), slices, value.inner.clone());
+    let recorded = record::<B>(&[keep, base.clone(), pad(value, 0.0)]);
+    finish(Operation::Where, recorded, inner)
 }
 
 pub(crate) fn float_select<B: Backend>(tensor: Float<B>, dim: usize, indices: Integer<B>) -> Float<B> {

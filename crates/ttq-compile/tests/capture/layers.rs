@@ -91,6 +91,12 @@ functions! {
         let batch = x.dims()[0];
         x.slice_assign([0..batch, 1..3, 0..3], part)
     };
+    assignment_over_infinity [1, 4, 3], |x| {
+        let [n, ..] = x.dims();
+        let mask = Tensor::<_, 2, burn::tensor::Bool>::tril_mask([4, 3], 0, &x.device());
+        let scores = x.clone().mask_fill(mask.unsqueeze::<3>().expand([n, 4, 3]), f32::NEG_INFINITY);
+        activation::softmax(scores.slice_assign([0..n, 0..4, 0..1], x.narrow(2, 1, 1)), 2)
+    };
     repeat [1, 2, 3], |x| x.repeat_dim(1, 3);
     expand [1, 1, 3], |x| { let n = x.dims()[0]; x.expand([n, 4, 3]) };
     select [1, 5, 3], |x| { let device = x.device(); x.select(1, Tensor::from_ints([4, 0, 4, 2], &device)) };

@@ -11,7 +11,7 @@ use burn::nn::{
 };
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use ttq_compile::{CompileOptions, capture, compile};
+use ttq_compile::{CompileOptions, Network, capture};
 use ttq_packed::network::Arena;
 use ttq_testing::{reproducible, tensor, uniform};
 
@@ -125,7 +125,8 @@ fn a_network_of_tokens_agrees() {
     };
     let text = reproducible(text, 1);
     let example = Tensor::<B, 2, Int>::zeros([1, 4], &device);
-    let network = compile(&text, example, |text, x| text.forward(x), &CompileOptions::default()).unwrap();
+    let graph = capture(&text, example, |text, x| text.forward(x)).unwrap();
+    let network = Network::compile(&graph, &CompileOptions::default()).unwrap();
     let tokens = [3, 1, 4, 1, 5, 9, 2, 6];
     let expected = text.forward(Tensor::<B, 1, Int>::from_ints(tokens, &device).reshape([2, 4]));
     let mut found = [0.0; 6];
@@ -156,7 +157,8 @@ fn a_transformer_with_a_mask_of_padding_agrees() {
     };
     let padded = reproducible(padded, 1);
     let example = Tensor::<B, 2, Int>::zeros([1, 4], &device);
-    let network = compile(&padded, example, |padded, x| padded.forward(x), &CompileOptions::default()).unwrap();
+    let graph = capture(&padded, example, |padded, x| padded.forward(x)).unwrap();
+    let network = Network::compile(&graph, &CompileOptions::default()).unwrap();
     let tokens = [3, 1, 0, 0, 5, 9, 2, 0];
     let expected = padded.forward(Tensor::<B, 1, Int>::from_ints(tokens, &device).reshape([2, 4]));
     let mut found = [0.0; 64];

@@ -6,7 +6,7 @@ use burn::optim::{GradientsParams, Optimizer, SgdConfig};
 use burn::prelude::*;
 use burn::tensor::DType;
 use burn_ndarray::NdArray;
-use ttq_core::{QuantizerConfig, ScaleRule, SelectionConfig, Ternary, TernaryConfig, TernaryQuantizer};
+use ttq_core::{QuantizerConfig, SCALE_FLOOR, ScaleRule, SelectionConfig, Ternary, TernaryConfig, TernaryQuantizer};
 use ttq_cpu::Cpu;
 use ttq_testing::normal;
 
@@ -89,16 +89,17 @@ fn a_nan_scale_makes_its_ternary_weights_nan() {
     assert_nan_scales_are_not_masked::<NdArray>();
 }
 
-/// Trains one step in which the gradient of W_p is NaN. Returns W_p and W_n.
+/// Trains one step in which the gradient of W_p is NaN and that of W_n so large that a linear W_n would become negative.
+/// Returns W_p and W_n.
 fn scales_after_a_nan<B: Backend>(quantizer: QuantizerConfig) -> [f64; 2] {
     let selection = SelectionConfig { keep_last_layer: false, ..SelectionConfig::default() };
     let model: Linear<Autodiff<B>> = LinearConfig::new(4, 3).init(&Default::default());
     let ternary = Ternary::new(model, &TernaryConfig { quantizer, selection }).unwrap();
     let mut grads = GradientsParams::new();
     let (_, scales) = ternary.parameter_groups();
-    grads.register(scales[0], Tensor::<B, 2>::from_floats([[f32::NAN, 0.1]], &Default::default()));
+    grads.register(scales[0], Tensor::<B, 2>::from_floats([[f32::NAN, 100.0]], &Default::default()));
     let mut optimizer = SgdConfig::new().init::<Autodiff<B>, Ternary<Autodiff<B>, Linear<Autodiff<B>>>>();
-    let layer = &optimizer.step(0.1, ternary, grads).clamp_scales().stats().layers[0];
+    let layer = &optimizer.step(0.1, ternary, grads).after_step().stats().layers[0];
     [layer.w_pos, layer.w_neg]
 }
 
@@ -111,6 +112,11 @@ fn a_nan_scale_stays_nan_when_scales_are_clamped() {
             scales_after_a_nan::<NdArray>(config),
         ] {
             assert!(scales[0].is_nan() && scales[1] > 0.0, "{config:?}: {scales:?}");
+            assert_eq!(
+                scales[1] == f64::from(SCALE_FLOOR as f32),
+                config == QuantizerConfig::paper(),
+                "{config:?}: {scales:?}"
+            );
         }
     }
 }

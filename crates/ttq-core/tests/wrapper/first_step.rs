@@ -110,7 +110,7 @@ fn gradients_that_are_taken_from_the_view_are_an_error() {
     let ternary = wrapped(&TernaryConfig::default());
     let view = ternary.view();
     let grads = GradientsParams::from_grads(view.loss(input()).backward(), &view);
-    let _ = SgdConfig::new().init::<A, Ternary<A, Net<A>>>().step(0.1, ternary, grads).clamp_scales();
+    let _ = SgdConfig::new().init::<A, Ternary<A, Net<A>>>().step(0.1, ternary, grads).after_step();
 }
 
 #[test]
@@ -119,10 +119,34 @@ fn gradients_that_are_taken_from_the_view_are_an_error_after_views_without_a_ste
     let ternary = wrapped(&TernaryConfig::default());
     ternary.valid().view();
     ternary.view();
-    let ternary = ternary.clamp_scales();
+    let ternary = ternary.after_step();
     let view = ternary.view();
     let grads = GradientsParams::from_grads(view.loss(input()).backward(), &view);
-    let _ = SgdConfig::new().init::<A, Ternary<A, Net<A>>>().step(0.1, ternary, grads).clamp_scales();
+    let _ = SgdConfig::new().init::<A, Ternary<A, Net<A>>>().step(0.1, ternary, grads).after_step();
+}
+
+/// Returns the loss of a forward pass that leaves out the layer, as stochastic depth does.
+fn loss_without(layer: &Linear<A>) -> Tensor<A, 1> {
+    layer.bias.as_ref().unwrap().val().powi_scalar(2).sum()
+}
+
+#[test]
+fn a_first_step_without_the_ternary_layers_is_no_error_and_the_check_waits() {
+    let selection = SelectionConfig::new().with_keep_last_layer(false);
+    let layer: Linear<A> = LinearConfig::new(6, 6).init(&Default::default());
+    let mut ternary = Ternary::new(layer, &TernaryConfig::new().with_selection(selection)).unwrap();
+    let mut sgd = SgdConfig::new().init();
+    for _ in 0..2 {
+        let grads = GradientsParams::from_grads(loss_without(&ternary.view()).backward(), &ternary);
+        ternary = sgd.step(0.1, ternary, grads).after_step();
+    }
+    let wrong = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let view = ternary.view();
+        let grads = view.forward(tensor::<A, 2>(&normal(&[4, 6], 1))).sum().backward();
+        let grads = GradientsParams::from_grads(grads, &view);
+        let _ = sgd.step(0.1, ternary.clone(), grads).after_step();
+    }));
+    assert!(wrong.is_err());
 }
 
 #[test]
@@ -134,7 +158,7 @@ fn an_accumulation_of_gradients_and_the_training_of_some_parameters_are_no_error
         let ternary = ternary.clone();
         let mut grads = ternary.view().loss(input()).backward();
         let grads = GradientsParams::from_params(&mut grads, &ternary, &group);
-        let _ = SgdConfig::new().init::<A, Ternary<A, Net<A>>>().step(0.1, ternary, grads).clamp_scales();
+        let _ = SgdConfig::new().init::<A, Ternary<A, Net<A>>>().step(0.1, ternary, grads).after_step();
     }
 }
 
@@ -146,7 +170,7 @@ fn a_loop_on_the_view_warns_once_of_a_ternary_last_layer() {
         for _ in 0..2 {
             let loss = ternary.view().forward(tensor(&normal(&[4, 6], 1))).sum();
             let grads = GradientsParams::from_grads(loss.backward(), &ternary);
-            ternary = sgd.step(0.1, ternary.clone(), grads).clamp_scales();
+            ternary = sgd.step(0.1, ternary.clone(), grads).after_step();
         }
     });
     assert_eq!(texts.len(), 1, "{texts:?}");

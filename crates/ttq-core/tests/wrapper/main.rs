@@ -205,7 +205,7 @@ fn clamping_keeps_linear_scales_positive_and_trainable() {
     let mut grads = GradientsParams::new();
     let (_, scales) = ternary.parameter_groups();
     grads.register(scales[0], Tensor::<Flex, 2>::from_floats([[1e3, -0.1]], &Default::default()));
-    ternary = optimizer.step(1.0, ternary, grads).clamp_scales();
+    ternary = optimizer.step(1.0, ternary, grads).after_step();
     let values: Vec<f32> = ternary.scales()[0].val().into_data().iter().collect();
     assert_eq!(values[0], SCALE_FLOOR as f32);
     assert!(values[1] > 0.1);

@@ -7,7 +7,7 @@ use std::iter::repeat_n;
 
 use thiserror::Error;
 use ttq_packed::TernaryWeight;
-use ttq_packed::network::{Constant, Graph, NetworkError, Operation, Source, Unary, Value};
+use ttq_packed::network::{Constant, Graph, Int8, NetworkError, Operation, Source, Unary, Value};
 
 use crate::convolution::MOST_TAPS;
 use crate::{Function, Layer, Program, Weights};
@@ -21,7 +21,7 @@ const MAX_ELEMENTS: usize = 1 << 26;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The graph is invalid.
+    /// The graph is invalid, or has no ranges for int8.
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// A program cannot compute an operation.
@@ -37,11 +37,12 @@ pub enum BuildError {
     /// The output is the input.
     #[error("the graph has no layer: a program computes at least one")]
     NoLayers,
-    /// No value that a ternary layer reads has a range.
+    /// No layer would compute on bytes.
     #[error(
-        "no ternary layer can compute on bytes: measure the ranges of values by `Graph::calibrate` on typical inputs"
+        "no layer can compute on bytes: int8 is for ternary layers that read what a convolution or a linear layer has computed, \
+         and `Int8::Inner` leaves out the last product"
     )]
-    NoRanges,
+    NoProducts,
 }
 
 /// Compiles a graph.
@@ -49,17 +50,19 @@ pub enum BuildError {
 /// The graph is a chain of convolutions (one group, no dilation), linear layers, ReLU or limits after these, maps per channel (such
 /// as batch normalization) after these, maximum and average pooling, and reshapes to a vector.
 ///
-/// With `int8`, ternary layers compute on bytes if the [range](Graph::range) of what they read is known; the first layer, which reads
-/// the input, does not. Integer weights are those of a network that `ttq-packed` compiles with the option `int8`.
+/// With [`Int8::Inner`] or [`Int8::All`], ternary layers compute on bytes if the [range](Graph::range) of what they read is known; the
+/// first layer, which reads the input, does not, and the last product only with `All`. Integer weights are those of a network
+/// that `ttq-packed` compiles with the same choice.
 ///
 /// What the program refers to stays allocated until the process ends: a build script compiles once.
 ///
 /// # Errors
 /// - [`BuildError::Unsupported`] if the graph has another operation, or is no chain;
 /// - [`BuildError::NoLayers`] if the output is the input;
-/// - [`BuildError::NoRanges`] if `int8` finds no layer;
-/// - [`BuildError::Network`] if constants take too long to evaluate.
-pub fn compile(graph: &Graph, int8: bool) -> Result<Program<'static>, BuildError> {
+/// - [`BuildError::NoProducts`] if `int8` finds no layer;
+/// - [`BuildError::Network`] if constants take too long to evaluate, or if the graph has no ranges, which int8 needs.
+pub fn compile(graph: &Graph, int8: Int8) -> Result<Program<'static>, BuildError> {
+    int8.check(graph)?;
     let graph = graph.simplify(MAX_ELEMENTS)?;
     let input = shape(&graph, graph.input(), "input", "input")?;
     let mut chain = Chain { graph: &graph, last: graph.input(), shape: input, steps: Vec::new() };
@@ -72,8 +75,8 @@ pub fn compile(graph: &Graph, int8: bool) -> Result<Program<'static>, BuildError
     if steps.is_empty() {
         return Err(BuildError::NoLayers);
     }
-    if int8 && !quantize::choose(&graph, &mut steps) {
-        return Err(BuildError::NoRanges);
+    if int8 != Int8::Off && !quantize::choose(&graph, &mut steps, int8) {
+        return Err(BuildError::NoProducts);
     }
     Ok(place(input, output, &steps))
 }

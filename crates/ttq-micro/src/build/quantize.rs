@@ -1,6 +1,6 @@
 //! Bytes: where they take the place of floats, and the weights for them.
 
-use ttq_packed::network::{Constant, Graph, Quantization, quantization, quantize_weights};
+use ttq_packed::network::{Constant, Graph, Int8, Quantization, quantization, quantize_weights};
 
 use super::{Kind, Step, float, ternary};
 use crate::Weights;
@@ -11,8 +11,12 @@ const MOST_PRODUCTS: usize = 1 << 16;
 const UNIT: Quantization = Quantization { scale: 1.0, zero: 0 };
 
 /// Chooses the products of bytes and the values that are bytes for them. Returns `false` if there are none.
-pub(super) fn choose(graph: &Graph, steps: &mut [Step<'_>]) -> bool {
+pub(super) fn choose(graph: &Graph, steps: &mut [Step<'_>], int8: Int8) -> bool {
+    let last = steps.iter().rposition(|step| matches!(step.kind, Kind::Product { .. }));
     for reader in 1..steps.len() {
+        if int8 == Int8::Inner && last == Some(reader) {
+            continue;
+        }
         let Kind::Product { window, weight, .. } = &steps[reader].kind else { continue };
         let axis = usize::from(window.is_none());
         let products = weight.dims().iter().product::<usize>() / weight.dims()[axis].max(1);

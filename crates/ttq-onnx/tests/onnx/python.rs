@@ -7,7 +7,7 @@ use std::process::Command;
 use fastrand::Rng;
 use tempfile::TempDir;
 use ttq_onnx::{ExportOptions, export};
-use ttq_packed::network::{Arena, CompileOptions, Graph, Network, RangeRule};
+use ttq_packed::network::{Arena, CompileOptions, Graph, Int8, Network, RangeRule};
 
 use crate::graphs::{Named, all, encoder_layer};
 use crate::resnet::{floats, resnet};
@@ -67,19 +67,16 @@ fn models_of_bytes_are_close_to_networks_of_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let residual = resnet(&mut rng, 3, 32, 0.3);
     let cases = [
-        ("ResNet-20 without ends", residual.clone(), RangeRule::MinMax, false),
-        ("ResNet-20", residual.clone(), RangeRule::MinMax, true),
-        ("ResNet-20 with clipped ranges", residual, RangeRule::Percentile(1e-3), false),
-        ("an encoder layer", encoder_layer(7, 24, 3), RangeRule::MinMax, true),
+        ("ResNet-20 without ends", residual.clone(), RangeRule::MinMax, Int8::Inner),
+        ("ResNet-20", residual.clone(), RangeRule::MinMax, Int8::All),
+        ("ResNet-20 with clipped ranges", residual, RangeRule::Percentile(1e-3), Int8::Inner),
+        ("an encoder layer", encoder_layer(7, 24, 3), RangeRule::MinMax, Int8::All),
     ];
-    for (index, (name, mut graph, rule, ends)) in cases.into_iter().enumerate() {
+    for (index, (name, mut graph, rule, int8)) in cases.into_iter().enumerate() {
         let x = input(&graph, &mut rng);
         graph.calibrate(&x, rule).unwrap();
-        let (mut compile, mut options) = (CompileOptions::default(), ExportOptions::default());
-        (compile.int8, compile.int8_ends) = (true, ends);
-        (options.int8, options.int8_ends) = (true, ends);
-        let model = export(&graph, &options).unwrap();
-        let network = Network::compile(&graph, &compile).unwrap();
+        let model = export(&graph, &ExportOptions::default().with_int8(int8)).unwrap();
+        let network = Network::compile(&graph, &CompileOptions::default().with_int8(int8)).unwrap();
         let mut y = vec![0.0; ITEMS * network.output_dims().iter().product::<usize>()];
         network.run(&mut Arena::new(), &x, &mut y).unwrap();
         write(&folder, 2 * index, &format!("{name}, compiled"), &model, &x, &y);

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use ttq_onnx::proto::{DataType, GraphProto, Message, ModelProto, NodeProto, ValueInfoProto};
 use ttq_onnx::{ExportOptions, OnnxError, export};
 use ttq_packed::kernels::ConvolutionOptions;
-use ttq_packed::network::{Binary, Graph, Operation, RangeRule, Unary};
+use ttq_packed::network::{Binary, Graph, Int8, NetworkError, Operation, RangeRule, Unary};
 
 use crate::graphs::{all, apply, build};
 use crate::resnet::{floats, resnet};
@@ -18,10 +18,8 @@ fn graph(graph: &Graph, options: &ExportOptions) -> GraphProto {
     model.graph.unwrap()
 }
 
-fn int8(ends: bool) -> ExportOptions {
-    let mut options = ExportOptions::default();
-    (options.int8, options.int8_ends) = (true, ends);
-    options
+fn in_int8(int8: Int8) -> ExportOptions {
+    ExportOptions::default().with_int8(int8)
 }
 
 /// Returns the dimensions of a value, with -1 for the batch.
@@ -125,8 +123,8 @@ fn products_of_bytes_are_between_pairs() {
     let mut rng = Rng::with_seed(12);
     let mut network = resnet(&mut rng, 1, 16, 0.4);
     network.calibrate(&floats(&mut rng, 4 * 3 * 16 * 16), RangeRule::MinMax).unwrap();
-    for ends in [false, true] {
-        let onnx = graph(&network, &int8(ends));
+    for (int8, expected) in [(Int8::Inner, 8), (Int8::All, 10)] {
+        let onnx = graph(&network, &in_int8(int8));
         check(&onnx);
         let producers: BTreeMap<&str, &NodeProto> =
             onnx.node.iter().map(|node| (node.output[0].as_str(), node)).collect();
@@ -145,7 +143,7 @@ fn products_of_bytes_are_between_pairs() {
             assert!(of_bytes || found[1..].iter().all(Option::is_none), "{}: {found:?}", node.name);
             of_bytes
         };
-        assert_eq!(products.filter(of_bytes).count(), if ends { 10 } else { 8 });
+        assert_eq!(products.filter(of_bytes).count(), expected);
         // Sums are between pairs too.
         let sums = onnx.node.iter().filter(|node| node.op_type == "Add");
         for node in sums {
@@ -159,7 +157,7 @@ fn ternary_weights_become_three_integers_per_channel() {
     let mut rng = Rng::with_seed(14);
     let mut network = resnet(&mut rng, 1, 12, 0.4);
     network.calibrate(&floats(&mut rng, 2 * 3 * 12 * 12), RangeRule::MinMax).unwrap();
-    let onnx = graph(&network, &int8(true));
+    let onnx = graph(&network, &in_int8(Int8::All));
     let weights: Vec<_> = onnx.initializer.iter().filter(|tensor| tensor.name.ends_with("conv1.weight")).collect();
     assert_eq!(weights.len(), 3);
     for weight in weights {
@@ -187,13 +185,13 @@ fn what_cannot_be_exported_is_refused_in_one_sentence() {
         }
     }
     let mut network = resnet(&mut Rng::with_seed(3), 1, 12, 0.4);
-    assert!(matches!(export(&network, &int8(true)), Err(OnnxError::NoRanges)));
+    assert!(matches!(export(&network, &in_int8(Int8::All)), Err(OnnxError::Network(NetworkError::NoRanges))));
     network.calibrate(&[0.5; 3 * 12 * 12], RangeRule::MinMax).unwrap();
-    assert!(export(&network, &int8(false)).is_ok());
+    assert!(export(&network, &in_int8(Int8::Inner)).is_ok());
     let mut network = build(&[4], |b, x| apply(b, Operation::Linear, x, &[&[4, 3]]));
     network.calibrate(&[0.5; 4], RangeRule::MinMax).unwrap();
-    assert!(matches!(export(&network, &int8(false)), Err(OnnxError::NoRanges)));
-    assert!(export(&network, &int8(true)).is_ok());
+    assert!(matches!(export(&network, &in_int8(Int8::Inner)), Err(OnnxError::NoProducts)));
+    assert!(export(&network, &in_int8(Int8::All)).is_ok());
     let network = build(&[1], |b, x| {
         let table = b.constant("table".into(), &[1 << 14, 1], vec![1.0; 1 << 14]);
         let row = b.constant("row".into(), &[1, 1 << 14], vec![1.0; 1 << 14]);

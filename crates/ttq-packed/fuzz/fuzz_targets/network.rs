@@ -9,6 +9,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use ttq_packed::network::Int8;
 
 #[path = "../../tests/file/allocations.rs"]
 mod allocations;
@@ -17,7 +18,7 @@ mod hostile;
 
 fuzz_target!(|file: &[u8]| {
     let repaired = hostile::repair(file.to_vec());
-    for int8 in [false, true] {
+    for int8 in [Int8::Off, Int8::Inner] {
         for file in [file, &repaired] {
             let _ = hostile::check(file, int8);
         }

@@ -25,13 +25,7 @@ impl PackedModel {
         path: impl AsRef<Path>,
         coding: impl Fn(&str, &TernaryWeight) -> Coding,
     ) -> Result<(), FileError> {
-        let path = path.as_ref();
-        let bytes = self.write_with(coding)?;
-        write_atomically(path, |file| file.write_all(&bytes)).map_err(|cause| FileError::Io {
-            action: "write",
-            path: path.into(),
-            cause,
-        })
+        write_bytes(path.as_ref(), &self.write_with(coding)?)
     }
 
     /// Loads a model from the file `path`.
@@ -39,10 +33,22 @@ impl PackedModel {
     /// # Errors
     /// The errors of [`read`](Self::read), and [`FileError::Io`] if the file cannot be read.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, FileError> {
-        let path = path.as_ref();
-        let bytes = fs::read(path).map_err(|cause| FileError::Io { action: "read", path: path.into(), cause })?;
-        Self::read(&bytes)
+        Self::read(&read_bytes(path.as_ref())?)
     }
+}
+
+/// Writes the bytes of a file by [`write_atomically`].
+pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    write_atomically(path, |file| file.write_all(bytes)).map_err(|cause| FileError::Io {
+        action: "write",
+        path: path.into(),
+        cause,
+    })
+}
+
+/// Reads the bytes of a file.
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, FileError> {
+    fs::read(path).map_err(|cause| FileError::Io { action: "read", path: path.into(), cause })
 }
 
 /// Writes the file `path` so that it is complete when it appears under its name. An existing file is replaced.

@@ -99,6 +99,8 @@ use header::{StoredTensor, Tensors};
 
 #[cfg(feature = "std")]
 pub use disk::write_atomically;
+#[cfg(feature = "std")]
+pub(crate) use disk::{read_bytes, write_bytes};
 pub use error::FileError;
 pub use tensor::{DenseTensor, TensorError};
 pub use weight::{TernaryWeight, WeightError};

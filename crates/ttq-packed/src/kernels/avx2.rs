@@ -38,10 +38,14 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
         fn div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
         fn sqrt(value: __m256) -> __m256 { _mm256_sqrt_ps(value) }
-        fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
-        fn min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
+        // The instructions return the second operand if either one is NaN.
+        fn max(a: __m256, b: __m256) -> __m256 {
+            _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+        }
+        fn min(a: __m256, b: __m256) -> __m256 {
+            _mm256_blendv_ps(_mm256_min_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+        }
         fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
-        // The instruction returns the second operand if either one is NaN.
         fn relu(value: __m256) -> __m256 { _mm256_max_ps(_mm256_setzero_ps(), value) }
 
         fn load_words(from: *const u32) -> __m256i { _mm256_loadu_si256(from.cast()) }

@@ -26,10 +26,14 @@ impl Simd for Avx512 {
         fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
         fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
         fn sqrt(value: __m512) -> __m512 { _mm512_sqrt_ps(value) }
-        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
-        fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        // The instructions return the second operand if either one is NaN.
+        fn max(a: __m512, b: __m512) -> __m512 {
+            _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a)
+        }
+        fn min(a: __m512, b: __m512) -> __m512 {
+            _mm512_mask_mov_ps(_mm512_min_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a)
+        }
         fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
-        // The instruction returns the second operand if either one is NaN.
         fn relu(value: __m512) -> __m512 { _mm512_max_ps(_mm512_setzero_ps(), value) }
 
         fn load_words(from: *const u32) -> __m512i { _mm512_loadu_si512(from.cast()) }

@@ -93,12 +93,12 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn max(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
-        zip(a, b, |a, b| if a > b { a } else { b })
+        zip(a, b, |a, b| if a > b || a.is_nan() { a } else { b })
     }
 
     #[inline(always)]
     unsafe fn min(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
-        zip(a, b, |a, b| if a < b { a } else { b })
+        zip(a, b, |a, b| if a < b || a.is_nan() { a } else { b })
     }
 
     #[inline(always)]

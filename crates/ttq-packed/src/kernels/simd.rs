@@ -37,9 +37,9 @@ pub(crate) trait Simd: Copy {
     unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     unsafe fn div(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     unsafe fn sqrt(value: Self::Floats) -> Self::Floats;
-    /// Computes the larger value, or either one if one is NaN.
+    /// Computes the larger value, and NaN if either one is NaN.
     unsafe fn max(a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    /// Computes the smaller value, or either one if one is NaN.
+    /// Computes the smaller value, and NaN if either one is NaN.
     unsafe fn min(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// Computes `a * b + c`.
     unsafe fn mul_add(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;

@@ -42,10 +42,10 @@ impl Simd for Simd128 {
         fn div(a: v128, b: v128) -> v128 { f32x4_div(a, b) }
         fn sqrt(value: v128) -> v128 { f32x4_sqrt(value) }
         // The pseudo-maximum is a single instruction of SSE and NEON; the maximum with IEEE's rules for NaN is not.
-        fn max(a: v128, b: v128) -> v128 { f32x4_pmax(a, b) }
-        fn min(a: v128, b: v128) -> v128 { f32x4_pmin(a, b) }
+        fn max(a: v128, b: v128) -> v128 { f32x4_max(a, b) }
+        fn min(a: v128, b: v128) -> v128 { f32x4_min(a, b) }
         fn mul_add(a: v128, b: v128, c: v128) -> v128 { f32x4_add(f32x4_mul(a, b), c) }
-        // It returns the first operand if either one is NaN.
+        // `pmax` returns the first operand if either one is NaN.
         fn relu(value: v128) -> v128 { f32x4_pmax(value, f32x4_splat(0.0)) }
 
         fn load_words(from: *const u32) -> v128 { v128_load(from.cast()) }

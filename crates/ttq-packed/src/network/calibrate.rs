@@ -19,7 +19,7 @@ pub enum RangeRule {
 }
 
 impl Graph {
-    /// Measures the range of each value on typical inputs, for [`CompileOptions::int8`].
+    /// Measures the range of each value on typical inputs, for [`Int8`](super::Int8).
     ///
     /// The compiled network computes the values, and values that it does not store have no range. A few hundred items
     /// from the training set suffice.

@@ -63,6 +63,7 @@ type Build<'a, T = Box<dyn Layer>> = Box<dyn FnOnce(&[Image]) -> T + 'a>;
 
 /// Compiles a graph.
 pub(super) fn compile(graph: &Graph, options: &CompileOptions) -> Result<Compiled, NetworkError> {
+    options.int8.check(graph)?;
     let (nodes, constants) = fuse(graph, options)?;
     let bytes = Bytes::new(graph, &nodes, &constants, options);
     let mut plan = Plan {

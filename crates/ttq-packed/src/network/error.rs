@@ -89,6 +89,12 @@ pub enum NetworkError {
         /// Actual number of elements.
         found: usize,
     },
+    /// No value has a range, and [`Int8`](super::Int8) asks for products of bytes.
+    #[error(
+        "the graph has no ranges of values, which int8 needs: call `Graph::calibrate` with typical inputs before it is \
+         compiled or written, or compute in float32"
+    )]
+    NoRanges,
     /// The range of a value is invalid.
     #[error("the range of `{node}` is {low} to {high}: it must be finite, and in ascending order")]
     Range {

@@ -50,6 +50,8 @@ use serde_json::value::RawValue;
 use super::graph::{Constant, Graph, MAX_VALUES, Source};
 use super::{NetworkError, Operation, Value};
 use crate::file::{Coding, DenseTensor, FileError, PackedModel};
+#[cfg(feature = "std")]
+use crate::file::{read_bytes, write_bytes};
 
 /// The metadata key of a graph.
 pub const NETWORK_KEY: &str = "ttq-network";
@@ -134,6 +136,31 @@ impl Graph {
         let stored = Stored { version: NETWORK_VERSION, crc32: crc32(graph.get()), graph };
         let json = serde_json::to_string(&stored).map_err(unwritable)?;
         Ok(model.write_entries(|_, _| coding, [(NETWORK_KEY.to_string(), json)].into())?)
+    }
+
+    /// Saves the graph and its constants to the file `path` by [`write_atomically`](crate::file::write_atomically).
+    ///
+    /// Coding and `config` are those of [`write`](Self::write).
+    ///
+    /// # Errors
+    /// The errors of [`write`](Self::write), and [`FileError::Io`] if a file operation fails.
+    #[cfg(feature = "std")]
+    pub fn save(
+        &self,
+        path: impl AsRef<std::path::Path>,
+        coding: Coding,
+        config: Option<&str>,
+    ) -> Result<(), NetworkError> {
+        Ok(write_bytes(path.as_ref(), &self.write(coding, config)?)?)
+    }
+
+    /// Loads a graph and its constants from the file `path`.
+    ///
+    /// # Errors
+    /// The errors of [`read`](Self::read), and [`FileError::Io`] if the file cannot be read.
+    #[cfg(feature = "std")]
+    pub fn load(path: impl AsRef<std::path::Path>) -> Result<Self, NetworkError> {
+        Self::read(&read_bytes(path.as_ref())?)
     }
 
     /// Reads a graph and its constants from the bytes of a file. Tensors that are no constants of the graph are ignored.

@@ -19,7 +19,7 @@
 //!
 //! # Int8
 //!
-//! [`Graph::calibrate`] measures the range of each value on typical inputs. With [`CompileOptions::int8`], a value is stored
+//! [`Graph::calibrate`] measures the range of each value on typical inputs. With [`Int8::Inner`] or [`Int8::All`], a value is stored
 //! as bytes `q` with `x = scale (q - zero)` if only products, sums and pooling read it, and the weights of a product become
 //! integers `w` with one scale per output channel. For a ternary weight these are `+a`, `0` and `-b` with `a / b ≈ w_pos / w_neg`,
 //! so that both scales cost one product. An output is
@@ -54,6 +54,43 @@ pub use operation::{Binary, Operation, Reduction, Shape, Unary, Window};
 pub use quantize::{quantization, quantize_weights};
 pub use run::{Arena, LayerInfo, Network};
 
+/// Which products are computed in int8: convolutions and linear layers that read a value with a [range](Graph::range). All
+/// others stay in float32.
+///
+/// A graph without any range is refused, as [`check`](Self::check) says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Int8 {
+    /// None.
+    #[default]
+    Off,
+    /// All but the first and the last product, which matter most for the accuracy.
+    Inner,
+    /// All.
+    All,
+}
+
+impl Int8 {
+    /// Returns the choice that a number stands for, in interfaces without enums: 0 for [`Off`](Self::Off), 1 for
+    /// [`Inner`](Self::Inner), and 2 for [`All`](Self::All).
+    pub fn from_number(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Off),
+            1 => Some(Self::Inner),
+            2 => Some(Self::All),
+            _ => None,
+        }
+    }
+
+    /// Checks that a graph has what int8 needs.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoRanges`] if no value of the graph has a range, unless this is [`Off`](Self::Off).
+    pub fn check(self, graph: &Graph) -> Result<(), NetworkError> {
+        if self == Self::Off || graph.is_calibrated() { Ok(()) } else { Err(NetworkError::NoRanges) }
+    }
+}
+
 /// Switches of the compiler. Every combination without `int8` computes the same results, up to rounding.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -64,10 +101,8 @@ pub struct CompileOptions {
     pub winograd: bool,
     /// Lets values share memory if they are not needed at the same time.
     pub reuse_memory: bool,
-    /// Computes products of bytes, where [`Graph::calibrate`] has found the ranges of values.
-    pub int8: bool,
-    /// Quantizes also the first and the last product.
-    pub int8_ends: bool,
+    /// Products that are computed in int8.
+    pub int8: Int8,
     /// Maximum number of elements of all values of an item, and of products to fold a constant: a file of a few bytes can
     /// describe a network of any size.
     pub max_elements: usize,
@@ -78,14 +113,13 @@ pub struct CompileOptions {
 impl Default for CompileOptions {
     /// Returns the fastest combination in float32.
     fn default() -> Self {
-        Self {
-            fuse: true,
-            winograd: true,
-            reuse_memory: true,
-            int8: false,
-            int8_ends: false,
-            max_elements: 1 << 26,
-            items: None,
-        }
+        Self { fuse: true, winograd: true, reuse_memory: true, int8: Int8::Off, max_elements: 1 << 26, items: None }
+    }
+}
+
+impl CompileOptions {
+    /// Sets the products that are computed in int8.
+    pub fn with_int8(self, int8: Int8) -> Self {
+        Self { int8, ..self }
     }
 }

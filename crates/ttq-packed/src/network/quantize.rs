@@ -9,7 +9,7 @@ use super::layers::Order;
 use super::layout::Quantization;
 use super::operation::Operation;
 use super::values::ValueMap;
-use super::{CompileOptions, Value};
+use super::{CompileOptions, Int8, Value};
 
 /// Largest magnitude of a quantized weight.
 const LARGEST: f64 = 127.0;
@@ -72,12 +72,12 @@ impl Bytes {
     /// Chooses them from the ranges of values.
     pub(super) fn new(graph: &Graph, nodes: &[Fused], constants: &Constants, options: &CompileOptions) -> Self {
         let mut bytes = Self::default();
-        if !options.int8 {
+        if options.int8 == Int8::Off {
             return bytes;
         }
         let quantized = |value: Value| graph.entries[value.0].range.map(quantization);
         let products: Vec<Value> = nodes.iter().filter(|node| is_product(node)).map(|node| node.value).collect();
-        let ends = [products.first(), products.last()].map(|end| end.copied().filter(|_| !options.int8_ends));
+        let ends = [products.first(), products.last()].map(|end| end.copied().filter(|_| options.int8 == Int8::Inner));
         for node in nodes.iter().filter(|node| fits(node, constants) && !ends.contains(&Some(node.value))) {
             if let Some(quantization) = quantized(node.operands[0]) {
                 bytes.products.insert(node.value, quantization);

@@ -101,7 +101,7 @@ pub(super) fn evaluate(operation: &Operation, operands: &[&Tensor], dims: &[usiz
             (0..count).map(value).collect()
         }
         Operation::MaxPool(window) => {
-            pool(x, window, dims, |inside, _| inside.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+            pool(x, window, dims, |inside, _| inside.iter().copied().fold(f64::NEG_INFINITY, max))
         }
         Operation::AveragePool { window, count_padding } => pool(x, window, dims, |inside, size| {
             inside.iter().sum::<f64>() / if *count_padding { size } else { inside.len() } as f64
@@ -122,7 +122,7 @@ pub(super) fn evaluate(operation: &Operation, operands: &[&Tensor], dims: &[usiz
             (0..count).map(mean).collect()
         }
         Operation::Softmax(axis) => {
-            let max = reduce(x, &[*axis], f64::NEG_INFINITY, f64::max);
+            let max = reduce(x, &[*axis], f64::NEG_INFINITY, max);
             let mut keep = x.dims.clone();
             keep[*axis] = 1;
             let row = |i| ravel(&unravel(i, dims), &keep);
@@ -136,8 +136,8 @@ pub(super) fn evaluate(operation: &Operation, operands: &[&Tensor], dims: &[usiz
             match function {
                 Reduction::Sum => reduce(x, axes, 0.0, |a, b| a + b),
                 Reduction::Mean => reduce(x, axes, 0.0, |a, b| a + b).into_iter().map(|sum| sum / n as f64).collect(),
-                Reduction::Max => reduce(x, axes, f64::NEG_INFINITY, f64::max),
-                Reduction::Min => reduce(x, axes, f64::INFINITY, f64::min),
+                Reduction::Max => reduce(x, axes, f64::NEG_INFINITY, max),
+                Reduction::Min => reduce(x, axes, f64::INFINITY, min),
             }
         }
         Operation::Reshape(_) => x.values.clone(),
@@ -294,6 +294,16 @@ fn pool(x: &Tensor, window: &Window, dims: &[usize], f: impl Fn(&[f64], usize) -
     (0..count).map(value).collect()
 }
 
+/// Returns the larger number, and NaN if either one is NaN.
+pub(super) fn max(a: f64, b: f64) -> f64 {
+    if a > b || a.is_nan() { a } else { b }
+}
+
+/// Returns the smaller number, and NaN if either one is NaN.
+pub(super) fn min(a: f64, b: f64) -> f64 {
+    if a < b || a.is_nan() { a } else { b }
+}
+
 /// Computes a function of one number.
 pub(super) fn unary(function: Unary, x: f64) -> f64 {
     match function {
@@ -340,8 +350,8 @@ pub(super) fn binary(function: Binary, a: f64, b: f64) -> f64 {
         Binary::Subtract => a - b,
         Binary::Multiply => a * b,
         Binary::Divide => a / b,
-        Binary::Maximum => a.max(b),
-        Binary::Minimum => a.min(b),
+        Binary::Maximum => max(a, b),
+        Binary::Minimum => min(a, b),
         Binary::Power => libm::pow(a, b),
         Binary::Equal => f64::from(a == b),
         Binary::Less => f64::from(a < b),

@@ -80,8 +80,9 @@ impl Network {
     /// Compiles a graph.
     ///
     /// # Errors
-    /// [`NetworkError::Unsupported`] if no layer computes an operation of the graph, and [`NetworkError::TooLarge`] if it
-    /// exceeds [`CompileOptions::max_elements`].
+    /// [`NetworkError::Unsupported`] if no layer computes an operation of the graph, [`NetworkError::TooLarge`] if it
+    /// exceeds [`CompileOptions::max_elements`], and [`NetworkError::NoRanges`] if [`CompileOptions::int8`] needs ranges and
+    /// the graph has none.
     pub fn compile(graph: &Graph, options: &CompileOptions) -> Result<Self, NetworkError> {
         let compiled = compile(graph, options)?;
         let dims = |value| graph.shape(value).dims.clone();
@@ -93,8 +94,17 @@ impl Network {
     ///
     /// # Errors
     /// The errors of [`Graph::read`] and [`compile`](Self::compile).
-    pub fn load(file: &[u8], options: &CompileOptions) -> Result<Self, NetworkError> {
+    pub fn read(file: &[u8], options: &CompileOptions) -> Result<Self, NetworkError> {
         Self::compile(&Graph::read(file)?, options)
+    }
+
+    /// Loads a graph from the file `path` and compiles it.
+    ///
+    /// # Errors
+    /// The errors of [`Graph::load`] and [`compile`](Self::compile).
+    #[cfg(feature = "std")]
+    pub fn load(path: impl AsRef<std::path::Path>, options: &CompileOptions) -> Result<Self, NetworkError> {
+        Self::compile(&Graph::load(path)?, options)
     }
 
     /// Sets the instruction set. The default is [`Level::best`].

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use ttq_packed::kernels::Level;
-use ttq_packed::network::{Arena, Binary, CompileOptions, Constant, Graph, Network, Operation, Source};
+use ttq_packed::network::{Arena, Binary, CompileOptions, Constant, Graph, Int8, Network, Operation, Source};
 use ttq_packed::{Codes, TernaryWeight};
 
 use crate::allocations::allocated;
@@ -41,10 +41,10 @@ fn check_options(
     let expected: Vec<f64> = x.chunks(len).flat_map(|x| graph.evaluate(x).unwrap()).collect();
     let largest = expected.iter().fold(1e-30, |max: f64, y| max.max(y.abs()));
     let outputs = expected.len() / batch;
-    cases::write(graph, &x[..len], &expected[..outputs], tolerance * largest, false);
+    cases::write(graph, &x[..len], &expected[..outputs], tolerance * largest, Int8::Off);
     let simplified = graph.simplify(1 << 20).unwrap();
     let y = x.chunks(len).flat_map(|x| simplified.evaluate(x).unwrap());
-    let error = y.zip(&expected).map(|(y, e)| (y - e).abs()).fold(0.0, f64::max);
+    let error = y.zip(&expected).map(|(y, e)| (y - e).abs()).max_by(|a, b| a.total_cmp(b)).unwrap_or_default();
     assert!(error <= tolerance * largest, "simplified: {:.2e}", error / largest);
     for level in Level::available() {
         for options in &options {
@@ -53,7 +53,12 @@ fn check_options(
             let mut arena = Arena::new();
             for _ in 0..2 {
                 network.run(&mut arena, &x, &mut y).unwrap();
-                let error = y.iter().zip(&expected).map(|(y, e)| (f64::from(*y) - e).abs()).fold(0.0, f64::max);
+                let error = y
+                    .iter()
+                    .zip(&expected)
+                    .map(|(y, e)| (f64::from(*y) - e).abs())
+                    .max_by(|a, b| a.total_cmp(b))
+                    .unwrap_or_default();
                 println!("{level:?}: {:.1e} of the largest output", error / largest);
                 assert!(error <= tolerance * largest, "{level:?} {options:?}: {:.2e}", error / largest);
             }

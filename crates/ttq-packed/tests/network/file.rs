@@ -30,7 +30,7 @@ fn a_graph_survives_writing_and_reading() {
         let model = PackedModel::read(&bytes).unwrap();
         assert_eq!((model.weights.len(), model.config.as_deref()), (9, Some("{}")));
         let outputs =
-            [Network::load(&bytes, &CompileOptions::default()), Network::compile(&graph, &CompileOptions::default())]
+            [Network::read(&bytes, &CompileOptions::default()), Network::compile(&graph, &CompileOptions::default())]
                 .map(|network| {
                     let mut y = [0.0; 20];
                     network.unwrap().run(&mut Arena::new(), &x, &mut y).unwrap();
@@ -76,6 +76,27 @@ fn invalid_graphs_are_refused() {
     let weights = PackedModel::read(&bytes).unwrap().write(Coding::Plain).unwrap();
     assert!(matches!(Graph::read(&weights), Err(NetworkError::NoGraph)));
     assert!(matches!(Graph::read(b"no file"), Err(NetworkError::File(FileError::Truncated { .. }))));
+}
+
+#[test]
+fn a_graph_on_disk_is_the_one_that_was_saved() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("network.safetensors");
+    let graph = resnet(&mut Rng::with_seed(23), 1, 12, 0.5);
+    graph.save(&path, Coding::Archive, Some("{}")).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), graph.write(Coding::Archive, Some("{}")).unwrap());
+    assert_eq!(Graph::load(&path).unwrap(), graph);
+    assert_eq!(Network::load(&path, &CompileOptions::default()).unwrap().output_dims(), [10]);
+    let absent = directory.path().join("absent/network.safetensors");
+    let errors = [
+        graph.save(&absent, Coding::Plain, None).unwrap_err(),
+        Graph::load(&absent).unwrap_err(),
+        Network::load(&absent, &CompileOptions::default()).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(&error, NetworkError::File(FileError::Io { .. })), "{error}");
+        assert!(error.to_string().contains(&*absent.to_string_lossy()), "{error}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What must hold for the file of a stranger. The fuzz target `network` checks it too.
 
 use ttq_packed::network::format::{NETWORK_KEY, checksum};
-use ttq_packed::network::{Arena, CompileOptions, Graph, Network, NetworkError};
+use ttq_packed::network::{Arena, CompileOptions, Graph, Int8, Network, NetworkError};
 use ttq_packed::{Coding, file};
 
 use crate::allocations::allocated;
@@ -15,11 +15,11 @@ const BYTES_PER_ELEMENT: usize = 256;
 /// Elements of inputs: indices of tables beyond their ends, and numbers that are not finite.
 const INPUTS: [f32; 7] = [0.5, -3.0, 1e30, 1.0, f32::NAN, -1e-40, f32::NEG_INFINITY];
 
-/// Loads a file and runs its network on two items. Neither panics, memory is bounded, and a graph survives writing.
-pub(crate) fn check(file: &[u8], int8: bool) -> Result<(), NetworkError> {
+/// Reads a file and runs its network on two items. Neither panics, memory is bounded, and a graph survives writing.
+pub(crate) fn check(file: &[u8], int8: Int8) -> Result<(), NetworkError> {
     let mut options = CompileOptions::default();
     (options.max_elements, options.int8, options.items) = (ELEMENTS, int8, Some(1));
-    let (result, most) = allocated(|| Network::load(file, &options));
+    let (result, most) = allocated(|| Network::read(file, &options));
     let limit = BYTES_PER_BYTE * file.len() + BYTES_PER_ELEMENT * ELEMENTS;
     assert!(most <= limit, "{most} bytes for {}", file.len());
     let network = result?;

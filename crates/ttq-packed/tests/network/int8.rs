@@ -2,15 +2,15 @@
 
 use fastrand::Rng;
 use ttq_packed::kernels::{ConvolutionOptions, Level};
-use ttq_packed::network::{Arena, Binary, CompileOptions, Graph, Network, Operation, RangeRule, Unary};
+use ttq_packed::network::{
+    Arena, Binary, CompileOptions, Graph, Int8, Network, NetworkError, Operation, RangeRule, Unary,
+};
 
 use crate::cases;
 use crate::resnet::{Builder, floats, resnet};
 
-fn int8() -> CompileOptions {
-    let mut options = CompileOptions::default();
-    (options.int8, options.int8_ends) = (true, true);
-    options
+fn in_int8(int8: Int8) -> CompileOptions {
+    CompileOptions::default().with_int8(int8)
 }
 
 /// Returns the largest error relative to the largest output.
@@ -21,7 +21,11 @@ fn error(graph: &Graph, options: &CompileOptions, level: Level, x: &[f32]) -> f6
     let mut y = vec![f32::NAN; expected.len()];
     network.run(&mut Arena::new(), x, &mut y).unwrap();
     let largest = expected.iter().fold(1e-30, |max: f64, y| max.max(y.abs()));
-    y.iter().zip(&expected).map(|(y, e)| (f64::from(*y) - e).abs() / largest).fold(0.0, f64::max)
+    y.iter()
+        .zip(&expected)
+        .map(|(y, e)| (f64::from(*y) - e).abs() / largest)
+        .max_by(|a, b| a.total_cmp(b))
+        .unwrap_or_default()
 }
 
 #[test]
@@ -49,9 +53,9 @@ fn products_of_numbers_that_bytes_represent_are_exact() {
         let item = &x[..inputs * height * width];
         let expected = graph.evaluate(item).unwrap();
         let largest = expected.iter().fold(1e-30, |max: f64, y| max.max(y.abs()));
-        cases::write(&graph, item, &expected, 1e-5 * largest, true);
+        cases::write(&graph, item, &expected, 1e-5 * largest, Int8::All);
         for level in Level::available() {
-            let error = error(&graph, &int8(), level, &x);
+            let error = error(&graph, &in_int8(Int8::All), level, &x);
             assert!(error < 1e-5, "{level:?}, {inputs} to {outputs} channels: {error:.1e}");
         }
     }
@@ -65,13 +69,11 @@ fn a_residual_network_of_bytes_is_close_to_its_definition() {
     for rule in [RangeRule::MinMax, RangeRule::Percentile(1e-3)] {
         graph.calibrate(&x, rule).unwrap();
         for level in Level::available() {
-            for ends in [false, true] {
-                let mut options = int8();
-                options.int8_ends = ends;
-                let network = Network::compile(&graph, &options).unwrap();
+            for (int8, expected) in [(Int8::Inner, 8), (Int8::All, 10)] {
+                let network = Network::compile(&graph, &in_int8(int8)).unwrap();
                 let quantized = network.layers().filter(|layer| layer.algorithm == "int8").count();
-                assert_eq!(quantized, if ends { 10 } else { 8 });
-                let error = error(&graph, &options, level, &x);
+                assert_eq!(quantized, expected);
+                let error = error(&graph, &in_int8(int8), level, &x);
                 assert!(error < 0.05, "{rule:?} {level:?}: {error:.3}");
             }
         }
@@ -96,10 +98,10 @@ fn products_of_values_and_functions_are_stored_as_bytes() {
     let x = floats(&mut rng, 6 * 18 * 64);
     graph.calibrate(&x, RangeRule::MinMax).unwrap();
     for level in Level::available() {
-        let network = Network::compile(&graph, &int8()).unwrap();
+        let network = Network::compile(&graph, &in_int8(Int8::All)).unwrap();
         let layers: Vec<&str> = network.layers().map(|layer| layer.algorithm).collect();
         assert_eq!(layers, ["import", "matrix product", "int8", "tanh", "int8", "export"]);
-        let error = error(&graph, &int8(), level, &x);
+        let error = error(&graph, &in_int8(Int8::All), level, &x);
         assert!(error < 0.05, "{level:?}: {error:.3}");
     }
 }
@@ -120,10 +122,31 @@ fn a_value_that_is_also_read_as_floats_is_converted() {
     let mut graph = b.graph;
     let x = floats(&mut rng, 4 * 8 * 6 * 6);
     graph.calibrate(&x, RangeRule::MinMax).unwrap();
-    for ends in [false, true] {
-        let mut options = int8();
-        options.int8_ends = ends;
-        let error = error(&graph, &options, Level::best(), &x);
+    for int8 in [Int8::Inner, Int8::All] {
+        let error = error(&graph, &in_int8(int8), Level::best(), &x);
         assert!(error < 0.05, "{error:.3}");
     }
+}
+
+#[test]
+fn a_graph_without_ranges_is_refused_in_int8_and_compiles_in_float32() {
+    let mut rng = Rng::with_seed(15);
+    let mut graph = resnet(&mut rng, 1, 12, 0.4);
+    for int8 in [Int8::Inner, Int8::All] {
+        let error = Network::compile(&graph, &in_int8(int8)).unwrap_err();
+        assert!(matches!(error, NetworkError::NoRanges) && error.to_string().contains("Graph::calibrate"), "{error}");
+    }
+    assert!(Network::compile(&graph, &in_int8(Int8::Off)).is_ok());
+    graph.calibrate(&floats(&mut rng, 3 * 12 * 12), RangeRule::MinMax).unwrap();
+    // A value without a range is no error if others have one.
+    let y = graph.apply("tanh", Operation::Unary(Unary::Tanh), &[graph.output()]).unwrap();
+    graph.set_output(y).unwrap();
+    let network = Network::compile(&graph, &in_int8(Int8::Inner)).unwrap();
+    assert!(network.layers().any(|layer| layer.algorithm == "int8"));
+}
+
+#[test]
+fn int8_as_a_number_is_off_inner_or_all() {
+    let found = [0, 1, 2, 3, u32::MAX].map(Int8::from_number);
+    assert_eq!(found, [Some(Int8::Off), Some(Int8::Inner), Some(Int8::All), None, None]);
 }

@@ -1,7 +1,7 @@
 //! Layers of compiled networks: their multiply-adds and times.
 
 use fastrand::Rng;
-use ttq_packed::network::{Arena, CompileOptions, Graph, Network, Operation, RangeRule};
+use ttq_packed::network::{Arena, CompileOptions, Graph, Int8, Network, Operation, RangeRule};
 
 use crate::resnet::{Builder, floats, resnet};
 
@@ -20,7 +20,7 @@ fn multiply_adds_of_resnet_20_are_those_of_its_definition_under_every_algorithm(
     assert_eq!(graph.values().map(|value| graph.multiply_adds(value)).sum::<usize>(), expected);
     let samples = floats(&mut rng, 3 * 32 * 32);
     graph.calibrate(&samples, RangeRule::MinMax).unwrap();
-    for (fuse, winograd, int8) in [(true, true, false), (false, false, false), (true, true, true)] {
+    for (fuse, winograd, int8) in [(true, true, Int8::Off), (false, false, Int8::Off), (true, true, Int8::Inner)] {
         let mut options = CompileOptions::default();
         (options.fuse, options.winograd, options.int8) = (fuse, winograd, int8);
         let network = Network::compile(&graph, &options).unwrap();

@@ -16,5 +16,6 @@ mod hostile;
 mod int8;
 mod layers;
 mod mutations;
+mod not_finite;
 mod operations;
 mod resnet;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 use ttq_packed::Coding;
 use ttq_packed::kernels::ConvolutionOptions;
-use ttq_packed::network::{Binary, Graph, Operation, RangeRule, Reduction, Unary, Window};
+use ttq_packed::network::{Binary, Graph, Int8, Operation, RangeRule, Reduction, Unary, Window};
 
 use crate::damage::damage;
 use crate::hostile::{check, repair};
@@ -62,7 +62,10 @@ fn the_seed_of_the_fuzz_target_is_a_network_that_runs() {
         std::fs::write(SEED, original()).unwrap();
     }
     let seed = std::fs::read(SEED).unwrap();
-    assert!([false, true].into_iter().all(|int8| check(&seed, int8).is_ok()), "set TTQ_UPDATE to write it anew");
+    assert!(
+        [Int8::Off, Int8::Inner].into_iter().all(|int8| check(&seed, int8).is_ok()),
+        "set TTQ_UPDATE to write it anew"
+    );
 }
 
 #[test]
@@ -83,7 +86,7 @@ fn mutate() {
         if mutation % 8 != 0 {
             mutant = repair(mutant);
         }
-        let outcome = match check(&mutant, mutation % 2 == 0) {
+        let outcome = match check(&mutant, [Int8::Inner, Int8::Off][mutation % 2]) {
             Ok(()) => "runs".to_string(),
             Err(error) => {
                 let text = format!("{error:?}");

@@ -3,6 +3,7 @@
 mod files;
 
 use files::{Pickle, numbers, saved, saved_before, zip};
+use safetensors::{Dtype as Stored, SafeTensors};
 use ttq_pytorch::{Checkpoint, Dtype, Error};
 use zip::CompressionMethod;
 
@@ -135,22 +136,26 @@ fn an_expanded_tensor_beyond_the_memory_limit_is_named_and_not_read() {
 #[test]
 fn every_type_is_read_and_the_others_are_named_with_the_reason() {
     let types = [
-        ("DoubleStorage", Dtype::F64),
-        ("FloatStorage", Dtype::F32),
-        ("HalfStorage", Dtype::F16),
-        ("BFloat16Storage", Dtype::Bf16),
-        ("LongStorage", Dtype::I64),
-        ("IntStorage", Dtype::I32),
-        ("ShortStorage", Dtype::I16),
-        ("CharStorage", Dtype::I8),
-        ("ByteStorage", Dtype::U8),
-        ("BoolStorage", Dtype::Bool),
+        ("DoubleStorage", Dtype::F64, Stored::F64),
+        ("FloatStorage", Dtype::F32, Stored::F32),
+        ("HalfStorage", Dtype::F16, Stored::F16),
+        ("BFloat16Storage", Dtype::Bf16, Stored::BF16),
+        ("LongStorage", Dtype::I64, Stored::I64),
+        ("IntStorage", Dtype::I32, Stored::I32),
+        ("ShortStorage", Dtype::I16, Stored::I16),
+        ("CharStorage", Dtype::I8, Stored::I8),
+        ("ByteStorage", Dtype::U8, Stored::U8),
+        ("BoolStorage", Dtype::Bool, Stored::BOOL),
     ];
-    for (class, dtype) in types {
+    for (class, dtype, stored) in types {
         let pickle = dict(|pickle| pickle.text("w").tensor(class, "0", 2, (1, &[1], &[1])));
         let bytes: Vec<u8> = (0..2 * dtype.size() as u8).collect();
-        let tensor = open(&pickle, &[("0", bytes.clone())]).tensor("w").unwrap();
+        let checkpoint = open(&pickle, &[("0", bytes.clone())]);
+        let tensor = checkpoint.tensor("w").unwrap();
         assert_eq!((tensor.dtype, &tensor.bytes[..]), (dtype, &bytes[dtype.size()..]), "{class}");
+        let file = checkpoint.model(None).unwrap().to_safetensors().unwrap();
+        let tensor = SafeTensors::deserialize(&file).unwrap().tensor("w").unwrap();
+        assert_eq!((tensor.dtype(), tensor.data()), (stored, &bytes[dtype.size()..]), "{class}");
     }
     let v3 = |name| {
         dict(|pickle| {
@@ -160,8 +165,15 @@ fn every_type_is_read_and_the_others_are_named_with_the_reason() {
             pickle.global("torch", name).raw(b"tR")
         })
     };
-    let tensor = open(&v3("float8_e4m3fn"), &[("0", vec![1, 2, 3, 4])]).tensor("w").unwrap();
-    assert_eq!((tensor.dtype, tensor.bytes), (Dtype::F8E4m3, vec![1, 2, 3, 4]));
+    for (name, dtype, stored) in
+        [("float8_e4m3fn", Dtype::F8E4m3, Stored::F8_E4M3), ("float8_e5m2", Dtype::F8E5m2, Stored::F8_E5M2)]
+    {
+        let checkpoint = open(&v3(name), &[("0", vec![1, 2, 3, 4])]);
+        let tensor = checkpoint.tensor("w").unwrap();
+        assert_eq!((tensor.dtype, tensor.bytes), (dtype, vec![1, 2, 3, 4]));
+        let file = checkpoint.model(None).unwrap().to_safetensors().unwrap();
+        assert_eq!(SafeTensors::deserialize(&file).unwrap().tensor("w").unwrap().dtype(), stored);
+    }
     let call = |module, name| dict(|pickle| pickle.text("w").global(module, name).raw(b")R"));
     let storage = |class| dict(|pickle| pickle.text("w").tensor(class, "0", 1, (0, &[1], &[1])));
     let cases = [
@@ -276,6 +288,43 @@ fn a_key_chooses_among_several_models_and_a_wrong_one_lists_them() {
     assert_eq!(names(&checkpoint, Some("model_ema")), ["w", "b"]);
     let error = checkpoint.model(Some("ema")).unwrap_err().to_string();
     assert_eq!(error, "no entry `ema` holds tensors: choose one of `model`, `model_ema`");
+}
+
+#[test]
+fn a_model_as_safetensors_has_its_names_and_values_without_the_tensors_that_are_not_read() {
+    let transposed: (i64, &[i64], &[i64]) = (1, &[2, 3], &[1, 2]);
+    let model = |pickle: Pickle| {
+        let pickle = pickle.text("model").raw(b"}(").text("module.w").tensor("FloatStorage", "0", 10, transposed);
+        let pickle = pickle.text("module.a").vector("0", 4).text("module.empty").vector("0", 0);
+        pickle.text("module.q").global("torch._utils", "_rebuild_qtensor").raw(b")Ru").text("epoch").raw(b"K\x03")
+    };
+    let checkpoint = open(&dict(model), &[("0", numbers(10))]);
+    let model = checkpoint.model(None).unwrap();
+    let bytes = model.to_safetensors().unwrap();
+    assert_eq!(model.to_safetensors().unwrap(), bytes);
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut found = file.names();
+    found.sort_unstable();
+    assert_eq!(found, ["a", "empty", "w"]);
+    for name in found {
+        let (expected, found) =
+            (checkpoint.tensor(&format!("model.module.{name}")).unwrap(), file.tensor(name).unwrap());
+        assert_eq!((found.shape(), found.data()), (&expected.shape[..], &expected.bytes[..]), "{name}");
+    }
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(metadata.metadata().as_ref().unwrap()["format"], "pt");
+}
+
+#[test]
+fn a_model_that_does_not_fit_a_safetensors_file_is_an_error() {
+    let error = |name: &str, count: i64| {
+        let checkpoint = open(&dict(|pickle| pickle.text(name).vector("0", count)), &[("0", numbers(10))]);
+        checkpoint.model(None).unwrap().to_safetensors().unwrap_err().to_string()
+    };
+    let damaged = error("w", 11);
+    assert!(damaged.starts_with("is damaged: tensor `w` ") && damaged.contains("40 bytes instead of 44"), "{damaged}");
+    let reserved = error("__metadata__", 10);
+    assert!(reserved.starts_with("does not fit a safetensors file: ") && reserved.contains("rename"), "{reserved}");
 }
 
 #[test]
@@ -402,7 +451,7 @@ fn damaged_bytes_never_panic() {
                 let read = checkpoint.tensor(entry.path());
                 assert!(read.is_ok() || entry.problem().is_some() || matches!(read, Err(Error::Damaged { .. })));
             }
-            let _ = checkpoint.model(None).map(|model| model.to_string());
+            let _ = checkpoint.model(None).map(|model| (model.to_string(), model.to_safetensors()));
             let _ = checkpoint.model(Some("state_dict"));
         }
     }

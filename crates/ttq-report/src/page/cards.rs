@@ -29,7 +29,7 @@ pub(super) fn render(record: &Record) -> Markup {
     }
     if let (Some(float), Some(packed)) = (summary.float_bytes, summary.packed_bytes) {
         let (float, packed) = (float as f64, packed as f64);
-        let detail = format!("{} → {} at 2 bits", number::bytes(float), number::bytes(packed));
+        let detail = format!("files: {} → {}", number::bytes(float), number::bytes(packed));
         results.push(Card { name: "Compression", value: number::ratio(float / packed), detail });
     }
     let counted = record.evidence.as_ref().and_then(|e| operations::of_network(&e.layers, &e.dense));

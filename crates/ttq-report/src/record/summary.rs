@@ -28,9 +28,9 @@ pub struct Summary {
     pub ternary_perplexity: Option<f64>,
     /// Share of zeros among the ternary weights, 0 to 1.
     pub sparsity: Option<f64>,
-    /// Size of all parameters in float32, in bytes.
+    /// Size of the network's file in float32, in bytes.
     pub float_bytes: Option<usize>,
-    /// Size with ternary weights at 2 bits and all other parameters in float32, in bytes.
+    /// Size of the packed file, in bytes.
     pub packed_bytes: Option<usize>,
     /// Duration of training and evaluation in seconds.
     pub seconds: Option<f64>,

@@ -196,7 +196,7 @@ pub(crate) fn a_loop_on_the_view_lowers_the_loss_and_changes_what_is_not_frozen<
     let mut optimizer = AdamConfig::new().init();
     for _ in 0..STEPS {
         let grads = GradientsParams::from_grads(ternary.view().loss().backward(), &ternary);
-        ternary = optimizer.step(LEARNING_RATE, ternary, grads).clamp_scales();
+        ternary = optimizer.step(LEARNING_RATE, ternary, grads).after_step();
     }
     assert_trained(&before, &ternary);
 }

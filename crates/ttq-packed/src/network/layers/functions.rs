@@ -47,10 +47,7 @@ pub(super) unsafe fn unary<V: Simd>(function: Unary, x: V::Floats) -> V::Floats 
         match function {
             Unary::Relu => V::relu(x),
             Unary::LeakyRelu(slope) => each!(V, x in x => if x < 0.0 { slope * x } else { x }),
-            Unary::Clamp([low, high]) => each!(V, x in x => {
-                let x = if x < low { low } else { x };
-                if x > high { high } else { x }
-            }),
+            Unary::Clamp([low, high]) => V::min(V::max(x, V::splat(low)), V::splat(high)),
             Unary::Sigmoid => each!(V, x in x => sigmoid(x)),
             Unary::Tanh => each!(V, x in x => tanh(x)),
             Unary::Gelu => each!(V, x in x => 0.5 * x * (1.0 + erf(x * core::f32::consts::FRAC_1_SQRT_2))),
@@ -78,8 +75,8 @@ pub(super) unsafe fn binary<V: Simd>(function: Binary, a: V::Floats, b: V::Float
             Binary::Subtract => V::sub(a, b),
             Binary::Multiply => V::mul(a, b),
             Binary::Divide => V::div(a, b),
-            Binary::Maximum => each!(V, a in a, b in b => a.max(b)),
-            Binary::Minimum => each!(V, a in a, b in b => a.min(b)),
+            Binary::Maximum => V::max(a, b),
+            Binary::Minimum => V::min(a, b),
             Binary::Power => each!(V, a in a, b in b => libm::powf(a, b)),
             Binary::Equal => each!(V, a in a, b in b => f32::from(a == b)),
             Binary::Less => each!(V, a in a, b in b => f32::from(a < b)),

@@ -14,6 +14,7 @@ use crate::kernels::memory::Words;
 use crate::kernels::simd::Simd;
 use crate::network::layout::Image;
 use crate::network::operation::{Binary, Operation, Reduction};
+use crate::network::reference::{max, min};
 
 /// Minimum number of elements per task.
 const WORK: usize = 1 << 13;
@@ -480,8 +481,8 @@ impl Total {
         }
         match self.function {
             Reduction::Sum | Reduction::Mean => each_lane!(|total, value| total + value),
-            Reduction::Max => each_lane!(|total, value| if value > total { value } else { total }),
-            Reduction::Min => each_lane!(|total, value| if value < total { value } else { total }),
+            Reduction::Max => each_lane!(|total, value| max(total, value)),
+            Reduction::Min => each_lane!(|total, value| min(total, value)),
         }
     }
 
@@ -490,8 +491,8 @@ impl Total {
     fn total<V: Simd>(&self) -> f64 {
         match self.function {
             Reduction::Sum | Reduction::Mean => fold!(V, self.lanes, |a, b| a + b),
-            Reduction::Max => fold!(V, self.lanes, |a, b| if b > a { b } else { a }),
-            Reduction::Min => fold!(V, self.lanes, |a, b| if b < a { b } else { a }),
+            Reduction::Max => fold!(V, self.lanes, |a, b| max(a, b)),
+            Reduction::Min => fold!(V, self.lanes, |a, b| min(a, b)),
         }
     }
 }
