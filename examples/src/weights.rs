@@ -34,6 +34,7 @@ where
         weights: packed.weights.into_iter().map(|(name, weight)| (inner(name), weight)).collect(),
         tensors: packed.tensors.into_iter().map(|(name, tensor)| (inner(name), tensor)).collect(),
         config: Some(config),
+        layout: packed.layout,
     };
     network.save(path, Coding::Plain).with_context(|| format!("cannot write the packed network to {}", path.display()))
 }
@@ -74,10 +75,7 @@ pub fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path, key: Option
             bail!("{} is no PyTorch file: omit --key", path.display());
         }
         let packed = PackedModel::load(path).with_context(unreadable)?;
-        let packed = match has_pytorch_names::<B, N>(&packed)? {
-            true => pytorch::to_burn(network, packed, &N::pytorch_names()).with_context(unreadable)?,
-            false => packed,
-        };
+        let packed = pytorch::to_burn(network, packed, &N::pytorch_names()).with_context(unreadable)?;
         *network = ttq_inference::load(network.clone(), &packed).map_err(|error| {
             let tensors = packed.weights.len() + packed.tensors.len();
             let unfit = error.mismatched.len();
@@ -214,13 +212,6 @@ fn to_float32(tensors: &mut BTreeMap<String, DenseTensor>) -> Result<()> {
 
 fn remapper<B: Backend, N: Network<B>>() -> Result<KeyRemapper> {
     KeyRemapper::from_patterns(N::pytorch_names()).context("a PyTorch name of this network is no regular expression")
-}
-
-/// Returns whether the network knows a name of the file under another one: then they are PyTorch's.
-fn has_pytorch_names<B: Backend, N: Network<B>>(packed: &PackedModel) -> Result<bool> {
-    let patterns = remapper::<B, N>()?.patterns;
-    let is_renamed = |name: &String| patterns.iter().any(|(pattern, burn)| pattern.replace(name, burn) != *name);
-    Ok(packed.weights.keys().chain(packed.tensors.keys()).any(is_renamed))
 }
 
 fn check(applied: &ApplyResult, path: &Path, unread: &[(String, String)]) -> Result<()> {

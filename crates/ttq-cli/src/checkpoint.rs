@@ -6,10 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use serde::Serialize;
 use ttq_packed::file::{self, Container};
-use ttq_packed::{DenseTensor, PackedModel, TernaryWeight};
+use ttq_packed::{DenseTensor, PackedModel, TensorLayout, TernaryWeight};
 use ttq_pytorch::Escaped;
 
 use crate::{burnpack, unpacked};
@@ -39,15 +38,6 @@ impl fmt::Display for Format {
     }
 }
 
-/// Layout of linear weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Layout {
-    /// [in, out]
-    Burn,
-    /// [out, in]
-    Pytorch,
-}
-
 /// Contents of a file.
 pub(crate) enum Contents {
     /// Packed model, and the bytes it was read from.
@@ -59,7 +49,7 @@ pub(crate) enum Contents {
 /// Checkpoint whose tensors are not packed.
 pub(crate) struct Checkpoint {
     pub(crate) format: Format,
-    pub(crate) layout: Layout,
+    pub(crate) layout: TensorLayout,
     pub(crate) tensors: BTreeMap<String, DenseTensor>,
     /// Weights that the file stores as codes and scales.
     pub(crate) weights: BTreeMap<String, TernaryWeight>,
@@ -83,7 +73,12 @@ pub(crate) struct Unread {
 }
 
 impl Checkpoint {
-    pub(crate) fn new(format: Format, layout: Layout, tensors: BTreeMap<String, DenseTensor>, bytes: usize) -> Self {
+    pub(crate) fn new(
+        format: Format,
+        layout: TensorLayout,
+        tensors: BTreeMap<String, DenseTensor>,
+        bytes: usize,
+    ) -> Self {
         Self {
             format,
             layout,
@@ -124,11 +119,13 @@ pub(crate) fn read(path: &Path, key: Option<&str>) -> Result<Contents> {
                 return Ok(Contents::Packed(PackedModel::read(&bytes).with_context(file)?, bytes));
             }
             let producer = container.metadata.get("producer").map(String::as_str);
-            let layout = if producer == Some("burn") { Layout::Burn } else { Layout::Pytorch };
+            let layout = if producer == Some("burn") { TensorLayout::Burn } else { TensorLayout::Pytorch };
             unpacked::read(container, layout, size).with_context(file)?
         }
         Format::Pytorch => read_pytorch(bytes, key).with_context(file)?,
-        Format::Burnpack => Checkpoint::new(format, Layout::Burn, burnpack::read(&bytes).with_context(file)?, size),
+        Format::Burnpack => {
+            Checkpoint::new(format, TensorLayout::Burn, burnpack::read(&bytes).with_context(file)?, size)
+        }
     };
     Ok(Contents::Checkpoint(checkpoint))
 }
@@ -187,5 +184,5 @@ fn read_pytorch(bytes: Vec<u8>, key: Option<&str>) -> Result<Checkpoint> {
     // Two copies of the tensors are enough in memory.
     drop(file);
     let tensors = Container::read(&safetensors)?.tensors;
-    Ok(Checkpoint { unread, notes, ..Checkpoint::new(Format::Pytorch, Layout::Pytorch, tensors, size) })
+    Ok(Checkpoint { unread, notes, ..Checkpoint::new(Format::Pytorch, TensorLayout::Pytorch, tensors, size) })
 }

@@ -44,19 +44,14 @@ impl Convert {
             Contents::Checkpoint(checkpoint) => checkpoint,
             Contents::Packed(..) => bail!("{}: is a packed file: unpack it with `ttq unpack`", path.display()),
         };
-        // The entries by which `burn-store` and PyTorch's own tools mark their layouts and names.
-        let producer = match checkpoint.format {
-            Format::Pytorch => ("format", "pt"),
-            Format::Burnpack => ("producer", "burn"),
-            Format::Safetensors | Format::TtqPacked => {
-                bail!("{}: is a safetensors file already: load it as it is", path.display())
-            }
-        };
+        if matches!(checkpoint.format, Format::Safetensors | Format::TtqPacked) {
+            bail!("{}: is a safetensors file already: load it as it is", path.display());
+        }
         checkpoint.all_read(path)?;
         let output = self.output.path(path, "safetensors")?;
         let model = PackedModel { tensors: checkpoint.tensors, ..PackedModel::default() };
         let mut container = unpacked::floats(model).with_context(file)?;
-        container.metadata = [(producer.0.to_owned(), producer.1.to_owned())].into();
+        container.metadata = [unpacked::producer(checkpoint.layout)].into();
         let bytes = container.write().with_context(file)?;
         self.output.write(&output, &bytes)?;
         Ok(Converted {

@@ -20,7 +20,7 @@ pub(crate) struct Export {
     file: PathBuf,
     #[command(flatten)]
     output: Output,
-    /// Write weights and activations of products in int8, for which the file must have ranges of values; without a word, `inner`.
+    /// Write weights and activations of products in int8, for which the file must have ranges of values; `--int8` alone means `inner`.
     #[arg(
         long,
         value_parser = network::int8(),

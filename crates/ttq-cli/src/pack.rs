@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
-use ttq_packed::{Coding, DenseTensor, Dtype, PackedModel};
+use ttq_packed::{Coding, DenseTensor, Dtype, PackedModel, TensorLayout};
 
-use crate::checkpoint::{self, Contents, Format, Layout};
+use crate::checkpoint::{self, Contents, Format};
 use crate::output::Output;
 use crate::recognition;
 use crate::summary::Summary;
@@ -30,8 +31,17 @@ pub(crate) struct Pack {
     #[arg(long)]
     key: Option<String>,
     /// Layout of linear weights [default: depends on the file format].
-    #[arg(long, value_enum)]
-    layout: Option<Layout>,
+    #[arg(long, value_parser = layout())]
+    layout: Option<TensorLayout>,
+}
+
+/// Parses the option `--layout`.
+fn layout() -> impl TypedValueParser<Value = TensorLayout> {
+    let values = [("burn", "[in, out]"), ("pytorch", "[out, in]")];
+    PossibleValuesParser::new(values.map(|(name, help)| PossibleValue::new(name).help(help))).map(|name| match &*name {
+        "burn" => TensorLayout::Burn,
+        _ => TensorLayout::Pytorch,
+    })
 }
 
 /// Output of `ttq pack`.

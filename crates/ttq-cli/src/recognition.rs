@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
-use ttq_packed::{DenseTensor, Dtype, PackedModel, TernaryWeight, recognize};
+use ttq_packed::{DenseTensor, Dtype, PackedModel, TensorLayout, TernaryWeight, recognize};
 
-use crate::checkpoint::{Checkpoint, Layout};
+use crate::checkpoint::Checkpoint;
 
 /// Minimum number of dimensions of a weight. Biases and normalization parameters have fewer.
 pub(crate) const MIN_RANK: usize = 2;
@@ -49,9 +49,10 @@ impl Serialize for Rejection {
 
 /// Packs every ternary weight of a checkpoint and keeps all other tensors unchanged.
 pub(crate) fn pack(checkpoint: Checkpoint) -> PackedModel {
-    let mut model = PackedModel { weights: checkpoint.weights, config: checkpoint.config, ..PackedModel::default() };
+    let Checkpoint { weights, config, layout, .. } = checkpoint;
+    let mut model = PackedModel { weights, config, layout, ..PackedModel::default() };
     for (name, tensor) in checkpoint.tensors {
-        match recognize_tensor(&tensor, checkpoint.layout, checkpoint.axes.get(&name).copied()) {
+        match recognize_tensor(&tensor, layout, checkpoint.axes.get(&name).copied()) {
             Some(weight) => {
                 model.weights.insert(name, weight);
             }
@@ -95,7 +96,7 @@ pub(crate) fn rejection(name: &str, tensors: &BTreeMap<String, DenseTensor>) -> 
         Rejection::NotSmaller
     } else if values.iter().all(|value| Some(value) == first && *value != 0.0) {
         Rejection::Constant
-    } else if recognize_tensor(tensor, Layout::Pytorch, None).is_some() {
+    } else if recognize_tensor(tensor, TensorLayout::Pytorch, None).is_some() {
         Rejection::NotPacked
     } else {
         Rejection::MoreThanThreeValues
@@ -106,15 +107,15 @@ pub(crate) fn rejection(name: &str, tensors: &BTreeMap<String, DenseTensor>) -> 
 ///
 /// The output channels of a linear weight may lie along either axis. The axis that the file names is tried first, then that
 /// of `layout`.
-fn recognize_tensor(tensor: &DenseTensor, layout: Layout, axis: Option<usize>) -> Option<TernaryWeight> {
+fn recognize_tensor(tensor: &DenseTensor, layout: TensorLayout, axis: Option<usize>) -> Option<TernaryWeight> {
     let shape = tensor.shape();
     if shape.len() < MIN_RANK {
         return None;
     }
     let values = values(tensor).ok()?;
     let axes: &[usize] = match (shape.len(), layout) {
-        (2, Layout::Burn) => &[1, 0],
-        (2, Layout::Pytorch) => &[0, 1],
+        (2, TensorLayout::Burn) => &[1, 0],
+        (2, TensorLayout::Pytorch) => &[0, 1],
         _ => &[0],
     };
     axis.iter().chain(axes).find_map(|&axis| recognize(&values, shape, axis))
@@ -143,7 +144,7 @@ mod tests {
         DenseTensor::from_f32(shape, values).unwrap()
     }
 
-    fn packed(tensors: &[(&str, DenseTensor)], layout: Layout) -> PackedModel {
+    fn packed(tensors: &[(&str, DenseTensor)], layout: TensorLayout) -> PackedModel {
         let tensors = tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
         pack(Checkpoint::new(Format::Safetensors, layout, tensors, 0))
     }
@@ -151,10 +152,10 @@ mod tests {
     #[test]
     fn the_output_axis_of_a_linear_weight_follows_the_layout() {
         let weight = [("fc", tensor(&[2, 3], &[1.0, 0.0, -2.0, 1.0, 0.0, 1.0]))];
-        assert_eq!(packed(&weight, Layout::Pytorch).weights["fc"].output_axis(), 0);
-        assert_eq!(packed(&weight, Layout::Burn).weights["fc"].output_axis(), 1);
+        assert_eq!(packed(&weight, TensorLayout::Pytorch).weights["fc"].output_axis(), 0);
+        assert_eq!(packed(&weight, TensorLayout::Burn).weights["fc"].output_axis(), 1);
         let rows = [("fc", tensor(&[2, 6], &[1.0, 1.0, 0.0, 0.0, -1.0, -1.0, 3.0, 0.0, 3.0, 0.0, -2.0, 3.0]))];
-        for layout in [Layout::Burn, Layout::Pytorch] {
+        for layout in [TensorLayout::Burn, TensorLayout::Pytorch] {
             let weight = &packed(&rows, layout).weights["fc"];
             assert_eq!((weight.output_axis(), weight.scales()), (0, &[[1.0, 1.0], [3.0, 2.0]][..]));
         }
@@ -177,11 +178,11 @@ mod tests {
         ];
         for (tensor, expected) in cases {
             assert_eq!(rejection("t", &[("t".into(), tensor.clone())].into()), expected);
-            let model = packed(&[("t", tensor.clone())], Layout::Pytorch);
+            let model = packed(&[("t", tensor.clone())], TensorLayout::Pytorch);
             assert!(model.weights.is_empty());
             assert_eq!(model.tensors["t"], tensor);
         }
-        assert_eq!(packed(&[("t", double(0.5))], Layout::Pytorch).weights["t"].scales(), [[0.5, 0.0]]);
+        assert_eq!(packed(&[("t", double(0.5))], TensorLayout::Pytorch).weights["t"].scales(), [[0.5, 0.0]]);
         assert_eq!(rejection("t", &[("t".into(), double(0.5))].into()), Some(Rejection::NotPacked));
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Run {
     output: Output,
     #[command(flatten)]
     normalization: Normalization,
-    /// Compute products in int8, for which the file must have ranges of values; without a word, `inner`.
+    /// Compute products in int8, for which the file must have ranges of values; `--int8` alone means `inner`.
     #[arg(
         long,
         value_parser = network::int8(),

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use ttq_packed::file::Container;
-use ttq_packed::{Codes, DenseTensor, Dtype, PackedModel, TernaryWeight};
+use ttq_packed::{Codes, DenseTensor, Dtype, PackedModel, TensorLayout, TernaryWeight};
 
-use crate::checkpoint::{Checkpoint, Format, Layout};
+use crate::checkpoint::{Checkpoint, Format};
 
 /// Metadata entries of a float file: the configuration, and the output axes of the weights.
 const CONFIG: &str = "config";
@@ -30,10 +30,19 @@ impl Description {
     }
 }
 
+/// Returns the entry of the metadata by which burn-store and PyTorch's own tools mark their layouts and names.
+pub(crate) fn producer(layout: TensorLayout) -> (String, String) {
+    let (name, value) = match layout {
+        TensorLayout::Burn => ("producer", "burn"),
+        TensorLayout::Pytorch => ("format", "pt"),
+    };
+    (name.into(), value.into())
+}
+
 /// Returns the model with all floats in float32, except for float64 tensors with values beyond its range.
 pub(crate) fn floats(model: PackedModel) -> Result<Container> {
-    let mut metadata: BTreeMap<String, String> =
-        model.config.clone().map(|config| (CONFIG.into(), config)).into_iter().collect();
+    let config = model.config.clone().map(|config| (CONFIG.into(), config));
+    let mut metadata: BTreeMap<String, String> = config.into_iter().chain([producer(model.layout)]).collect();
     metadata.insert(FLOATS.into(), serde_json::to_string(&Description::of(&model))?);
     let mut tensors = model.tensors;
     for tensor in tensors.values_mut().filter(|tensor| matches!(tensor.dtype(), Dtype::F64 | Dtype::F16 | Dtype::BF16))
@@ -51,7 +60,7 @@ pub(crate) fn floats(model: PackedModel) -> Result<Container> {
 /// Returns the model with every weight as codes and scales, and every other tensor unchanged.
 pub(crate) fn integers(model: PackedModel) -> Result<Container> {
     let description = Description { config: model.config.clone(), ..Description::of(&model) };
-    let metadata = [(INTEGERS.into(), serde_json::to_string(&description)?)].into();
+    let metadata = [(INTEGERS.into(), serde_json::to_string(&description)?), producer(model.layout)].into();
     let mut tensors = model.tensors;
     for (name, weight) in model.weights {
         let codes = weight.codes().iter().map(|code| code as u8).collect();
@@ -63,7 +72,7 @@ pub(crate) fn integers(model: PackedModel) -> Result<Container> {
 }
 
 /// Interprets a safetensors file of `bytes` bytes: one of `ttq unpack`, or any other.
-pub(crate) fn read(container: Container, layout: Layout, bytes: usize) -> Result<Checkpoint> {
+pub(crate) fn read(container: Container, layout: TensorLayout, bytes: usize) -> Result<Checkpoint> {
     let Container { mut tensors, mut metadata } = container;
     let parse =
         |json: &str| serde_json::from_str::<Description>(json).context("has an invalid description of its weights");

@@ -106,9 +106,7 @@ pub fn run(file: Option<PathBuf>, directory: &Path, steps: u64) -> Result<(f32, 
     network.run(&mut Arena::new(), &pixels, &mut compiled)?;
     // [/compile]
     let expected = dense.forward(Tensor::from_data(images.into_data(), &device)).into_data().to_vec::<f32>()?;
-    let worst = |found: &[f32]| {
-        found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).max_by(|a, b| a.total_cmp(b)).unwrap_or_default()
-    };
+    let worst = |found: &[f32]| found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).max_by(f32::total_cmp).unwrap();
     let difference = worst(&logits.to_data().to_vec::<f32>()?).max(worst(&compiled));
     let accuracy = 100.0 * logits.argmax(1).squeeze_dim::<1>(1).equal(classes).float().mean().into_scalar();
     println!("accuracy: {accuracy:.1} %, difference from the logits of dense weights: at most {difference:.1e}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::module::{ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
-use ttq_packed::{DenseTensor, PackedModel, TernaryWeight};
+use ttq_packed::{DenseTensor, PackedModel, TensorLayout, TernaryWeight};
 
 use crate::dtype::{self, Kind};
 use crate::module_path::ModulePath;
@@ -25,6 +25,8 @@ pub struct LoadError {
     pub mismatched: Vec<Mismatch>,
     /// Names of two tensors of the file that [`LoadOptions::with_rename`] gives the same path.
     pub duplicates: Vec<[String; 2]>,
+    /// Whether the file has PyTorch's layouts, in which a square linear weight has the shape of Burn's.
+    pub is_pytorch: bool,
 }
 
 /// A tensor whose shape or type differs from that of its parameter.
@@ -50,7 +52,10 @@ impl LoadError {
             .duplicates
             .iter()
             .map(|[first, second]| format!("\n  {first} and {second} are for the same parameter"));
-        missing.chain(unexpected).chain(mismatched).chain(duplicates).collect()
+        let layout =
+            "\n  the file has PyTorch's layouts: convert it by `pytorch::to_burn`, or pack it with `--layout burn`";
+        let layout = self.is_pytorch.then(|| layout.to_owned());
+        layout.into_iter().chain(missing).chain(unexpected).chain(mismatched).chain(duplicates).collect()
     }
 }
 
@@ -171,20 +176,17 @@ pub fn load_with<B: Backend, M: Module<B>>(
 ) -> Result<(M, LoadReport), LoadError> {
     let (contents, duplicates) = contents(packed, options);
     let _initial_values = Replaced::begin();
-    let mut check = Check {
-        path: ModulePath::default(),
-        is_in_linear: false,
-        contents: &contents,
-        loaded: Vec::new(),
-        error: LoadError::default(),
-    };
+    let mut check =
+        Check { path: ModulePath::default(), contents: &contents, loaded: Vec::new(), error: LoadError::default() };
     module.visit(&mut check);
     let Check { loaded, mut error, .. } = check;
     let compared = |path: &String| loaded.contains(path) || error.mismatched.iter().any(|other| other.path == *path);
     let unexpected = contents.iter().filter(|(path, _)| !compared(path)).map(|(_, (name, _))| (*name).to_owned());
     error.unexpected = unexpected.collect();
     error.duplicates = duplicates;
-    let accepted = error.mismatched.is_empty()
+    error.is_pytorch = packed.layout == TensorLayout::Pytorch;
+    let accepted = !error.is_pytorch
+        && error.mismatched.is_empty()
         && error.duplicates.is_empty()
         && (options.allow_missing || error.missing.is_empty())
         && (options.allow_unexpected || error.unexpected.is_empty())
@@ -241,14 +243,6 @@ impl Drop for Replaced {
     }
 }
 
-/// Burn's name for the type of a linear layer.
-pub(crate) const LINEAR: &str = "Struct:Linear";
-
-/// Returns whether the weight of a linear layer is `[out, in]`.
-pub(crate) fn has_pytorch_layout(weight: &TernaryWeight) -> bool {
-    weight.shape().len() == 2 && weight.output_axis() == 0
-}
-
 /// The contents of a parameter in a file.
 #[derive(Clone, Copy)]
 enum Content<'a> {
@@ -262,8 +256,6 @@ type Contents<'a> = BTreeMap<String, (&'a str, Content<'a>)>;
 /// Compares the parameters of a module with a file.
 struct Check<'a> {
     path: ModulePath,
-    /// Whether the current parameter is one of Burn's `Linear`.
-    is_in_linear: bool,
     contents: &'a Contents<'a>,
     loaded: Vec<String>,
     error: LoadError,
@@ -275,10 +267,6 @@ impl Check<'_> {
         let path = self.path.joined();
         let Some((_, content)) = self.contents.get(&path) else { return self.error.missing.push(path) };
         let compared = match content {
-            Content::Ternary(weight) if self.is_in_linear && has_pytorch_layout(weight) => Err([
-                "[in, out]".into(),
-                "[out, in], the layout of PyTorch: convert the file by `pytorch::to_burn`".into(),
-            ]),
             Content::Ternary(weight) => compare(kind, shape, Some(Kind::Float), "F32", weight.shape()),
             Content::Dense(tensor) => {
                 let found = tensor.dtype();
@@ -328,9 +316,8 @@ fn fits(content: Content<'_>, dtype: DType) -> Result<(), [String; 2]> {
 }
 
 impl<B: Backend> ModuleVisitor<B> for Check<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
+    fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.enter(name);
-        self.is_in_linear = container == LINEAR;
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {

@@ -6,9 +6,8 @@ use burn::module::{ModuleVisitor, Param};
 use burn::prelude::*;
 use regex::Regex;
 use ttq_packed::file::TensorError;
-use ttq_packed::{Codes, DenseTensor, Dtype, PackedModel, TernaryWeight};
+use ttq_packed::{Codes, DenseTensor, Dtype, PackedModel, TensorLayout, TernaryWeight};
 
-use crate::load::{LINEAR, has_pytorch_layout};
 use crate::module_path::ModulePath;
 
 /// A packed model that cannot be converted.
@@ -44,8 +43,7 @@ pub enum PytorchError {
 /// - Weights of linear layers, `[out, in]`, are transposed to `[in, out]`.
 /// - Tensors named `num_batches_tracked` are removed.
 ///
-/// The model must have PyTorch's layouts, as `ttq pack` leaves them in a file of `torch.save`: float weights that were
-/// converted before would be transposed again.
+/// A model with Burn's layouts ([`PackedModel::layout`]) is returned unchanged.
 ///
 /// # Errors
 /// Returns [`PytorchError`] if a pattern is not a regular expression, or if a linear weight is not of a float type.
@@ -56,14 +54,14 @@ pub enum PytorchError {
 /// use burn::nn::{Linear, LinearConfig};
 /// use burn::prelude::*;
 /// use ttq_inference::{load, pytorch};
-/// use ttq_packed::{DenseTensor, PackedModel};
+/// use ttq_packed::{DenseTensor, PackedModel, TensorLayout};
 ///
 /// #[derive(Module, Debug)]
 /// struct Net<B: Backend> {
 ///     classes: Linear<B>,
 /// }
 ///
-/// let mut packed = PackedModel::default();
+/// let mut packed = PackedModel { layout: TensorLayout::Pytorch, ..PackedModel::default() };
 /// packed.tensors.insert("fc.weight".into(), DenseTensor::from_f32([1, 2], &[3.0, 4.0])?);
 ///
 /// let classes = LinearConfig::new(2, 1).with_bias(false).init(&Default::default());
@@ -78,6 +76,9 @@ pub fn to_burn<B: Backend, M: Module<B>>(
     packed: PackedModel,
     patterns: &[(impl AsRef<str>, impl AsRef<str>)],
 ) -> Result<PackedModel, PytorchError> {
+    if packed.layout == TensorLayout::Burn {
+        return Ok(packed);
+    }
     let patterns = patterns
         .iter()
         .map(|(pattern, replacement)| {
@@ -103,10 +104,10 @@ pub fn to_burn<B: Backend, M: Module<B>>(
         });
         of_norm.unwrap_or(name)
     };
-    let is_linear = |name: &str| containers.get(name).is_some_and(|container| container == LINEAR);
+    let is_linear = |name: &str| containers.get(name).is_some_and(|container| container == "Struct:Linear");
     let weights = packed.weights.into_iter().map(|(name, weight)| {
         let name = burn_name(&name);
-        let is_transposed = is_linear(&name) && has_pytorch_layout(&weight);
+        let is_transposed = is_linear(&name) && weight.shape().len() == 2 && weight.output_axis() == 0;
         let weight = if is_transposed { transposed_ternary(&weight) } else { weight };
         (name, weight)
     });
@@ -124,7 +125,7 @@ pub fn to_burn<B: Backend, M: Module<B>>(
         };
         tensors.insert(name, tensor);
     }
-    Ok(PackedModel { weights, tensors, config: packed.config })
+    Ok(PackedModel { weights, tensors, config: packed.config, layout: TensorLayout::Burn })
 }
 
 /// Transposes a matrix. Returns a tensor of another rank unchanged.
@@ -193,7 +194,7 @@ mod tests {
     }
 
     fn pytorch_model() -> PackedModel {
-        let mut packed = PackedModel::default();
+        let mut packed = PackedModel { layout: TensorLayout::Pytorch, ..PackedModel::default() };
         let mut add = |name: &str, tensor: DenseTensor| packed.tensors.insert(name.into(), tensor);
         for name in ["bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"] {
             add(name, DenseTensor::from_f32([2], &[1.0, 2.0]).unwrap());
@@ -213,6 +214,8 @@ mod tests {
         assert_eq!(loaded.norm.gamma.val().into_data(), TensorData::from([1.0_f32, 2.0]));
         let weight = loaded.classes.weight.val().into_data();
         assert_eq!(weight, TensorData::from([[1.0_f32, 3.0, 5.0], [2.0, 4.0, 6.0]]));
+        // Burn's layouts stay as they are.
+        assert_eq!(to_burn(&net(), packed.clone(), &PATTERNS).unwrap(), packed);
     }
 
     #[test]
@@ -232,12 +235,12 @@ mod tests {
             let scales: Vec<[f32; 2]> = (0..outputs).map(|output| [1.0 + output as f32, 0.5]).collect();
             let ternary = TernaryWeight::new(Codes::pack(&codes).unwrap(), scales, [outputs, 3], 0).unwrap();
             let floats: Vec<f32> = (0..9).map(|index| index as f32).collect();
-            let mut packed = PackedModel::default();
+            let mut packed = PackedModel { layout: TensorLayout::Pytorch, ..PackedModel::default() };
             packed.weights.insert("fc1.weight".into(), ternary.clone());
             packed.tensors.insert("fc2.weight".into(), DenseTensor::from_f32([3, 3], &floats).unwrap());
 
             let error = crate::load(net(), &packed).unwrap_err();
-            assert!(error.to_string().contains("convert the file by `pytorch::to_burn`"), "{error}");
+            assert!(error.to_string().contains("convert it by `pytorch::to_burn`"), "{error}");
             let none: [(&str, &str); 0] = [];
             let loaded = crate::load(net(), &to_burn(&net(), packed, &none).unwrap()).unwrap();
             let rows =

@@ -50,7 +50,7 @@ pub mod network;
 mod recognize;
 
 pub use codes::{Codes, CodesError};
-pub use file::{Coding, DenseTensor, Dtype, FileError, PackedModel, TernaryWeight};
+pub use file::{Coding, DenseTensor, Dtype, FileError, PackedModel, TensorLayout, TernaryWeight};
 pub use recognize::recognize;
 
 /// Compiles the code of `README.md` as a doc test.

@@ -251,7 +251,12 @@ mod tests {
         let dense = logits(DenseNet::<Cpu>::new(&config, 20, &device), &file);
         let packed = logits(DenseNet::<Packed<Cpu>>::new(&config, 20, &device), &file);
         let largest = dense.iter().map(|logit| logit.abs()).fold(0.0, f32::max);
-        let worst = dense.iter().zip(&packed).map(|(dense, packed)| (dense - packed).abs()).max_by(|a, b| a.total_cmp(b)).unwrap_or_default();
+        let worst = dense
+            .iter()
+            .zip(&packed)
+            .map(|(dense, packed)| (dense - packed).abs())
+            .max_by(|a, b| a.total_cmp(b))
+            .unwrap_or_default();
         assert!(worst <= 1e-5 * largest, "{worst} of {largest}");
     }
 

@@ -53,7 +53,7 @@ fn prefixed(prefix: &str) -> PackedModel {
     PackedModel {
         weights: file.weights.into_iter().map(|(path, weight)| (name(path), weight)).collect(),
         tensors: file.tensors.into_iter().map(|(path, tensor)| (name(path), tensor)).collect(),
-        config: None,
+        ..PackedModel::default()
     }
 }
 

@@ -50,8 +50,11 @@
 //!
 //! `shape` is the shape of the weight, and the product of its dimensions is the number of codes. `output_axis` is the
 //! axis of the output channels: 1 for a linear weight `[in, out]`, 0 for a convolution weight
-//! `[out, in / groups, kh, kw]`, and 0 for a scalar. Scales per output channel apply along this axis. Readers ignore
-//! other keys of `__metadata__`; `ttq-network` holds the [graph](crate::network::format) of a network.
+//! `[out, in / groups, kh, kw]`, and 0 for a scalar. Scales per output channel apply along this axis.
+//!
+//! The entry `format` with the value `pt` says that layouts and names are PyTorch's: a linear weight is `[out, in]`, with the
+//! output axis 0. Without it they are Burn's. Readers ignore other keys of `__metadata__`; `ttq-network` holds the
+//! [graph](crate::network::format) of a network.
 //!
 //! ## Checksum
 //!
@@ -110,6 +113,9 @@ pub const METADATA_KEY: &str = "ttq-packed";
 /// The format version that this crate writes, and the only one that it reads.
 pub const FORMAT_VERSION: u64 = 1;
 
+/// The entry of the metadata by which files of other tools say that their tensors are PyTorch's.
+const PYTORCH: (&str, &str) = ("format", "pt");
+
 /// The encoding of codes in a file. A [`PackedModel`] in memory is independent of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -133,6 +139,16 @@ impl Coding {
     }
 }
 
+/// The framework whose layouts and names the tensors of a model have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TensorLayout {
+    /// Burn's: linear weights are `[in, out]`, and normalization layers have `gamma` and `beta`.
+    #[default]
+    Burn,
+    /// PyTorch's: linear weights are `[out, in]`, and normalization layers have `weight` and `bias`.
+    Pytorch,
+}
+
 /// A model: ternary weights, all other tensors, and a configuration.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PackedModel {
@@ -142,6 +158,8 @@ pub struct PackedModel {
     pub tensors: BTreeMap<String, DenseTensor>,
     /// Arbitrary text, usually the configuration of the model as JSON.
     pub config: Option<String>,
+    /// Layouts and names of the tensors.
+    pub layout: TensorLayout,
 }
 
 impl PackedModel {
@@ -195,6 +213,9 @@ impl PackedModel {
         let mut description = Description { version: FORMAT_VERSION, crc32: String::new(), weights: layouts, config };
         description.crc32 = description.checksum(&tensors);
         metadata.insert(METADATA_KEY.to_string(), description.to_json()?);
+        if self.layout == TensorLayout::Pytorch {
+            metadata.insert(PYTORCH.0.to_string(), PYTORCH.1.to_string());
+        }
         header::write(tensors, &metadata)
     }
 
@@ -221,7 +242,9 @@ impl PackedModel {
         if found != description.crc32 {
             return Err(FileError::Checksum { expected: description.crc32, found });
         }
-        let mut model = Self { config: description.config, ..Self::default() };
+        let is_pytorch = metadata.get(PYTORCH.0).is_some_and(|format| format == PYTORCH.1);
+        let layout = if is_pytorch { TensorLayout::Pytorch } else { TensorLayout::Burn };
+        let mut model = Self { config: description.config, layout, ..Self::default() };
         for (name, layout, codes, scales) in stored {
             let weight = decode(&name, layout, &codes, &scales)?;
             model.weights.insert(name, weight);

@@ -19,6 +19,7 @@ fn model() -> PackedModel {
         weights: [("w".to_string(), weight)].into(),
         tensors: [("bias".to_string(), bias)].into(),
         config: Some("{}".into()),
+        ..PackedModel::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Random models with weights of many shapes, scales per tensor or per output channel, and tensors of several types.
 
 use fastrand::Rng;
-use ttq_packed::{Codes, DenseTensor, Dtype, PackedModel, TernaryWeight};
+use ttq_packed::{Codes, DenseTensor, Dtype, PackedModel, TensorLayout, TernaryWeight};
 
 /// Returns random ternary values. `sparsity` is the probability of zero, and +1 and -1 are equally likely.
 pub(crate) fn values(rng: &mut Rng, len: usize, sparsity: f64) -> Vec<i8> {
@@ -35,6 +35,7 @@ pub(crate) fn model(rng: &mut Rng) -> PackedModel {
         let bytes = (0..shape.iter().product::<usize>() * dtype.bitsize() / 8).map(|_| rng.u8(..)).collect();
         model.tensors.insert(format!("layer{index}.bias \"ü\""), DenseTensor::new(dtype, shape, bytes).unwrap());
     }
+    model.layout = if rng.bool() { TensorLayout::Burn } else { TensorLayout::Pytorch };
     model.config = rng.bool().then(|| format!("{{\"seed\": {}}}\n", rng.u64(..)));
     model
 }

@@ -1,7 +1,7 @@
 //! Round trips of models through files.
 
 use fastrand::Rng;
-use ttq_packed::{Codes, Coding, DenseTensor, FileError, PackedModel, TernaryWeight, file};
+use ttq_packed::{Codes, Coding, DenseTensor, FileError, PackedModel, TensorLayout, TernaryWeight, file};
 
 use crate::random;
 
@@ -68,10 +68,18 @@ fn a_file_rewritten_by_another_tool_is_the_same_model() {
     let file = model.write(Coding::Plain).unwrap();
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&file).unwrap();
     let mut entries = metadata.metadata().clone().unwrap();
-    entries.insert("format".into(), "pt".into());
+    entries.insert("origin".into(), "elsewhere".into());
     let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
     let again = safetensors::serialize(tensors.iter(), Some(entries)).unwrap();
     assert_eq!(PackedModel::read(&again).unwrap(), model);
+}
+
+#[test]
+fn the_layout_is_read_as_it_is_written() {
+    for layout in [TensorLayout::Burn, TensorLayout::Pytorch] {
+        let model = PackedModel { layout, ..random::model(&mut Rng::with_seed(5)) };
+        assert_eq!(PackedModel::read(&model.write(Coding::Plain).unwrap()).unwrap(), model);
+    }
 }
 
 /// Returns the bits per ternary weight of a plain file with such layers, including header and scales.
