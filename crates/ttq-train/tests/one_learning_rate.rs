@@ -164,10 +164,11 @@ impl<B: Backend> Network<B> for Gpt<B> {
 trait Trainable: Network<A> + AutodiffModule<A, InnerModule: Network<I>> {}
 impl<M: Network<A> + AutodiffModule<A, InnerModule: Network<I>>> Trainable for M {}
 
-/// An optimizer of Burn, and its name and learning rate.
+/// An optimizer of Burn, its name, and the larger of the two learning rates of the tests.
 trait Rule {
     type Optimizer: SimpleOptimizer<I>;
     const NAME: &str;
+    const LARGEST: f64;
     fn init<M: AutodiffModule<A>>() -> OptimizerAdaptor<Self::Optimizer, M, A>;
 }
 
@@ -175,6 +176,7 @@ struct SgdRule;
 impl Rule for SgdRule {
     type Optimizer = Sgd<I>;
     const NAME: &str = "SGD";
+    const LARGEST: f64 = 0.1;
     fn init<M: AutodiffModule<A>>() -> OptimizerAdaptor<Sgd<I>, M, A> {
         SgdConfig::new().with_momentum(Some(MomentumConfig::new().with_dampening(0.0))).init()
     }
@@ -184,6 +186,7 @@ struct AdamRule;
 impl Rule for AdamRule {
     type Optimizer = Adam;
     const NAME: &str = "Adam";
+    const LARGEST: f64 = 1e-2;
     fn init<M: AutodiffModule<A>>() -> OptimizerAdaptor<Adam, M, A> {
         AdamConfig::new().init()
     }
@@ -281,10 +284,10 @@ fn a_gpt_stays_healthy() {
 
 const FACTORS: [f64; 5] = [0.01, 0.1, 0.3, 3.0, 10.0];
 
-/// Steps of each phase of [`compare`]. SGD at a tenth of the rate takes ten times as many: a network that has hardly begun to
-/// learn is better with whatever makes it faster.
+/// Steps of each phase of [`compare`]: ten times as many at a tenth of the rate. A network that has hardly begun to learn is
+/// better with whatever makes it faster.
 fn steps<R: Rule>(lr: f64) -> usize {
-    if R::NAME == SgdRule::NAME { (60.0 / lr) as usize } else { 600 }
+    (600.0 * R::LARGEST / lr).round() as usize
 }
 
 /// Prints a row of the table, the loss with one learning rate and that with the best of [`FACTORS`]; adds the ratio of both to
