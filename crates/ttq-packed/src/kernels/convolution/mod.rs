@@ -15,8 +15,8 @@ use self::strip::{CallContext, Factors, Strip, StripIndex};
 use super::epilogue::Epilogue;
 use super::memory::{Output, Scratch, Words};
 use super::panels::{PANEL, Panels};
-use crate::Codes;
 use super::{Activations, CodesView, Cost, KernelError, Level, Scales, workers};
+use crate::Codes;
 
 /// Time of a nonzero weight on the sparse path, relative to a weight on the dense path (see
 /// [`PackedConvolution::path`]).
