@@ -187,5 +187,6 @@ fn workers_whose_training_diverges_stop_together() {
         (values, class)
     };
     let error = error_of_a_phase(32, broken);
-    assert!(matches!(error, PhaseError::Diverged { epoch: 2, batch: 3, .. }), "{error}");
+    // A worker can be one batch ahead when it hands over its output.
+    assert!(matches!(error, PhaseError::Diverged { epoch: 2, batch: 3 | 4, .. }), "{error}");
 }
