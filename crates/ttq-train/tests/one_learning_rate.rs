@@ -1,7 +1,7 @@
 //! Scales need no learning rate of their own: latents, scales and everything else train at one rate, whichever the
 //! optimizer and the network. The task is the next token of a random Markov chain of order two.
 //!
-//! `cargo test --release -p ttq-train --test one_learning_rate -- --ignored --nocapture` compares with hand-tuned factors
+//! `cargo test --profile training -p ttq-train --test one_learning_rate -- --ignored --nocapture` compares with hand-tuned factors
 //! on the learning rate of the scales and prints a table.
 
 use burn::backend::Autodiff;
