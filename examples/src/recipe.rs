@@ -82,7 +82,7 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// MNIST, on a CPU in about a minute.
+    /// MNIST, on a CPU in one to two minutes.
     pub fn mnist() -> Self {
         Self {
             name: "mnist",
