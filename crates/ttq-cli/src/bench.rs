@@ -1,7 +1,6 @@
 //! `ttq bench`: measures the latency and the throughput of a network, and the time of its layers.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +11,7 @@ use ttq_packed::kernels::Level;
 use ttq_packed::network::{Arena, Int8, Network};
 
 use crate::memory::measure as with_memory;
-use crate::network::{self, available_threads};
+use crate::network::{self, NetworkFile, available_threads};
 use crate::table::Table;
 
 /// Time of the calls of a configuration in a round; a longer call is made once.
@@ -22,18 +21,18 @@ const LEAST_ROUNDS: usize = 3;
 
 /// Arguments of `ttq bench`.
 #[derive(Debug, Args)]
+#[command(mut_arg("int8", |int8| {
+    int8.default_value("inner").help("Measure int8 beside float32, if the file has ranges of values")
+}))]
 pub(crate) struct Bench {
-    /// Network file: a packed file with a graph.
-    file: PathBuf,
+    #[command(flatten)]
+    network: NetworkFile,
     /// Numbers of items of a call. The first is that of the times per layer.
     #[arg(long, value_delimiter = ',', default_value = "1,8,100", value_parser = clap::value_parser!(u16).range(1..))]
     batch: Vec<u16>,
     /// Numbers of threads [default: 1, and all of the machine].
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     threads: Vec<u16>,
-    /// Products in int8, if the file has ranges of values.
-    #[arg(long, value_parser = network::int8(), default_value = "inner")]
-    int8: Int8,
     /// Time of all measurements together, unless three rounds take longer.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -109,16 +108,16 @@ impl Bench {
         if !(self.seconds.is_finite() && self.seconds >= 0.0) {
             bail!("--seconds is {}: it must be a positive number", self.seconds);
         }
-        let (graph, _) = network::read(&self.file)?;
+        let (graph, _) = network::read(&self.network.file)?;
         let summary = ttq_report::network::NetworkSummary::new(&graph);
         let mut notes = Vec::new();
         let compile = |int8| {
-            let (network, bytes) = with_memory(|| network::compile(&self.file, &graph, int8));
+            let (network, bytes) = with_memory(|| network::compile(&self.network.file, &graph, int8));
             network.map(|network| (network, bytes))
         };
         let mut networks = vec![("float32", compile(Int8::Off)?)];
-        if self.int8 != Int8::Off {
-            match compile(self.int8) {
+        if self.network.int8 != Int8::Off {
+            match compile(self.network.int8) {
                 Ok(network) => networks.push(("int8", network)),
                 Err(error) => notes.push(format!("int8 is not measured: {error:#}")),
             }
@@ -144,10 +143,10 @@ impl Bench {
             candidates.push(candidate(&one, batches[0], true));
         }
         let rounds = measure(&mut candidates, Duration::from_secs_f64(self.seconds.min(1e6)))
-            .with_context(|| self.file.display().to_string())?;
+            .with_context(|| self.network.file.display().to_string())?;
         let (layers, calls): (Vec<_>, Vec<_>) = candidates.iter().partition(|candidate| candidate.by_layer);
         Ok(Measured {
-            file: self.file.display().to_string(),
+            file: self.network.file.display().to_string(),
             processor: ttq_report::environment(&[]).processor,
             instructions: format!("{:?}", Level::best()),
             version: env!("CARGO_PKG_VERSION"),

@@ -1,16 +1,35 @@
 //! Network files: packed files whose metadata hold a graph.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use ttq_packed::network::{CompileOptions, Graph, Int8, Network, NetworkError};
 
 use crate::checkpoint::{self, Contents};
 
+/// Arguments of commands that read a network file.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkFile {
+    /// Network file: a packed file with a graph.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Compute products in int8, for which the file must have ranges of values; `--int8` alone means `inner`.
+    #[arg(
+        long,
+        value_parser = int8(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "off",
+        default_missing_value = "inner"
+    )]
+    pub(crate) int8: Int8,
+}
+
 /// Parses the option `--int8`.
-pub(crate) fn int8() -> impl TypedValueParser<Value = Int8> {
+fn int8() -> impl TypedValueParser<Value = Int8> {
     let values = [
         ("off", "No product: float32"),
         ("inner", "All products but the first and the last one, which matter most for the accuracy"),

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
-use ttq_packed::network::{Arena, Int8};
+use ttq_packed::network::Arena;
 
 use crate::items::Items;
-use crate::network;
+use crate::network::{self, NetworkFile};
 use crate::npy;
 use crate::output::Output;
 use crate::picture::Normalization;
@@ -23,8 +23,8 @@ const SUM: f64 = 1e-3;
     path.help("File to write, a float32 .npy array [items, ..] [default: print the largest outputs of each item]")
 }))]
 pub(crate) struct Run {
-    /// Network file: a packed file with a graph.
-    file: PathBuf,
+    #[command(flatten)]
+    network: NetworkFile,
     /// A .npy array [items, ..] of numbers; or PNG and JPEG pictures, or directories of them, of the size of the network's
     /// input.
     #[arg(short, long, required = true, num_args = 1.., value_name = "PATH")]
@@ -33,16 +33,6 @@ pub(crate) struct Run {
     output: Output,
     #[command(flatten)]
     normalization: Normalization,
-    /// Compute products in int8, for which the file must have ranges of values; `--int8` alone means `inner`.
-    #[arg(
-        long,
-        value_parser = network::int8(),
-        num_args = 0..=1,
-        require_equals = true,
-        default_value = "off",
-        default_missing_value = "inner"
-    )]
-    int8: Int8,
     /// Number of threads [default: all of the machine].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -85,13 +75,13 @@ struct Class {
 
 impl Run {
     pub(crate) fn run(&self) -> Result<Ran> {
-        let (graph, configuration) = network::read(&self.file)?;
+        let (graph, configuration) = network::read(&self.network.file)?;
         let normalization = self.normalization.with_configuration(configuration.as_deref());
-        let network = network::compile(&self.file, &graph, self.int8)?;
+        let network = network::compile(&self.network.file, &graph, self.network.int8)?;
         let [from, to] = [network.input_dims(), network.output_dims()];
         let output = self.output.named_path()?;
         if output.is_none() && to.iter().filter(|dim| **dim > 1).count() > 1 {
-            bail!("{}: the output has the shape {to:?}: write it with --output FILE.npy", self.file.display());
+            bail!("{}: the output has the shape {to:?}: write it with --output FILE.npy", self.network.file.display());
         }
         let items = Items::find(&self.input, from, &normalization)?;
         let count = items.count(from.iter().product());
@@ -103,7 +93,7 @@ impl Run {
         for (i, outputs) in outputs.chunks_mut(batch * len).enumerate() {
             let x = items.values(i * batch, count.min((i + 1) * batch), from, &normalization)?;
             let run = pool.install(|| network.run(&mut arena, &x, outputs));
-            run.with_context(|| self.file.display().to_string())?;
+            run.with_context(|| self.network.file.display().to_string())?;
         }
         let mut classes = Vec::new();
         match &output {
@@ -114,7 +104,7 @@ impl Run {
             }
         }
         Ok(Ran {
-            file: self.file.display().to_string(),
+            file: self.network.file.display().to_string(),
             items: count,
             input_shape: from.into(),
             output_shape: to.into(),

@@ -15,6 +15,7 @@ use std::thread::{self, ThreadId};
 use burn::module::{AutodiffModule, Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
+use burn::tensor::DType;
 use burn::tensor::backend::AutodiffBackend;
 
 use crate::learned_scales::LearnedScales;
@@ -222,7 +223,8 @@ impl<B: Backend> Probes<'_, B> {
     fn add<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         if is_trainable(param) {
             let first: [_; D] = std::array::from_fn(|_| 0..1);
-            self.tracked.push(param.val().slice(first).reshape([1]));
+            // Parameters can have several float types.
+            self.tracked.push(param.val().slice(first).reshape([1]).cast(DType::F32));
         }
     }
 }

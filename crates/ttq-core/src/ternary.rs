@@ -274,6 +274,9 @@ impl<B: Backend, M: Module<B>> Ternary<B, M> {
     ///
     /// Compute the gradients with `GradientsParams::from_grads(loss.backward(), &wrapper)`, and call
     /// [`after_step`](Self::after_step) after the optimizer step: it checks the first one.
+    ///
+    /// An optimizer with weight decay decays the scales too, whose parameters are logarithms by default: towards 1, and before
+    /// a batch normalization nothing opposes it. `TernaryOptimizer` of `ttq-train` keeps decay from the scales.
     pub fn view(&self) -> M {
         let log = self.plan().first_step.watch_view(&self.model, &self.scales);
         replace_selected(self.model.clone(), &self.scales, self.quantizer(), &mut Tracked, log)

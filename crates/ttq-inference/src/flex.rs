@@ -54,7 +54,7 @@ pub(crate) fn conv2d<B: Backend>(
     let layout = weight.convolution(options.groups)?;
     let shape: [usize; 4] = x.shape().to_vec().try_into().ok()?;
     let [images, _, height, width] = shape;
-    let positions = images * (height / options.stride[0]) * (width / options.stride[1]);
+    let positions = images * (height / options.stride[0].max(1)) * (width / options.stride[1].max(1));
     let unpacks = !int8 && has_own_convolution::<B>() && positions >= POSITIONS;
     let supported = !unpacks && is_float32::<B>(x, weight, bias) && fits::<B>(bias, layout.shape[0]);
     let Some(Kernel::Convolution(convolution)) =

@@ -1,6 +1,7 @@
 //! Exponential moving averages of the parameters of a training.
 
-use std::collections::HashSet;
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
 
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
@@ -25,7 +26,8 @@ use crate::optimizer::with_value;
 ///
 /// What is averaged are all float parameters that train, and the running statistics of batch normalization: to first order,
 /// the average of the statistics of many networks is the statistic of their average. (Running statistics are those before the
-/// last step, by which Burn's modules show them.) Constants and frozen parameters are those of the network. Of a
+/// last step, by which Burn's modules show them.) Constants, frozen parameters, integers and booleans are those of the network.
+/// Parameters have to be float32: in 16 bits steps of 1 - d would be lost in rounding. Of a
 /// [`Ternary`](ttq_core::Ternary) the average has latent weights and the parameters of the scales, by default logarithms,
 /// and it is a ternary network like every other: its codes come from the averaged latent weights. Its batch normalization
 /// can be fitted to them by [`reestimate_batch_norm`](crate::reestimate_batch_norm).
@@ -101,19 +103,31 @@ impl Averaging {
     }
 }
 
-/// The float parameters of a module by identifier.
+/// The parameters of a module on the inner backend, by identifier.
 struct Values {
     path: Path,
     values: GradientsParams,
+    /// Integer and boolean tensors.
+    others: HashMap<ParamId, Box<dyn Any + Send>>,
     /// Those that are averaged.
     averaged: HashSet<ParamId>,
 }
 
 impl Values {
     fn of<B: AutodiffBackend, M: Module<B>>(module: &M) -> Self {
-        let mut values = Self { path: Path::default(), values: GradientsParams::new(), averaged: HashSet::new() };
+        let mut values = Self {
+            path: Path::default(),
+            values: GradientsParams::new(),
+            others: HashMap::new(),
+            averaged: HashSet::new(),
+        };
         module.visit(&mut values);
         values
+    }
+
+    /// Returns an integer or boolean tensor.
+    fn other<T: Clone + 'static>(&self, id: ParamId) -> Option<T> {
+        self.others.get(&id)?.downcast_ref().cloned()
     }
 }
 
@@ -130,6 +144,43 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Values {
         self.values.register(param.id, param.val().inner());
         if param.is_require_grad() || self.path.is_running_statistic() {
             self.averaged.insert(param.id);
+        }
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<B, D, Int>>) {
+        self.others.insert(param.id, Box::new(param.val().inner()));
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
+        self.others.insert(param.id, Box::new(param.val().inner()));
+    }
+}
+
+/// Returns the path of the first parameter that trains in a type of 16 bits.
+pub(crate) fn first_in_16_bits<B: Backend, M: Module<B>>(module: &M) -> Option<String> {
+    let mut visitor = FirstIn16Bits::default();
+    module.visit(&mut visitor);
+    visitor.found
+}
+
+#[derive(Default)]
+struct FirstIn16Bits {
+    path: Vec<String>,
+    found: Option<String>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for FirstIn16Bits {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if self.found.is_none() && param.is_require_grad() && param.val().dtype().size() < 4 {
+            self.found = Some(self.path.join("."));
         }
     }
 }
@@ -153,22 +204,42 @@ impl<B: Backend> ModuleMapper<B> for Mix {
             average.clone() + (value - average).mul_scalar(self.rate)
         })
     }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<B, D, Int>>) -> Param<Tensor<B, D, Int>> {
+        let value = self.values.other(param.id);
+        param.map(|average| value.unwrap_or(average))
+    }
+
+    fn map_bool<const D: usize>(&mut self, param: Param<Tensor<B, D, Bool>>) -> Param<Tensor<B, D, Bool>> {
+        let value = self.values.other(param.id);
+        param.map(|average| value.unwrap_or(average))
+    }
 }
 
 /// Returns `module` with the values of its average. It shares running statistics with all its clones, which change too.
 pub(crate) fn with_values_of<B: AutodiffBackend, M: Module<B>>(module: M, average: &M) -> M {
-    module.map(&mut Replace { values: Values::of(average).values })
+    module.map(&mut Replace { values: Values::of(average) })
 }
 
 struct Replace {
-    values: GradientsParams,
+    values: Values,
 }
 
 impl<B: AutodiffBackend> ModuleMapper<B> for Replace {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        match self.values.get::<B::InnerBackend, D>(param.id) {
+        match self.values.values.get::<B::InnerBackend, D>(param.id) {
             Some(value) => with_value(param, value),
             None => param,
         }
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<B, D, Int>>) -> Param<Tensor<B, D, Int>> {
+        let value = self.values.other(param.id);
+        param.map(|own| value.map_or(own, Tensor::from_inner))
+    }
+
+    fn map_bool<const D: usize>(&mut self, param: Param<Tensor<B, D, Bool>>) -> Param<Tensor<B, D, Bool>> {
+        let value = self.values.other(param.id);
+        param.map(|own| value.map_or(own, Tensor::from_inner))
     }
 }

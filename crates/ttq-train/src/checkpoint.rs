@@ -145,8 +145,9 @@ impl KeepLastAndBest {
         if !self.history.valid_metrics().iter().any(|name| name == self.goal.metric()) {
             return;
         }
-        let Some(newest) = latest_checkpoint(self.history.directory()) else { return };
-        let best = self.history.best_epoch_until(&self.goal, newest);
+        let saved = complete_checkpoints(self.history.directory());
+        let Some(newest) = saved.first().copied() else { return };
+        let best = self.history.best_epoch_of(&self.goal, &saved);
         for (path, epoch) in checkpoint_files(self.history.directory()) {
             if epoch < newest
                 && Some(epoch) != best

@@ -86,7 +86,8 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<St
 /// Register it with `SupervisedTraining::with_metric_logger(history.clone())`. The schedules, the early stopping and
 /// the checkpoint strategy of this crate read from it.
 ///
-/// The value of an epoch is Burn's running value after the last batch: for a mean, the mean over the epoch's items.
+/// The value of an epoch is Burn's running value after the last batch: for a mean, the mean over what the metric counts, which
+/// are the epoch's items, but batches in Burn's `LossMetric`.
 ///
 /// After each epoch it writes `history.json` into its directory. Each launch needs a history of its own.
 #[derive(Clone)]
@@ -220,15 +221,19 @@ impl History {
     /// Returns the complete epoch with the best value of the validation metric of `goal`; the earliest of equal ones. A
     /// value that is not finite is never the best. Returns `None` if no epoch has a finite value of the metric.
     pub fn best_epoch(&self, goal: &MetricGoal) -> Option<usize> {
-        self.best_epoch_until(goal, usize::MAX)
+        self.best_of(goal, |_| true)
     }
 
-    /// Returns the best of the epochs up to `last`.
-    pub(crate) fn best_epoch_until(&self, goal: &MetricGoal, last: usize) -> Option<usize> {
+    /// Returns the best of the epochs in `saved`.
+    pub(crate) fn best_epoch_of(&self, goal: &MetricGoal, saved: &[usize]) -> Option<usize> {
+        self.best_of(goal, |epoch| saved.contains(&epoch))
+    }
+
+    fn best_of(&self, goal: &MetricGoal, takes_part: impl Fn(usize) -> bool) -> Option<usize> {
         let epochs = self.epochs();
         let values = epochs
             .iter()
-            .filter(|e| e.epoch <= last && goal.counts(e.epoch))
+            .filter(|e| takes_part(e.epoch) && goal.counts(e.epoch))
             .filter_map(|e| e.valid.get(goal.metric()).map(|value| (e.epoch, *value)));
         let values = values.filter(|(_, value)| value.is_finite());
         let best = values.reduce(|best, next| if goal.is_better(next.1, best.1) { next } else { best })?;

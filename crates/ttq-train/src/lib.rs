@@ -39,6 +39,7 @@ mod oscillation;
 mod output;
 mod phase;
 mod phase_config;
+mod phase_directory;
 mod phase_error;
 pub mod prelude;
 mod progress;

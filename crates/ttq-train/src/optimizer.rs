@@ -136,7 +136,8 @@ where
 /// | scales | parameters of W_p and W_n | none unless set | none |
 /// | rest | all others | as set, for tensors of rank 2 and higher only | as set |
 ///
-/// Decay would pull the scales towards zero. A decay of the optimizer itself, such as AdamW's, is kept from them: their
+/// Decay would pull the logarithms of the scales towards zero, the scales towards 1, and nothing opposes it before a batch
+/// normalization. A decay of the optimizer itself, such as AdamW's, is kept from them: their
 /// optimizer runs on zeros, and its result is added to their values.
 ///
 /// The record of the optimizer holds the states of all three.

@@ -1,15 +1,13 @@
 //! Training in phases: first in full precision, then with ternary weights.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use burn::data::dataloader::DataLoader;
 use burn::lr_scheduler::LrScheduler;
 use burn::module::{AutodiffModule, Module, ModuleDisplay};
 use burn::optim::Optimizer;
-use burn::prelude::*;
-use burn::record::{FullPrecisionSettings, Record, Recorder, RecorderError};
+use burn::record::FullPrecisionSettings;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{
     ExecutionStrategy, InferenceStep, Interrupter, ItemLazy, Learner, LearningComponentsMarker, SupervisedTraining,
@@ -18,9 +16,13 @@ use burn::train::{
 
 use ttq_core::Ternary;
 
+use crate::averaging::first_in_16_bits;
 use crate::checkpoint::{complete_checkpoints, delete_after};
 use crate::devices::{devices, is_distributed, steps_per_epoch};
-use crate::divergence::{Divergence, EndOfEpoch, Parameters, Watch, WatchLogger, first_not_finite};
+use crate::divergence::{Divergence, EndOfEpoch, Watch, WatchLogger};
+use crate::phase_directory::{
+    PhaseFile, broadcast_checkpoint, create_files, load_checkpoint, load_model, require_finite, require_readable,
+};
 use crate::progress::print_line;
 use crate::rank_strategy::RankStrategy;
 use crate::rank_tensors::from_bytes;
@@ -35,18 +37,20 @@ use crate::{
 pub type TernaryTraining<B, M, O> =
     SupervisedTraining<LearningComponentsMarker<B, Schedule, TernaryStep<B, M>, Accumulated<O>>>;
 
-/// Returns the training loader whose first epoch is the argument.
-type TrainLoaderFrom<B, I> = Box<dyn FnOnce(usize) -> Arc<dyn DataLoader<B, I>>>;
+/// Returns the loader whose first epoch is the argument.
+type LoaderFrom<B, I> = Box<dyn FnOnce(usize) -> Arc<dyn DataLoader<B, I>>>;
 
 /// The data of a phase for the model `M`.
 pub struct PhaseData<B: AutodiffBackend, M: TrainStep + AutodiffModule<B>>
 where
     M::InnerModule: InferenceStep,
 {
-    train: TrainLoaderFrom<B, M::Input>,
-    valid: Arc<dyn DataLoader<B::InnerBackend, <M::InnerModule as InferenceStep>::Input>>,
-    /// The numbers of items of an epoch's batches.
+    train: LoaderFrom<B, M::Input>,
+    valid: LoaderFrom<B::InnerBackend, <M::InnerModule as InferenceStep>::Input>,
+    /// The numbers of items of an epoch's training batches.
     batch_sizes: Vec<usize>,
+    /// The number of validation items.
+    valid_items: usize,
 }
 
 impl<B, M> PhaseData<B, M>
@@ -57,18 +61,17 @@ where
 {
     /// Creates the data of a phase: a loader of training batches on the autodiff backend, and one of validation batches
     /// on the inner backend. Their batch sizes may differ.
-    pub fn new<I: 'static>(
+    pub fn new<I: 'static, J: 'static>(
         train: ReproducibleLoader<B, I, M::Input>,
-        valid: impl DataLoader<B::InnerBackend, <M::InnerModule as InferenceStep>::Input> + 'static,
+        valid: ReproducibleLoader<B::InnerBackend, J, <M::InnerModule as InferenceStep>::Input>,
     ) -> Self
     where
         M::Input: Send + 'static,
+        <M::InnerModule as InferenceStep>::Input: Send + 'static,
     {
-        let batch_sizes = train.batch_sizes();
-        let train = Box::new(|first_epoch| {
-            Arc::new(train.first_epoch(first_epoch).seeding_backend()) as Arc<dyn DataLoader<_, _>>
-        });
-        Self { train, valid: Arc::new(valid), batch_sizes }
+        let (batch_sizes, valid_items) = (train.batch_sizes(), valid.num_items());
+        let train: LoaderFrom<_, _> = Box::new(|epoch| Arc::new(train.first_epoch(epoch).seeding_backend()));
+        Self { train, valid: Box::new(|epoch| Arc::new(valid.first_epoch(epoch))), batch_sizes, valid_items }
     }
 
     fn batches_per_epoch(&self) -> usize {
@@ -103,7 +106,7 @@ pub enum PhaseOutcome<M> {
 type Begin = (bool, Option<usize>, Vec<EpochMetrics>);
 
 /// The recorder of checkpoints.
-type Checkpoints = AtomicRecorder<FullPrecisionSettings>;
+pub(crate) type Checkpoints = AtomicRecorder<FullPrecisionSettings>;
 
 /// One phase of training with burn-train. It combines checkpoints, resume, schedule, history, early stopping, metrics
 /// of the ternary weights and progress lines.
@@ -185,14 +188,17 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     ///
     /// `metrics` registers the metrics of the model's own output, the one of [`PhaseConfig::goal`] among them; those of
     /// the ternary weights are added in [`Phase::Ternary`] unless the configuration leaves them out. The phase and the gradient factor of `step` and the first
-    /// epoch of the training loader are set from the configuration, the devices and the checkpoint.
+    /// epoch of the loaders are set from the configuration, the devices and the checkpoint.
     ///
-    /// A checkpoint that cannot be read is replaced by the one before it, if there is one; a line says so.
+    /// A damaged checkpoint is replaced by the one before it, if there is one; a line says so.
+    ///
+    /// A run can continue with more epochs, unless a cosine schedule, a schedule of the threshold or the freezing of
+    /// oscillations spans them: what is trained followed the shorter course.
     ///
     /// # Errors
     /// [`PhaseError`] if there is no data, the schedule is invalid, a weight is not finite, the training diverges, no
     /// epoch has the metric of the goal, a file cannot be written, the history or all checkpoints cannot be read, or
-    /// they are those of another selection or quantizer.
+    /// they are those of another phase, number of epochs, selection, quantizer or shape of a parameter.
     pub fn run<M, O>(
         self,
         step: TernaryStep<B, M>,
@@ -236,8 +242,9 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
                 return Ok(PhaseOutcome::Stopped { saved_epochs, reason });
             }
         }
+        let saved = ranks.of_first(|| Ok(complete_checkpoints(&directory)))?;
         let kept = match kept_epoch {
-            KeptEpoch::Best => history.best_epoch(&goal),
+            KeptEpoch::Best => history.best_epoch_of(&goal, &saved),
             KeptEpoch::Last => history.epochs().last().map(|last| last.epoch),
         };
         let epoch = kept.ok_or_else(|| PhaseError::NoMetric {
@@ -270,6 +277,9 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         O: Optimizer<TernaryStep<B, M>, B> + 'static,
     {
         let newest = self.resumes_after();
+        if let Some(newest) = newest {
+            PhaseFile::check(&self.directory, &self.config, newest)?;
+        }
         let is_over = newest.is_some_and(|epoch| epoch >= self.config.epochs);
         let checkpoint = if is_over { newest } else { self.readable_checkpoint(step, optimizer, device, batches)? };
         let epochs = match checkpoint {
@@ -278,7 +288,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         };
         delete_after(&self.directory, checkpoint.unwrap_or(0));
         if !is_over {
-            create_files(&self.directory)?;
+            create_files(&self.directory, &self.config)?;
         }
         Ok((is_over, checkpoint, epochs))
     }
@@ -286,9 +296,8 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     /// Checks the model, the data and the configuration. It writes nothing. [`run`](Self::run) begins with it.
     ///
     /// # Errors
-    /// [`PhaseError`] if a weight of a model that does not resume is not finite, there is no data, more batches are
-    /// accumulated than an epoch has, or a schedule, the decay of the average or the freezing of oscillations is
-    /// invalid.
+    /// [`PhaseError`] if a weight of a model that does not resume is not finite, there is no data, a batch has fewer items
+    /// than there are devices, more batches are accumulated than an epoch has, or a number of the configuration is invalid.
     pub fn check<M>(&self, step: &TernaryStep<B, M>, data: &PhaseData<B, M>) -> Result<(), PhaseError>
     where
         M: TrainStep + AutodiffModule<B>,
@@ -297,7 +306,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         if self.resumes_after().is_none() {
             require_finite(step, NotFinite::Start)?;
         }
-        let (train, valid) = (data.batches_per_epoch(), data.valid.num_items());
+        let (train, valid) = (data.batches_per_epoch(), data.valid_items);
         if train == 0 || valid == 0 {
             return Err(PhaseError::NoData { train, valid });
         }
@@ -311,18 +320,21 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         if processes > 1 && devices > 1 {
             return Err(PhaseError::DevicesOfRank { devices });
         }
-        // A worker without a part of a batch would do fewer steps than the others, which then wait for it.
-        if is_distributed(&self.execution)
-            && let Some(items) = data.batch_sizes.iter().find(|items| **items < devices)
-        {
+        // The gradient of a device without a part of a batch would be missing from the mean. A worker of the distributed
+        // strategy would do fewer steps than the others, which then wait for it.
+        if let Some(items) = data.batch_sizes.iter().find(|items| **items < devices) {
             return Err(PhaseError::BatchOverDevices { items: *items, devices });
         }
         let found = self.config.accumulated_batches;
         if !(1..=train).contains(&found) {
             return Err(PhaseError::AccumulatedBatches { found, batches: train });
         }
+        self.config.check()?;
         if let Some(averaging) = self.config.averaging {
             averaging.check()?;
+            if let Some(weight) = first_in_16_bits(step.ternary().latent()) {
+                return Err(PhaseError::AverageIn16Bits { weight });
+            }
         }
         if let Some(freezing) = self.config.oscillation_freezing {
             freezing.check()?;
@@ -375,6 +387,7 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     {
         let directory = &self.directory;
         let read = |epoch| {
+            require_readable(directory, epoch)?;
             let model = load_model(step.clone(), directory, epoch, device)?;
             load_checkpoint::<B, O::Record>(directory, "optim", epoch, device)?;
             let ((steps, _, _), _) =
@@ -398,8 +411,13 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
                     }
                     return Ok(Some(epoch));
                 }
-                // The checkpoints are those of another training.
-                Err(error @ (PhaseError::Record { .. } | PhaseError::EpochLength { .. })) => return Err(error),
+                // The checkpoints are those of another training, or whole.
+                Err(
+                    error @ (PhaseError::Record { .. }
+                    | PhaseError::ParameterShape { .. }
+                    | PhaseError::EpochLength { .. }
+                    | PhaseError::Unreadable { .. }),
+                ) => return Err(error),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
@@ -444,7 +462,8 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
             let [steps, finished] = [config.epochs, checkpoint.unwrap_or(0)].map(|epochs| epochs * batches);
             step = step.with_oscillation_freezing(freezing, steps, finished);
         }
-        let (mut train, mut valid) = ((data.train)(checkpoint.unwrap_or(0) + 1), data.valid);
+        let first_epoch = checkpoint.unwrap_or(0) + 1;
+        let (mut train, mut valid) = ((data.train)(first_epoch), (data.valid)(first_epoch));
         if ranks.are_several() {
             let ((start, end), (first, last)) = (ranks.share(train.num_items()), ranks.share(valid.num_items()));
             (train, valid) = (train.slice(start, end), valid.slice(first, last));
@@ -530,61 +549,4 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
         };
         ranks.agree(failed())
     }
-}
-
-/// Creates the directory and the log file, whose creation panics in burn-train on an error.
-fn create_files(directory: &Path) -> Result<(), PhaseError> {
-    let (folder, log) = (directory.join("checkpoint"), directory.join("experiment.log"));
-    fs::create_dir_all(&folder).map_err(|source| PhaseError::Write { path: folder, source })?;
-    let created = File::options().append(true).create(true).open(&log);
-    created.map(|_| ()).map_err(|source| PhaseError::Write { path: log, source })
-}
-
-fn require_finite<B: Backend, M: Module<B>>(step: &TernaryStep<B, M>, origin: NotFinite) -> Result<(), PhaseError> {
-    match first_not_finite(step.ternary(), Parameters::All) {
-        Some(weight) => Err(PhaseError::NotFinite { weight, origin }),
-        None => Ok(()),
-    }
-}
-
-fn load_model<B, M>(
-    step: TernaryStep<B, M>,
-    directory: &Path,
-    epoch: usize,
-    device: &B::Device,
-) -> Result<TernaryStep<B, M>, PhaseError>
-where
-    B: AutodiffBackend,
-    M: AutodiffModule<B> + ModuleDisplay,
-    M::InnerModule: ModuleDisplay,
-{
-    let record = load_checkpoint::<B, _>(directory, "model", epoch, device)?;
-    step.check_record(&record).map_err(|source| PhaseError::Record { epoch, source })?;
-    Ok(step.load_validated(record))
-}
-
-/// Returns a file of the checkpoint of process 0.
-fn broadcast_checkpoint(ranks: &Ranks, directory: &Path, part: &str, epoch: usize) -> Result<Vec<u8>, PhaseError> {
-    let path = directory.join("checkpoint").join(format!("{part}-{epoch}.mpk"));
-    let read =
-        || fs::read(&path).map_err(|error| PhaseError::Checkpoint { path: path.clone(), reason: error.to_string() });
-    let bytes = ranks.agree(if ranks.is_first() { read() } else { Ok(Vec::new()) })?;
-    Ok(ranks.broadcast_bytes(bytes))
-}
-
-fn load_checkpoint<B: AutodiffBackend, R: Record<B>>(
-    directory: &Path,
-    part: &str,
-    epoch: usize,
-    device: &B::Device,
-) -> Result<R, PhaseError> {
-    let path = directory.join("checkpoint").join(format!("{part}-{epoch}"));
-    Recorder::<B>::load(&Checkpoints::default(), path.clone(), device).map_err(|error| match error {
-        RecorderError::FileNotFound(reason)
-        | RecorderError::DeserializeError(reason)
-        | RecorderError::Unknown(reason) => {
-            // Further lines are about records of Burn before 0.14.
-            PhaseError::Checkpoint { path, reason: reason.lines().next().unwrap_or_default().into() }
-        }
-    })
 }

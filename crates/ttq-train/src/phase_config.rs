@@ -7,7 +7,8 @@ use burn::optim::LearningRate;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Averaging, EarlyStoppingConfig, MetricGoal, OscillationFreezing, ScheduleConfig, ScheduleError, ThresholdSchedule,
+    Averaging, EarlyStoppingConfig, MetricGoal, OscillationFreezing, PhaseError, ScheduleConfig, ScheduleError,
+    ThresholdSchedule,
 };
 
 /// The weights that a [`TernaryStep`](crate::TernaryStep) trains.
@@ -165,6 +166,30 @@ impl PhaseConfig {
     pub(crate) fn threshold_course(&self, batches: usize) -> Result<Option<(ThresholdSchedule, usize)>, ScheduleError> {
         let schedule = self.threshold_schedule.filter(|_| self.phase == Phase::Ternary);
         schedule.map(|schedule| Ok((schedule, schedule.steps(self.epochs * batches)?))).transpose()
+    }
+
+    /// Returns what takes its course over all epochs, so that their number cannot change on the way.
+    pub(crate) fn spanning_courses(&self) -> impl Iterator<Item = &'static str> {
+        let ternary = self.phase == Phase::Ternary;
+        let courses = [
+            ("the cosine schedule", matches!(self.schedule, ScheduleConfig::WarmupCosine { .. })),
+            ("the schedule of the threshold", ternary && self.threshold_schedule.is_some()),
+            ("the freezing of oscillations", ternary && self.oscillation_freezing.is_some()),
+        ];
+        courses.into_iter().filter(|(_, spans)| *spans).map(|(name, _)| name)
+    }
+
+    /// Checks the numbers that no other type checks.
+    pub(crate) fn check(&self) -> Result<(), PhaseError> {
+        if self.epochs == 0 {
+            return Err(PhaseError::Number { name: "number of epochs", value: 0.0, range: "1 or more" });
+        }
+        match self.early_stopping.map(|rule| rule.min_improvement) {
+            Some(value) if !value.is_finite() => {
+                Err(PhaseError::Number { name: "improvement for early stopping", value, range: "a finite number" })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sets the number of batches whose gradients make one update.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ttq_core::{ConfigError, RecordError};
 
-use crate::{DecayError, HistoryError, OscillationError, RankError, ScheduleError};
+use crate::{DecayError, HistoryError, OscillationError, Phase, RankError, ScheduleError};
 
 /// An error of a [`PhaseTraining`](crate::PhaseTraining).
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,15 @@ pub enum PhaseError {
     /// The decay of the average is out of range.
     #[error(transparent)]
     Averaging(#[from] DecayError),
+    /// A parameter that would be averaged has 16 bits.
+    #[error(
+        "the weight {weight} has 16 bits, in which an average stands still by rounding: train without averages, or with \
+         float32 weights on ttq-autocast's backend"
+    )]
+    AverageIn16Bits {
+        /// Path of the weight.
+        weight: String,
+    },
     /// The numbers of the freezing of oscillations are out of range.
     #[error(transparent)]
     Oscillations(#[from] OscillationError),
@@ -57,7 +66,7 @@ pub enum PhaseError {
         /// The number of processes.
         processes: usize,
     },
-    /// A batch has too few items for the workers of the distributed strategy.
+    /// A batch has too few items for the devices.
     #[error(
         "a batch has {items} items for {devices} devices, and each needs one: leave out the last batch by \
          `ReproducibleLoader::without_partial_batch`, or choose another batch size"
@@ -109,6 +118,85 @@ pub enum PhaseError {
         epoch: usize,
         /// The difference.
         source: RecordError,
+    },
+    /// A parameter has another shape in a checkpoint than in the model.
+    #[error(
+        "the checkpoint of epoch {epoch} does not fit the model: `{path}` is {found:?} in it and {wanted:?} in the model; \
+         to train this one, choose another directory"
+    )]
+    ParameterShape {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// Path of the parameter.
+        path: String,
+        /// Its shape in the checkpoint.
+        found: Vec<usize>,
+        /// Its shape in the model.
+        wanted: Vec<usize>,
+    },
+    /// The directory holds the checkpoints of the other phase.
+    #[error("{} holds checkpoints of the phase {found}, not {wanted}: give each phase a directory of its own", directory.display())]
+    OtherPhase {
+        /// Directory of the phase.
+        directory: PathBuf,
+        /// The phase of the checkpoints.
+        found: Phase,
+        /// The phase of the configuration.
+        wanted: Phase,
+    },
+    /// The directory has a checkpoint after the last epoch of the configuration.
+    #[error(
+        "{} has a checkpoint of epoch {found}, and the phase has {wanted}: continue with {found} epochs or more, or choose \
+         another directory", directory.display()
+    )]
+    FewerEpochs {
+        /// Directory of the phase.
+        directory: PathBuf,
+        /// The epoch of the newest checkpoint.
+        found: usize,
+        /// Epochs of the configuration.
+        wanted: usize,
+    },
+    /// What spans all epochs would continue with another number of them.
+    #[error(
+        "{} was trained for {found} epochs, which {course} spans: continue with {found}, or train {wanted} in another \
+         directory", directory.display()
+    )]
+    OtherLength {
+        /// Directory of the phase.
+        directory: PathBuf,
+        /// Epochs that the checkpoints were trained for.
+        found: usize,
+        /// Epochs of the configuration.
+        wanted: usize,
+        /// What spans them.
+        course: &'static str,
+    },
+    /// The file that says what the directory holds is damaged.
+    #[error("{}: {reason}; restore the file or choose another directory", path.display())]
+    PhaseFile {
+        /// Path of the file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file of a checkpoint cannot be read from the disk.
+    #[error("cannot read {}: {source}; correct the cause, or delete the file to continue from the checkpoint before it", path.display())]
+    Unreadable {
+        /// Path of the file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A number of the configuration is out of range.
+    #[error("the {name} of the phase is {value}: choose {range}")]
+    Number {
+        /// What the number is.
+        name: &'static str,
+        /// The number.
+        value: f64,
+        /// The allowed range in words.
+        range: &'static str,
     },
     /// A checkpoint is of epochs with another number of batches.
     #[error(

@@ -6,6 +6,7 @@ use burn::module::{AutodiffModule, Module, ModuleDisplay, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Record, Recorder};
+use burn::tensor::DType;
 use burn::tensor::backend::AutodiffBackend;
 
 use crate::batch_norm::{running_values, set_running_values};
@@ -135,7 +136,7 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Take<B> {
         self.found.push(f32::from(u8::from(grad.is_some())));
         let grad = grad.unwrap_or_else(|| param.val().inner().zeros_like());
         let len = grad.shape().num_elements();
-        self.parts.push(grad.reshape([len]));
+        self.parts.push(grad.reshape([len]).cast(DType::F32));
     }
 }
 
@@ -152,11 +153,11 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Give<B> {
         if !param.is_require_grad() {
             return;
         }
-        let shape = param.val().shape();
+        let (shape, dtype) = (param.val().shape(), param.val().dtype());
         let end = self.at + shape.num_elements();
         if self.found.next().is_some_and(|count| count > 0.0) {
             let sum: Tensor<_, D> = self.sums.clone().slice(self.at..end).reshape(shape);
-            self.grads.register(param.id, sum);
+            self.grads.register(param.id, sum.cast(dtype));
         }
         self.at = end;
     }

@@ -105,7 +105,7 @@ impl<B: Backend, M: Module<B>> TernaryStep<B, M> {
 
     /// Multiplies every gradient by `factor`. burn-train adds the gradients of all devices and of all accumulated
     /// batches: the factor `1 / (devices · accumulated batches)` turns the sum into the mean, the gradient of one large
-    /// batch.
+    /// batch if its parts have equally many items.
     #[must_use]
     pub fn with_gradient_factor(mut self, factor: f64) -> Self {
         self.gradient_factor = factor;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use burn::backend::{Autodiff, Flex};
 use burn::data::dataloader::DataLoader;
 use burn::data::dataloader::batcher::Batcher;
-use burn::module::{AutodiffModule, Param};
+use burn::module::{AutodiffModule, Param, ParamId};
+use burn::nn::{Linear, LinearConfig};
 use burn::optim::SgdConfig;
 use burn::optim::lr_scheduler::constant::ConstantLr;
 use burn::prelude::*;
+use burn::tensor::DType;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::metric::LossMetric;
 use burn::train::{ExecutionStrategy, Interrupter, Learner, MultiDeviceOptim, TrainStep};
@@ -96,6 +98,48 @@ fn frozen_parameters_and_constants_are_those_of_the_network() {
     let average = averaging.update(step.ternary().valid(), step.ternary(), 1);
     let bias = average.latent().second.bias.as_ref().unwrap().val().into_data();
     assert!(bias.iter::<f32>().all(|bias| bias == f32::NEG_INFINITY), "{bias}");
+}
+
+/// A layer with a counter and a mask.
+#[derive(Module, Debug)]
+struct Counting<B: Backend> {
+    layer: Linear<B>,
+    steps: Param<Tensor<B, 1, Int>>,
+    used: Param<Tensor<B, 1, Bool>>,
+}
+
+#[test]
+fn integers_and_booleans_are_those_of_the_network() {
+    type A = Autodiff<Flex>;
+    let device = Default::default();
+    let mut network = Counting::<A> {
+        layer: LinearConfig::new(2, 2).init(&device),
+        steps: Param::initialized(ParamId::new(), Tensor::from_ints([0], &device)),
+        used: Param::initialized(ParamId::new(), Tensor::from_bool([false].into(), &device)),
+    };
+    let average = network.valid();
+    network.steps = network.steps.map(|steps| steps + 3);
+    network.used = network.used.map(Tensor::bool_not);
+    let average = Averaging::new(DECAY).update(average, &network, 1);
+    assert_eq!(average.steps.val().into_data().iter::<i64>().collect::<Vec<_>>(), [3]);
+    assert!(average.used.val().into_data().iter::<bool>().all(|used| used));
+}
+
+#[test]
+fn weights_of_16_bits_are_not_averaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let half = |ternary: Ternary<A, Net<A>>| {
+        ternary.map_latent(|mut net| {
+            let cast = |weight: Tensor<A, 2>| Tensor::from_inner(weight.inner().cast(DType::BF16)).require_grad();
+            net.second.weight = net.second.weight.map(cast);
+            net
+        })
+    };
+    let training =
+        PhaseTraining::<A>::new(directory.path(), config(1), ExecutionStrategy::SingleDevice(Default::default()));
+    let data = PhaseData::new(loader(40, |key| point(key.index, 0)), loader(24, |key| point(key.index, 0)));
+    let error = training.check(&wrapped(ScaleParameter::Logarithm).map_ternary(half), &data).unwrap_err().to_string();
+    assert!(error.starts_with("the weight second.weight has 16 bits"), "{error}");
 }
 
 #[test]
@@ -222,8 +266,8 @@ fn the_average_of_two_devices_does_not_depend_on_where_the_optimizer_runs() {
 #[test]
 fn a_phase_without_averages_continues_and_averages_from_there() {
     let directory = tempfile::tempdir().unwrap();
-    let plain = config(1).with_averaging(None).with_threshold_schedule(None);
-    completed(run(directory.path(), plain, usize::MAX).unwrap());
+    let config = |epochs| config(epochs).with_threshold_schedule(None);
+    completed(run(directory.path(), config(1).with_averaging(None), usize::MAX).unwrap());
     let (model, metrics) = completed(run(directory.path(), config(3), usize::MAX).unwrap());
     assert!(metrics.epoch > 1 && (metrics.valid["Loss"] - validation_loss(&model)).abs() < 1e-6);
     // And back: the average is dropped.

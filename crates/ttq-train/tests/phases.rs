@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use burn::backend::{Autodiff, Flex};
+use burn::nn::LinearConfig;
 use burn::optim::SgdConfig;
 use burn::prelude::*;
 use burn::train::metric::{AccuracyMetric, LossMetric};
-use burn::train::{ExecutionStrategy, Interrupter};
+use burn::train::{ExecutionStrategy, Interrupter, MultiDeviceOptim};
 use ttq_core::{QuantizerConfig, RecordError, SelectionConfig, Ternary, TernaryConfig};
 use ttq_testing::points::{Batch, Net, Point, PointBatcher, point};
 use ttq_train::*;
@@ -24,12 +25,17 @@ fn loader<B: Backend>(len: usize, item: fn(ItemKey) -> Point) -> ReproducibleLoa
 
 fn data(items: usize) -> PhaseData<A, Net<A>> {
     let train = loader(items, |key| point(key.index, key.epoch)).shuffle(3);
-    PhaseData::new(train, loader(24, |key| point(key.index, 0)))
+    PhaseData::new(train, loader(24, |key| point(key.index, key.epoch)))
 }
 
 fn config(phase: Phase, epochs: usize) -> PhaseConfig {
     PhaseConfig::new(phase, epochs, 0.2, MetricGoal::minimize("Loss"))
         .with_schedule(ScheduleConfig::WarmupCosine { warmup_epochs: 1, min_factor: 0.0 })
+}
+
+/// A phase that can continue with more epochs.
+fn constant(phase: Phase, epochs: usize) -> PhaseConfig {
+    config(phase, epochs).with_schedule(ScheduleConfig::Constant)
 }
 
 fn optimizer() -> TernaryOptimizer<impl Rule, impl Rule, impl Rule> {
@@ -98,8 +104,7 @@ fn two_phases_train_a_network_whose_scales_start_from_the_trained_weights() {
 #[test]
 fn a_phase_in_the_same_directory_continues_bit_for_bit() {
     let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut length = config(Phase::Ternary, 4);
-    length.schedule = ScheduleConfig::Constant;
+    let length = constant(Phase::Ternary, 4);
     let expected = completed(run(whole.path(), length.clone(), wrapped()).unwrap());
     for epochs in [1, 3, 4, 4] {
         let part = PhaseConfig { epochs, ..length.clone() };
@@ -119,9 +124,87 @@ fn a_phase_in_the_same_directory_continues_bit_for_bit() {
 fn a_phase_does_not_continue_with_other_numbers_of_batches() {
     let directory = tempfile::tempdir().unwrap();
     completed(run(directory.path(), config(Phase::Ternary, 2), wrapped()).unwrap());
-    let error = run_with(directory.path(), config(Phase::Ternary, 3), wrapped(), 32, Interrupter::new()).unwrap_err();
+    let longer = constant(Phase::Ternary, 3);
+    let error = run_with(directory.path(), longer.clone(), wrapped(), 32, Interrupter::new()).unwrap_err();
     assert!(matches!(error, PhaseError::EpochLength { epoch: 2, found: 5, batches: 4 }), "{error}");
-    completed(run(directory.path(), config(Phase::Ternary, 3), wrapped()).unwrap());
+    completed(run(directory.path(), longer, wrapped()).unwrap());
+}
+
+#[test]
+fn a_directory_of_another_phase_or_another_course_is_refused_and_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    completed(run(directory.path(), config(Phase::FullPrecision, 2), wrapped()).unwrap());
+    let before = checkpoints(directory.path());
+    let constant = |epochs| constant(Phase::FullPrecision, epochs);
+    let error = |config| run(directory.path(), config, wrapped()).unwrap_err();
+    for epochs in [2, 3] {
+        let error = error(config(Phase::Ternary, epochs));
+        assert!(matches!(error, PhaseError::OtherPhase { found: Phase::FullPrecision, .. }), "{error}");
+    }
+    assert!(matches!(error(config(Phase::FullPrecision, 3)), PhaseError::OtherLength { found: 2, wanted: 3, .. }));
+    assert!(matches!(error(constant(1)), PhaseError::FewerEpochs { found: 2, wanted: 1, .. }));
+    assert!(matches!(error(constant(0)), PhaseError::Number { .. }));
+    assert_eq!(checkpoints(directory.path()), before);
+    completed(run(directory.path(), constant(3), wrapped()).unwrap());
+    let error = error(config(Phase::FullPrecision, 2));
+    assert!(matches!(error, PhaseError::FewerEpochs { found: 3, .. }), "{error}");
+}
+
+#[test]
+fn a_phase_does_not_continue_with_parameters_of_other_shapes() {
+    let directory = tempfile::tempdir().unwrap();
+    completed(run(directory.path(), config(Phase::Ternary, 2), wrapped()).unwrap());
+    let mut wider = Net::new(true);
+    wider.second = LinearConfig::new(16, 20).init(&Default::default());
+    wider.last = LinearConfig::new(20, 3).init(&Default::default());
+    let wider = || TernaryStep::new(Ternary::new(wider.clone(), &TernaryConfig::default()).unwrap());
+    for config in [config(Phase::Ternary, 2), constant(Phase::Ternary, 3)] {
+        let error = run(directory.path(), config, wider()).unwrap_err().to_string();
+        assert!(error.contains("`last.weight` is [12, 3] in it and [20, 3] in the model"), "{error}");
+    }
+}
+
+#[test]
+fn the_best_epoch_is_one_that_has_a_checkpoint() {
+    let directory = tempfile::tempdir().unwrap();
+    // The largest loss is that of the first epoch.
+    let config = PhaseConfig { goal: MetricGoal::maximize("Loss"), ..config(Phase::Ternary, 3) };
+    assert_eq!(completed(run(directory.path(), config.clone(), wrapped()).unwrap()).1, 1);
+    for part in ["model", "optim", "scheduler"] {
+        std::fs::remove_file(directory.path().join(format!("checkpoint/{part}-1.mpk"))).unwrap();
+    }
+    assert_eq!(completed(run(directory.path(), config, wrapped()).unwrap()).1, 3);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_checkpoint_that_cannot_be_read_for_now_is_an_error_and_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let constant = |epochs| constant(Phase::Ternary, epochs);
+    completed(run(directory.path(), constant(1), wrapped()).unwrap());
+    completed(run(directory.path(), constant(2), wrapped()).unwrap());
+    let file = directory.path().join("checkpoint/model-2.mpk");
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    // Reading this file fails: address 0 is not mapped.
+    std::os::unix::fs::symlink("/proc/self/mem", &file).unwrap();
+    let before = checkpoints(directory.path());
+    let error = run(directory.path(), constant(3), wrapped()).unwrap_err();
+    assert!(matches!(error, PhaseError::Unreadable { .. }), "{error}");
+    assert_eq!(checkpoints(directory.path()), before);
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, whole).unwrap();
+    completed(run(directory.path(), constant(3), wrapped()).unwrap());
+}
+
+#[test]
+fn a_batch_with_fewer_items_than_devices_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let devices = ExecutionStrategy::MultiDevice(vec![Default::default(); 2], MultiDeviceOptim::OptimMainDevice);
+    let training = PhaseTraining::<A>::new(directory.path(), config(Phase::Ternary, 1), devices);
+    let error = training.check(&wrapped(), &data(41)).unwrap_err();
+    assert!(matches!(error, PhaseError::BatchOverDevices { items: 1, devices: 2 }), "{error}");
+    training.check(&wrapped(), &data(42)).unwrap();
 }
 
 #[test]
@@ -215,6 +298,7 @@ fn run_on(
 fn checkpoints(directory: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(directory.join("checkpoint")) else { return Vec::new() };
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name.ends_with(".mpk"));
     names.sort();
     names
 }
@@ -296,7 +380,7 @@ fn a_frozen_parameter_may_be_infinite_but_not_nan() {
 #[test]
 fn a_checkpoint_of_another_selection_or_quantizer_is_an_error_that_names_the_difference() {
     let directory = tempfile::tempdir().unwrap();
-    run(directory.path(), config(Phase::Ternary, 1), wrapped()).unwrap();
+    run(directory.path(), constant(Phase::Ternary, 1), wrapped()).unwrap();
     let files = checkpoints(directory.path());
     let selection = SelectionConfig::new().with_exclude(vec!["^second".into()]);
     let others =
@@ -305,7 +389,7 @@ fn a_checkpoint_of_another_selection_or_quantizer_is_an_error_that_names_the_dif
         // With the phase complete, and with epochs left.
         for epochs in [1, 2] {
             let step = TernaryStep::new(Ternary::new(Net::new(true), other).unwrap());
-            let error = run(directory.path(), config(Phase::Ternary, epochs), step).unwrap_err();
+            let error = run(directory.path(), constant(Phase::Ternary, epochs), step).unwrap_err();
             let text = error.to_string();
             assert!(text.contains("epoch 1") && text.contains("another directory"), "{text}");
             let PhaseError::Record { epoch: 1, source } = error else { panic!("{error}") };
@@ -314,7 +398,7 @@ fn a_checkpoint_of_another_selection_or_quantizer_is_an_error_that_names_the_dif
         }
     }
     assert_eq!(checkpoints(directory.path()), files);
-    run(directory.path(), config(Phase::Ternary, 2), wrapped()).unwrap();
+    run(directory.path(), constant(Phase::Ternary, 2), wrapped()).unwrap();
 }
 
 #[test]
@@ -359,8 +443,8 @@ fn a_damaged_checkpoint_is_replaced_by_the_one_before_it() {
 #[test]
 fn a_damaged_checkpoint_without_another_one_is_named() {
     let directory = tempfile::tempdir().unwrap();
-    run(directory.path(), config(Phase::Ternary, 1), wrapped()).unwrap();
+    run(directory.path(), constant(Phase::Ternary, 1), wrapped()).unwrap();
     std::fs::write(directory.path().join("checkpoint/optim-1.mpk"), "").unwrap();
-    let error = run(directory.path(), config(Phase::Ternary, 2), wrapped()).unwrap_err().to_string();
+    let error = run(directory.path(), constant(Phase::Ternary, 2), wrapped()).unwrap_err().to_string();
     assert!(error.contains("optim-1") && error.contains("start a new run"), "{error}");
 }

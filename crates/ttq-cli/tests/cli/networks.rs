@@ -349,7 +349,8 @@ fn a_network_whose_only_product_is_the_first_needs_int8_all() {
     let message = error(directory.path(), &["run", "net", "-i", "x.npy", "--int8"]);
     assert_eq!(message, "net: no product can be computed in int8 besides the first and the last one: use --int8=all");
     text(directory.path(), &["run", "net", "-i", "x.npy", "--int8=all"]);
-    let bench = |int8| json(directory.path(), &["bench", "net", "--int8", int8, "--seconds", "0", "--threads", "1"]);
+    let bench =
+        |int8| json(directory.path(), &["bench", "net", &format!("--int8={int8}"), "--seconds", "0", "--threads", "1"]);
     let notes = bench("inner")["notes"].clone();
     assert!(notes[0].as_str().is_some_and(|note| note.starts_with("int8 is not measured: net: no product")), "{notes}");
     assert_eq!((&bench("all")["notes"], bench("all")["networks"].as_array().unwrap().len()), (&json!([]), 2));

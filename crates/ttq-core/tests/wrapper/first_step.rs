@@ -7,6 +7,7 @@ use burn::module::{AutodiffModule, list_param_ids};
 use burn::nn::{Linear, LinearConfig, LinearLayout};
 use burn::optim::{GradientsParams, Optimizer, SgdConfig};
 use burn::prelude::*;
+use burn::tensor::DType;
 use log::{Log, Metadata, Record};
 use ttq_core::*;
 use ttq_testing::{normal, reproducible, tensor};
@@ -201,4 +202,36 @@ fn a_weight_that_is_a_leaf_or_frozen_is_no_error() {
     first_step_of_column_layout(|layer| layer);
     first_step_of_column_layout(|layer| AutodiffModule::from_inner(layer.valid()));
     first_step_of_column_layout(Module::no_grad);
+}
+
+/// Two linear layers, of which the first one has 16 bits.
+#[derive(Module, Debug)]
+struct Mixed<B: Backend> {
+    half: Linear<B>,
+    single: Linear<B>,
+}
+
+impl<B: Backend> Mixed<B> {
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.single.forward(self.half.forward(x.cast(DType::BF16)).cast(DType::F32))
+    }
+}
+
+#[test]
+fn parameters_can_have_several_float_types() {
+    let linear = || reproducible(LinearConfig::new(6, 6).with_bias(false).init::<A>(&Default::default()), 5);
+    let mut half = linear();
+    half.weight = half.weight.map(|weight| Tensor::from_inner(weight.inner().cast(DType::BF16)).require_grad());
+    let selection = SelectionConfig::new().with_keep_last_layer(false);
+    let config = TernaryConfig::new().with_selection(selection);
+    let mut ternary = Ternary::new(Mixed { half, single: linear() }, &config).unwrap();
+    let mut optimizer = SgdConfig::new().init();
+    for _ in 0..2 {
+        let loss = ternary.view().forward(tensor(&normal(&[4, 6], 1))).powi_scalar(2).mean();
+        let grads = GradientsParams::from_grads(loss.backward(), &ternary);
+        assert_eq!(grads.len(), 4);
+        ternary = optimizer.step(0.1, ternary, grads).after_step();
+    }
+    let latent = ternary.latent();
+    assert_eq!([latent.half.weight.val().dtype(), latent.single.weight.val().dtype()], [DType::BF16, DType::F32]);
 }
