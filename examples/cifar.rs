@@ -32,11 +32,13 @@ impl RecipeName {
 fn main() -> ExitCode {
     let recipe = Arg::new("recipe")
         .long("recipe")
+        .value_name("RECIPE")
         .help("Defaults of the other options")
         .value_parser(EnumValueParser::<RecipeName>::new())
         .default_value("accurate");
     let depth = Arg::new("depth")
         .long("depth")
+        .value_name("DEPTH")
         .help("Depth of the ResNet")
         .value_parser(["20", "32", "44", "56"])
         .default_value("20");

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::backend::{RunBackend, select};
 use crate::data::{DataError, Images};
 use crate::model::{Classifier, TrainableNetwork};
 use crate::processes::is_first;
-use crate::{Options, Recipe, Run, RunConfig, Task, Trains, evaluate, print_line, weights};
+use crate::{Options, Recipe, Run, RunConfig, Task, Trains, check_evaluation, evaluate, print_line, weights};
 
 /// A job that is ready to start.
 pub enum Job<T: Task = Images> {
@@ -39,16 +39,16 @@ impl<T: Task> Job<T> {
         let Some(checkpoint) = options.eval.clone() else {
             return Ok(Self::Train(Box::new(Run::prepare(recipe, options, load)?)));
         };
+        check_evaluation(options)?;
+        let config = RunConfig::new(recipe, options);
         let (backend, why) = select(options.backend, options.devices)?;
         let backend = backend.in_precision(options.precision)?;
-        if !checkpoint.is_file() {
-            bail!("there is no checkpoint at {}: check --eval", checkpoint.display());
-        }
+        weights::check_file("eval", &checkpoint, &config)?;
         let mut task = load(options.data.as_deref())?;
         print_line(format_args!("{} on {} ({why}), checkpoint {}", recipe.name, backend.name(), checkpoint.display()));
         print_line(format_args!("data: {}", task.source()));
-        let config = RunConfig::new(recipe, options);
         task.configure(&config);
+        task.check_test()?;
         Ok(Self::Evaluate(Box::new(CheckpointTest { checkpoint, backend, config, task })))
     }
 

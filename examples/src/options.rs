@@ -46,7 +46,7 @@ pub enum Precision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// Trained ternary quantization: two learned scales, scale-free.
+    /// Trained ternary quantization: two learned scales for each layer.
     Ttq,
     /// Trained ternary quantization as in the paper: --slope scaled, --scale-parameter linear.
     TtqPaper,
@@ -74,6 +74,8 @@ pub enum ScheduleChoice {
 
 /// The options of all examples.
 #[derive(Debug, Clone, Args)]
+// A group of all options would be among the identifiers in `given`.
+#[group(skip)]
 pub struct Options {
     /// Backend to compute on.
     #[arg(long, value_enum, default_value = "auto")]
@@ -127,22 +129,22 @@ pub struct Options {
     /// Number of epochs in full precision before that; 0 to start from --init or from random weights.
     #[arg(long, value_name = "N", value_parser = number)]
     pub fp_epochs: Option<usize>,
-    /// Images in a batch, over all devices.
+    /// Inputs in a batch, over all devices.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub batch_size: Option<usize>,
     /// Number of batches whose gradients make one update.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     pub accumulate: usize,
-    /// Learning rate at the start.
+    /// Initial learning rate.
     #[arg(long = "lr", value_name = "RATE", value_parser = learning_rate)]
     pub learning_rate: Option<f64>,
-    /// The same for the phase in full precision alone
+    /// Initial learning rate of the phase in full precision
     #[arg(long = "fp-lr", value_name = "RATE", value_parser = learning_rate)]
     pub fp_learning_rate: Option<f64>,
     /// L2 penalty of weights, but not of biases, normalization layers and scales.
     #[arg(long, value_name = "FACTOR", value_parser = zero_to_one)]
     pub weight_decay: Option<f64>,
-    /// The same for the phase in full precision alone
+    /// L2 penalty in the phase in full precision
     #[arg(long, value_name = "FACTOR", value_parser = zero_to_one)]
     pub fp_weight_decay: Option<f64>,
     /// Factor on the learning rate of the scales W_p and W_n
@@ -190,13 +192,13 @@ pub struct Options {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Evaluate this checkpoint of the network on the test data, without training.
-    #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["init", "resume"])]
+    #[arg(long, value_name = "CHECKPOINT")]
     pub eval: Option<PathBuf>,
     /// Start from this checkpoint of the network: .safetensors, .bpk, .pt or .pth.
     #[arg(long, value_name = "CHECKPOINT")]
     pub init: Option<PathBuf>,
-    /// Entry of the PyTorch file in --eval or --init that holds the network [default: the only one with a name such as
-    /// state_dict or model].
+    /// Entry of the PyTorch file in --eval, --init or --teacher that holds the network [default: the only one with a
+    /// name such as state_dict or model].
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
     /// Continue the run in --out.

@@ -14,8 +14,8 @@ const DECISIVE: [(&str, &str, &str); 45] = [
     ("precision", "precision", "/precision"),
     ("method", "method", "/method"),
     ("threshold", "threshold", "/ternary/quantizer/threshold"),
-    ("threshold_schedule", "threshold-schedule", "/threshold_schedule"),
-    ("threshold_start", "threshold-start", "/threshold_schedule"),
+    ("threshold_schedule", "threshold-schedule", "/threshold_schedule/share"),
+    ("threshold_start", "threshold-start", "/threshold_schedule/start"),
     ("granularity", "granularity", "/ternary/quantizer/scale_granularity"),
     ("threshold_granularity", "threshold-granularity", "/ternary/quantizer/threshold_granularity"),
     ("slope", "slope", "/ternary/quantizer/latent_gradient"),
@@ -56,6 +56,12 @@ const DECISIVE: [(&str, &str, &str); 45] = [
     ("context", "context", "/gpt/context"),
     ("data", "data", "/text"),
 ];
+
+/// Returns the name of an option on the command line.
+pub(crate) fn option_name(id: &str) -> String {
+    let known = DECISIVE.iter().find(|(known, ..)| *known == id);
+    known.map_or_else(|| id.replace('_', "-"), |(_, name, _)| (*name).into())
+}
 
 /// Returns the configuration of a run that continues: the saved one, with more epochs if the options ask for them. `given`
 /// are the identifiers of the options on the command line, `new` is the configuration that they would start.
@@ -128,13 +134,17 @@ mod tests {
     use super::*;
     use crate::{Options, Recipe};
     use clap::{Args, Command};
+    use std::path::Path;
 
     fn parse(arguments: &str) -> (RunConfig, Vec<String>) {
-        let recipe = Recipe::mnist();
+        parse_with(&Recipe::mnist(), arguments)
+    }
+
+    fn parse_with(recipe: &Recipe, arguments: &str) -> (RunConfig, Vec<String>) {
         let arguments = format!("mnist --resume --out x {arguments}");
         let arguments = arguments.split_whitespace().map(Into::into).collect::<Vec<std::ffi::OsString>>();
-        let (options, _) = Options::parse_from(&recipe, |command| command, arguments);
-        (RunConfig::new(&recipe, &options), options.given)
+        let (options, _) = Options::parse_from(recipe, |command| command, arguments);
+        (RunConfig::new(recipe, &options), options.given)
     }
 
     /// Resumes, with `options`, a run that was started with `started`; phases with a checkpoint have begun.
@@ -153,21 +163,44 @@ mod tests {
 
     const BOTH: &[&str] = &["full-precision", "ternary"];
 
+    /// Options that decide the outcome, with other values than the recipes have.
+    const CHANGES: &str = "--precision bf16|--method twn|--threshold max:0.1|--threshold-schedule 0.5|\
+        --granularity channel|--threshold-granularity channel|--slope scaled|--scale-parameter linear|--sign published|\
+        --initial-scales ones|--include x|--exclude x|--batch-size 9|--accumulate 2|--lr 0.5|--fp-lr 0.5|\
+        --weight-decay 0.5|--fp-weight-decay 0.5|--scale-lr-factor 0.5|--schedule plateau|--cutout 3|\
+        --early-stopping|--limit 7|--validation 8|--seed 9|--init x|--key x|--distill 0.5:2|\
+        --checkpoint last|--label-smoothing 0.1|--average 0.9|--freeze-oscillations 0.1:0.01|\
+        --reestimate-batch-norm 5|--devices 2|--strategy ddp";
+
     #[test]
     fn an_option_that_would_change_a_resumed_run_is_refused_by_name() {
-        let changes = "--precision bf16|--method twn|--threshold max:0.1|--threshold-schedule 0.5|--granularity channel|\
-                       --threshold-granularity channel|--slope scaled|--scale-parameter linear|--sign published|\
-                       --initial-scales ones|--include x|--exclude x|--batch-size 9|--accumulate 2|--lr 0.5|--fp-lr 0.5|--weight-decay 0.5|--fp-weight-decay 0.5|\
-                       --scale-lr-factor 0.5|--schedule plateau|--cutout 3|--early-stopping|--limit 7|--validation 8|--seed 9|--init x|--key x|--distill 0.5:2|\
-                       --checkpoint last|--label-smoothing 0.1|--average 0.9|--freeze-oscillations 0.1:0.01|--reestimate-batch-norm 5|--devices 2|\
-                       --strategy ddp";
-        for change in changes.split('|').map(str::trim) {
+        for change in CHANGES.split('|') {
             let name = change.split_whitespace().next().unwrap();
             let error = resume("", &[], change).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{name} cannot change")), "{change}: {error}");
             assert!(resume(change, BOTH, change).is_ok(), "the same value again: {change}");
             assert!(resume(change, BOTH, "").is_ok(), "{change}");
         }
+    }
+
+    #[test]
+    fn each_option_of_the_start_is_accepted_alone_whatever_the_other_options_and_the_recipe_were() {
+        let all = CHANGES.replace('|', " ");
+        for recipe in [Recipe::cifar(), Recipe::cifar_fast(), Recipe::cifar_paper()] {
+            for option in CHANGES.split('|') {
+                // The recipe of the command line is the default one.
+                let (new, given) = parse_with(&Recipe::cifar(), option);
+                for started in [option, all.as_str()] {
+                    let (saved, _) = parse_with(&recipe, started);
+                    let config = resumed(saved.clone(), &new, &given, &Out::at(Path::new("x")));
+                    assert_eq!(config.unwrap_or_else(|error| panic!("{option} after {started}: {error}")), saved);
+                }
+            }
+        }
+        let started = "--threshold-schedule 0.5 --threshold-start max:0.01";
+        let error =
+            resume(started, &[], "--threshold-schedule 0.5 --threshold-start max:0.02").unwrap_err().to_string();
+        assert!(error.starts_with("--threshold-start cannot change"), "{error}");
     }
 
     #[test]
@@ -210,7 +243,7 @@ mod tests {
             let decisive = DECISIVE.iter().any(|(known, _, _)| *known == id);
             assert!(decisive || OTHERS.contains(&id), "what does --resume do with {id}?");
         }
-        let config = RunConfig { gpt: Some(Default::default()), ..parse("").0 };
+        let config = RunConfig { gpt: Some(Default::default()), ..parse("--threshold-schedule 0.5").0 };
         let config = serde_json::to_value(config).unwrap();
         for (_, _, field) in DECISIVE {
             assert!(config.pointer(field).is_some(), "{field}");

@@ -155,15 +155,19 @@ impl<T: Task> Run<T> {
             bail!("there is nothing to train: raise --fp-epochs or --epochs");
         }
         let (device, why) = select(options.backend, processes::first_device() + config.devices)?;
-        options.strategy.check(device, options)?;
+        config.strategy.check(device, options)?;
         if options.cutout.is_some() && config.augmentation == Augmentation::Distort {
             bail!("--cutout: this example changes its images in another way: leave the option out");
         }
-        if let Some(init) = config.init.as_ref().filter(|init| !init.is_file()) {
-            bail!("there is no checkpoint at {}: check --init", init.display());
+        let checkpoints = [("init", &config.init), ("teacher", &config.teacher)];
+        for (option, path) in checkpoints {
+            if let Some(path) = path {
+                weights::check_file(option, path, &config)?;
+            }
         }
-        if let Some(teacher) = config.teacher.as_ref().filter(|teacher| !teacher.is_file()) {
-            bail!("there is no checkpoint at {}: check --teacher", teacher.display());
+        let is_pytorch = |path: &PathBuf| weights::is_pytorch(path);
+        if config.key.is_some() && !checkpoints.iter().any(|(_, path)| path.as_ref().is_some_and(is_pytorch)) {
+            bail!("--key is an entry of a PyTorch file, and neither --init nor --teacher is one: leave it out");
         }
         if config.distillation.is_some() && config.fp_epochs == 0 && config.init.is_none() && config.teacher.is_none() {
             bail!("{NO_TEACHER}");
@@ -171,6 +175,7 @@ impl<T: Task> Run<T> {
         let mut task = load(config.text.as_deref().or(options.data.as_deref()))?;
         task.configure(&config);
         task.check()?;
+        task.check_test()?;
         let mut checksum = crc32fast::Hasher::new();
         task.hash_data(&mut checksum);
         let found = checksum.finalize();

@@ -46,6 +46,12 @@ pub trait Task: Send + Sync + Sized + 'static {
     /// Too few data.
     fn check(&self) -> Result<()>;
 
+    /// Checks that there are data to test on.
+    ///
+    /// # Errors
+    /// Too few data.
+    fn check_test(&self) -> Result<()>;
+
     /// Checks that a network in training learns from batches of one input.
     ///
     /// # Errors

@@ -16,7 +16,9 @@ use ttq_packed::file::{Container, write_atomically};
 use ttq_packed::{Coding, DenseTensor, Dtype, FileError, PackedModel};
 use ttq_pytorch::Escaped;
 
-use crate::model::{Classifier, Network};
+use crate::RunConfig;
+use crate::data::PackedText;
+use crate::model::{Classifier, GptConfig, Network};
 
 /// Writes a trained network with two bits per ternary weight, and with its configuration in JSON.
 pub(crate) fn pack<B: Backend, N: Network<B>>(
@@ -70,10 +72,10 @@ pub fn load<B: Backend, N: Network<B>>(network: &mut N, path: &Path, key: Option
         bail!("there is no checkpoint at {}: check the path", path.display());
     }
     let unreadable = || format!("the checkpoint {} cannot be read", path.display());
+    if key.is_some() && !is_pytorch(path) {
+        bail!("{} is no PyTorch file: omit --key", path.display());
+    }
     if is_packed(path) {
-        if key.is_some() {
-            bail!("{} is no PyTorch file: omit --key", path.display());
-        }
         let packed = PackedModel::load(path).with_context(unreadable)?;
         let packed = pytorch::to_burn(network, packed, &N::pytorch_names()).with_context(unreadable)?;
         *network = ttq_inference::load(network.clone(), &packed).map_err(|error| {
@@ -164,9 +166,6 @@ impl Weights {
         if ttq_pytorch::is_pytorch(&bytes) {
             return Self::read_pytorch(bytes, key);
         }
-        if key.is_some() {
-            bail!("it is no PyTorch file: omit --key");
-        }
         match extension(path) {
             "pt" | "pth" => bail!("it is no file of torch.save: save the state_dict of the network again"),
             "safetensors" => {}
@@ -215,16 +214,51 @@ fn remapper<B: Backend, N: Network<B>>() -> Result<KeyRemapper> {
 }
 
 fn check(applied: &ApplyResult, path: &Path, unread: &[(String, String)]) -> Result<()> {
-    if applied.errors.is_empty() && applied.missing.is_empty() {
+    let unused = unused(applied);
+    if applied.errors.is_empty() && applied.missing.is_empty() && unused.is_none() {
         return Ok(());
     }
     let first = match (applied.errors.first(), applied.missing.first(), unread.first()) {
         (_, Some(_), Some((name, reason))) => format!("tensor `{name}` {reason}"),
         (Some(error), ..) => error.to_string(),
         (None, Some((name, _)), None) => format!("`{name}` is missing"),
-        (None, None, _) => String::new(),
+        (None, None, _) => unused.map(|name| format!("`{name}` is not in the network")).unwrap_or_default(),
     };
     Err(other_network(path, &first, [applied.applied.len(), applied.missing.len(), applied.errors.len()]))
+}
+
+/// Returns the first tensor of a file for which the network has no parameter.
+fn unused(applied: &ApplyResult) -> Option<&String> {
+    // PyTorch's names of normalization are `weight` and `bias`: burn-store reads them, and counts them as unused.
+    let of_norm = |name: &str| {
+        let parts = [(".weight", ".gamma"), (".bias", ".beta")];
+        parts.into_iter().find_map(|(pytorch, burn)| Some(format!("{}{burn}", name.strip_suffix(pytorch)?)))
+    };
+    let is_read = |name: &str| of_norm(name).is_some_and(|name| applied.applied.contains(&name));
+    // PyTorch's batch normalization counts its batches, Burn's does not.
+    applied.unused.iter().find(|name| !name.ends_with(".num_batches_tracked") && !is_read(name))
+}
+
+/// Checks that the checkpoint of an option exists, and that a packed language model has the size in `config`: the number
+/// of heads changes no tensor.
+///
+/// # Errors
+/// A missing or damaged file, another size.
+pub(crate) fn check_file(option: &str, path: &Path, config: &RunConfig) -> Result<()> {
+    if !path.is_file() {
+        bail!("there is no checkpoint at {}: check --{option}", path.display());
+    }
+    let Some(size) = config.gpt.filter(|_| is_packed(path)) else { return Ok(()) };
+    let packed =
+        PackedModel::load(path).with_context(|| format!("the checkpoint {} cannot be read", path.display()))?;
+    let saved = packed.config.and_then(|config| serde_json::from_str::<PackedText>(&config).ok());
+    if let Some(saved) = saved.map(|saved| saved.gpt).filter(|saved| *saved != size) {
+        let [saved, size] = [saved, size].map(|GptConfig { layers, width, heads, context }| {
+            format!("--layers {layers} --width {width} --heads {heads} --context {context}")
+        });
+        bail!("the network in {} has {saved}, and not {size}: give its size", path.display());
+    }
+    Ok(())
 }
 
 /// The error of a file that does not fit the network: the first difference, and the numbers of tensors that fit, that the file
@@ -242,7 +276,7 @@ fn other_network(path: &Path, first: &str, [fit, missing, unfit]: [usize; 3]) ->
 mod tests {
     use super::*;
     use crate::Cpu;
-    use crate::model::{MnistNet, ResNet};
+    use crate::model::{Gpt, MnistNet, ResNet};
     use burn::tensor::Tensor;
 
     #[test]
@@ -265,6 +299,12 @@ mod tests {
         assert_eq!(other.forward(image.clone()).into_data(), network.forward(image).into_data());
         let error = load(&mut ResNet::<Cpu>::new(8, 10, &device), &path, None).unwrap_err();
         assert!(error.to_string().contains("is a checkpoint of another network"), "{error}");
+        let deeper = directory.path().join("deeper.safetensors");
+        let gpt = |layers| Gpt::<Cpu>::new(&GptConfig { layers, width: 8, heads: 2, context: 4 }, &device);
+        save(&gpt(3), &deeper).unwrap();
+        let error = load(&mut gpt(2), &deeper, None).unwrap_err().to_string();
+        assert!(error.contains("is not in the network"), "{error}");
+        std::fs::remove_file(deeper).unwrap();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
         let tensors = Container::read(&bytes).unwrap().tensors;
         PackedModel { tensors, ..PackedModel::default() }.save(&path, Coding::Plain).unwrap();
@@ -391,9 +431,17 @@ mod tests {
             assert_eq!(logits(&path("network.pt"), Some(wrapper)), expected, "{wrapper} {prefix}");
             assert_eq!(names(&path("network.pt"), None).len(), tensors.len());
         }
+        let mut more = tensors.clone();
+        more.insert("norm.num_batches_tracked".into(), DenseTensor::from_f32([1], &[3.0]).unwrap());
+        write_pytorch(&path("network.pt"), &more, &["model"], "");
+        assert_eq!(logits(&path("network.pt"), None), expected);
+        more.insert("other.weight".into(), DenseTensor::from_f32([1], &[3.0]).unwrap());
+        write_pytorch(&path("network.pt"), &more, &["model"], "");
+        let mut network = MnistNet::<Cpu>::new(10, &Default::default());
+        let error = load(&mut network, &path("network.pt"), None).unwrap_err().to_string();
+        assert!(error.contains("`other.weight` is not in the network"), "{error}");
         write_pytorch(&path("two.pt"), &tensors, &["model", "model_ema"], "");
         assert_eq!(logits(&path("two.pt"), Some("model_ema")), expected);
-        let mut network = MnistNet::<Cpu>::new(10, &Default::default());
         let error = format!("{:#}", load(&mut network, &path("two.pt"), None).unwrap_err());
         assert!(error.contains("several models, `model`, `model_ema`: choose one with --key"), "{error}");
     }

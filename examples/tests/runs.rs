@@ -32,10 +32,18 @@ fn write_images(directory: &Path, train: usize) {
 /// Initial weights are drawn from a generator that the threads of a process share: one test at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// Returns the options of a training run in the folder `out` of `directory`; an evaluation has none.
+fn training(directory: &Path, out: &str, options: &str) -> String {
+    match options.contains("--eval") {
+        true => String::new(),
+        false => format!("--out {}", directory.join(out).display()),
+    }
+}
+
 /// Runs `mnist` with the data of `directory`, in its folder `out`.
 fn mnist(directory: &Path, out: &str, options: &str) -> Result<()> {
-    let [data, out] = [directory.to_path_buf(), directory.join(out)].map(|path| path.display().to_string());
-    let line = format!("mnist --backend cpu --no-tui --data {data} --out {out} {options}");
+    let (data, out) = (directory.display(), training(directory, out, options));
+    let line = format!("mnist --backend cpu --no-tui --data {data} {out} {options}");
     let arguments = line.split_whitespace().map(Into::into).collect::<Vec<std::ffi::OsString>>();
     let recipe = Recipe::mnist();
     let (options, _) = Options::parse_from(&recipe, |command| command, arguments);
@@ -44,15 +52,23 @@ fn mnist(directory: &Path, out: &str, options: &str) -> Result<()> {
 
 /// Runs `text` on a small network and a text of 600 bytes in `directory`, in its folder `out`.
 fn text(directory: &Path, out: &str, options: &str) -> Result<()> {
+    text_with(SMALL, directory, out, options)
+}
+
+/// The size of the small network.
+const SMALL: GptConfig = GptConfig { layers: 1, width: 16, heads: 2, context: 16 };
+
+/// Runs `text` with a network of another size.
+fn text_with(size: GptConfig, directory: &Path, out: &str, options: &str) -> Result<()> {
     let path = directory.join("text.txt");
     fs::write(&path, "she sells sea shells by the sea shore\n".repeat(16)).unwrap();
-    let [data, out] = [path, directory.join(out)].map(|path| path.display().to_string());
-    let data = if options.contains("--resume") { String::new() } else { format!("--data {data}") };
-    let line = format!("text --backend cpu --no-tui {data} --out {out} --batch-size 4 {options}");
+    let out = training(directory, out, options);
+    let data = if options.contains("--resume") { String::new() } else { format!("--data {}", path.display()) };
+    let line = format!("text --backend cpu --no-tui {data} {out} {options}");
     let arguments = line.split_whitespace().map(Into::into).collect::<Vec<std::ffi::OsString>>();
     let recipe = Recipe::text();
     let (mut options, _) = Options::parse_from(&recipe, |command| command, arguments);
-    options.gpt = Some(GptConfig { layers: 1, width: 16, heads: 2, context: 16 });
+    options.gpt = Some(size);
     ttq_examples_cpu::run_text(Job::prepare(&recipe, &options, data::text)?)
 }
 
@@ -72,6 +88,8 @@ fn a_run_that_cannot_start_says_why_and_writes_nothing() {
     let poisoned = directory.path().join("nan.safetensors");
     save(&MnistNet::<Cpu>::new(10, &Default::default()).map(&mut Poison), &poisoned).unwrap();
     let init = format!("--init {}", poisoned.display());
+    let [init_with_key, eval_with_key] =
+        ["init", "eval"].map(|option| format!("--{option} {} --key model", poisoned.display()));
     for (options, reason) in [
         ("--limit 1", "raise --limit"),
         ("--accumulate 9", "cannot be accumulated"),
@@ -81,6 +99,16 @@ fn a_run_that_cannot_start_says_why_and_writes_nothing() {
         ("--method fp --distill 0.5", "--distill has no meaning with --method fp"),
         ("--method twn --sign published", "--sign has no meaning with --method twn"),
         ("--distill 0 --teacher x", "--teacher has no meaning"),
+        ("--epochs 0 --distill 0.5", "--distill has no meaning with --epochs 0"),
+        ("--epochs 0 --threshold-schedule 0.5", "--threshold-schedule has no meaning with --epochs 0"),
+        ("--epochs 0 --threshold mean:0.7", "--threshold has no meaning with --epochs 0"),
+        ("--fp-epochs 0 --fp-lr 0.1", "--fp-lr has no meaning with --fp-epochs 0"),
+        ("--key model", "--key is an entry of a PyTorch file"),
+        (init_with_key.as_str(), "--key is an entry of a PyTorch file"),
+        (eval_with_key.as_str(), "omit --key"),
+        ("--eval x --minutes 3", "--minutes has no meaning with --eval"),
+        ("--eval x --fp-lr 0.1", "--fp-lr has no meaning with --eval"),
+        ("--eval x --init y", "--init has no meaning with --eval"),
     ] {
         let error = mnist(directory.path(), "run", options).unwrap_err().to_string();
         assert!(error.contains(reason), "{options}: {error}");
@@ -127,6 +155,21 @@ fn a_run_that_continues_has_its_data_and_drops_results_of_fewer_epochs() {
 }
 
 #[test]
+fn a_resumed_run_is_refused_what_a_new_one_is() {
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    write_images(directory.path(), 100);
+    mnist(directory.path(), "run", "--minutes 0.000001").unwrap();
+    let path = directory.path().join("run/config.json");
+    let config = fs::read_to_string(&path).unwrap().replace("\"strategy\": \"multi\"", "\"strategy\": \"ddp\"");
+    fs::write(&path, config).unwrap();
+    for (run, options) in [("new", "--strategy ddp --minutes 9"), ("run", "--resume --minutes 9")] {
+        let error = mnist(directory.path(), run, options).unwrap_err().to_string();
+        assert!(error.contains("distributed strategy"), "{options}: {error}");
+    }
+}
+
+#[test]
 fn a_language_model_resumes_exactly_and_reports_its_perplexity() {
     let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = tempfile::tempdir().unwrap();
@@ -139,6 +182,14 @@ fn a_language_model_resumes_exactly_and_reports_its_perplexity() {
     let read = |path: &str| fs::read(directory.path().join(path)).unwrap();
     for file in ["packed.safetensors", "ternary.safetensors", "full-precision.safetensors"] {
         assert!(read(&format!("parts/{file}")) == read(&format!("whole/{file}")), "{file}");
+    }
+    let eval = format!("--eval {}", directory.path().join("whole/packed.safetensors").display());
+    text(directory.path(), "eval", &eval).unwrap();
+    // The number of heads changes no shape.
+    for options in [&eval, &eval.replace("--eval", "--init")] {
+        let size = GptConfig { heads: 4, ..SMALL };
+        let error = text_with(size, directory.path(), "other", options).unwrap_err().to_string();
+        assert!(error.contains("--heads 2") && error.contains("--heads 4"), "{options}: {error}");
     }
     let summary: serde_json::Value = serde_json::from_slice(&read("parts/summary.json")).unwrap();
     for network in ["full_precision", "ternary"] {
@@ -163,4 +214,7 @@ fn a_language_model_that_cannot_start_says_why_and_writes_nothing() {
         assert!(error.contains(reason), "{options}: {error}");
         assert!(!directory.path().join("run").exists(), "{options}");
     }
+    let long = GptConfig { context: 60, ..SMALL };
+    let error = text_with(long, directory.path(), "run", "--eval Cargo.toml").unwrap_err().to_string();
+    assert!(error.contains("its part for testing has 60 bytes"), "{error}");
 }

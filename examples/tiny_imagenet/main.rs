@@ -32,7 +32,10 @@ use clap::Arg;
 use clap::builder::EnumValueParser;
 use ttq_examples::data::Images;
 use ttq_examples::model::{Classifier, DenseNet, DenseNetConfig, Network, SqueezeNet};
-use ttq_examples::{Cpu, Job, Options, RunBackend, Trains, evaluate, exit, is_packed, load, print_line, tensor_names};
+use ttq_examples::{
+    Cpu, Job, Options, Out, RunBackend, Trains, check_evaluation, evaluate, exit, is_packed, load, print_line,
+    tensor_names,
+};
 use ttq_inference::Packed;
 
 use crate::architecture::Architecture;
@@ -44,6 +47,9 @@ const DATA: &str = "Data: --data is the folder tiny-imagenet-200 (train/<id>/ima
     images. If there are no training images, nine tenths of the validation images are used for training and the last \
     tenth for testing; a test run with --limit 1280 --epochs 1 --batch-size 64 takes minutes.";
 
+/// Options that have no meaning with a packed file in --eval.
+const NOT_PACKED: [&str; 3] = ["backend", "precision", "key"];
+
 fn main() -> ExitCode {
     let network = Arg::new("network")
         .long("network")
@@ -51,18 +57,16 @@ fn main() -> ExitCode {
             "Network [default: that of the checkpoint, else densenet-small]; the other defaults are for densenet-small",
         )
         .long_help(
-            "Network [default: that of the checkpoint in --init or --eval, else densenet-small]\n\nThe defaults of the \
-             other options are those of densenet-small. The defaults of the other networks are --threshold max:0.15 \
-             --lr 0.0001, and --epochs 10 for squeezenet or --batch-size 64 for densenet-121.",
+            "Network [default: that of the run to resume, or of the checkpoint in --init or --eval, else \
+             densenet-small]\n\nThe defaults of the other options are those of densenet-small. The defaults of the \
+             other networks are --threshold max:0.15 --lr 0.0001, and --epochs 10 for squeezenet or \
+             --batch-size 64 for densenet-121.",
         )
         .value_parser(EnumValueParser::<Architecture>::new());
     let (mut options, matches) =
         Options::parse(&recipe(Architecture::DenseNetSmall), |command| command.arg(network).after_help(DATA));
     let checkpoint = options.eval.as_ref().or(options.init.as_ref());
-    let network = matches.get_one("network").copied();
-    let network =
-        network.or_else(|| Architecture::from_parameter_names(&tensor_names(checkpoint?, options.key.as_deref())));
-    let network = network.unwrap_or(Architecture::DenseNetSmall);
+    let network = matches.get_one("network").copied().unwrap_or_else(|| default_network(&options));
     let recipe = recipe(network);
     options.network = Some(network.name());
     exit(|| {
@@ -71,6 +75,10 @@ fn main() -> ExitCode {
             bail!("training needs a trained network: give --init CHECKPOINT, or train one with --fp-epochs N");
         }
         if let Some(file) = options.eval.as_ref().filter(|file| is_packed(file)) {
+            check_evaluation(&options)?;
+            if let Some(name) = NOT_PACKED.iter().find(|name| options.given.iter().any(|given| given == *name)) {
+                bail!("--{name} has no meaning with a packed file, which is evaluated on ttq-cpu: leave it out");
+            }
             return evaluate_packed(file, network, options.data.as_deref());
         }
         let load = if options.eval.is_some() { data::validation } else { data::training };
@@ -84,6 +92,14 @@ fn main() -> ExitCode {
             other => bail!("this example does not run on the backend {}: use cpu or cuda", other.name()),
         }
     })
+}
+
+/// Returns the network of the run to resume, or that of the checkpoint, or the small DenseNet.
+fn default_network(options: &Options) -> Architecture {
+    let saved = || Out::ended(options.out.as_ref().filter(|_| options.resume)?).ok()?.1.network;
+    let checkpoint = || options.eval.as_ref().or(options.init.as_ref());
+    let named = || Architecture::from_parameter_names(&tensor_names(checkpoint()?, options.key.as_deref()));
+    saved().and_then(|name| Architecture::from_name(&name)).or_else(named).unwrap_or(Architecture::DenseNetSmall)
 }
 
 /// Runs the job with its network, or with `network` if its configuration has none.

@@ -6,10 +6,11 @@ use burn::tensor::{Tensor, TensorData, Tolerance};
 use ttq_examples::data::cache::real_data;
 use ttq_examples::data::{Images, normalize};
 use ttq_examples::model::{DenseNet, DenseNetConfig, Network, SqueezeNet};
-use ttq_examples::{Cpu, is_packed, load, tensor_names};
+use ttq_examples::{Cpu, Options, RunConfig, is_packed, load, tensor_names, write_json};
 
 use crate::architecture::Architecture;
 use crate::data::validation;
+use crate::{default_network, recipe};
 
 /// Loads a checkpoint and returns the first four logits of an image.
 fn logits<N: Network<Cpu, Task = Images>>(mut network: N, checkpoint: &Path, image: &Tensor<Cpu, 4>) -> TensorData {
@@ -47,4 +48,17 @@ fn the_checkpoints_of_the_port_have_the_same_logits_as_in_pytorch() {
         };
         found.assert_approx_eq::<f32>(&TensorData::from([expected]), Tolerance::relative(1e-3));
     }
+}
+
+#[test]
+fn a_run_to_resume_has_the_network_that_it_was_started_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = format!("tiny_imagenet --resume --out {}", directory.path().display());
+    let first = recipe(Architecture::DenseNetSmall);
+    let (mut options, _) = Options::parse_from(&first, |command| command, line.split_whitespace().map(Into::into));
+    assert_eq!(default_network(&options), Architecture::DenseNetSmall);
+    options.network = Some(Architecture::SqueezeNet.name());
+    let saved = RunConfig::new(&recipe(Architecture::SqueezeNet), &options);
+    write_json(&directory.path().join("config.json"), &saved).unwrap();
+    assert_eq!(default_network(&options), Architecture::SqueezeNet);
 }

@@ -150,7 +150,10 @@ fn detect_format(bytes: &[u8]) -> Result<Format> {
     } else if header {
         Ok(Format::Safetensors)
     } else {
-        bail!("is not a safetensors, PyTorch or burnpack file: pass a file in one of these formats")
+        bail!(
+            "is not a safetensors, PyTorch or burnpack file: pass a file in one of these formats, in which `burn-store` \
+             saves a module too (records of Burn, .mpk and .bin, are not read)"
+        )
     }
 }
 

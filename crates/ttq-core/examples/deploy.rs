@@ -92,7 +92,7 @@ pub fn run(file: Option<PathBuf>, directory: &Path, steps: u64) -> Result<(f32, 
     let (images, classes) = batch::<Packed<Flex>>(1000, u64::MAX); // not in the training data
     // [deploy]
     let file = PackedModel::load(&path)?;
-    let packed = load(Net::<Packed<Flex>>::new(&device), &file)?; // 2 bits per ternary weight
+    let packed = load(Net::<Packed<Flex>>::new(&device), &file)?; // its weights stay packed
     let logits = packed.forward(images.clone());
     let dense = load(Net::<Flex>::new(&device), &file)?; // the same weights in float32
     // [/deploy]

@@ -92,10 +92,10 @@ pub fn run(steps: u64) -> Result<(f64, f64), Box<dyn Error>> {
         ternary = optimizer.step(lr, ternary, grads).after_step();
     }
     println!("{}\n{}", ternary.selection(), ternary.stats());
-    let plain: Net<B> = ternary.materialize(); // its selected weights take three values
+    let plain = ternary.valid().materialize(); // a `Net`, whose selected weights take three values
     // [/own-model]
 
-    let ternary_accuracy = accuracy(&plain.valid());
+    let ternary_accuracy = accuracy(&plain);
     println!("accuracy: {float_accuracy:.1} % in full precision, {ternary_accuracy:.1} % ternary");
     Ok((float_accuracy, ternary_accuracy))
 }

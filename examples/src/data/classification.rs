@@ -85,6 +85,13 @@ impl Task for Images {
         Ok(())
     }
 
+    fn check_test(&self) -> Result<()> {
+        if self.test.is_empty() {
+            bail!("there are no images to test on in {}: give others by --data", self.source);
+        }
+        Ok(())
+    }
+
     fn check_batch_of_one<B: Backend, N: Network<B, Task = Self>>(
         &self,
         network: &N,

@@ -78,6 +78,19 @@ impl Text {
         Self { source, context: GptConfig::default().context, train, valid, test }
     }
 
+    /// Checks that a part of the text has a whole window.
+    fn check_part(&self, part: &str, len: usize) -> Result<()> {
+        let context = self.context;
+        if len <= context {
+            bail!(
+                "the text is too short: its part for {part} has {len} bytes, and a context of {context} needs {}; give a \
+                 longer text, raise --limit if it is given, or lower --context",
+                context + 1
+            );
+        }
+        Ok(())
+    }
+
     /// Returns the number of windows of the context with the byte after each, in a text of `len` bytes.
     fn windows(&self, len: usize) -> usize {
         len.saturating_sub(1) / self.context
@@ -115,16 +128,12 @@ impl Task for Text {
     }
 
     fn check(&self) -> Result<()> {
-        let parts = [("training", self.train.len()), ("validation", self.valid.len()), ("testing", self.test.len())];
-        let context = self.context;
-        if let Some((part, len)) = parts.into_iter().find(|(_, len)| *len <= context) {
-            bail!(
-                "the text is too short: its part for {part} has {len} bytes, and a context of {context} needs {}; give a \
-                 longer text, raise --limit if it is given, or lower --context",
-                context + 1
-            );
-        }
-        Ok(())
+        self.check_part("training", self.train.len())?;
+        self.check_part("validation", self.valid.len())
+    }
+
+    fn check_test(&self) -> Result<()> {
+        self.check_part("testing", self.test.len())
     }
 
     /// An epoch has as many windows as fit side by side in the text; each begins at a random byte.
@@ -260,12 +269,13 @@ mod tests {
     #[test]
     fn a_text_that_is_shorter_than_the_context_needs_is_refused() {
         let with = |bytes: usize, context: usize| {
-            let text = Text::new(String::new(), &[&vec![0; bytes]]);
-            Text { context, ..text }.check()
+            let text = Text { context, ..Text::new(String::new(), &[&vec![0; bytes]]) };
+            [text.check(), text.check_test()]
         };
-        assert!(with(90, 8).is_ok());
-        let error = with(90, 9).unwrap_err().to_string();
-        assert!(error.contains("9 bytes") && error.contains("--context"), "{error}");
+        assert!(with(90, 8).iter().all(Result::is_ok));
+        for error in with(90, 9).map(|result| result.unwrap_err().to_string()) {
+            assert!(error.contains("9 bytes") && error.contains("--context"), "{error}");
+        }
     }
 
     #[test]

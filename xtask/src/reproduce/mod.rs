@@ -44,12 +44,13 @@ impl Example {
         }
     }
 
-    /// Arguments of every run: the recipe of the paper, which has no additions.
-    fn arguments(self, study: bool) -> &'static [&'static str] {
-        match (self, study) {
-            (Self::Mnist, _) => &[],
-            (Self::Cifar, false) => &["--recipe", "paper"],
-            (Self::Cifar, true) => &["--recipe", "paper", "--schedule", "cosine", "--fp-lr", "0.1", "--lr", "0.05"],
+    /// Arguments of every run, or of those with ternary weights: the recipe of the paper, which has no additions.
+    fn arguments(self, study: bool, ternary: bool) -> &'static [&'static str] {
+        match (self, study, ternary) {
+            (Self::Mnist, ..) => &[],
+            (Self::Cifar, false, _) => &["--recipe", "paper"],
+            (Self::Cifar, true, false) => &["--recipe", "paper", "--schedule", "cosine", "--lr", "0.1"],
+            (Self::Cifar, true, true) => &["--recipe", "paper", "--schedule", "cosine", "--lr", "0.05"],
         }
     }
 
@@ -130,7 +131,8 @@ impl Reproduce {
             let variant = &plan.variants[*column];
             let directory = out.join(format!("seed-{seed}"));
             let checkpoint = directory.join(FULL_PRECISION).join("full-precision.safetensors");
-            let base = self.example.arguments(self.study).iter().map(|argument| (*argument).to_owned());
+            let base =
+                self.example.arguments(self.study, variant.is_ternary()).iter().map(|argument| (*argument).to_owned());
             let mut arguments: Vec<String> = base.chain(variant.arguments(fp_epochs, epochs)).collect();
             arguments.extend(["--seed".into(), seed.to_string()]);
             if let Some(limit) = self.limit {
