@@ -102,9 +102,10 @@ impl Pack {
     }
 }
 
-/// Converts float32 and bfloat16 tensors to float16, except those with values outside of its range.
+/// Converts float64, float32 and bfloat16 tensors to float16, except those with values outside of its range.
 fn convert_to_f16(model: &mut PackedModel) {
-    let floats = model.tensors.values_mut().filter(|tensor| matches!(tensor.dtype(), Dtype::F32 | Dtype::BF16));
+    let floats =
+        model.tensors.values_mut().filter(|tensor| matches!(tensor.dtype(), Dtype::F64 | Dtype::F32 | Dtype::BF16));
     for tensor in floats {
         if let Ok(half) = DenseTensor::to_f16(tensor) {
             *tensor = half;

@@ -1,7 +1,7 @@
 //! `ttq report` and `ttq compare`: write HTML pages about training runs.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -31,24 +31,30 @@ pub(crate) struct Compare {
 /// Output of both commands: the path of the page.
 #[derive(Debug, Serialize)]
 pub(crate) struct Page {
-    page: PathBuf,
+    page: String,
+}
+
+impl Page {
+    fn new(page: &Path) -> Self {
+        Self { page: page.display().to_string() }
+    }
 }
 
 impl Report {
     pub(crate) fn run(&self) -> Result<Page> {
-        Ok(Page { page: ttq_report::write_linked(&self.run, self.web.as_deref())? })
+        Ok(Page::new(&ttq_report::write_linked(&self.run, self.web.as_deref())?))
     }
 }
 
 impl Compare {
     pub(crate) fn run(&self) -> Result<Page> {
         ttq_report::compare(&self.runs, &self.output)?;
-        Ok(Page { page: self.output.clone() })
+        Ok(Page::new(&self.output))
     }
 }
 
 impl fmt::Display for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.page.display())
+        writeln!(f, "{}", self.page)
     }
 }

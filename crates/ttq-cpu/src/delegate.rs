@@ -349,7 +349,7 @@ impl FloatTensorOps<Cpu> for Cpu {
         <Flex as FloatTensorOps<Flex>>::float_max_dim_with_indices(ops::ready(tensor), dim, indices_dtype)
     }
     fn float_min(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_min(ops::ready(tensor))
+        ops::float_min(tensor)
     }
     fn float_min_dim(tensor: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
         <Flex as FloatTensorOps<Flex>>::float_min_dim(ops::ready(tensor), dim)
@@ -362,7 +362,7 @@ impl FloatTensorOps<Cpu> for Cpu {
         <Flex as FloatTensorOps<Flex>>::float_min_dim_with_indices(ops::ready(tensor), dim, indices_dtype)
     }
     fn float_max_abs(tensor: FloatTensor<Cpu>) -> FloatTensor<Cpu> {
-        <Flex as FloatTensorOps<Flex>>::float_max_abs(ops::ready(tensor))
+        ops::float_max_abs(tensor)
     }
     fn float_max_abs_dim(tensor: FloatTensor<Cpu>, dim: usize) -> FloatTensor<Cpu> {
         <Flex as FloatTensorOps<Flex>>::float_max_abs_dim(ops::ready(tensor), dim)

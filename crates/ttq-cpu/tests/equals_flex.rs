@@ -7,7 +7,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::module::{conv1d, conv2d, linear};
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{DType, TensorData};
+use burn::tensor::{DType, Distribution, TensorData};
 use ttq_cpu::Cpu;
 
 /// Seeded random number generator.
@@ -156,7 +156,7 @@ fn functions_of_one_tensor_match_flex_for_any_view_and_type() {
                         6 => x.clone().add_scalar(1) + x,
                         7 => x.square().sqrt(),
                         // The copy works around Flex, which sums the memory of the view if it has as many elements as
-                        // the view.
+                        // the view; see `reductions_of_views_are_those_of_copies`.
                         _ => x.mul_scalar(1.0).mean().reshape([1, 1, 1, 1]),
                     }
                 });
@@ -522,4 +522,40 @@ fn tensors_and_records_can_be_used_on_both_backends() {
     let primitive = Tensor::<Cpu, 1>::ones([5], &device).into_primitive();
     let flex = Tensor::<Flex, 1>::from_primitive(burn::tensor::TensorPrimitive::Float(primitive.tensor()));
     assert_eq!(flex.into_data(), TensorData::from([1.0_f32; 5]));
+}
+
+/// Flex reduces the memory of a view that has as many elements as it.
+#[test]
+fn reductions_of_views_are_those_of_copies() {
+    let device = Default::default();
+    for (n, offset) in [(2, 0), (2, 1), (40, 3)] {
+        let x = Tensor::<Cpu, 2>::random([n, n], Distribution::Uniform(-1.0, 1.0), &device);
+        let view = || x.clone().slice([0..n, offset..offset + 1]).expand([n, n]);
+        let copy: Vec<f32> = view().into_data().iter().collect();
+        let scalar = |tensor: Tensor<Cpu, 1>| tensor.into_scalar();
+        let sum: f32 = copy.iter().sum();
+        let [max, min] = [f32::max, f32::min].map(|better| copy.iter().copied().reduce(better).unwrap());
+        assert!((scalar(view().sum()) - sum).abs() < 1e-4 * (n * n) as f32, "{n}");
+        assert!((scalar(view().mean()) - sum / (n * n) as f32).abs() < 1e-5, "{n}");
+        assert_eq!([scalar(view().max()), scalar(view().min()), scalar(view().max_abs())], [max, min, max.max(-min)]);
+    }
+}
+
+#[test]
+fn nan_does_not_depend_on_the_number_of_elements() {
+    let device = Default::default();
+    for n in [1, 3, 17, 5000] {
+        for at in [0, n - 1] {
+            let mut values = vec![0.25_f32; n];
+            values[at] = f32::NAN;
+            let x = || Tensor::<Cpu, 1>::from_floats(values.as_slice(), &device);
+            for y in [relu(x()), x().clamp(0.0, 1.0), x().clamp_min(0.0), x().clamp_max(1.0)] {
+                let y: Vec<f32> = y.into_data().iter().collect();
+                assert!(y.iter().enumerate().all(|(index, value)| value.is_nan() == (index == at)), "{n} {at}");
+            }
+            for y in [x().max(), x().min(), x().max_abs(), x().max_dim(0)] {
+                assert!(y.into_scalar().is_nan(), "{n} {at}");
+            }
+        }
+    }
 }

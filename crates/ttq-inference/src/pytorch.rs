@@ -22,6 +22,14 @@ pub enum PytorchError {
         /// The message of the regular expression parser.
         reason: String,
     },
+    /// Two tensors of the file are for the same parameter.
+    #[error("the tensors `{}` and `{}` are both for `{path}`: correct the name patterns", names[0], names[1])]
+    Duplicate {
+        /// Names in the file.
+        names: [String; 2],
+        /// Path of the parameter.
+        path: String,
+    },
     /// The weight of a linear layer cannot be transposed.
     #[error("the linear weight `{name}` cannot be transposed: {source}")]
     Transpose {
@@ -98,26 +106,34 @@ pub fn to_burn<B: Backend, M: Module<B>>(
     let containers = parameters.containers;
     let burn_name = |name: &str| {
         let name = replaced(name);
-        let of_norm = [(".weight", ".gamma"), (".bias", ".beta")].into_iter().find_map(|(pytorch, burn)| {
-            let name = format!("{}{burn}", name.strip_suffix(pytorch)?);
-            containers.contains_key(&name).then_some(name)
+        let (path, last) = name.split_at(name.rfind('.').map_or(0, |dot| dot + 1));
+        let of_norm = [("weight", "gamma"), ("bias", "beta")].into_iter().find_map(|(pytorch, burn)| {
+            let name = format!("{path}{burn}");
+            (last == pytorch && containers.contains_key(&name)).then_some(name)
         });
         of_norm.unwrap_or(name)
     };
     let is_linear = |name: &str| containers.get(name).is_some_and(|container| container == "Struct:Linear");
-    let weights = packed.weights.into_iter().map(|(name, weight)| {
-        let name = burn_name(&name);
+    let mut sources = BTreeMap::new();
+    let mut taken = |path: &str, name: String| match sources.insert(path.to_owned(), name.clone()) {
+        Some(other) => Err(PytorchError::Duplicate { names: [other, name], path: path.to_owned() }),
+        None => Ok(()),
+    };
+    let mut weights = BTreeMap::new();
+    for (source, weight) in packed.weights {
+        let name = burn_name(&source);
+        taken(&name, source)?;
         let is_transposed = is_linear(&name) && weight.shape().len() == 2 && weight.output_axis() == 0;
         let weight = if is_transposed { transposed_ternary(&weight) } else { weight };
-        (name, weight)
-    });
-    let weights = weights.collect();
+        weights.insert(name, weight);
+    }
     let mut tensors = BTreeMap::new();
-    for (name, tensor) in packed.tensors {
-        let name = burn_name(&name);
-        if name.ends_with(".num_batches_tracked") {
+    for (source, tensor) in packed.tensors {
+        let name = burn_name(&source);
+        if name.rsplit('.').next() == Some("num_batches_tracked") {
             continue;
         }
+        taken(&name, source)?;
         let tensor = if is_linear(&name) {
             transposed(&tensor).map_err(|source| PytorchError::Transpose { name: name.clone(), source })?
         } else {
@@ -248,6 +264,27 @@ mod tests {
             let expected = [rows(ternary.dequantize(), outputs), rows(floats, 3)].map(|w| w.transpose().into_data());
             assert_eq!([loaded.fc1, loaded.fc2].map(|layer| layer.weight.val().into_data()), expected);
         }
+    }
+
+    #[test]
+    fn two_tensors_for_one_parameter_are_an_error() {
+        let mut packed = pytorch_model();
+        packed.tensors.insert("norm.gamma".into(), DenseTensor::from_f32([2], &[3.0, 4.0]).unwrap());
+        let error = to_burn(&net(), packed, &PATTERNS).unwrap_err().to_string();
+        assert!(error.contains("`bn.weight` and `norm.gamma` are both for `norm.gamma`"), "{error}");
+    }
+
+    #[test]
+    fn a_layer_alone_is_converted_as_in_a_network() {
+        let mut packed = PackedModel { layout: TensorLayout::Pytorch, ..PackedModel::default() };
+        for name in ["weight", "bias", "running_mean", "running_var"] {
+            packed.tensors.insert(name.into(), DenseTensor::from_f32([2], &[1.0, 2.0]).unwrap());
+        }
+        packed.tensors.insert("num_batches_tracked".into(), DenseTensor::new(Dtype::I64, [1], vec![0; 8]).unwrap());
+        let norm = || BatchNormConfig::new(2).init::<Flex>(&Default::default());
+        let none: [(&str, &str); 0] = [];
+        let loaded: BatchNorm<Flex> = crate::load(norm(), &to_burn(&norm(), packed, &none).unwrap()).unwrap();
+        assert_eq!(loaded.gamma.val().into_data(), TensorData::from([1.0_f32, 2.0]));
     }
 
     #[test]

@@ -403,6 +403,11 @@ fn invalid_arguments_are_rejected() {
     assert!(matches!(packed.output_shape([1, 2, 5, 5]), Err(KernelError::Dimension { value: 2, .. })));
     let small = KernelError::InputTooSmall { input: 2, padding: 0, kernel: 3 };
     assert_eq!(packed.output_shape([1, 4, 5, 2]), Err(small));
+    assert!(matches!(packed.output_shape([1, 4, 0, 5]), Err(KernelError::Dimension { value: 0, .. })));
+    // Three times the dilation and one more is 0 in 64 bits.
+    let wide = ConvolutionOptions { dilation: [1, usize::MAX / 3], ..ConvolutionOptions::default() };
+    let wide = new([1, 1, 1, 4], wide).unwrap();
+    assert!(matches!(wide.output_shape([1, 1, 1, 8]), Err(KernelError::InputTooSmall { .. })));
     let length = KernelError::Length { what: "y", expected: 4, found: 3 };
     assert_eq!(packed.forward(&[0.0; 36], [1, 4, 3, 3], &mut [0.0; 3], &mut Scratch::new()), Err(length));
     assert_eq!(

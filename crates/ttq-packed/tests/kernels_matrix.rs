@@ -199,6 +199,19 @@ fn integer_sums_match_the_definition() {
     }
 }
 
+#[test]
+fn no_row_of_activations_is_no_error() {
+    for rows in [1, 300, 1024] {
+        let case = Case::new(&mut Rng::with_seed(3), [0, rows, 16]);
+        for (level, activations) in
+            Level::available().flat_map(|level| [(level, Activations::Float32), (level, Activations::Int8)])
+        {
+            let packed = case.packed().with_level(level).unwrap().with_activations(activations);
+            assert!(case.forward(&packed).is_empty(), "{level:?} {rows}");
+        }
+    }
+}
+
 /// Scales whose ratio is one of small integers, or far from 1, or with many columns.
 #[test]
 fn int8_sums_with_two_scales_match_the_definition() {

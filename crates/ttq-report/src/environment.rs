@@ -11,7 +11,7 @@ use crate::record::Environment;
 pub fn environment(versions: &[(&str, &str)]) -> Environment {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     Environment {
-        command: command(std::env::args()),
+        command: command(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned())),
         finished: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         system: format!("{}, {}", std::env::consts::OS, std::env::consts::ARCH),
         processor: field(&read("/proc/cpuinfo"), "model name").unwrap_or_default(),

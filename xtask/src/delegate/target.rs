@@ -124,6 +124,8 @@ pub(super) const TARGETS: [Target; 4] = [
             "float_lower_equal_elem",
             "float_mask_fill",
             "float_max",
+            "float_max_abs",
+            "float_min",
             "float_max_dim",
             "float_powi_scalar",
             "float_powf_scalar",

@@ -6,7 +6,7 @@ mod product;
 
 use burn::prelude::*;
 use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
-use burn_backend::{FloatDType, IntDType, Scalar, TensorMetadata};
+use burn_backend::{DType, FloatDType, IntDType, Scalar, TensorMetadata};
 use ttq_packed::network::{Binary, Operation, Reduction, Unary};
 
 use crate::call::Call;
@@ -176,8 +176,19 @@ pub(crate) fn float_cast<B: Backend>(tensor: Float<B>, dtype: FloatDType) -> Flo
     one(None, tensor, |tensor| B::float_cast(tensor, dtype))
 }
 
+/// A cast to a type that lacks values of the other one changes them, and a graph has no operation for that. (Values beyond 32
+/// bits are not exact in float32 anyway.)
 pub(crate) fn int_cast<B: Backend>(tensor: Integer<B>, dtype: IntDType) -> Integer<B> {
-    one(None, tensor, |tensor| B::int_cast(tensor, dtype))
+    let (from, to): (DType, DType) = (tensor.inner.dtype(), dtype.into());
+    let is_unsigned = |dtype: DType| matches!(dtype, DType::U8 | DType::U16 | DType::U32 | DType::U64);
+    let bits = |dtype: DType| if is_unsigned(dtype) { 8 * dtype.size() } else { 8 * dtype.size() - 1 };
+    let keeps_sign = is_unsigned(from) || !is_unsigned(to);
+    if keeps_sign && bits(to) >= bits(from).min(31) {
+        return one(None, tensor, |tensor| B::int_cast(tensor, dtype));
+    }
+    let call = Call::new("int_cast to a smaller type");
+    let tensor = call.argument(tensor);
+    call.result(B::int_cast(tensor, dtype))
 }
 
 pub(crate) fn int_into_float<B: Backend>(tensor: Integer<B>, dtype: FloatDType) -> Float<B> {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
+use burn::tensor::IntDType;
 use burn::tensor::activation::relu;
 use ttq_compile::{Capture, CaptureError, capture};
 
@@ -37,6 +38,23 @@ fn an_unknown_operation_names_itself_and_the_module() {
         let message = found.to_string();
         assert!(matches!(found, CaptureError::Unsupported { .. }), "{message}");
         assert!(message.contains(operation) && message.contains("`first`"), "{message}");
+    }
+}
+
+#[test]
+fn a_cast_that_can_change_integers_is_refused() {
+    let device = Default::default();
+    let layer = LinearConfig::new(2, 3).init::<B>(&device);
+    let example = Tensor::<B, 2, Int>::from_ints([[1, 2], [3, 4]], &device);
+    let cast = |dtype: IntDType| {
+        capture(&layer, example.clone(), |layer, x: Tensor<Capture<B>, 2, Int>| layer.forward(x.cast(dtype).float()))
+    };
+    for dtype in [IntDType::I64, IntDType::I32] {
+        cast(dtype).unwrap();
+    }
+    for dtype in [IntDType::I16, IntDType::I8, IntDType::U64, IntDType::U8] {
+        let message = cast(dtype).unwrap_err().to_string();
+        assert!(message.contains("int_cast to a smaller type"), "{message}");
     }
 }
 

@@ -68,7 +68,8 @@ impl Handle {
                 return block;
             }
             // Several threads may compute equal bytes. No lock is held: the computation itself runs on several threads.
-            let Some(numbers) = self.numbers().clone().map(super::ready) else { continue };
+            let numbers = self.numbers().clone();
+            let Some(numbers) = numbers.map(super::ready) else { continue };
             let block = Block::new(self.len);
             // SAFETY: the block has `len` bytes or more and belongs to this function.
             let bytes: &mut [MaybeUninit<u8>] =

@@ -22,7 +22,9 @@ pub(crate) use convolution::{conv1d, conv1d_weight_backward, conv1d_x_backward};
 pub(crate) use convolution::{conv2d, conv2d_weight_backward, conv2d_x_backward};
 pub(crate) use layout::{float_ones, float_reshape};
 pub(crate) use product::{float_matmul, linear, linear_bias_backward, linear_weight_backward, linear_x_backward};
-pub(crate) use reduction::{float_max, float_max_dim, float_mean, float_mean_dim, float_sum, float_sum_dim};
+pub(crate) use reduction::{
+    float_max, float_max_abs, float_max_dim, float_mean, float_mean_dim, float_min, float_sum, float_sum_dim,
+};
 pub(crate) use scalar::{
     float_abs, float_add_scalar, float_clamp, float_clamp_max, float_clamp_min, float_div_scalar, float_erf, float_exp,
     float_log, float_log1p, float_mul_scalar, float_neg, float_powf_scalar, float_powi_scalar, float_recip, float_sqrt,

@@ -1,11 +1,12 @@
-//! Sums, means and maxima.
+//! Sums, means, maxima and minima.
 
 use burn_backend::ops::FloatTensorOps;
 use burn_backend::{Shape, TensorMetadata};
 use burn_flex::{Flex, FlexTensor, Layout};
 
 use super::arithmetic::is_recorded;
-use super::layout::is_supported;
+use super::layout::{contiguous, is_supported};
+use super::scalar::{float_abs, float_neg};
 use crate::kernels::tape::Reduction;
 use crate::lazy::{ready, reduce};
 
@@ -19,6 +20,14 @@ pub(crate) fn float_mean(tensor: FlexTensor) -> FlexTensor {
 
 pub(crate) fn float_max(tensor: FlexTensor) -> FlexTensor {
     over_all(tensor, Reduction::Max, false, <Flex as FloatTensorOps<Flex>>::float_max)
+}
+
+pub(crate) fn float_min(tensor: FlexTensor) -> FlexTensor {
+    float_neg(float_max(float_neg(tensor)))
+}
+
+pub(crate) fn float_max_abs(tensor: FlexTensor) -> FlexTensor {
+    float_max(float_abs(tensor))
 }
 
 pub(crate) fn float_sum_dim(tensor: FlexTensor, dim: usize) -> FlexTensor {
@@ -36,8 +45,10 @@ pub(crate) fn float_max_dim(tensor: FlexTensor, dim: usize) -> FlexTensor {
 /// Records a reduction to a tensor of shape `[1]`.
 fn over_all(tensor: FlexTensor, reduction: Reduction, is_mean: bool, flex: fn(FlexTensor) -> FlexTensor) -> FlexTensor {
     let shape = tensor.shape();
-    if !is_supported(&tensor) || !is_recorded(&shape, &[&tensor]) || has_negative_strides(&tensor) {
-        return flex(ready(tensor));
+    let keeps_nan = reduction == Reduction::Max;
+    if !is_supported(&tensor) || !(keeps_nan || is_recorded(&shape, &[&tensor])) || has_negative_strides(&tensor) {
+        // Flex reduces the memory of a view that has as many elements.
+        return flex(contiguous(tensor));
     }
     let axes: Vec<usize> = (0..shape.num_dims()).collect();
     let result = reduce(tensor, &axes, reduction, factor(is_mean, shape.num_elements()));
@@ -55,7 +66,8 @@ fn over_axis(
 ) -> FlexTensor {
     let shape = tensor.shape();
     let is_possible = is_supported(&tensor) && dim < shape.num_dims() && !has_negative_strides(&tensor);
-    if !is_possible || !is_recorded(&shape, &[&tensor]) {
+    let keeps_nan = reduction == Reduction::Max;
+    if !is_possible || !(keeps_nan || is_recorded(&shape, &[&tensor])) {
         return flex(ready(tensor), dim);
     }
     let n = shape[dim];

@@ -77,14 +77,17 @@ fn power(lhs: FlexTensor, exponent: Scalar, flex: impl FnOnce(FlexTensor) -> Fle
     }
 }
 
-/// Records `operation` of each element. `flex` computes small tensors, and those that cannot be recorded.
+/// Records `operation` of each element. `flex` computes small tensors, and those that cannot be recorded. NaN does not depend
+/// on which.
 pub(super) fn each(
     operation: Operation,
     tensor: FlexTensor,
     flex: impl FnOnce(FlexTensor) -> FlexTensor,
 ) -> FlexTensor {
     let shape = tensor.layout().shape().to_vec();
-    match is_supported(&tensor) && is_recorded(&shape, &[&tensor]) {
+    // Flex drops NaN in these, by `max` and `min`.
+    let keeps_nan = matches!(operation, Operation::Relu | Operation::ClampMin(_) | Operation::ClampMax(_));
+    match is_supported(&tensor) && (keeps_nan || is_recorded(&shape, &[&tensor])) {
         true => map(operation, vec![tensor], &shape),
         false => flex(ready(tensor)),
     }

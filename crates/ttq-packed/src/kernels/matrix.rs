@@ -230,7 +230,8 @@ impl PackedMatrix {
             }),
             Activations::Int8 => {
                 let words = columns.div_ceil(4);
-                let by_tables = self.level.has_byte_tables()
+                let by_tables = m > 0
+                    && self.level.has_byte_tables()
                     && epilogue.bytes.sums(self.level.has_any_bytes()) == 2
                     && m <= MAX_LOOKUP_ROWS
                     && rows >= MIN_BYTE_TABLE_ROWS;

@@ -16,6 +16,7 @@ use super::layers::{
 use super::layout::{Image, Quantization};
 use super::operation::{Operation, Window, elements};
 use super::quantize::Bytes;
+use super::reference::adaptive_range;
 use super::values::ValueMap;
 use super::{CompileOptions, NetworkError, Value};
 use crate::kernels::ConvolutionOptions;
@@ -204,7 +205,7 @@ impl<'a> Plan<'a> {
                 Operation::AdaptiveAveragePool(size) => {
                     let Image { height, width, .. } = self.images[x];
                     let ranges = [(height, size[0]), (width, size[1])]
-                        .map(|(len, n)| (0..n).map(|i| i * len / n..((i + 1) * len).div_ceil(n)).collect());
+                        .map(|(len, n)| (0..n).map(|i| adaptive_range(i, n, len)).collect());
                     self.pool(node, x, ranges, PoolFunction::Mean);
                 }
                 operation => {

@@ -59,6 +59,16 @@ pub enum NetworkError {
         /// Its dimensions.
         dims: Vec<usize>,
     },
+    /// A value has too many dimensions.
+    #[error("`{node}` has {dims} dimensions: the limit is {limit}")]
+    TooManyDimensions {
+        /// Name of the node.
+        node: String,
+        /// Number of dimensions.
+        dims: usize,
+        /// Maximum number.
+        limit: usize,
+    },
     /// The graph has too many values.
     #[error("the graph has {values} values: the limit is {limit}")]
     TooManyValues {

@@ -11,6 +11,9 @@ use crate::TernaryWeight;
 /// Maximum number of elements of a value: offsets of kernels have 32 bits.
 pub(super) const MAX_ELEMENTS: usize = 1 << 30;
 
+/// Maximum number of dimensions of a value.
+const MAX_DIMENSIONS: usize = 32;
+
 /// Maximum number of values.
 pub(super) const MAX_VALUES: usize = 1 << 14;
 
@@ -213,6 +216,9 @@ impl Graph {
     pub(super) fn push(&mut self, name: String, shape: Shape, source: Source) -> Result<Value, NetworkError> {
         if shape.dims.contains(&0) {
             return Err(NetworkError::Empty { node: name, dims: shape.dims });
+        }
+        if shape.dims.len() > MAX_DIMENSIONS {
+            return Err(NetworkError::TooManyDimensions { node: name, dims: shape.dims.len(), limit: MAX_DIMENSIONS });
         }
         if self.entries.len() == MAX_VALUES {
             return Err(NetworkError::TooManyValues { values: MAX_VALUES + 1, limit: MAX_VALUES });

@@ -77,9 +77,9 @@ pub enum Binary {
     Multiply,
     /// `a / b`
     Divide,
-    /// `max(a, b)`; the other operand if one is NaN
+    /// `max(a, b)`; NaN if one is NaN
     Maximum,
-    /// `min(a, b)`; the other operand if one is NaN
+    /// `min(a, b)`; NaN if one is NaN
     Minimum,
     /// `a` to the power of `b`
     Power,
@@ -100,9 +100,9 @@ pub enum Reduction {
     Sum,
     /// Arithmetic mean
     Mean,
-    /// Largest element; those that are NaN are skipped
+    /// Largest element; NaN if one is NaN
     Max,
-    /// Smallest element; those that are NaN are skipped
+    /// Smallest element; NaN if one is NaN
     Min,
 }
 

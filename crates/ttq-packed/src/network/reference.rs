@@ -2,6 +2,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::graph::{Graph, Source};
 use super::operation::{Binary, Operation, Reduction, Unary, Window, elements};
@@ -108,10 +109,9 @@ pub(super) fn evaluate(operation: &Operation, operands: &[&Tensor], dims: &[usiz
         }),
         Operation::AdaptiveAveragePool(size) => {
             let [height, width] = [x.dims[1], x.dims[2]];
-            let range = |i: usize, n: usize, len: usize| i * len / n..((i + 1) * len).div_ceil(n);
             let mean = |i: usize| {
                 let (c, row, column) = (i / (size[0] * size[1]), i / size[1] % size[0], i % size[1]);
-                let (rows, columns) = (range(row, size[0], height), range(column, size[1], width));
+                let (rows, columns) = (adaptive_range(row, size[0], height), adaptive_range(column, size[1], width));
                 let n = rows.len() * columns.len();
                 let sum: f64 = rows
                     .flat_map(|y| columns.clone().map(move |column| (y, column)))
@@ -302,6 +302,12 @@ pub(super) fn max(a: f64, b: f64) -> f64 {
 /// Returns the smaller number, and NaN if either one is NaN.
 pub(super) fn min(a: f64, b: f64) -> f64 {
     if a < b || a.is_nan() { a } else { b }
+}
+
+/// Returns the rows or columns, of `len`, that the output at `i` of `n` averages. The products need more than 32 bits.
+pub(super) fn adaptive_range(i: usize, n: usize, len: usize) -> Range<usize> {
+    let [i, n, len] = [i, n, len].map(|number| number as u64);
+    (i * len / n) as usize..((i + 1) * len).div_ceil(n) as usize
 }
 
 /// Computes a function of one number.

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::graph::MAX_ELEMENTS;
-use super::operation::{Operation, Shape, Window, elements};
+use super::operation::{Operation, Shape, Unary, Window, elements};
 use crate::kernels::ConvolutionOptions;
 
 impl Operation {
@@ -68,6 +68,9 @@ impl Operation {
                     return Err(format!("operands {x:?} and {second:?} must be [.., m, k] and [.., k, n]"));
                 }
                 Ok([broadcast(a, b)?.as_slice(), &[*m, *n]].concat())
+            }
+            Self::Unary(Unary::Clamp([low, high])) if low > high || low.is_nan() || high.is_nan() => {
+                Err(format!("the limits {low} and {high} must ascend"))
             }
             Self::Unary(_) => Ok(x.into()),
             Self::Binary(_) => broadcast(x, second),

@@ -117,6 +117,19 @@ fn numbers_that_are_not_finite_survive_writing_and_reading() {
 }
 
 #[test]
+fn limits_that_do_not_ascend_and_too_many_dimensions_are_refused() {
+    let mut graph = Graph::new([2]).unwrap();
+    let input = graph.input();
+    for limits in [[2.0, 1.0], [f32::NAN, 1.0], [0.0, f32::NAN]] {
+        let error = graph.apply("x", Operation::Unary(Unary::Clamp(limits)), &[input]).unwrap_err();
+        assert!(error.to_string().contains("must ascend"), "{error}");
+    }
+    assert!(Graph::new(vec![1; 32]).is_ok());
+    let error = Graph::new(vec![1; 33]).unwrap_err();
+    assert!(matches!(error, NetworkError::TooManyDimensions { dims: 33, limit: 32, .. }), "{error}");
+}
+
+#[test]
 fn constants_of_the_same_name_are_not_written() {
     let mut graph = Graph::new([2]).unwrap();
     let mut y = graph.input();

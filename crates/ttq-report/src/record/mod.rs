@@ -81,6 +81,20 @@ impl Evidence {
         }
     }
 
+    /// Returns what is wrong with evidence from a file.
+    fn problem(&self) -> Option<&'static str> {
+        let networks = [&self.full_precision, &self.ternary].map(Option::as_ref);
+        if let Some(problem) = networks.into_iter().flatten().find_map(Predictions::problem) {
+            return Some(problem);
+        }
+        match networks {
+            [Some(a), Some(b)] if (a.classes(), a.len()) != (b.classes(), b.len()) => {
+                Some("predictions of two networks with other classes or inputs")
+            }
+            _ => None,
+        }
+    }
+
     /// Returns the name and the predictions of the network that the report analyzes.
     ///
     /// That is the ternary network, or the full-precision network if there are no ternary predictions.
@@ -118,6 +132,10 @@ impl Record {
             evidence: read_json(&directory.join(EVIDENCE))?,
             web: None,
         };
+        if let Some(problem) = record.evidence.as_ref().and_then(Evidence::problem) {
+            let path = directory.join(EVIDENCE);
+            return Err(ReportError::Format { path, cause: serde::de::Error::custom(problem) });
+        }
         if record == Self::default() {
             return Err(ReportError::NoRun { directory: directory.into() });
         }

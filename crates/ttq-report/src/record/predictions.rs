@@ -53,6 +53,9 @@ impl Prediction {
     }
 }
 
+/// Largest number of classes of predictions in a file: the confusion matrix has the square of it.
+const MOST_CLASSES: usize = 1 << 13;
+
 /// Predictions on a whole test set.
 ///
 /// They are stored as one array per field, so that the JSON stays compact for any number of classes. Probabilities and
@@ -88,6 +91,24 @@ impl Predictions {
         self.runner_up.push(prediction.runner_up as f32);
         self.label_probability.push(prediction.label_probability as f32);
         self.entropy.push(prediction.entropy as f32);
+    }
+
+    /// Returns what is wrong with predictions from a file.
+    pub(super) fn problem(&self) -> Option<&'static str> {
+        let lengths = [
+            self.predicted.len(),
+            self.confidence.len(),
+            self.runner_up.len(),
+            self.label_probability.len(),
+            self.entropy.len(),
+        ];
+        let exists = |class: &u16| usize::from(*class) < self.classes;
+        match () {
+            () if self.classes > MOST_CLASSES => Some("more classes than a report shows"),
+            () if lengths.iter().any(|len| *len != self.labels.len()) => Some("lists of different lengths"),
+            () if !self.labels.iter().chain(&self.predicted).all(exists) => Some("a class that does not exist"),
+            () => None,
+        }
     }
 
     /// Returns the number of classes.
@@ -219,5 +240,20 @@ mod tests {
 
     fn rounded(prediction: Prediction) -> Prediction {
         Prediction { entropy: (prediction.entropy as f32).into(), ..prediction }
+    }
+
+    #[test]
+    fn predictions_that_do_not_fit_together_are_a_problem() {
+        let mut good = Predictions::new(2);
+        good.push(&Prediction::new(1, &[0.25, 0.75]));
+        assert_eq!(good.problem(), None);
+        for bad in [
+            Predictions { classes: 1, ..good.clone() },
+            Predictions { classes: 100_000, ..good.clone() },
+            Predictions { labels: vec![7], ..good.clone() },
+            Predictions { entropy: Vec::new(), ..good.clone() },
+        ] {
+            assert!(bad.problem().is_some(), "{bad:?}");
+        }
     }
 }

@@ -127,7 +127,7 @@ pub(crate) fn apply(operation: Operation, a: &[f32], b: &[f32], c: &[f32], to: &
         Operation::Tanh => each!(to = |x: a| ttq_math::tanh(x)),
         Operation::Erf => each!(to = |x: a| ttq_math::erf(x)),
         Operation::Sigmoid => each!(to = |x: a| ttq_math::sigmoid(x)),
-        // NaN compares false: it is kept, as by Flex.
+        // NaN compares false: it is kept.
         Operation::Relu => each!(to = |x: a| if x < 0.0 { 0.0 } else { x }),
         Operation::Gelu => each!(to = |x: a| 0.5 * x * (1.0 + ttq_math::erf(x * FRAC_1_SQRT_2))),
         Operation::ClampMin(s) => each!(to = |x: a| if x < s { s } else { x }),

@@ -52,9 +52,14 @@ impl Geometry {
     pub(crate) fn new(options: ConvolutionOptions, kernel: [usize; 2], input: [usize; 2]) -> Result<Self, KernelError> {
         let mut output = [0; 2];
         for i in 0..2 {
-            let ([before, after], kernel) = (options.padding[i], options.dilation[i] * (kernel[i] - 1) + 1);
-            let Some(free) = (input[i] + before + after).checked_sub(kernel) else {
-                return Err(KernelError::InputTooSmall { input: input[i], padding: before + after, kernel });
+            KernelError::check_positive(["the height of the input", "the width of the input"][i], input[i])?;
+            let [before, after] = options.padding[i];
+            // A size that is not representable is larger than any input.
+            let kernel = options.dilation[i].saturating_mul(kernel[i] - 1).saturating_add(1);
+            let padding = before.saturating_add(after);
+            let padded = input[i].checked_add(padding).filter(|padded| *padded <= u32::MAX as usize);
+            let Some(free) = padded.and_then(|padded| padded.checked_sub(kernel)) else {
+                return Err(KernelError::InputTooSmall { input: input[i], padding, kernel });
             };
             output[i] = free / options.stride[i] + 1;
         }

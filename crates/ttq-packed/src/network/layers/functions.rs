@@ -1,6 +1,6 @@
 //! Functions of one and two numbers in all lanes of a vector.
 //!
-//! Results are the same for every instruction set. NaN yields NaN but in the maximum and minimum of two numbers.
+//! Results are the same for every instruction set. NaN yields NaN.
 
 use ttq_math::{erf, exp, ln, sigmoid, tanh};
 
