@@ -142,9 +142,6 @@ impl<'a> Export<'a> {
             }
             Operation::MatrixProduct => ("MatMul", self.aligned(operands, dims.len()), vec![]),
             Operation::Unary(Unary::Clamp([low, high])) => {
-                if low > high {
-                    return Err(unsupported(&format!("its limits {low} and {high} must be in ascending order")));
-                }
                 let x = self.operand(operands[0]);
                 let low = self.builder.scalar(&format!("{output}.low"), *low);
                 let high = self.builder.scalar(&format!("{output}.high"), *high);
