@@ -1,12 +1,13 @@
 //! Graphs with fewer operations, for other runtimes.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::fuse::{Affine, Constants, Fused, Kind, fuse};
-use super::graph::{Constant, Graph};
+use super::graph::{Constant, Graph, Source};
 use super::layers::{Activation, Order};
 use super::operation::{Binary, Operation, Unary};
 use super::values::ValueMap;
@@ -35,7 +36,8 @@ impl Graph {
         graph.entries[0] = self.entries[0].clone();
         let mut values = ValueMap::new();
         values.insert(self.input(), graph.input());
-        let mut rebuild = Rebuild { source: self, constants: &constants, graph, values };
+        let (named, names) = (BTreeMap::new(), BTreeSet::new());
+        let mut rebuild = Rebuild { source: self, constants: &constants, graph, values, named, names };
         for node in nodes.iter().filter(|node| used.contains(&node.value)) {
             rebuild.node(node)?;
         }
@@ -52,6 +54,10 @@ struct Rebuild<'a> {
     graph: Graph,
     /// The new value of each value that has one.
     values: ValueMap<Value>,
+    /// The constants that were added, by the name that was asked for, and their names: a file needs unique ones, and nodes of
+    /// equal names are usual.
+    named: BTreeMap<String, Vec<Value>>,
+    names: BTreeSet<String>,
 }
 
 impl Rebuild<'_> {
@@ -60,9 +66,28 @@ impl Rebuild<'_> {
         if let Some(new) = self.values.get(&value) {
             return Ok(*new);
         }
-        let new = self.graph.constant(self.source.name(value), self.constants[&value].clone())?;
+        let new = self.constant(self.source.name(value).into(), self.constants[&value].clone())?;
         self.values.insert(value, new);
         Ok(new)
+    }
+
+    /// Adds a constant, or returns an equal one that has this name.
+    fn constant(&mut self, name: String, constant: Constant) -> Result<Value, NetworkError> {
+        let known = self.named.entry(name.clone()).or_default();
+        for value in &*known {
+            if matches!(&self.graph.entries[value.0].source, Source::Constant(known) if *known == constant) {
+                return Ok(*value);
+            }
+        }
+        let mut unique = name.clone();
+        let mut number = 1;
+        while !self.names.insert(unique.clone()) {
+            number += 1;
+            unique = format!("{name}#{number}");
+        }
+        let value = self.graph.constant(unique, constant)?;
+        known.push(value);
+        Ok(value)
     }
 
     /// Adds the operations of a node: the product or map, the sum, and the activation function.
@@ -139,12 +164,12 @@ impl Rebuild<'_> {
         let weight = if scale.iter().all(|scale| *scale == 1.0) {
             self.value(weight)?
         } else {
-            self.graph.constant(self.source.name(weight), scaled(&self.constants[&weight], channels, scale))?
+            self.constant(self.source.name(weight).into(), scaled(&self.constants[&weight], channels, scale))?
         };
         let mut operands = vec![x, weight];
         if shift.iter().any(|shift| *shift != 0.0) {
             let values: Vec<f32> = shift.iter().map(|x| *x as f32).collect();
-            operands.push(self.graph.constant(format!("{}.bias", node.name), Constant::float([shift.len()], values))?);
+            operands.push(self.constant(format!("{}.bias", node.name), Constant::float([shift.len()], values))?);
         }
         self.graph.apply(&*node.name, operation, &operands)
     }
@@ -167,7 +192,7 @@ impl Rebuild<'_> {
             Order::ChannelsLast => vec![channels.len(); self.graph.shape(x).dims.len().min(1)],
         };
         let values: Vec<f32> = channels.iter().map(|x| *x as f32).collect();
-        let constant = self.graph.constant(format!("{}.{part}", node.name), Constant::float(dims, values))?;
+        let constant = self.constant(format!("{}.{part}", node.name), Constant::float(dims, values))?;
         self.graph.apply(&*node.name, Operation::Binary(function), &[x, constant])
     }
 }

@@ -2,8 +2,8 @@
 
 use fastrand::Rng;
 use ttq_packed::kernels::Level;
-use ttq_packed::network::{Arena, Binary, CompileOptions, Constant, Graph, Int8, Network, Operation, Source};
-use ttq_packed::{Codes, TernaryWeight};
+use ttq_packed::network::{Arena, Binary, CompileOptions, Constant, Graph, Int8, Network, Operation, Source, Unary};
+use ttq_packed::{Codes, Coding, TernaryWeight};
 
 use crate::allocations::allocated;
 use crate::cases;
@@ -43,6 +43,10 @@ fn check_options(
     let outputs = expected.len() / batch;
     cases::write(graph, &x[..len], &expected[..outputs], tolerance * largest, Int8::Off);
     let simplified = graph.simplify(1 << 20).unwrap();
+    if graph.write(Coding::Plain, None).is_ok() {
+        let read = Graph::read(&simplified.write(Coding::Plain, None).unwrap()).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{simplified:?}"));
+    }
     let y = x.chunks(len).flat_map(|x| simplified.evaluate(x).unwrap());
     let error = y.zip(&expected).map(|(y, e)| (y - e).abs()).max_by(|a, b| a.total_cmp(b)).unwrap_or_default();
     assert!(error <= tolerance * largest, "simplified: {:.2e}", error / largest);
@@ -93,6 +97,31 @@ fn a_ternary_weight_stays_ternary_when_a_map_per_channel_is_multiplied_into_it()
         let x = floats(&mut rng, 4);
         assert_eq!(simplified.evaluate(&x).unwrap(), graph.evaluate(&x).unwrap());
     }
+}
+
+/// A layer that is used twice, as in a recurrent network, with different maps after it.
+#[test]
+fn a_simplified_graph_with_nodes_of_equal_names_can_be_written() {
+    let mut graph = Graph::new([4]).unwrap();
+    let weight = graph.constant("weight", Constant::float([4, 4], [0.25; 16])).unwrap();
+    let mut y = graph.input();
+    for (step, bias) in [1.0, 2.0, 1.0].into_iter().enumerate() {
+        let bias = graph.constant(format!("bias{step}"), Constant::float([4], [bias; 4])).unwrap();
+        y = graph.apply("cell", Operation::Linear, &[y, weight]).unwrap();
+        y = graph.apply("cell", Operation::Binary(Binary::Add), &[y, bias]).unwrap();
+        y = graph.apply("cell", Operation::Unary(Unary::Tanh), &[y]).unwrap();
+    }
+    graph.set_output(y).unwrap();
+    let simplified = graph.simplify(1 << 20).unwrap();
+    let names: Vec<_> = simplified
+        .values()
+        .filter(|value| matches!(simplified.source(*value), Source::Constant(_)))
+        .map(|value| simplified.name(value).to_owned())
+        .collect();
+    assert_eq!(names, ["weight", "cell.bias", "cell.bias#2"]);
+    let read = Graph::read(&simplified.write(Coding::Plain, None).unwrap()).unwrap();
+    let x = [0.5, -0.25, 1.0, 0.125];
+    assert_eq!(read.evaluate(&x).unwrap(), graph.evaluate(&x).unwrap());
 }
 
 #[test]
