@@ -45,8 +45,7 @@ pub(crate) fn float_max_dim(tensor: FlexTensor, dim: usize) -> FlexTensor {
 /// Records a reduction to a tensor of shape `[1]`.
 fn over_all(tensor: FlexTensor, reduction: Reduction, is_mean: bool, flex: fn(FlexTensor) -> FlexTensor) -> FlexTensor {
     let shape = tensor.shape();
-    let keeps_nan = reduction == Reduction::Max;
-    if !is_supported(&tensor) || !(keeps_nan || is_recorded(&shape, &[&tensor])) || has_negative_strides(&tensor) {
+    if !records(&tensor, reduction) {
         // Flex reduces the memory of a view that has as many elements.
         return flex(contiguous(tensor));
     }
@@ -65,13 +64,17 @@ fn over_axis(
     flex: fn(FlexTensor, usize) -> FlexTensor,
 ) -> FlexTensor {
     let shape = tensor.shape();
-    let is_possible = is_supported(&tensor) && dim < shape.num_dims() && !has_negative_strides(&tensor);
-    let keeps_nan = reduction == Reduction::Max;
-    if !is_possible || !(keeps_nan || is_recorded(&shape, &[&tensor])) {
+    if dim >= shape.num_dims() || !records(&tensor, reduction) {
         return flex(ready(tensor), dim);
     }
     let n = shape[dim];
     reduce(tensor, &[dim], reduction, factor(is_mean, n))
+}
+
+/// Returns whether a reduction is recorded: maxima of any size, since Flex drops NaN.
+fn records(tensor: &FlexTensor, reduction: Reduction) -> bool {
+    let is_recorded = reduction == Reduction::Max || is_recorded(&tensor.shape(), &[tensor]);
+    is_recorded && is_supported(tensor) && !has_negative_strides(tensor)
 }
 
 fn factor(is_mean: bool, n: usize) -> f64 {

@@ -57,8 +57,10 @@ impl Geometry {
             // A size that is not representable is larger than any input.
             let kernel = options.dilation[i].saturating_mul(kernel[i] - 1).saturating_add(1);
             let padding = before.saturating_add(after);
-            let padded = input[i].checked_add(padding).filter(|padded| *padded <= u32::MAX as usize);
-            let Some(free) = padded.and_then(|padded| padded.checked_sub(kernel)) else {
+            let Some(padded) = input[i].checked_add(padding).filter(|padded| *padded <= u32::MAX as usize) else {
+                return Err(KernelError::Dimension { what: "the padding", value: padding, expected: "below 2^32" });
+            };
+            let Some(free) = padded.checked_sub(kernel) else {
                 return Err(KernelError::InputTooSmall { input: input[i], padding, kernel });
             };
             output[i] = free / options.stride[i] + 1;
