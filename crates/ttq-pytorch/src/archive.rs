@@ -169,15 +169,8 @@ impl Archive {
         }
         let mut at = pickle::read(file)?.length;
         at += pickle::read(&file[at..])?.length;
-        let system = pickle::read(&file[at..])?;
-        at += system.length;
-        let is_big_endian = match &system.objects[system.root] {
-            Object::Dict { entries, .. } => entries.iter().any(|&(key, value)| {
-                system.objects[key] == Object::Text("little_endian".into())
-                    && system.objects[value] == Object::Bool(false)
-            }),
-            _ => false,
-        };
+        // The byte order of the system does not matter: PyTorch wrote numbers in this format as little-endian everywhere.
+        at += pickle::read(&file[at..])?.length;
         let object = pickle::read(&file[at..])?;
         let range = at..at + object.length;
         let sizes = objects::element_sizes(&object);
@@ -196,14 +189,13 @@ impl Archive {
             let count = file[at..].first_chunk::<8>();
             let count = count.ok_or_else(|| Error::damaged(format!("storage {key} is missing")))?;
             at += count.len();
-            let count = if is_big_endian { u64::from_be_bytes(*count) } else { u64::from_le_bytes(*count) };
-            let length = usize::try_from(count).ok().and_then(|count| count.checked_mul(size));
+            let length = usize::try_from(u64::from_le_bytes(*count)).ok().and_then(|count| count.checked_mul(size));
             let end = length.and_then(|length| at.checked_add(length)).filter(|&end| end <= file.len());
             let end = end.ok_or_else(|| Error::damaged(format!("storage {key} is longer than the file")))?;
             storages.insert(key.to_string(), Storage { size: end - at, source: Source::File(at..end) });
             at = end;
         }
-        Ok(Self { pickle: PickleBytes::File(range), bytes, zip: None, storages, is_big_endian })
+        Ok(Self { pickle: PickleBytes::File(range), bytes, zip: None, storages, is_big_endian: false })
     }
 
     /// Returns the bytes of a storage. Checks the checksum of an entry of a zip file at the first call.

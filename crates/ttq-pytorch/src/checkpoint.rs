@@ -12,9 +12,9 @@ use crate::tensor::{Stored, Tensor, check, contiguous};
 
 /// Maximum depth of nested containers.
 const DEPTH: usize = 64;
-/// Maximum number of entries, and maximum length of all of their paths together in bytes.
+/// Maximum number of values in all containers with tensors, and maximum length of all texts about them together in bytes.
 const ENTRIES: usize = 400_000;
-const PATHS: usize = 1 << 27;
+const TEXTS: usize = 1 << 27;
 
 /// A tensor of the file.
 #[derive(Debug, Clone)]
@@ -104,7 +104,8 @@ pub struct Checkpoint {
     pub(crate) containers: Vec<Container>,
     /// Whole modules: path and class.
     pub(crate) modules: Vec<(String, String)>,
-    by_path: HashMap<String, usize>,
+    /// Indices of entries; none for a path that several have.
+    by_path: HashMap<String, Option<usize>>,
 }
 
 impl Checkpoint {
@@ -148,7 +149,10 @@ impl Checkpoint {
                 entry.tensor = Err(problem);
             }
         }
-        let by_path = entries.iter().enumerate().map(|(index, entry)| (entry.path.clone(), index)).collect();
+        let mut by_path = HashMap::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            by_path.entry(entry.path.clone()).and_modify(|index| *index = None).or_insert(Some(index));
+        }
         Ok(Self { archive, entries, skipped, containers, modules, by_path })
     }
 
@@ -165,11 +169,12 @@ impl Checkpoint {
     /// Reads the tensor with this path as contiguous bytes.
     ///
     /// # Errors
-    /// [`Error::NoTensor`], [`Error::Tensor`] with the [problem](Entry::problem) of the tensor, and [`Error::Damaged`] if
+    /// [`Error::NoTensor`], [`Error::Duplicate`], [`Error::Tensor`] with the [problem](Entry::problem) of the tensor, and [`Error::Damaged`] if
     /// the bytes do not match their checksum.
     pub fn tensor(&self, path: &str) -> Result<Tensor, Error> {
         let index = self.by_path.get(path).ok_or_else(|| Error::NoTensor { path: path.into() })?;
-        let tensor = self.stored(&self.entries[*index])?;
+        let index = index.ok_or_else(|| Error::Duplicate { path: path.into() })?;
+        let tensor = self.stored(&self.entries[index])?;
         let Description { dtype, shape, .. } = tensor.description;
         Ok(Tensor { dtype: *dtype, shape: shape.clone(), bytes: contiguous(&tensor) })
     }
@@ -197,7 +202,9 @@ struct Walk<'p, 'a> {
     skipped: Vec<Skipped>,
     containers: Vec<Container>,
     modules: Vec<(String, String)>,
-    paths: usize,
+    /// Number of values in the containers visited so far, and length of all texts about them in bytes.
+    values: usize,
+    texts: usize,
 }
 
 impl<'p, 'a> Walk<'p, 'a> {
@@ -209,71 +216,97 @@ impl<'p, 'a> Walk<'p, 'a> {
             skipped: Vec::new(),
             containers: Vec::new(),
             modules: Vec::new(),
-            paths: 0,
+            values: 0,
+            texts: 0,
         }
     }
 
+    /// Counts the bytes of a text.
+    fn count(&mut self, bytes: usize) -> Result<(), Error> {
+        self.texts = self.texts.saturating_add(bytes);
+        if self.texts > TEXTS {
+            return Err(Error::damaged(format!("the names of its entries have more than {TEXTS} bytes")));
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, path: String, kind: String, has_tensors: bool) -> Result<(), Error> {
+        self.count(kind.len())?;
+        self.skipped.push(Skipped { path, kind, has_tensors });
+        Ok(())
+    }
+
     fn visit(&mut self, id: Id, path: String, parent: Option<usize>, depth: usize) -> Result<(), Error> {
-        self.paths += path.len();
         if depth > DEPTH {
             return Err(Error::damaged(format!("its entries are nested more than {DEPTH} levels deep")));
-        }
-        if self.entries.len() + self.skipped.len() > ENTRIES || self.paths > PATHS {
-            return Err(Error::damaged(format!(
-                "it has more than {ENTRIES} entries or names of more than {PATHS} bytes"
-            )));
         }
         let pickle = self.pickle;
         if let Some(tensor) = pickle.tensor(id) {
             // A tensor that is the whole file.
             let path = if path.is_empty() && parent.is_none() { "tensor".into() } else { path };
+            self.count(match &tensor {
+                Ok(description) => description.storage.len(),
+                Err(Problem::Unsupported(reason) | Problem::Damaged(reason)) => reason.len(),
+            })?;
             self.entries.push(Entry { path, tensor });
             return Ok(());
         }
         if !self.has_tensors[id] {
-            self.skipped.push(Skipped { path, kind: pickle.describe(id), has_tensors: false });
-            return Ok(());
+            return self.skip(path, pickle.describe(id), false);
         }
         let is_dict = matches!(pickle.objects[id], Object::Dict { .. });
+        let values = match &pickle.objects[id] {
+            Object::Dict { entries, .. } => entries.len(),
+            Object::Tuple(items) | Object::List(items) => items.len(),
+            _ => 0,
+        };
+        self.values = self.values.saturating_add(values);
+        if self.values > ENTRIES {
+            return Err(Error::damaged(format!("its containers have more than {ENTRIES} values")));
+        }
+        if let Object::Dict { attributes: Some(attributes), .. } = pickle.objects[id]
+            && self.has_tensors[attributes]
+        {
+            self.skip(path.clone(), format!("attributes, {}", pickle.describe(attributes)), true)?;
+        }
+        let is_root = parent.is_none();
+        let mut named = |label: &str| {
+            self.count(path.len() + label.len() + 1)?;
+            Ok(if is_root { label.to_owned() } else { format!("{path}.{label}") })
+        };
         let children: Vec<(String, Id)> = match &pickle.objects[id] {
-            Object::Dict { entries, attributes } => {
-                if let Some(attributes) = attributes.filter(|&attributes| self.has_tensors[attributes]) {
-                    let kind = format!("attributes, {}", pickle.describe(attributes));
-                    self.skipped.push(Skipped { path: path.clone(), kind, has_tensors: true });
-                }
+            Object::Dict { entries, .. } => {
                 // As in Python, the last of equal keys counts, at the place of the first.
                 let mut children: Vec<(String, Id)> = Vec::new();
                 let mut texts = HashMap::new();
                 for &(key, value) in entries {
-                    let label = pickle.label(key);
                     let Object::Text(text) = &pickle.objects[key] else {
-                        children.push((label, value));
+                        children.push((named(&pickle.label(key))?, value));
                         continue;
                     };
                     let index = *texts.entry(text).or_insert(children.len());
                     match children.get_mut(index) {
                         Some(child) => child.1 = value,
-                        None => children.push((label, value)),
+                        None => children.push((named(text)?, value)),
                     }
                 }
                 children
             }
             Object::Tuple(items) | Object::List(items) => {
-                items.iter().enumerate().map(|(index, &item)| (index.to_string(), item)).collect()
+                let items = items.iter().enumerate();
+                items.map(|(index, &item)| Ok((named(&index.to_string())?, item))).collect::<Result<_, Error>>()?
             }
             _ => {
                 if let Some(class) = pickle.module_class(id) {
                     self.modules.push((path.clone(), class));
                 }
-                self.skipped.push(Skipped { path, kind: pickle.describe(id), has_tensors: true });
-                return Ok(());
+                return self.skip(path, pickle.describe(id), true);
             }
         };
         let container = self.containers.len();
         let start = self.entries.len();
         self.containers.push(Container { path: path.clone(), parent, is_dict, start, end: start });
-        for (label, child) in children {
-            let path = if parent.is_none() { label } else { format!("{path}.{label}") };
+        for (path, child) in children {
             self.visit(child, path, Some(container), depth + 1)?;
         }
         self.containers[container].end = self.entries.len();

@@ -81,8 +81,14 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        self.items(id)?.iter().map(|&item| self.size(item)).collect()
+    /// Returns the sizes or strides of a tensor.
+    fn sizes(&self, id: Id, name: &str) -> Result<Vec<usize>, Problem> {
+        let items = self.items(id).unwrap_or_default();
+        if items.len() > RANK {
+            return Err(Problem::Damaged(format!("has {} {name}, more than {RANK}", items.len())));
+        }
+        let sizes = self.items(id).and_then(|items| items.iter().map(|&item| self.size(item)).collect());
+        sizes.ok_or_else(|| Problem::Damaged(format!("has {name} that are no list of whole numbers")))
     }
 
     /// Returns the name of an entry with this key.
@@ -201,13 +207,13 @@ impl<'a> Pickle<'a> {
         } else {
             reference.class
         };
-        let shape = self.sizes(shape).ok_or_else(|| damaged("has a size that is no list of whole numbers"))?;
+        let shape = self.sizes(shape, "sizes")?;
         let dtype = Dtype::from_name(dtype).map_err(Problem::Unsupported)?;
         if reference.location == "meta" {
             return Err(unsupported(META));
         }
-        let strides = self.sizes(strides).ok_or_else(|| damaged("has strides that are no list of whole numbers"))?;
-        if shape.len() != strides.len() || shape.len() > RANK {
+        let strides = self.sizes(strides, "strides")?;
+        if shape.len() != strides.len() {
             return Err(Problem::Damaged(format!("has {} sizes and {} strides", shape.len(), strides.len())));
         }
         let offset = self.size(offset).and_then(|offset| offset.checked_add(reference.offset));

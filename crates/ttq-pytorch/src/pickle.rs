@@ -12,6 +12,8 @@ use crate::Error;
 /// Maximum number of opcodes of a pickle, which bounds memory at a small multiple of it. A checkpoint has about fifty
 /// for each tensor.
 const OPCODES: usize = 10_000_000;
+/// Maximum size of copies of values that a pickle uses more than once, in bytes.
+const COPIES: usize = 1 << 28;
 
 /// Index of an object.
 pub(crate) type Id = usize;
@@ -67,8 +69,15 @@ const EMPTY_TUPLE: Id = 3;
 /// Reads the pickle at the start of `input`.
 pub(crate) fn read(input: &[u8]) -> Result<Pickle<'_>, Error> {
     let constants = [Object::None, Object::Bool(false), Object::Bool(true), Object::Tuple(Vec::new())];
-    let mut machine =
-        Machine { input, at: 0, objects: constants.into(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+    let mut machine = Machine {
+        input,
+        at: 0,
+        objects: constants.into(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+        copied: 0,
+    };
     for _ in 0..OPCODES {
         if let Some(root) = machine.step()? {
             return Ok(Pickle { objects: machine.objects, root, length: machine.at });
@@ -84,11 +93,19 @@ struct Machine<'a> {
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    /// Size of the values copied so far, in bytes.
+    copied: usize,
 }
 
 impl<'a> Machine<'a> {
     fn error(&self, reason: &str) -> Error {
         Error::damaged(format!("its pickle {reason} at byte {}", self.at))
+    }
+
+    /// Counts the copy of a value of some bytes.
+    fn copy(&mut self, bytes: usize) -> Result<(), Error> {
+        self.copied = self.copied.saturating_add(bytes);
+        if self.copied > COPIES { Err(self.error("copies shared values too often")) } else { Ok(()) }
     }
 
     fn bytes(&mut self, length: u64) -> Result<&'a [u8], Error> {
@@ -335,26 +352,27 @@ impl<'a> Machine<'a> {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (&self.objects[module], &self.objects[name]) {
                     (Object::Text(module), Object::Text(name)) => {
-                        let global = Object::Global { module: module.clone(), name: name.clone() };
-                        self.push(global);
+                        let (module, name) = (module.clone(), name.clone());
+                        self.copy(module.len() + name.len())?;
+                        self.push(Object::Global { module, name });
                     }
                     _ => return Err(self.error("names a class by something that is not text")),
                 }
             }
             b'R' | 0x81 => {
                 let (arguments, class) = (self.pop()?, self.pop()?);
-                self.call(class, arguments);
+                self.call(class, arguments)?;
             }
             0x92 => {
                 let (_, arguments, class) = (self.pop()?, self.pop()?, self.pop()?);
-                self.call(class, arguments);
+                self.call(class, arguments)?;
             }
             b'i' => {
                 let (module, name) = (self.line()?, self.line()?);
                 let arguments = self.pop_to_mark()?;
                 let class = self.new_object(Object::Global { module, name });
                 let arguments = self.new_object(Object::Tuple(arguments));
-                self.call(class, arguments);
+                self.call(class, arguments)?;
             }
             b'o' => {
                 let mut items = self.pop_to_mark()?;
@@ -363,7 +381,7 @@ impl<'a> Machine<'a> {
                 }
                 let class = items.remove(0);
                 let arguments = self.new_object(Object::Tuple(items));
-                self.call(class, arguments);
+                self.call(class, arguments)?;
             }
             b'b' => {
                 let state = self.pop()?;
@@ -463,7 +481,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Pushes the result of a call. Dictionaries and `torch.Size` are data; everything else stays a call.
-    fn call(&mut self, class: Id, arguments: Id) {
+    fn call(&mut self, class: Id, arguments: Id) -> Result<(), Error> {
         let name = match &self.objects[class] {
             Object::Global { module, name } => (&**module, &**name),
             _ => ("", ""),
@@ -471,11 +489,13 @@ impl<'a> Machine<'a> {
         match name {
             ("collections", "OrderedDict" | "defaultdict") | ("__builtin__" | "builtins", "dict") => {
                 let entries = self.pairs(arguments);
+                self.copy(std::mem::size_of_val(&entries[..]))?;
                 self.push(Object::Dict { entries, attributes: None });
             }
             ("torch", "Size") if !self.items(arguments).is_empty() => self.stack.push(self.items(arguments)[0]),
             _ => self.push(Object::Built { class, arguments, contents: Vec::new() }),
         }
+        Ok(())
     }
 
     fn items(&self, id: Id) -> &[Id] {

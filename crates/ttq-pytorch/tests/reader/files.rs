@@ -97,7 +97,9 @@ pub(crate) fn saved_before(pickle: &Pickle, storages: &[(&str, Vec<u8>)], size: 
     }
     let keys = keys.raw(b"e.").0;
     let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
-    let mut file = [&magic[..], b"\x80\x02\x4d\xe9\x03.", b"\x80\x02}.", &pickle.0, &keys].concat();
+    // Of a big-endian machine, whose numbers are little-endian nevertheless.
+    let system = Pickle::new().raw(b"}").text("little_endian").raw(b"\x89s.").0;
+    let mut file = [&magic[..], b"\x80\x02\x4d\xe9\x03.", &system, &pickle.0, &keys].concat();
     for (_, bytes) in storages {
         file.extend(((bytes.len() / size) as u64).to_le_bytes());
         file.extend(bytes);
