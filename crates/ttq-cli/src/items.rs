@@ -1,5 +1,6 @@
 //! Items of the input of a network: an array in a `.npy` file, or pictures.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,23 +16,24 @@ const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
 pub(crate) enum Items {
     /// The elements of all items.
     Array(Vec<f32>),
-    /// A picture per item.
-    Pictures(Vec<PathBuf>),
+    /// A picture per item: its path, and the bytes of the file if they have been read, since a pipe is read once.
+    Pictures(Vec<(PathBuf, Option<Vec<u8>>)>),
 }
 
 impl Items {
     /// Finds the items in files and directories. `dims` is the shape of an item.
     pub(crate) fn find(paths: &[PathBuf], dims: &[usize], normalization: &Normalization) -> Result<Self> {
         if let [path] = paths
-            && path.is_file()
+            && !path.is_dir()
         {
             let bytes = read(path)?;
-            if !picture::is_picture(&bytes) {
-                let file = || path.display().to_string();
-                let array = npy::read(&bytes).with_context(file)?;
-                normalization.check_array(array.is_float).with_context(file)?;
-                return items(array, dims).map(Self::Array).with_context(file);
+            if picture::is_picture(&bytes) {
+                return Ok(Self::Pictures(vec![(path.clone(), Some(bytes))]));
             }
+            let file = || path.display().to_string();
+            let array = npy::read(&bytes).with_context(file)?;
+            normalization.check_array(array.is_float).with_context(file)?;
+            return items(array, dims).map(Self::Array).with_context(file);
         }
         let mut pictures = Vec::new();
         for path in paths {
@@ -45,14 +47,14 @@ impl Items {
                 pictures.push(path.clone());
             }
         }
-        Ok(Self::Pictures(pictures))
+        Ok(Self::Pictures(pictures.into_iter().map(|path| (path, None)).collect()))
     }
 
     /// Returns the number of items of `len` elements.
     pub(crate) fn count(&self, len: usize) -> usize {
         match self {
             Self::Array(values) => values.len() / len,
-            Self::Pictures(paths) => paths.len(),
+            Self::Pictures(pictures) => pictures.len(),
         }
     }
 
@@ -60,7 +62,7 @@ impl Items {
     pub(crate) fn name(&self, index: usize) -> String {
         match self {
             Self::Array(_) => index.to_string(),
-            Self::Pictures(paths) => paths[index].display().to_string(),
+            Self::Pictures(pictures) => pictures[index].0.display().to_string(),
         }
     }
 
@@ -75,11 +77,12 @@ impl Items {
         let len: usize = dims.iter().product();
         match self {
             Self::Array(values) => Ok(values[start * len..end * len].to_vec()),
-            Self::Pictures(paths) => {
+            Self::Pictures(pictures) => {
                 let mut values = Vec::with_capacity((end - start) * len);
-                for path in &paths[start..end] {
+                for (path, bytes) in &pictures[start..end] {
                     let file = || path.display().to_string();
-                    let bytes = read(path)?;
+                    let bytes =
+                        bytes.as_ref().map_or_else(|| read(path).map(Cow::Owned), |bytes| Ok(Cow::Borrowed(bytes)))?;
                     if !picture::is_picture(&bytes) {
                         bail!("{}: is not a PNG or JPEG file: pass pictures, or one .npy file alone", path.display());
                     }

@@ -49,20 +49,30 @@ impl Normalization {
     /// Returns mean and standard deviation of each channel.
     fn of_channels(&self, channels: usize) -> Result<Vec<[f32; 2]>> {
         let [mean, std] = &self.of_file;
-        let choose = |option: &Option<Vec<f32>>, of_file: &Option<Vec<f32>>, default: f32| {
-            option.as_ref().or(of_file.as_ref()).cloned().unwrap_or_else(|| vec![default])
+        // The numbers, and where they are from.
+        let choose = |name: &str, option: &Option<Vec<f32>>, of_file: &Option<Vec<f32>>, default: f32| {
+            let numbers = option.as_ref().or(of_file.as_ref()).cloned().unwrap_or_else(|| vec![default]);
+            let is_option = option.is_some();
+            (
+                numbers,
+                if is_option { format!("--{name}") } else { format!("`{name}` in the configuration in the file") },
+            )
         };
-        let (mean, std) = (choose(&self.mean, mean, 0.0), choose(&self.std, std, 1.0));
-        for (option, numbers) in [("--mean", &mean), ("--std", &std)] {
+        let chosen = [choose("mean", &self.mean, mean, 0.0), choose("std", &self.std, std, 1.0)];
+        for (numbers, source) in &chosen {
             if ![1, channels].contains(&numbers.len()) {
-                bail!("{option} has {} numbers instead of 1 or {channels}, the channels of the input", numbers.len());
+                bail!("{source} has {} numbers instead of 1 or {channels}, the channels of the input", numbers.len());
+            }
+            if let Some(number) = numbers.iter().find(|number| !number.is_finite()) {
+                bail!("{source} is {number}: it must be finite");
             }
         }
-        if let Some(std) = std.iter().find(|std| !(std.is_finite() && **std > 0.0)) {
-            bail!("--std is {std}: it must be positive");
+        let [(mean, _), (std, source)] = &chosen;
+        if let Some(std) = std.iter().find(|std| **std <= 0.0) {
+            bail!("{source} is {std}: it must be positive");
         }
         let at = |numbers: &[f32], channel: usize| numbers[channel.min(numbers.len() - 1)];
-        Ok((0..channels).map(|channel| [at(&mean, channel), at(&std, channel)]).collect())
+        Ok((0..channels).map(|channel| [at(mean, channel), at(std, channel)]).collect())
     }
 
     /// Fails if the options are set although the input is an array, or if it is one of pixels that are not normalized.
@@ -209,6 +219,12 @@ mod tests {
                 .contains("--mean has 2 numbers instead of 1 or 3")
         );
         assert!(error(&normalization(&[0.0], &[0.0]), &file, &[3, 1, 2]).contains("--std is 0"));
+        assert!(error(&normalization(&[f32::NAN], &[1.0]), &file, &[3, 1, 2]).contains("--mean is NaN"));
+        let of_file = plain.with_configuration(Some(r#"{"mean": [0.5, 0.5], "std": [0]}"#));
+        assert!(error(&of_file, &file, &[3, 1, 2]).contains("`mean` in the configuration in the file has 2 numbers"));
+        assert!(error(&of_file, &file, &[2, 1, 2]).contains("not [1 or 3, height, width]"));
+        let of_file = plain.with_configuration(Some(r#"{"std": [0]}"#));
+        assert!(error(&of_file, &file, &[3, 1, 2]).contains("`std` in the configuration in the file is 0"));
         assert!(normalization(&[0.0], &[2.0]).check_array(true).is_err());
         for cut in [5, 20, file.len() - 20] {
             assert!(plain.values(&file[..cut], &[1, 1, 2]).is_err());

@@ -4,8 +4,10 @@
 //! Burn's server distinguishes workers by their device, and a CPU is a single device. Here workers are counted by a
 //! barrier: a round ends when as many workers have arrived as devices were given at the start. The last worker to
 //! arrive reduces the gradients, and every worker receives the same result. Terms are added in the order of arrival, so
-//! with more than two workers rounding can differ between runs, but never between workers.
+//! with more than two workers rounding can differ between runs, but never between workers. A worker whose thread ends
+//! while others wait for it has failed: they panic too.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -18,6 +20,21 @@ use burn_flex::FlexDevice;
 use crate::Cpu;
 
 static SESSION: Mutex<Option<Arc<Session>>> = Mutex::new(None);
+
+thread_local! {
+    /// The session of which this thread is a worker.
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+}
+
+/// A worker of a session; leaves it when it is dropped.
+struct Worker(Arc<Session>);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        lock(&self.0.round).left += 1;
+        self.0.finished.notify_all();
+    }
+}
 
 struct Session {
     workers: usize,
@@ -32,6 +49,8 @@ struct Round {
     number: u64,
     /// Workers that have arrived at the barrier.
     arrived: usize,
+    /// Workers whose threads have ended.
+    left: usize,
     gradients: HashMap<DistributedParamId, Vec<TensorRef<Cpu>>>,
 }
 
@@ -46,8 +65,10 @@ impl DistributedBackend for Cpu {
         *lock(&SESSION) = None;
     }
 
-    /// Does nothing: the barrier counts workers, not gradients.
-    fn register_sync_parameters(_device: &FlexDevice, _params: Vec<DistributedParams>) {}
+    /// The barrier counts workers, not gradients.
+    fn register_sync_parameters(_device: &FlexDevice, _params: Vec<DistributedParams>) {
+        let _session = session();
+    }
 
     fn submit_gradient_sync(tensor: TensorRef<Self>, params: DistributedParams) {
         if let Some(session) = session() {
@@ -62,8 +83,15 @@ impl DistributedBackend for Cpu {
     }
 }
 
+/// Returns the session, of which this thread is a worker from now on.
 fn session() -> Option<Arc<Session>> {
-    lock(&SESSION).clone()
+    let session = lock(&SESSION).clone()?;
+    WORKER.with_borrow_mut(|worker| {
+        if worker.as_ref().is_none_or(|worker| !Arc::ptr_eq(&worker.0, &session)) {
+            *worker = Some(Worker(session.clone()));
+        }
+    });
+    Some(session)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,18 +101,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Session {
     /// Blocks until all workers of the round have arrived. The last worker reduces the gradients before it releases the
     /// others.
+    ///
+    /// # Panics
+    /// If a worker has left that the others wait for.
     fn wait(&self) {
         let mut round = lock(&self.round);
         round.arrived += 1;
         if round.arrived < self.workers {
             let number = round.number;
-            drop(self.finished.wait_while(round, |round| round.number == number));
+            let waits = |round: &mut Round| round.number == number && round.left == 0;
+            let round = self.finished.wait_while(round, waits).unwrap_or_else(PoisonError::into_inner);
+            let has_ended = round.number != number;
+            drop(round);
+            assert!(has_ended, "another worker of the distributed strategy has failed");
             return;
         }
         for gradients in std::mem::take(&mut round.gradients).into_values() {
             self.reduce(&gradients);
         }
-        *round = Round { number: round.number + 1, ..Round::default() };
+        *round = Round { number: round.number + 1, left: round.left, ..Round::default() };
         self.finished.notify_all();
     }
 

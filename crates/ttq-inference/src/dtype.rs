@@ -55,6 +55,28 @@ impl Kind {
     }
 }
 
+/// Converts integers to another integer type. Returns the first value that the type does not have, if there is one.
+pub(crate) fn convert_integers(data: TensorData, dtype: DType) -> Result<TensorData, i128> {
+    if data.dtype == dtype {
+        return Ok(data);
+    }
+    let range = match dtype {
+        DType::I64 => i64::MIN.into()..=i64::MAX.into(),
+        DType::I32 => i32::MIN.into()..=i32::MAX.into(),
+        DType::I16 => i16::MIN.into()..=i16::MAX.into(),
+        DType::I8 => i8::MIN.into()..=i8::MAX.into(),
+        DType::U64 => 0..=u64::MAX.into(),
+        DType::U32 => 0..=u32::MAX.into(),
+        DType::U16 => 0..=u16::MAX.into(),
+        _ => 0..=i128::from(u8::MAX),
+    };
+    let outside = match data.dtype {
+        DType::U64 => data.iter::<u64>().map(i128::from).find(|value| !range.contains(value)),
+        _ => data.iter::<i64>().map(i128::from).find(|value| !range.contains(value)),
+    };
+    outside.map_or_else(|| Ok(data.convert_dtype(dtype)), Err)
+}
+
 /// Converts float data to another float type. Returns the first finite value that overflows, if there is one.
 pub(crate) fn convert_floats(data: TensorData, dtype: DType) -> Result<TensorData, f64> {
     if data.dtype == dtype {

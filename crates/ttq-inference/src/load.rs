@@ -250,6 +250,16 @@ enum Content<'a> {
     Dense(&'a DenseTensor),
 }
 
+impl Content<'_> {
+    /// Returns the contents of an integer or boolean parameter.
+    fn data(self) -> Option<TensorData> {
+        match self {
+            Self::Dense(tensor) => dtype::to_burn(tensor),
+            Self::Ternary(_) => None,
+        }
+    }
+}
+
 /// The contents of a file by the path of the parameter that they are for, with their names in the file.
 type Contents<'a> = BTreeMap<String, (&'a str, Content<'a>)>;
 
@@ -275,7 +285,8 @@ impl Check<'_> {
         };
         let compared = compared.and_then(|()| match kind {
             Kind::Float => fits(*content, dtype),
-            Kind::Int | Kind::Bool => Ok(()),
+            Kind::Int => integers_fit(*content, dtype),
+            Kind::Bool => Ok(()),
         });
         match compared {
             Ok(()) => self.loaded.push(path),
@@ -315,6 +326,13 @@ fn fits(content: Content<'_>, dtype: DType) -> Result<(), [String; 2]> {
     dtype::convert_floats(data, dtype).map_err(overflow).map(drop)
 }
 
+/// Checks that the type of the parameter has all integers.
+fn integers_fit(content: Content<'_>, dtype: DType) -> Result<(), [String; 2]> {
+    let data = content.data();
+    let outside = data.and_then(|data| dtype::convert_integers(data, dtype).err());
+    outside.map_or(Ok(()), |value| Err([format!("of type {dtype:?}, which lacks this value"), value.to_string()]))
+}
+
 impl<B: Backend> ModuleVisitor<B> for Check<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.enter(name);
@@ -352,14 +370,6 @@ impl Loader<'_> {
     fn content(&self) -> Option<Content<'_>> {
         self.contents.get(&self.path.joined()).map(|(_, content)| *content)
     }
-
-    /// Returns the contents of an integer or boolean parameter.
-    fn data(&self) -> Option<TensorData> {
-        match self.content()? {
-            Content::Dense(tensor) => dtype::to_burn(tensor),
-            Content::Ternary(_) => None,
-        }
-    }
 }
 
 impl<B: Backend> ModuleMapper<B> for Loader<'_> {
@@ -387,13 +397,14 @@ impl<B: Backend> ModuleMapper<B> for Loader<'_> {
     }
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<B, D, Int>>) -> Param<Tensor<B, D, Int>> {
-        let Some(data) = self.data() else { return param };
+        let Some(data) = self.content().and_then(Content::data) else { return param };
         let (id, value, mapper) = param.consume();
+        let data = dtype::convert_integers(data, value.dtype()).expect("the file was compared with the module");
         Param::from_mapped_value(id, Tensor::from_data(data, (&value.device(), value.dtype())), mapper)
     }
 
     fn map_bool<const D: usize>(&mut self, param: Param<Tensor<B, D, Bool>>) -> Param<Tensor<B, D, Bool>> {
-        let Some(data) = self.data() else { return param };
+        let Some(data) = self.content().and_then(Content::data) else { return param };
         let (id, value, mapper) = param.consume();
         Param::from_mapped_value(id, Tensor::from_data(data, &value.device()), mapper)
     }

@@ -190,3 +190,29 @@ fn workers_whose_training_diverges_stop_together() {
     // A worker can be one batch ahead when it hands over its output.
     assert!(matches!(error, PhaseError::Diverged { epoch: 2, batch: 3 | 4, .. }), "{error}");
 }
+
+#[test]
+fn a_worker_that_panics_does_not_leave_the_others_waiting() {
+    let _session = SESSION.lock().unwrap_or_else(PoisonError::into_inner);
+    for failing in [0, 1] {
+        let config = DistributedConfig { all_reduce_op: ReduceOperation::Sum };
+        A::start_communication_server(&vec![Default::default(); 3], config);
+        let worker = |worker: usize| {
+            move || {
+                for round in 0..5 {
+                    assert!(round < 3 || worker != failing, "the data of worker {worker} are damaged");
+                    Cpu::submit_sync_collective(&Default::default());
+                }
+            }
+        };
+        let workers: Vec<_> = (0..3).map(|index| thread::spawn(worker(index))).collect();
+        for (worker, thread) in workers.into_iter().enumerate() {
+            let panic = thread.join().unwrap_err();
+            let panic =
+                panic.downcast_ref::<String>().map_or_else(|| *panic.downcast_ref::<&str>().unwrap(), |text| &**text);
+            let expected = if worker == failing { "are damaged" } else { "another worker" };
+            assert!(panic.contains(expected), "{worker}: {panic}");
+        }
+        A::close_communication_server(&Default::default());
+    }
+}

@@ -221,6 +221,24 @@ fn pictures_are_normalized_and_a_directory_is_read_in_the_order_of_names() {
     assert_eq!(names, ["images/c.png", "images/a.PNG", "images/b.png", "images/c.png"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn an_array_or_a_picture_is_read_from_a_pipe() {
+    let (directory, _) = directory();
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("x.npy"), npy(&INPUT, &numbers(108))).unwrap();
+    write_picture(&at("a.png"), &numbers(108));
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    for name in ["x.npy", "a.png"] {
+        let (pipe, bytes) = (at("pipe"), fs::read(at(name)).unwrap());
+        let writer = std::thread::spawn(move || fs::write(pipe, bytes));
+        text(directory.path(), &["run", "net.safetensors", "--input", "pipe", "-o", "piped.npy", "--force"]);
+        writer.join().unwrap().unwrap();
+        text(directory.path(), &["run", "net.safetensors", "--input", name, "-o", "y.npy", "--force"]);
+        assert_eq!(fs::read(at("piped.npy")).unwrap(), fs::read(at("y.npy")).unwrap(), "{name}");
+    }
+}
+
 #[test]
 fn the_configuration_in_a_file_says_how_pictures_are_normalized() {
     let (directory, graph) = directory();

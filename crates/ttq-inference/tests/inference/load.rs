@@ -1,7 +1,7 @@
 //! Loading of a file: completely, in part, in other types, for fine-tuning.
 
 use burn::backend::{Autodiff, Flex};
-use burn::module::{ModuleMapper, Param, list_param_ids};
+use burn::module::{ModuleMapper, Param, ParamId, list_param_ids};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::optim::{GradientsParams, Optimizer, SgdConfig};
@@ -259,4 +259,41 @@ fn a_value_that_overflows_in_the_type_of_the_parameter_is_an_error() {
     file.tensors.insert("hidden.bias".into(), DenseTensor::new(Dtype::F64, [3], values).unwrap());
     let text = load(Net::<Packed<Flex>>::new(), &file).unwrap_err().to_string();
     assert!(text.contains("hidden.bias is 1e300 in the file and of type F32, in which it overflows"), "{text}");
+}
+
+#[test]
+fn an_integer_that_the_type_of_the_parameter_lacks_is_an_error() {
+    #[derive(Module, Debug)]
+    struct Counter<B: Backend> {
+        steps: Param<Tensor<B, 1, Int>>,
+    }
+    let counter = |dtype| {
+        let steps = Tensor::from_data([1, 2], (&Default::default(), dtype));
+        Counter::<Packed<Flex>> { steps: Param::initialized(ParamId::new(), steps) }
+    };
+    let largest = i64::from(i32::MAX);
+    for (value, dtype, is_in) in [
+        (largest, DType::I32, true),
+        (largest + 1, DType::I32, false),
+        (i64::from(i32::MIN) - 1, DType::I32, false),
+        (largest + 1, DType::I64, true),
+        (255, DType::U8, true),
+        (256, DType::U8, false),
+        (-1, DType::U32, false),
+        (-128, DType::I8, true),
+    ] {
+        let mut file = PackedModel::default();
+        let bytes: Vec<u8> = [7, value].iter().flat_map(|value: &i64| value.to_le_bytes()).collect();
+        file.tensors.insert("steps".into(), DenseTensor::new(Dtype::I64, [2], bytes).unwrap());
+        match load(counter(dtype), &file) {
+            Ok(loaded) => {
+                let steps: Vec<i64> = loaded.steps.val().into_data().iter::<i64>().collect();
+                assert!(is_in && steps == [7, value], "{value} as {dtype:?}: {steps:?}");
+            }
+            Err(error) => {
+                let text = format!("steps is {value} in the file and of type {dtype:?}, which lacks this value");
+                assert!(!is_in && error.to_string().contains(&text), "{error}");
+            }
+        }
+    }
 }
