@@ -38,7 +38,7 @@ pub use backend::{RunBackend, select};
 pub use data::batch;
 pub use evaluate::{Evaluation, evaluate, rank};
 pub use job::{CheckpointTest, Job};
-pub use method_options::check_evaluation;
+pub use method_options::{check_evaluation, check_only};
 pub use optimizer::OptimizerChoice;
 pub use options::{BackendChoice, Method, Options, Precision, ScheduleChoice};
 pub use out::{Out, write_json};

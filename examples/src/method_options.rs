@@ -66,6 +66,15 @@ pub(crate) fn check_method(options: &Options, config: &RunConfig) -> Result<()> 
     for (_, names, reason) in rules.into_iter().filter(|(applies, ..)| *applies) {
         refuse(options, |id| names.contains(&id) && !says_so(id), reason)?;
     }
+    if config.method == Method::Fp || config.epochs == 0 {
+        let given = |name: &str| options.given.iter().any(|id| id == name);
+        for [both, name] in [["learning_rate", "fp_learning_rate"], ["weight_decay", "fp_weight_decay"]] {
+            if given(name) {
+                let reason = format!("--{} when no ternary weights are trained", option_name(name));
+                refuse(options, |id| id == both, &reason)?;
+            }
+        }
+    }
     if config.teacher.is_some() && config.distillation.is_none() {
         bail!("--teacher has no meaning without distillation: add --distill, or leave it out");
     }
@@ -77,7 +86,15 @@ pub(crate) fn check_method(options: &Options, config: &RunConfig) -> Result<()> 
 /// # Errors
 /// The first such option.
 pub fn check_evaluation(options: &Options) -> Result<()> {
-    refuse(options, |id| !EVALUATION.contains(&id), "--eval, which trains nothing")
+    check_only(options, &EVALUATION, "--eval, which trains nothing")
+}
+
+/// Refuses all options but those with these identifiers.
+///
+/// # Errors
+/// The first other option, which has no meaning with what `reason` names.
+pub fn check_only(options: &Options, names: &[&str], reason: &str) -> Result<()> {
+    refuse(options, |id| !names.contains(&id), reason)
 }
 
 /// Refuses the first given option that has no meaning.

@@ -103,6 +103,8 @@ fn a_run_that_cannot_start_says_why_and_writes_nothing() {
         ("--epochs 0 --threshold-schedule 0.5", "--threshold-schedule has no meaning with --epochs 0"),
         ("--epochs 0 --threshold mean:0.7", "--threshold has no meaning with --epochs 0"),
         ("--fp-epochs 0 --fp-lr 0.1", "--fp-lr has no meaning with --fp-epochs 0"),
+        ("--epochs 0 --lr 0.1 --fp-lr 0.1", "--lr has no meaning with --fp-lr"),
+        ("--method fp --weight-decay 0 --fp-weight-decay 0", "--weight-decay has no meaning with --fp-weight-decay"),
         ("--key model", "--key is an entry of a PyTorch file"),
         (init_with_key.as_str(), "--key is an entry of a PyTorch file"),
         (eval_with_key.as_str(), "omit --key"),

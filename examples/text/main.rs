@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use ttq_examples::model::GptConfig;
-use ttq_examples::{Job, Options, Recipe, data, exit, is_first};
+use ttq_examples::{Job, Options, Recipe, check_only, data, exit, is_first};
 
 use crate::generate::{Sampling, Trained};
 
@@ -20,6 +20,9 @@ const OTHERS: [(&str, &str); 3] = [
     ("reestimate_batch_norm", "the network has no batch normalization"),
     ("validation", "a tenth of the text is for validation"),
 ];
+
+/// The options that have a meaning with `--generate`.
+const GENERATION: [&str; 6] = ["generate", "from", "tokens", "temperature", "seed", "no_tui"];
 
 fn main() -> ExitCode {
     let recipe = Recipe::text();
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         };
         if let (Some(prompt), Some(from)) = (matches.get_one::<String>("generate"), matches.get_one::<PathBuf>("from"))
         {
+            check_only(&options, &GENERATION, "--generate, which trains nothing")?;
             return match Trained::open(from)? {
                 Some(trained) => trained.write(prompt, &sampling),
                 None => bail!("{} has no trained network: the run has not ended", from.display()),
@@ -151,6 +155,19 @@ mod tests {
         let (options, _) = parse("text --cutout 3 --reestimate-batch-norm 2 --validation 9");
         for (name, _) in OTHERS {
             assert!(options.given.iter().any(|given| given == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn options_of_training_have_no_meaning_with_a_trained_network() {
+        let check = |line: &str| {
+            let line = format!("text --generate x --from runs/text-1 {line}");
+            check_only(&parse(&line).0, &GENERATION, "--generate")
+        };
+        assert!(check("--tokens 9 --temperature 0 --seed 3").is_ok());
+        for option in ["--lr 1", "--context 9", "--backend cpu", "--data x", "--resume --out x"] {
+            let error = check(option).unwrap_err().to_string();
+            assert!(error.starts_with(option.split(' ').next().unwrap()), "{option}: {error}");
         }
     }
 

@@ -75,6 +75,7 @@ pub use error::{ConfigError, RecordError, SelectionError};
 pub use granularity::Granularity;
 pub use layer_kind::LayerKind;
 pub use leaf_view::LeafView;
+pub use module_path::ModulePath;
 pub use quantizer::{TernaryGradients, TernaryQuantizer};
 pub use quantizer_config::{LatentGradient, NegativeScaleGradient, QuantizerConfig};
 pub use scales::{InitialScales, SCALE_FLOOR, ScaleParameter, ScaleRule};

@@ -408,6 +408,9 @@ fn invalid_arguments_are_rejected() {
     let wide = ConvolutionOptions { dilation: [1, usize::MAX / 3], ..ConvolutionOptions::default() };
     let wide = new([1, 1, 1, 4], wide).unwrap();
     assert!(matches!(wide.output_shape([1, 1, 1, 8]), Err(KernelError::InputTooSmall { .. })));
+    let padded = ConvolutionOptions { padding: [[0, 0], [u32::MAX as usize; 2]], ..ConvolutionOptions::default() };
+    let padded = new([1, 1, 1, 4], padded).unwrap().output_shape([1, 1, 1, 8]);
+    assert!(matches!(padded, Err(KernelError::Dimension { what: "the padding", .. })), "{padded:?}");
     let length = KernelError::Length { what: "y", expected: 4, found: 3 };
     assert_eq!(packed.forward(&[0.0; 36], [1, 4, 3, 3], &mut [0.0; 3], &mut Scratch::new()), Err(length));
     assert_eq!(

@@ -92,13 +92,22 @@ impl Case {
 
     /// Returns the integer sums `P` and `N` of each output, and the quantization factor of its activations.
     fn integers(&self) -> Vec<([i64; 2], f32)> {
+        self.sums(|q| q)
+    }
+
+    /// Returns the sums of the magnitudes of the terms of `P` and `N`.
+    fn magnitudes(&self) -> Vec<[i64; 2]> {
+        self.sums(i64::abs).into_iter().map(|(sums, _)| sums).collect()
+    }
+
+    fn sums(&self, term: impl Fn(i64) -> i64) -> Vec<([i64; 2], f32)> {
         let mut sums = Vec::new();
         for x in self.x.chunks_exact(self.columns) {
             let largest = x.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
             let q: Vec<i64> = x.iter().map(|x| (x * inverse).round_ties_even() as i64).collect();
             for row in self.t.chunks_exact(self.columns) {
-                let sum = |sign| row.iter().zip(&q).filter(|(t, _)| **t == sign).map(|(_, q)| q).sum::<i64>();
+                let sum = |sign| row.iter().zip(&q).filter(|(t, _)| **t == sign).map(|(_, q)| term(*q)).sum::<i64>();
                 sums.push(([sum(1), sum(-1)], largest / 127.0));
             }
         }
@@ -227,11 +236,14 @@ fn int8_sums_with_two_scales_match_the_definition() {
             let packed = case.packed().with_activations(Activations::Int8);
             for level in Level::available() {
                 let y = case.forward(&packed.clone().with_level(level).unwrap());
-                for (y, ([p, n], factor)) in y.into_iter().zip(case.integers()) {
-                    let terms =
-                        [f64::from(pos) * p as f64, f64::from(neg) * n as f64].map(|term| f64::from(factor) * term);
-                    let error = (f64::from(y) - (terms[0] - terms[1])).abs();
-                    assert!(error <= 1e-6 * (terms[0].abs() + terms[1].abs()), "{level:?} {shape:?} {pos} {neg}");
+                let outputs = y.into_iter().zip(case.integers()).zip(case.magnitudes());
+                for ((y, ([p, n], factor)), [p_magnitude, n_magnitude]) in outputs {
+                    let weigh =
+                        |p: i64, n: i64| f64::from(factor) * (f64::from(pos) * p as f64 + f64::from(neg) * n as f64);
+                    let error = (f64::from(y) - weigh(p, -n)).abs();
+                    let magnitude =
+                        f64::from(factor) * f64::from(pos.abs().max(neg.abs())) * (p_magnitude + n_magnitude) as f64;
+                    assert!(error <= 1e-6 * magnitude, "{level:?} {shape:?} {pos} {neg}");
                 }
             }
         }

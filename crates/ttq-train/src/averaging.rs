@@ -8,8 +8,9 @@ use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
+use ttq_core::ModulePath;
 
-use crate::batch_norm::Path;
+use crate::batch_norm::is_running_statistic;
 use crate::optimizer::with_value;
 
 /// An exponential moving average of a network's parameters, to be evaluated in place of the network (Polyak and Juditsky,
@@ -105,7 +106,7 @@ impl Averaging {
 
 /// The parameters of a module on the inner backend, by identifier.
 struct Values {
-    path: Path,
+    path: ModulePath,
     values: GradientsParams,
     /// Integer and boolean tensors.
     others: HashMap<ParamId, Box<dyn Any + Send>>,
@@ -116,7 +117,7 @@ struct Values {
 impl Values {
     fn of<B: AutodiffBackend, M: Module<B>>(module: &M) -> Self {
         let mut values = Self {
-            path: Path::default(),
+            path: ModulePath::default(),
             values: GradientsParams::new(),
             others: HashMap::new(),
             averaged: HashSet::new(),
@@ -142,7 +143,7 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Values {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         self.values.register(param.id, param.val().inner());
-        if param.is_require_grad() || self.path.is_running_statistic() {
+        if param.is_require_grad() || is_running_statistic(&self.path) {
             self.averaged.insert(param.id);
         }
     }
@@ -165,22 +166,22 @@ pub(crate) fn first_in_16_bits<B: Backend, M: Module<B>>(module: &M) -> Option<S
 
 #[derive(Default)]
 struct FirstIn16Bits {
-    path: Vec<String>,
+    path: ModulePath,
     found: Option<String>,
 }
 
 impl<B: Backend> ModuleVisitor<B> for FirstIn16Bits {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         if self.found.is_none() && param.is_require_grad() && param.val().dtype().size() < 4 {
-            self.found = Some(self.path.join("."));
+            self.found = Some(self.path.joined());
         }
     }
 }

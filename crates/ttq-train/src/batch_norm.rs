@@ -3,6 +3,7 @@
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
+use ttq_core::ModulePath;
 
 /// Replaces the running means and variances of every [`BatchNorm`](burn::nn::BatchNorm) in a module by the means of the
 /// batch statistics over `batches`, with all weights fixed.
@@ -78,7 +79,7 @@ fn momentum<B: Backend>(from_probe: Tensor<B, 1>, from_zero: Tensor<B, 1>) -> f6
 
 /// Returns the running statistics of a module, `[channels]` each.
 pub(crate) fn running_values<B: AutodiffBackend, M: AutodiffModule<B>>(module: &M) -> Vec<Tensor<B::InnerBackend, 1>> {
-    let mut visitor = Collect { path: Path::default(), values: Vec::new() };
+    let mut visitor = Collect { path: ModulePath::default(), values: Vec::new() };
     // Burn brings running statistics up to date when it makes a module for inference.
     module.valid().visit(&mut visitor);
     visitor.values
@@ -89,27 +90,12 @@ pub(crate) fn set_running_values<B: AutodiffBackend, M: AutodiffModule<B>>(
     module: &M,
     values: Vec<Tensor<B::InnerBackend, 1>>,
 ) {
-    let _ = module.clone().map(&mut Replace { path: Path::default(), values: values.into_iter() });
+    let _ = module.clone().map(&mut Replace { path: ModulePath::default(), values: values.into_iter() });
 }
 
-/// The names and the containers around the current parameter.
-#[derive(Default)]
-pub(crate) struct Path(Vec<(String, String)>);
-
-impl Path {
-    pub(crate) fn enter(&mut self, name: &str, container: &str) {
-        self.0.push((name.into(), container.into()));
-    }
-
-    pub(crate) fn exit(&mut self) {
-        self.0.pop();
-    }
-
-    pub(crate) fn is_running_statistic(&self) -> bool {
-        self.0.last().is_some_and(|(name, container)| {
-            container == "Struct:BatchNorm" && (name == "running_mean" || name == "running_var")
-        })
-    }
+/// Returns whether the current parameter is a running statistic of batch normalization.
+pub(crate) fn is_running_statistic(path: &ModulePath) -> bool {
+    path.container() == Some("Struct:BatchNorm") && matches!(path.name(), Some("running_mean" | "running_var"))
 }
 
 /// Makes parameters constants of the backward pass.
@@ -123,7 +109,7 @@ impl<B: AutodiffBackend> ModuleMapper<B> for Detach {
 }
 
 struct Collect<B: Backend> {
-    path: Path,
+    path: ModulePath,
     values: Vec<Tensor<B, 1>>,
 }
 
@@ -137,14 +123,14 @@ impl<B: Backend> ModuleVisitor<B> for Collect<B> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if self.path.is_running_statistic() {
+        if is_running_statistic(&self.path) {
             self.values.push(param.val().flatten(0, D - 1));
         }
     }
 }
 
 struct Replace<B: AutodiffBackend> {
-    path: Path,
+    path: ModulePath,
     values: std::vec::IntoIter<Tensor<B::InnerBackend, 1>>,
 }
 
@@ -158,7 +144,7 @@ impl<B: AutodiffBackend> ModuleMapper<B> for Replace<B> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        if !self.path.is_running_statistic() {
+        if !is_running_statistic(&self.path) {
             return param;
         }
         match self.values.next() {

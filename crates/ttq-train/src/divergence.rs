@@ -10,7 +10,7 @@ use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, EventStoreClient, MetricsUpdate, Split};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
 use burn::train::{EarlyStoppingStrategy, Interrupter};
-use ttq_core::Ternary;
+use ttq_core::{ModulePath, Ternary};
 
 use crate::{EarlyStopping, History};
 
@@ -198,7 +198,7 @@ pub(crate) fn first_not_finite<B: Backend, M: Module<B>>(
     ternary: &Ternary<B, M>,
     parameters: Parameters,
 ) -> Option<String> {
-    let mut visitor = FirstNotFinite { parameters, path: Vec::new(), found: None };
+    let mut visitor = FirstNotFinite { parameters, path: ModulePath::default(), found: None };
     ternary.latent().visit(&mut visitor);
     let scales = || {
         let paths = ternary.selection().ternary().map(|choice| &choice.path);
@@ -210,17 +210,17 @@ pub(crate) fn first_not_finite<B: Backend, M: Module<B>>(
 
 struct FirstNotFinite {
     parameters: Parameters,
-    path: Vec<String>,
+    path: ModulePath,
     found: Option<String>,
 }
 
 impl<B: Backend> ModuleVisitor<B> for FirstNotFinite {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.into());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
@@ -233,7 +233,7 @@ impl<B: Backend> ModuleVisitor<B> for FirstNotFinite {
             (false, Parameters::Trained) => true,
         };
         if !is_valid {
-            self.found = Some(self.path.join("."));
+            self.found = Some(self.path.joined());
         }
     }
 }

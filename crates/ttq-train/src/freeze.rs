@@ -2,6 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
+use ttq_core::ModulePath;
 
 /// Returns the module with every float parameter frozen (`require_grad` off) whose path satisfies `frozen`, such as
 /// `blocks.0.conv1.weight`.
@@ -13,25 +14,25 @@ use burn::prelude::*;
 /// let model = freeze(model, |path| first.is_some_and(|choice| choice.path == path));
 /// ```
 pub fn freeze<B: Backend, M: Module<B>>(module: M, frozen: impl Fn(&str) -> bool) -> M {
-    module.map(&mut Freeze { frozen, path: Vec::new() })
+    module.map(&mut Freeze { frozen, path: ModulePath::default() })
 }
 
 struct Freeze<F> {
     frozen: F,
-    path: Vec<String>,
+    path: ModulePath,
 }
 
 impl<B: Backend, F: Fn(&str) -> bool> ModuleMapper<B> for Freeze<F> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        if (self.frozen)(&self.path.join(".")) { param.set_require_grad(false) } else { param }
+        if (self.frozen)(&self.path.joined()) { param.set_require_grad(false) } else { param }
     }
 }
 

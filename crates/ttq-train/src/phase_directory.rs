@@ -9,6 +9,7 @@ use burn::prelude::*;
 use burn::record::{Record, Recorder, RecorderError};
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
+use ttq_core::ModulePath;
 use ttq_packed::file::write_atomically;
 
 use crate::checkpoint::PARTS;
@@ -106,7 +107,7 @@ where
 /// The shapes of the parameters of a module by path.
 #[derive(Default)]
 struct Shapes {
-    path: Vec<String>,
+    path: ModulePath,
     shapes: BTreeMap<String, Vec<usize>>,
 }
 
@@ -118,17 +119,17 @@ impl Shapes {
     }
 
     fn add<const D: usize>(&mut self, dims: [usize; D]) {
-        self.shapes.insert(self.path.join("."), dims.into());
+        self.shapes.insert(self.path.joined(), dims.into());
     }
 }
 
 impl<B: Backend> ModuleVisitor<B> for Shapes {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.into());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {

@@ -8,6 +8,7 @@ use burn::prelude::*;
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Record, Recorder};
 use burn::tensor::DType;
 use burn::tensor::backend::AutodiffBackend;
+use ttq_core::ModulePath;
 
 use crate::batch_norm::{running_values, set_running_values};
 use crate::{RankError, Ranks, TernaryStep};
@@ -166,24 +167,24 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Give<B> {
 /// Paths and checksums of all float parameters, running statistics among them.
 #[derive(Default)]
 struct Checksums {
-    path: Vec<String>,
+    path: ModulePath,
     paths: Vec<String>,
     sums: Vec<u64>,
 }
 
 impl<B: Backend> ModuleVisitor<B> for Checksums {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.into());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let mut hasher = std::hash::DefaultHasher::new();
         hasher.write(&param.val().into_data().bytes);
-        self.paths.push(self.path.join("."));
+        self.paths.push(self.path.joined());
         self.sums.push(hasher.finish());
     }
 }

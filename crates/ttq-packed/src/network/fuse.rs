@@ -126,8 +126,23 @@ pub(super) fn fuse(graph: &Graph, options: &CompileOptions) -> Result<(Vec<Fused
             pass.node(Value(i), &entry.name, operation, operands);
         }
     }
-    let nodes = pass.nodes;
+    let nodes = read_nodes(pass.nodes, graph);
     Ok((nodes, constants))
+}
+
+/// Returns the nodes that others or the output read. A linear layer that reads an image leaves its flattened form unread.
+fn read_nodes(nodes: Vec<Fused>, graph: &Graph) -> Vec<Fused> {
+    let mut read = vec![false; graph.len()];
+    read[graph.output.0] = true;
+    let mut kept: Vec<Fused> = Vec::with_capacity(nodes.len());
+    for node in nodes.into_iter().rev() {
+        if read[node.value.0] {
+            node.operands.iter().chain(&node.residual).for_each(|operand| read[operand.0] = true);
+            kept.push(node);
+        }
+    }
+    kept.reverse();
+    kept
 }
 
 struct Pass<'a> {

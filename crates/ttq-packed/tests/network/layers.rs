@@ -1,7 +1,7 @@
 //! Layers of compiled networks: their multiply-adds and times.
 
 use fastrand::Rng;
-use ttq_packed::network::{Arena, CompileOptions, Graph, Int8, Network, Operation, RangeRule};
+use ttq_packed::network::{Arena, Binary, CompileOptions, Graph, Int8, Network, Operation, RangeRule};
 
 use crate::resnet::{Builder, floats, resnet};
 
@@ -58,4 +58,28 @@ fn a_timed_run_has_the_results_of_a_run_and_a_time_for_every_layer() {
     assert!(seconds.iter().all(|seconds| *seconds > 0.0), "{seconds:?}");
     assert!(network.run_timed(&mut Arena::new(), &x[1..], &mut found).is_err());
     assert!(network.run_timed(&mut Arena::new(), &x, &mut found[1..]).is_err());
+}
+
+#[test]
+fn a_flattened_image_is_copied_only_if_more_than_a_linear_layer_reads_it() {
+    for read_again in [false, true] {
+        let mut rng = Rng::with_seed(34);
+        let mut b = Builder { graph: Graph::new([3, 4, 5]).unwrap(), rng: &mut rng, zeros: 0.3 };
+        let x = b.graph.input();
+        let y = b.convolution("conv", x, [3, 2], 3, 1);
+        let flat = b.apply("flatten".into(), Operation::Reshape(vec![40]), &[y]);
+        let weight = b.ternary("linear.weight".into(), &[40, 40], 40, 1);
+        let mut y = b.apply("linear".into(), Operation::Linear, &[flat, weight]);
+        if read_again {
+            y = b.apply("add".into(), Operation::Binary(Binary::Add), &[y, flat]);
+        }
+        b.graph.set_output(y).unwrap();
+        let network = Network::compile(&b.graph, &CompileOptions::default()).unwrap();
+        assert_eq!(network.layers().any(|layer| layer.name == "flatten"), read_again);
+        let x = floats(b.rng, 60);
+        let mut found = [f32::NAN; 40];
+        network.run(&mut Arena::new(), &x, &mut found).unwrap();
+        let expected = b.graph.evaluate(&x).unwrap();
+        assert!(found.iter().zip(&expected).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-4), "{found:?} {expected:?}");
+    }
 }
