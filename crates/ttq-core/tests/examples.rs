@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 #[path = "../examples/checkpoint.rs"]
 mod checkpoint;
 #[allow(dead_code, unreachable_pub)]
-#[path = "../examples/deploy.rs"]
-mod deploy;
-#[allow(dead_code, unreachable_pub)]
 #[path = "../examples/own_model.rs"]
 mod own_model;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../examples/packed.rs"]
+mod packed;
 
 /// Runs one example at a time: all threads of a process draw from one random number generator.
 fn alone<R>(example: impl FnOnce() -> R) -> R {
@@ -35,7 +35,7 @@ fn checkpoint_fine_tunes_and_its_packed_file_gives_equal_results_with_packed_and
     let bytes = [&float_file, &packed_file].map(|path| path.metadata().unwrap().len());
     assert!(10 * bytes[1] < bytes[0], "{bytes:?} bytes");
 
-    let (difference, accuracy) = deploy::run(Some(packed_file), directory.path(), 0).unwrap();
+    let (difference, accuracy) = packed::run(Some(packed_file), directory.path(), 0).unwrap();
     assert!(difference < 1e-4, "{difference}");
     assert!((accuracy - end).abs() < 0.05, "{accuracy} % instead of {end} % on the same images");
     let untrained = alone(|| checkpoint::run(Some(float_file), directory.path(), 0)).unwrap();
@@ -43,9 +43,9 @@ fn checkpoint_fine_tunes_and_its_packed_file_gives_equal_results_with_packed_and
 }
 
 #[test]
-fn deploy_packs_a_network_if_it_is_given_none() {
+fn the_packed_example_packs_a_network_if_it_is_given_none() {
     let directory = tempfile::tempdir().unwrap();
-    let (difference, accuracy) = alone(|| deploy::run(None, directory.path(), 160)).unwrap();
+    let (difference, accuracy) = alone(|| packed::run(None, directory.path(), 160)).unwrap();
     assert!(difference < 1e-4 && accuracy > 90.0, "{difference}, {accuracy} %");
 }
 
@@ -53,8 +53,8 @@ fn deploy_packs_a_network_if_it_is_given_none() {
 fn an_example_fits_on_a_page() {
     let examples = [
         include_str!("../examples/checkpoint.rs"),
-        include_str!("../examples/deploy.rs"),
         include_str!("../examples/own_model.rs"),
+        include_str!("../examples/packed.rs"),
     ];
     for example in examples {
         let (lines, title) = (example.lines().count(), example.lines().next());

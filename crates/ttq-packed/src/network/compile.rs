@@ -112,9 +112,14 @@ impl<'a> Plan<'a> {
         self.images.len() - 1
     }
 
+    /// Returns the maximum number of elements: that of the options, but kernels address the elements of an item by 32 bits.
+    fn limit(&self) -> usize {
+        self.options.max_elements.min(u32::MAX as usize)
+    }
+
     /// Checks the sizes of values before anything of their size is allocated.
     fn check_sizes(&self, nodes: &[Fused]) -> Result<(), NetworkError> {
-        let (mut total, limit) = (0_usize, self.options.max_elements);
+        let (mut total, limit) = (0_usize, self.limit());
         for value in nodes.iter().map(|node| node.value).chain([self.graph.input()]) {
             total = total.saturating_add(elements(self.dims(value)).unwrap_or(usize::MAX));
             if total > limit {
@@ -274,7 +279,7 @@ impl<'a> Plan<'a> {
 
     /// Checks that the memory of a layer, in floats, is within the limit.
     fn check(&self, node: &Fused, elements: usize) -> Result<(), NetworkError> {
-        let limit = self.options.max_elements;
+        let limit = self.limit();
         match elements > limit {
             true => Err(NetworkError::TooLarge { node: node.name.clone(), elements, limit }),
             false => Ok(()),
@@ -467,7 +472,7 @@ impl<'a> Plan<'a> {
 
     /// Checks the sizes of values once more: padding can enlarge them.
     fn check_padding(&self) -> Result<(), NetworkError> {
-        let (mut total, limit) = (0_usize, self.options.max_elements);
+        let (mut total, limit) = (0_usize, self.limit());
         for step in &self.steps {
             let len = step.writes.map_or(Some(0), |slot| self.images[slot].checked_item());
             total = total.saturating_add(len.unwrap_or(usize::MAX));

@@ -5,7 +5,7 @@
 //! ternary weights first and packs it. The data are images of stripes in noise; their direction is the class.
 //!
 //! ```sh
-//! cargo run --release -p ttq-core --example deploy -- [FILE]
+//! cargo run --release -p ttq-core --example packed -- [FILE]
 //! ```
 
 use std::error::Error;
