@@ -27,15 +27,17 @@
 //! decomposes into products, such as attention and unfolding with padding, are computed in 16 bits with autodiff and
 //! run on the inner backend without.
 //!
-//! **Precision.** Both factors and the product are rounded, each with a relative error of at most 2⁻⁹ in bfloat16 and
-//! 2⁻¹² in float16. If the device accumulates in float32, the error of a product is at most three times that, relative
+//! **Precision.** Both factors and the product are rounded, each with a relative error of at most 2⁻⁸ in bfloat16 and
+//! 2⁻¹¹ in float16. If the device accumulates in float32, the error of a product is at most three times that, relative
 //! to the sum of the magnitudes of its terms. (Flex accumulates float16 in float16.) Parameters, gradients and all
 //! stored tensors are float32.
 //!
 //! **Range.** bfloat16 has the range of float32. In [`F16`], gradients below 6e-8 would underflow and sums above 65504
 //! would overflow. Therefore each factor is divided by its largest magnitude before the cast, and by an additional
 //! factor if the sum of its terms could overflow; the product is multiplied by the same numbers afterwards. This
-//! replaces a loss scale. It takes one additional pass over each factor and does not synchronize with the device.
+//! replaces a loss scale. It takes one additional pass over each factor and does not synchronize with the device. Small
+//! elements beside large ones still underflow: with the numbers s_l and s_r by which the factors are divided, each element of
+//! a factor has an additional error of at most 2⁻²⁵ s, and each product one of 2⁻²⁵ s_l s_r. Where that matters, use [`Bf16`].
 //!
 //! **Memory.** Tensors that are stored for the backward pass are float32: products are faster, but training needs no
 //! less memory.

@@ -116,20 +116,22 @@ enum TtqStatus ttq_load(const uint8_t *file,
 void ttq_free(struct TtqNetwork *network);
 
 /*
- Stores the dimensions of an item of the input, at most `capacity` of them, and returns their number; 0 if `network` is null.
+ Stores the dimensions of an item of the input, at most `capacity` of them, and returns their number: 0 if a pointer is not valid, or
+ if an item is a single number.
 
  # Safety
- `network` must be null or come from `ttq_load`, and `dims` must point to `capacity` numbers or be null.
+ `network` must be null or come from `ttq_load`, and `dims` must point to `capacity` numbers, or be null if that is 0.
  */
 size_t ttq_input_shape(const struct TtqNetwork *network,
                        size_t *dims,
                        size_t capacity);
 
 /*
- Stores the dimensions of an item of the output, at most `capacity` of them, and returns their number; 0 if `network` is null.
+ Stores the dimensions of an item of the output, at most `capacity` of them, and returns their number: 0 if a pointer is not valid, or
+ if an item is a single number.
 
  # Safety
- `network` must be null or come from `ttq_load`, and `dims` must point to `capacity` numbers or be null.
+ `network` must be null or come from `ttq_load`, and `dims` must point to `capacity` numbers, or be null if that is 0.
  */
 size_t ttq_output_shape(const struct TtqNetwork *network,
                         size_t *dims,
@@ -138,7 +140,8 @@ size_t ttq_output_shape(const struct TtqNetwork *network,
 /*
  Computes the outputs of one item or several.
 
- `input_len` and `output_len` are numbers of floats: those of as many items. The first call allocates memory, which later calls use.
+ `input_len` and `output_len` are numbers of floats: those of as many items. The first call allocates memory, which later calls use,
+ and starts the threads of the process. A process that is forked afterwards does not have them and must not call this function.
 
  # Safety
  `network` must come from `ttq_load`, and no other thread may use it. `input` must point to `input_len` floats and `output` to

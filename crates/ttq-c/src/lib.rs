@@ -72,7 +72,8 @@ thread_local! {
 
 fn set_error(text: &str) {
     let text = CString::new(text.replace('\0', "?")).unwrap_or_default();
-    LAST_ERROR.with(|error| *error.borrow_mut() = text);
+    // It fails in a destructor that runs after that of the text.
+    LAST_ERROR.try_with(|error| *error.borrow_mut() = text).ok();
 }
 
 /// Runs a function, and turns its error or panic into a status.
@@ -164,20 +165,22 @@ pub unsafe extern "C" fn ttq_free(network: *mut TtqNetwork) {
     }
 }
 
-/// Stores the dimensions of an item of the input, at most `capacity` of them, and returns their number; 0 if `network` is null.
+/// Stores the dimensions of an item of the input, at most `capacity` of them, and returns their number: 0 if a pointer is not valid, or
+/// if an item is a single number.
 ///
 /// # Safety
-/// `network` must be null or come from `ttq_load`, and `dims` must point to `capacity` numbers or be null.
+/// `network` must be null or come from `ttq_load`, and `dims` must point to `capacity` numbers, or be null if that is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ttq_input_shape(network: *const TtqNetwork, dims: *mut usize, capacity: usize) -> usize {
     // SAFETY: guaranteed by the caller.
     unsafe { shape(network, Network::input_dims, dims, capacity) }
 }
 
-/// Stores the dimensions of an item of the output, at most `capacity` of them, and returns their number; 0 if `network` is null.
+/// Stores the dimensions of an item of the output, at most `capacity` of them, and returns their number: 0 if a pointer is not valid, or
+/// if an item is a single number.
 ///
 /// # Safety
-/// `network` must be null or come from `ttq_load`, and `dims` must point to `capacity` numbers or be null.
+/// `network` must be null or come from `ttq_load`, and `dims` must point to `capacity` numbers, or be null if that is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ttq_output_shape(network: *const TtqNetwork, dims: *mut usize, capacity: usize) -> usize {
     // SAFETY: guaranteed by the caller.
@@ -204,7 +207,8 @@ unsafe fn shape(network: *const TtqNetwork, get: fn(&Network) -> &[usize], dims:
 
 /// Computes the outputs of one item or several.
 ///
-/// `input_len` and `output_len` are numbers of floats: those of as many items. The first call allocates memory, which later calls use.
+/// `input_len` and `output_len` are numbers of floats: those of as many items. The first call allocates memory, which later calls use,
+/// and starts the threads of the process. A process that is forked afterwards does not have them and must not call this function.
 ///
 /// # Safety
 /// `network` must come from `ttq_load`, and no other thread may use it. `input` must point to `input_len` floats and `output` to
@@ -234,5 +238,5 @@ pub unsafe extern "C" fn ttq_run(
 /// The text is valid until the next error of this thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn ttq_last_error() -> *const c_char {
-    LAST_ERROR.with(|error| error.borrow().as_ptr())
+    LAST_ERROR.try_with(|error| error.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }

@@ -317,7 +317,7 @@ impl Builder<'_> {
 
     /// Adds a constant that must be the same in both runs.
     fn fixed(&mut self, [first, second]: [&NamedConstant; 2], site: &Site<'_>) -> Result<Value, CaptureError> {
-        if first.constant != second.constant {
+        if !is_same(&first.constant, &second.constant) {
             return Err(site.fails("has a constant that depends on the size of the batch"));
         }
         self.constant(first.path.as_deref(), first.constant.clone())
@@ -355,7 +355,7 @@ impl Builder<'_> {
 
     /// Adds a constant, unless the graph has it. Names are unique.
     fn constant(&mut self, path: Option<&str>, constant: Constant) -> Result<Value, CaptureError> {
-        if let Some((_, value)) = self.constants.iter().find(|(known, _)| *known == constant) {
+        if let Some((_, value)) = self.constants.iter().find(|(known, _)| is_same(known, &constant)) {
             return Ok(*value);
         }
         let path = path.unwrap_or("constant");
@@ -365,6 +365,20 @@ impl Builder<'_> {
         self.constants.push((constant, value));
         Ok(value)
     }
+}
+
+/// Returns whether two constants have the same bits. (NaN differs from itself, and zeros of both signs are equal.)
+fn is_same(first: &Constant, second: &Constant) -> bool {
+    match (first, second) {
+        (Constant::Float { dims, values }, Constant::Float { dims: other_dims, values: others }) => {
+            dims == other_dims && bits(values).eq(bits(others))
+        }
+        _ => first == second,
+    }
+}
+
+fn bits(values: &[f32]) -> impl Iterator<Item = u32> {
+    values.iter().map(|value| value.to_bits())
 }
 
 /// Checks that the operand is a batch of images.
@@ -384,10 +398,10 @@ fn of_item(
     site: &Site<'_>,
 ) -> Result<Constant, CaptureError> {
     let [first, second] = constants.map(|constant| (constant.constant.dims(), &constant.constant));
-    if first.0.is_empty() && first.1 == second.1 {
-        return Ok(first.1.clone());
-    }
     let depends = || site.fails("has a constant that depends on the size of the batch");
+    if first.0.is_empty() && second.0.is_empty() {
+        return if is_same(first.1, second.1) { Ok(first.1.clone()) } else { Err(depends()) };
+    }
     if first.0.len() != rank || second.0.len() != rank {
         return Err(site.fails("has operands with different numbers of dimensions"));
     }
@@ -406,7 +420,7 @@ fn of_item(
         let run = parts * dims[axis + 1..].iter().product::<usize>();
         let mut item = Vec::with_capacity(values.len() / copies);
         for group in values.chunks(copies * run) {
-            if group.chunks(run).any(|copy| copy != &group[..run]) {
+            if group.chunks(run).any(|copy| bits(copy).ne(bits(&group[..run]))) {
                 return Err(site.fails("has a constant that differs between the items of a batch"));
             }
             item.extend_from_slice(&group[..run]);
@@ -415,7 +429,8 @@ fn of_item(
         dims[axis] = parts;
         items.push((dims, item));
     }
-    if items[0] != items[1] {
+    let [(dims, item), (other_dims, other)] = [&items[0], &items[1]];
+    if dims != other_dims || bits(item).ne(bits(other)) {
         return Err(depends());
     }
     let (mut dims, values) = items.swap_remove(0);

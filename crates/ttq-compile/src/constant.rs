@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::prelude::*;
 use burn::tensor::TensorPrimitive;
 use burn_backend::tensor::FloatTensor;
-use burn_backend::{Shape, TensorMetadata};
+use burn_backend::{Scalar, Shape, TensorMetadata};
 use ttq_inference::PackedTensor;
 use ttq_packed::network::Constant;
 
@@ -27,8 +27,22 @@ pub(crate) fn operand<B: Backend>(tensor: &Tracked<FloatTensor<B>>, tape: &Tape)
 }
 
 /// Returns a number as an operand.
-pub(crate) fn scalar(value: f32) -> Operand {
-    Operand::Constant(Arc::new(NamedConstant { path: None, constant: Constant::float([], [value]) }))
+pub(crate) fn scalar(value: Scalar) -> Operand {
+    let constant = Constant::float([], [narrowed(value.elem())]);
+    Operand::Constant(Arc::new(NamedConstant { path: None, constant }))
+}
+
+/// Returns a number in float32. One that is finite stays so, and one that is not zero too: limits of float64 become those of
+/// float32.
+pub(crate) fn narrowed(value: f64) -> f32 {
+    let narrow = value as f32;
+    if value.is_finite() && narrow.is_infinite() {
+        f32::MAX.copysign(narrow)
+    } else if value != 0.0 && narrow == 0.0 {
+        f32::MIN_POSITIVE.copysign(narrow)
+    } else {
+        narrow
+    }
 }
 
 /// Reads a tensor.
@@ -40,5 +54,5 @@ pub(crate) fn read<B: Backend>(tensor: &FloatTensor<B>) -> Constant {
     let dims = dims(tensor);
     let flat = B::float_reshape(tensor.clone(), Shape::new([tensor.shape().num_elements()]));
     let flat = Tensor::<B, 1>::from_primitive(TensorPrimitive::Float(flat));
-    Constant::float(dims, flat.into_data().iter::<f32>().collect::<Vec<_>>())
+    Constant::float(dims, flat.into_data().iter::<f64>().map(narrowed).collect::<Vec<_>>())
 }

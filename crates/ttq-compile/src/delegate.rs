@@ -70,9 +70,7 @@ impl<B: Backend> FloatTensorOps<Capture<B>> for Capture<B> {
         call.result(result)
     }
     fn float_empty(shape: Shape, device: &Device<Capture<B>>, dtype: FloatDType) -> FloatTensor<Capture<B>> {
-        let call = Call::new("float_empty");
-        let result = <B as FloatTensorOps<B>>::float_empty(shape, device, dtype);
-        call.result(result)
+        ops::float_empty::<B>(shape, device, dtype)
     }
     fn float_repeat_dim(tensor: FloatTensor<Capture<B>>, dim: usize, times: usize) -> FloatTensor<Capture<B>> {
         ops::float_repeat_dim::<B>(tensor, dim, times)

@@ -4,8 +4,8 @@
 //! Burn's server distinguishes workers by their device, and a CPU is a single device. Here workers are counted by a
 //! barrier: a round ends when as many workers have arrived as devices were given at the start. The last worker to
 //! arrive reduces the gradients, and every worker receives the same result. Terms are added in the order of arrival, so
-//! with more than two workers rounding can differ between runs, but never between workers. A worker whose thread ends
-//! while others wait for it has failed: they panic too.
+//! with more than two workers rounding can differ between runs, but never between workers. If the thread
+//! of a worker ends while others wait for it, they panic.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -113,7 +113,10 @@ impl Session {
             let round = self.finished.wait_while(round, waits).unwrap_or_else(PoisonError::into_inner);
             let has_ended = round.number != number;
             drop(round);
-            assert!(has_ended, "another worker of the distributed strategy has failed");
+            assert!(
+                has_ended,
+                "another worker of the distributed strategy has ended: it failed, was interrupted, or had fewer batches"
+            );
             return;
         }
         for gradients in std::mem::take(&mut round.gradients).into_values() {

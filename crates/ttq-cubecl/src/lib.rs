@@ -21,7 +21,7 @@
 //! |---|---|
 //! | [`threshold`], [`ternarize`] | maximum or sum of the magnitudes in one pass over the weight; result |
 //! | [`kth_smallest_magnitude`] | eight times: digit counts in one pass over the weight; selection of a digit |
-//! | [`gradients`] | pass for the threshold; pass for latent gradient and sums; addition of several sums of a group |
+//! | [`gradients`] | pass for latent gradient and sums; addition of several sums of a group |
 //! | [`linear`] | up to four rows: each word of 16 weights is read once; more rows: tiles in shared memory |
 //! | [`conv2d`] | tiles in shared memory, with windows of the images addressed on the fly (no im2col) |
 

@@ -136,7 +136,7 @@ impl Operation for Multiply {
         let product = Product {
             x,
             factors,
-            words,
+            words: into_contiguous(words),
             scales: into_contiguous(scales),
             bias: inputs.next().map(into_contiguous),
             matrix: self.matrix,

@@ -154,7 +154,8 @@ pub fn ternarize<B: Backend, const D: usize>(
 /// ```
 ///
 /// `options` selects the slope and the sign in the last equation. The threshold and the slope are treated as constants.
-/// The gradients have the types of the ternary weight and of the scales; they are NaN where `q` is.
+/// The gradients have the types of the ternary weight and of the scales; they are NaN where `q` is, but for the latent
+/// gradient of [`Slope::Identity`], which is `g`.
 ///
 /// # Shapes
 /// - grad, ternary and latent gradient: any, all equal; a group is one index along `channel_axis`, or the whole weight with
@@ -173,6 +174,7 @@ pub fn gradients<B: Backend, const D: usize>(
 ) -> (Tensor<B, D>, Tensor<B, 2>) {
     let groups = Groups::new(&ternary.dims(), channel_axis);
     let estimator = Estimator { slope: options.slope, sign: if options.exact_sign { -1.0 } else { 1.0 } };
+    let grad = grad.cast(ternary.dtype());
     let inputs = vec![float(grad), float(ternary), float(scales)];
     let mut outputs = run::<B, _>(&ComputeGradients { groups, estimator }, inputs);
     let of_scales = outputs.remove(1);

@@ -34,10 +34,11 @@ impl<B: Backend> DeviceWeight<B> {
     pub(crate) fn upload(codes: &[i8], weight: &Weight, device: &B::Device) -> Self {
         let outputs = weight.outputs();
         let shape = [(codes.len() / outputs.max(1)).div_ceil(ELEMENTS), outputs];
-        let words = TensorData::new(words(codes, outputs, weight.run()), shape);
+        // Without rows, between which CUDA would leave gaps.
+        let words = TensorData::new(words(codes, outputs, weight.run()), [shape[0] * shape[1]]);
         let scales = TensorData::new(weight.scales.as_flattened().to_vec(), [weight.scales.len(), 2]);
         Self {
-            words: Tensor::from_data(words, (device, DType::I32)),
+            words: Tensor::<B, 1, Int>::from_data(words, (device, DType::I32)).reshape(shape),
             scales: Tensor::from_data(scales, (device, DType::F32)),
         }
     }

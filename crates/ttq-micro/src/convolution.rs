@@ -27,8 +27,12 @@ pub(crate) struct Taps {
 }
 
 impl Taps {
+    /// # Panics
+    /// If an offset does not fit in 32 bits.
     fn new(kernel: [usize; 2], width: usize) -> Self {
-        let (count, len) = (kernel[0] * kernel[1], (kernel[0] - 1) * width + kernel[1] - 1 + TILE);
+        let last = (kernel[0] - 1).checked_mul(width).and_then(|rows| rows.checked_add(kernel[1] - 1));
+        let last = last.filter(|last| *last < u32::MAX as usize - TILE).expect("the window is too large");
+        let (count, len) = (kernel[0] * kernel[1], last + TILE);
         let mut taps = Self { offsets: [[0; 16]; MOST_TAPS / 16], count, len };
         let rows = (0..kernel[0]).flat_map(|ky| (0..kernel[1]).map(move |kx| ky * width + kx));
         taps.offsets.as_flattened_mut().iter_mut().zip(rows).for_each(|(to, offset)| *to = offset as u32);
@@ -325,5 +329,23 @@ fn add_bytes<const SHIFT: u32>(sums: u32, x: u32) -> u32 {
     #[cfg(not(all(feature = "dsp", target_arch = "arm")))]
     {
         sums + (x >> SHIFT & 0x00ff_00ff)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_tap_is_within_the_length() {
+        let taps = Taps::new([3, 2], 9);
+        assert_eq!((taps.count, taps.len), (6, 2 * 9 + 1 + TILE));
+        assert_eq!(taps.offsets[0][..6], [0, 1, 9, 10, 18, 19]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the window is too large")]
+    fn offsets_that_wrap_are_refused() {
+        Taps::new([2, 1], usize::MAX - 3);
     }
 }

@@ -12,7 +12,7 @@
 //! ```
 #![cfg(feature = "mpi")]
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use mpi::collective::SystemOperation;
 use mpi::datatype::PartitionMut;
@@ -95,7 +95,13 @@ impl Mpi {
 
 impl Drop for Mpi {
     fn drop(&mut self) {
-        if self.world.lock().is_some() {
+        // The lock is held while another thread waits for the other processes.
+        let has_ended = match self.world.universe.try_lock() {
+            Ok(universe) => universe.is_none(),
+            Err(TryLockError::Poisoned(universe)) => universe.get_ref().is_none(),
+            Err(TryLockError::WouldBlock) => false,
+        };
+        if !has_ended {
             self.abort();
         }
     }
@@ -156,7 +162,11 @@ impl Communicator for Connected {
     fn gather(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.call(|world| {
             let mut counts = vec![0 as Count; self.0.size];
-            world.all_gather_into(&(bytes.len() as Count), &mut counts[..]);
+            let own = Count::try_from(bytes.len()).unwrap_or(Count::MAX);
+            world.all_gather_into(&own, &mut counts[..]);
+            // Every process sees the same total, so that all of them stop.
+            let total: i64 = counts.iter().map(|count| i64::from(*count)).sum();
+            assert!(total < i64::from(Count::MAX), "Mpi: at most 2 GiB can be gathered from all processes together");
             let starts: Vec<Count> = counts
                 .iter()
                 .scan(0, |end, count| {
@@ -164,7 +174,7 @@ impl Communicator for Connected {
                     Some(*end - count)
                 })
                 .collect();
-            let mut all = vec![0; counts.iter().sum::<Count>() as usize];
+            let mut all = vec![0; total as usize];
             world.all_gather_varcount_into(bytes, &mut PartitionMut::new(&mut all[..], &counts[..], &starts[..]));
             let parts = starts.iter().zip(&counts);
             parts.map(|(start, count)| all[*start as usize..(*start + *count) as usize].to_vec()).collect()

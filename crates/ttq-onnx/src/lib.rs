@@ -23,7 +23,8 @@ const FORMAT: i64 = 8;
 pub struct ExportOptions {
     /// Products whose weights and activations are in int8.
     pub int8: Int8,
-    /// Maximum number of products to fold constants, as in [`CompileOptions::max_elements`].
+    /// Maximum number of products to fold constants, as in [`CompileOptions::max_elements`], and of elements of the matrices of an
+    /// adaptive average pooling.
     pub max_elements: usize,
 }
 
@@ -47,8 +48,10 @@ impl ExportOptions {
 /// have any size. Other names are those of the [simplified](Graph::simplify) graph, with a number where a name is not
 /// unique.
 ///
-/// Results are those of [`Graph::evaluate`] up to rounding in float32, with one exception: an index of
-/// [`Gather`](ttq_packed::network::Operation::Gather) half-way between two integers becomes the even one.
+/// Results are those of [`Graph::evaluate`] up to rounding in float32, with two exceptions: an index of
+/// [`Gather`](ttq_packed::network::Operation::Gather) half-way between two integers becomes the even one, and one that is NaN is
+/// undefined; an adaptive average pooling whose windows overlap is a product with matrices, in which a value that is not finite
+/// makes its whole row and column NaN.
 ///
 /// # Int8
 ///
@@ -61,14 +64,14 @@ impl ExportOptions {
 /// `y` and `r` are `[y₀, y₁]` and `[r₀, r₁]`, it is `[y₀ - r₁, y₁ - r₀]`: outside of that, `y` is at an end of its range.
 ///
 /// # Errors
-/// - [`OnnxError::Network`] if constants take more than [`max_elements`](ExportOptions::max_elements) products, or if the graph
-///   has no ranges, which int8 needs;
-/// - [`OnnxError::Unsupported`] for an operation without equivalent;
+/// - [`OnnxError::Network`] if constants take more than [`max_elements`](ExportOptions::max_elements) products, if the graph
+///   has no ranges, which int8 needs, or if a weight in int8 is not finite;
+/// - [`OnnxError::Unsupported`] for an operation without equivalent, or with one of more than `max_elements` elements;
 /// - [`OnnxError::NoProducts`] if no product can be in int8;
 /// - [`OnnxError::TooLarge`] if the model has more than 2 GB.
 pub fn export(graph: &Graph, options: &ExportOptions) -> Result<Vec<u8>, OnnxError> {
-    options.int8.check(graph)?;
     let graph = graph.simplify(options.max_elements)?;
+    options.int8.check(&graph)?;
     let plan = match options.int8 {
         Int8::Off => quantization::Plan::default(),
         int8 => quantization::Plan::new(&graph, int8)?,
@@ -77,7 +80,7 @@ pub fn export(graph: &Graph, options: &ExportOptions) -> Result<Vec<u8>, OnnxErr
         ir_version: FORMAT,
         producer_name: "ttq".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
-        graph: Some(nodes::graph(&graph, plan)?),
+        graph: Some(nodes::graph(&graph, plan, options.max_elements)?),
         opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPERATORS }],
     };
     let bytes = model.encoded_len();

@@ -11,8 +11,8 @@ use crate::proto::{AttributeProto, DataType, GraphProto};
 use crate::quantization::{Integers, Plan};
 
 /// Converts a simplified graph: no operation has only constant operands.
-pub(crate) fn graph(graph: &Graph, plan: Plan) -> Result<GraphProto, OnnxError> {
-    let mut export = Export { graph, plan, builder: Builder::default(), names: BTreeMap::new() };
+pub(crate) fn graph(graph: &Graph, plan: Plan, max_elements: usize) -> Result<GraphProto, OnnxError> {
+    let mut export = Export { graph, plan, max_elements, builder: Builder::default(), names: BTreeMap::new() };
     let [input, output] = ["input", "output"].map(|name| export.builder.name(name));
     let dims = |value: Value| graph.shape(value).dims.as_slice();
     export.builder.graph.name = "network".into();
@@ -40,6 +40,8 @@ pub(crate) fn graph(graph: &Graph, plan: Plan) -> Result<GraphProto, OnnxError> 
 struct Export<'a> {
     graph: &'a Graph,
     plan: Plan,
+    /// Maximum number of elements of the matrices of an operation.
+    max_elements: usize,
     builder: Builder,
     /// Names of the values that can be read.
     names: BTreeMap<Value, String>,
@@ -175,7 +177,23 @@ impl<'a> Export<'a> {
                 ("AveragePool", self.operands(operands), attributes)
             }
             Operation::AdaptiveAveragePool([1, 1]) => ("GlobalAveragePool", self.operands(operands), vec![]),
+            Operation::AdaptiveAveragePool([height, width])
+                if x[1].is_multiple_of(*height) && x[2].is_multiple_of(*width) =>
+            {
+                let window = integers(&[x[1] / height, x[2] / width]);
+                let attributes = vec![ints("kernel_shape", window.clone()), ints("strides", window)];
+                ("AveragePool", self.operands(operands), attributes)
+            }
             Operation::AdaptiveAveragePool([height, width]) => {
+                let elements = height.saturating_mul(x[1]).saturating_add(width.saturating_mul(x[2]));
+                if elements > self.max_elements {
+                    let limit = self.max_elements;
+                    let reason = format!(
+                        "its matrices have {elements} elements, and the limit is {limit}: choose a size that \
+                        divides that of the input"
+                    );
+                    return Err(unsupported(&reason));
+                }
                 // The mean of a rectangle is the mean of the means of its rows: a product with a matrix on each side.
                 let rows = self.builder.tensor(&format!("{output}.rows"), &[*height, x[1]], &means(*height, x[1]));
                 let columns: Vec<f32> = transposed(&means(*width, x[2]), x[2]);

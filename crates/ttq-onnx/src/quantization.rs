@@ -134,8 +134,8 @@ impl Integers {
         let (channels, inner) = (dims[axis], dims[axis + 1..].iter().product::<usize>());
         let mut integers = Self { weights: vec![0; values.len()], scales: vec![], bias: vec![], bias_scales: vec![] };
         for channel in 0..channels {
-            let indices = (0..values.len()).filter(|i| i / inner % channels == channel);
-            let indices: Vec<usize> = indices.collect();
+            let rows = (channel * inner..values.len()).step_by(channels * inner);
+            let indices: Vec<usize> = rows.flat_map(|first| first..first + inner).collect();
             let floats: Vec<f64> = indices.iter().map(|i| f64::from(values[*i])).collect();
             let (mut weights, scale) = quantize_weights(&floats);
             let bias = bias.get(channel).copied().map(f64::from);

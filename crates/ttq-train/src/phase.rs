@@ -148,7 +148,8 @@ impl<B: AutodiffBackend> PhaseTraining<B> {
     }
 
     /// Stops when `interrupter` is stopped. Stop it with a reason, and use a new one for each run: its reason is not
-    /// cleared.
+    /// cleared. Workers of Burn's distributed strategy do not agree on the batch after which they stop: the run can end with
+    /// a panic, and continues after its last epoch.
     #[must_use]
     pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
         self.interrupter = interrupter;

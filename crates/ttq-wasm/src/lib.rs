@@ -6,6 +6,7 @@
 //! ```js
 //! const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes));
 //! const session = exports.ttq_open(file.length);
+//! if (!session) throw Error("the memory does not suffice");
 //! new Uint8Array(exports.memory.buffer, exports.ttq_file(session), file.length).set(file);
 //! let length = exports.ttq_load(session, 0);
 //! if (length) throw Error(text(exports.ttq_error(session), length));
@@ -50,6 +51,7 @@ pub struct Session {
 
 impl Session {
     fn load(&mut self, int8: u32) -> Result<(), String> {
+        self.network = None;
         let int8 = Int8::from_number(int8).ok_or("the second argument of `ttq_load` must be 0, 1 or 2")?;
         self.compile(int8).map_err(|error| error.to_string())
     }
@@ -104,7 +106,7 @@ pub extern "C" fn ttq_file(session: &mut Session) -> *mut u8 {
 }
 
 /// Reads and compiles the network in the file: in float32 (0), or in int8, without the first and the last product (1) or with them (2), for
-/// which the file must have ranges of values.
+/// which the file must have ranges of values. After an error no network is loaded.
 ///
 /// Returns 0, or the number of bytes of the sentence of an error.
 #[unsafe(no_mangle)]
@@ -119,11 +121,11 @@ pub extern "C" fn ttq_error(session: &Session) -> *const u8 {
     session.error.as_ptr()
 }
 
-/// Returns a dimension of an item of the input or output, or 0 if it has no such axis.
+/// Returns a dimension of an item of the input (`of_output` is 0) or output (any other number), or 0 if it has no such axis.
 #[unsafe(no_mangle)]
-pub extern "C" fn ttq_dim(session: &Session, of_output: bool, axis: usize) -> usize {
-    let dims =
-        session.network.as_ref().map(|network| if of_output { network.output_dims() } else { network.input_dims() });
+pub extern "C" fn ttq_dim(session: &Session, of_output: u32, axis: usize) -> usize {
+    let dims = |network| if of_output == 0 { Network::input_dims(network) } else { Network::output_dims(network) };
+    let dims = session.network.as_ref().map(dims);
     dims.and_then(|dims| dims.get(axis).copied()).unwrap_or(0)
 }
 

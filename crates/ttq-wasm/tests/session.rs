@@ -34,7 +34,7 @@ fn outputs_are_those_of_the_network() {
     let mut session = open(&file);
     assert_eq!(ttq_load(&mut session, 0), 0);
     let dims = |output| (0..4).map(|axis| ttq_dim(&session, output, axis)).collect::<Vec<_>>();
-    assert_eq!([dims(false), dims(true)], [vec![1, 28, 28, 0], vec![10, 0, 0, 0]]);
+    assert_eq!([dims(0), dims(1)], [vec![1, 28, 28, 0], vec![10, 0, 0, 0]]);
     let x: Vec<f32> = (0..784).map(|i| (i as f32).sin()).collect();
     // SAFETY: the input has the size of the shape.
     unsafe { slice::from_raw_parts_mut(ttq_input(&mut session), 784) }.copy_from_slice(&x);
@@ -89,4 +89,6 @@ fn int8_without_ranges_is_an_error() {
         assert!(sentence(&session, len).contains(expected), "{}", sentence(&session, len));
     }
     assert_eq!(ttq_load(&mut session, 0), 0);
+    // No network is loaded after an error.
+    assert!(ttq_load(&mut session, 1) > 0 && ttq_run(&mut session) > 0 && ttq_dim(&session, 0, 0) == 0);
 }

@@ -240,6 +240,7 @@ pub(super) const TARGETS: [Target; 4] = [
             "float_to_device",
             "int_to_device",
             "bool_to_device",
+            "float_empty",
             "float_detach",
             "float_set_require_grad",
             "float_cast",

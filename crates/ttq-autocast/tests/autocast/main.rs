@@ -16,8 +16,8 @@ type On<P> = Autocast<Flex, P>;
 /// Half a unit in the last place: the largest relative error of a rounding to the type.
 fn rounding<P: Half>() -> f64 {
     match P::DTYPE.into() {
-        DType::BF16 => 2f64.powi(-9),
-        _ => 2f64.powi(-12),
+        DType::BF16 => 2f64.powi(-8),
+        _ => 2f64.powi(-11),
     }
 }
 

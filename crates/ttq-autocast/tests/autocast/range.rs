@@ -61,3 +61,36 @@ fn zeros_stay_zeros_and_infinities_and_nan_are_not_hidden() {
     assert!(!sum_of_equals::<Bf16>(8, f32::INFINITY).is_finite());
     assert!(sum_of_equals::<F16>(8, f32::NAN).is_nan());
 }
+
+#[test]
+fn small_elements_beside_large_ones_have_the_error_that_is_documented() {
+    let device = Default::default();
+    for n in [1, 3, 16] {
+        // Magnitudes from 1 to 1e-12.
+        let spread = |seed| {
+            let numbers = uniform(&[n, n], seed).iter::<f64>().collect::<Vec<_>>();
+            let scaled = numbers.iter().enumerate().map(|(i, x)| (x * 10_f64.powi(-(i as i32 * 7 % 13))) as f32);
+            TensorData::new(scaled.collect::<Vec<_>>(), [n, n])
+        };
+        let (left, right) = (spread(31), spread(32));
+        let product = |left: &TensorData, right: &TensorData| {
+            let [left, right] = [left, right].map(|data| Tensor::<On<F16>, 2>::from_data(data.clone(), &device));
+            left.matmul(right).into_data().iter::<f64>().collect::<Vec<_>>()
+        };
+        let found = product(&left, &right);
+        let [left, right] = [left, right].map(|data| data.iter::<f64>().collect::<Vec<_>>());
+        let [s_l, s_r] = [&left, &right].map(|x| x.iter().fold(0.0, |max: f64, x| max.max(x.abs())));
+        let tiny = 2f64.powi(-25);
+        for (i, found) in found.into_iter().enumerate() {
+            let terms = (0..n).map(|k| (left[i / n * n + k], right[k * n + i % n]));
+            let (mut expected, mut bound) = (0.0, tiny * s_l * s_r);
+            for (l, r) in terms {
+                expected += l * r;
+                // Three roundings, those of the sum on Flex in float16, and underflow of factors and partial sums.
+                bound += (3.0 + n as f64) * rounding::<F16>() * (l * r).abs();
+                bound += tiny * (s_l * (r.abs() + tiny * s_r) + s_r * l.abs() + 2.0 * s_l * s_r);
+            }
+            assert!((found - expected).abs() <= bound, "{n}: {found} instead of {expected}, {bound}");
+        }
+    }
+}

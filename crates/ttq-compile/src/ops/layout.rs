@@ -45,7 +45,7 @@ macro_rules! of_kind {
 
         pub(crate) fn $slice<B: Backend>(tensor: $tensor<B>, slices: &[Slice]) -> $tensor<B> {
             if slices.iter().any(|slice| slice.step < 1) {
-                let call = Call::new(stringify!($slice));
+                let call = Call::new(concat!(stringify!($slice), " with a negative step"));
                 let result: $primitive<B> = B::$slice(call.argument(tensor), slices);
                 return call.result(result);
             }
@@ -107,7 +107,7 @@ pub(crate) fn float_cat<B: Backend>(tensors: Vec<Float<B>>, dim: usize) -> Float
 pub(crate) fn float_slice_assign<B: Backend>(base: Float<B>, slices: &[Slice], value: Float<B>) -> Float<B> {
     let whole = slices.iter().all(|slice| slice.step == 1);
     if (base.is_constant() && value.is_constant()) || !whole {
-        let call = Call::new("float_slice_assign");
+        let call = Call::new(if whole { "float_slice_assign" } else { "float_slice_assign with a step" });
         let base = call.argument(base);
         return call.result(B::float_slice_assign(base, slices, call.argument(value)));
     }

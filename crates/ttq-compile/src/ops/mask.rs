@@ -45,7 +45,7 @@ fn compare_with<B: Backend>(
     compute: impl FnOnce() -> BoolTensor<B>,
 ) -> Boolean<B> {
     let recorded = record::<B>(&[tensor]).map(|(tape, mut operands)| {
-        operands.insert(usize::from(!reversed), scalar(value.elem()));
+        operands.insert(usize::from(!reversed), scalar(value));
         (tape, operands)
     });
     finish(Operation::Binary(function), recorded, compute())
@@ -55,7 +55,7 @@ fn compare_with<B: Backend>(
 fn opposite<T: TensorMetadata>(mask: Origin, inner: T) -> Tracked<T> {
     let origin = match mask {
         Origin::Value(tape, index) => {
-            let operands = vec![Operand::Value(index), scalar(0.0)];
+            let operands = vec![Operand::Value(index), scalar(0_f32.into())];
             tape.push(Step::Known(Operation::Binary(Binary::Equal)), operands, crate::tape::dims(&inner))
         }
         constant => constant,
@@ -155,7 +155,7 @@ pub(crate) fn bool_not_equal<B: Backend>(lhs: Boolean<B>, rhs: Boolean<B>) -> Bo
 
 pub(crate) fn float_mask_fill<B: Backend>(tensor: Float<B>, mask: Boolean<B>, value: Scalar) -> Float<B> {
     let recorded = record::<B>(&[numbers::<B, _>(&mask, of_bool::<B>), tensor.clone()]).map(|(tape, mut operands)| {
-        operands.insert(1, scalar(value.elem()));
+        operands.insert(1, scalar(value));
         (tape, operands)
     });
     finish(Operation::Where, recorded, B::float_mask_fill(tensor.inner, mask.inner, value))

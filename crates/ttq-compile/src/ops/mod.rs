@@ -10,7 +10,7 @@ use burn_backend::{DType, FloatDType, IntDType, Scalar, TensorMetadata};
 use ttq_packed::network::{Binary, Operation, Reduction, Unary};
 
 use crate::call::Call;
-use crate::constant::{operand, scalar};
+use crate::constant::{narrowed, operand, scalar};
 use crate::tape::{Operand, Origin, Step, Tape, Tracked, dims};
 
 pub(crate) use layout::*;
@@ -96,7 +96,7 @@ fn with_scalar<B: Backend>(
     compute: impl FnOnce(FloatTensor<B>, Scalar) -> FloatTensor<B>,
 ) -> Float<B> {
     let recorded = record::<B>(std::slice::from_ref(&tensor)).map(|(tape, mut operands)| {
-        operands.push(scalar(value.elem()));
+        operands.push(scalar(value));
         (tape, operands)
     });
     finish(Operation::Binary(binary), recorded, compute(tensor.inner, value))
@@ -157,6 +157,11 @@ reductions! {
     float_mean_dim Mean
     float_max_dim Max
     float_min_dim Min
+}
+
+/// The elements are zeros: uninitialized ones would differ between the runs.
+pub(crate) fn float_empty<B: Backend>(shape: Shape, device: &B::Device, dtype: FloatDType) -> Float<B> {
+    Tracked::constant(B::float_zeros(shape, device, dtype))
 }
 
 pub(crate) fn float_detach<B: Backend>(tensor: Float<B>) -> Float<B> {
@@ -232,7 +237,7 @@ pub(crate) fn float_clamp_max<B: Backend>(tensor: Float<B>, max: Scalar) -> Floa
 }
 
 pub(crate) fn float_clamp<B: Backend>(tensor: Float<B>, min: Scalar, max: Scalar) -> Float<B> {
-    let operation = Operation::Unary(Unary::Clamp([min.elem(), max.elem()]));
+    let operation = Operation::Unary(Unary::Clamp([min, max].map(|limit| narrowed(limit.elem()))));
     one(Some(operation), tensor, |tensor| B::float_clamp(tensor, min, max))
 }
 

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
-use burn::tensor::IntDType;
 use burn::tensor::activation::relu;
+use burn::tensor::{DType, IntDType};
 use ttq_compile::{Capture, CaptureError, capture};
 
 use crate::agreement::B;
@@ -34,6 +34,7 @@ fn an_unknown_operation_names_itself_and_the_module() {
         ("float_sort", error(|x| x.sort(1))),
         ("float_argmax", error(|x| x.clone() * x.argmax(1).float())),
         ("float_cumsum", error(|x| x.cumsum(1))),
+        ("float_slice with a negative step", error(|x| x.slice(s![.., ..;-1]))),
     ] {
         let message = found.to_string();
         assert!(matches!(found, CaptureError::Unsupported { .. }), "{message}");
@@ -118,6 +119,40 @@ fn items_must_not_mix() {
     ] {
         assert!(matches!(found, CaptureError::Batch { .. } | CaptureError::Unsupported { .. }), "{found}");
     }
+    let message = error(|x| x.clone() / x.dims()[0] as f32).to_string();
+    assert!(message.contains("a constant that depends on the size of the batch"), "{message}");
+}
+
+#[test]
+fn constants_are_compared_by_their_bits() {
+    let layer = LinearConfig::new(3, 4).init::<B>(&Default::default());
+    let example = Tensor::<B, 2>::ones([2, 3], &Default::default());
+    let graph = capture(&layer, example, |layer, x: T<2>| {
+        let y = layer.forward(x);
+        let y = y.clone().mask_fill(y.clone().greater_elem(1e30), f32::NAN);
+        let nan = Tensor::full([1, 4], f32::NAN, &Default::default());
+        let y = y.clone().mask_where(y.greater_elem(2e30), nan);
+        // Infinities of both signs.
+        y.clone().mul_scalar(0.0).exp() / 0.0 - y.mul_scalar(0.0).exp() / -0.0
+    });
+    let y = graph.unwrap().evaluate(&[0.5; 3]).unwrap();
+    assert!(y.iter().all(|y| *y == f64::INFINITY), "{y:?}");
+}
+
+#[test]
+fn finite_numbers_of_float64_stay_finite() {
+    let device = Default::default();
+    let layer = LinearConfig::new(3, 4).init::<B>(&device);
+    let example = Tensor::<B, 2>::ones([2, 3], &device);
+    // The steps of Burn's attention in float64, on rows that are masked as a whole.
+    let graph = capture(&layer, example, |layer, x: T<2>| {
+        let scores = layer.forward(x).cast(DType::F64);
+        let scores = scores.clone().mask_fill(scores.greater_elem(-1e30), f64::NEG_INFINITY);
+        let shifted = scores.clone() - scores.max_dim(1).clamp_min(f64::MIN);
+        let weights = shifted.exp();
+        (weights.clone() / weights.sum_dim(1).clamp_min(f64::MIN_POSITIVE)).cast(DType::F32)
+    });
+    assert_eq!(graph.unwrap().evaluate(&[0.5; 3]).unwrap(), [0.0; 4]);
 }
 
 #[test]

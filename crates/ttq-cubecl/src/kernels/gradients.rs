@@ -124,8 +124,6 @@ fn gradients_kernel<F: Float, S: Float, O: Float>(
             w_pos /= mean;
             w_neg /= mean;
         }
-        let slope_pos = F::cast_from(w_pos);
-        let slope_neg = F::cast_from(w_neg);
         let mut member = unit.first;
         while member < unit.end {
             let index = layout.index(unit.group, member);
@@ -141,8 +139,7 @@ fn gradients_kernel<F: Float, S: Float, O: Float>(
             if comptime!(slope == Slope::Identity) {
                 of_latent[index] = grad;
             } else {
-                let slope_zero = invalid + F::new(1.0);
-                of_latent[index] = grad * select(above, slope_pos, select(below, slope_neg, slope_zero));
+                of_latent[index] = F::cast_from(sum * select(above, w_pos, select(below, w_neg, nothing + 1.0f32)));
             }
             member += comptime!(UNITS / lanes);
         }

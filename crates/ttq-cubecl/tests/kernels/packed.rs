@@ -6,6 +6,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
 use burn::tensor::module::linear;
 use burn::tensor::{DType, TensorData};
+use ttq_cubecl::PackedLayer;
 use ttq_inference::{ActivationType, Float32, Int8, Packed, is_packed, tensor};
 use ttq_packed::{Codes, TernaryWeight};
 
@@ -84,6 +85,40 @@ fn a_linear_layer_matches_the_reference() {
 fn a_linear_layer_matches_the_reference_with_fusion() {
     assert_linear_matches_reference::<Fused, Float32>();
     assert_linear_matches_reference::<Fused, Int8>();
+}
+
+/// Words whose rows are not contiguous in memory: a transposed tensor here, gaps between rows on CUDA.
+fn assert_views_of_words_match<B: Backend<Device = Device>>() {
+    let Some(device) = device() else { return };
+    for [rows, inputs, outputs] in LINEAR {
+        let count = inputs.div_ceil(16);
+        // Two bits of each pair are never set together, and no bits beyond the end of a row.
+        let word = |index: usize, output: usize| {
+            let used = (inputs - 16 * index).min(16);
+            (0..used).fold(0_i32, |word, k| word | [0, 1, 2][(7 * index + 5 * output + k) % 3] << (2 * k))
+        };
+        let row_major: Vec<i32> = (0..count * outputs).map(|i| word(i / outputs, i % outputs)).collect();
+        let column_major: Vec<i32> = (0..count * outputs).map(|i| word(i % count, i / count)).collect();
+        let words = Tensor::<B, 2, Int>::from_data(TensorData::new(row_major, [count, outputs]), (&device, DType::I32));
+        let view =
+            Tensor::<B, 2, Int>::from_data(TensorData::new(column_major, [outputs, count]), (&device, DType::I32));
+        let output = |words: Tensor<B, 2, Int>| {
+            let x = Tensor::<B, 2>::from_data(TensorData::new(random(rows * inputs, 24), [rows, inputs]), &device);
+            let scales = Tensor::from_data([[0.5, 0.25]], &device);
+            floats(ttq_cubecl::linear(x, PackedLayer { words, inner: inputs, scales, bias: None, int8: false }))
+        };
+        assert_eq!(output(view.transpose()), output(words), "{rows} x {inputs} x {outputs}");
+    }
+}
+
+#[test]
+fn words_that_are_a_view_have_the_same_products() {
+    assert_views_of_words_match::<Plain>();
+}
+
+#[test]
+fn words_that_are_a_view_have_the_same_products_with_fusion() {
+    assert_views_of_words_match::<Fused>();
 }
 
 /// Configurations, and the height and width of their images.

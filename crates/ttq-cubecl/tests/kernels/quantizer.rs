@@ -211,6 +211,27 @@ fn the_gradients_match_the_reference_with_fusion() {
     assert_all_gradients_match_reference::<Fused>();
 }
 
+/// A gradient in 16 bits of a weight in 32.
+fn assert_gradients_of_another_type_match<B: Backend<Device = Device>>() {
+    let Some(device) = device() else { return };
+    let (dims, n) = ([3, 5, 2, 4], 120);
+    let latent = Tensor::<B, 4>::from_data(TensorData::new(random(n, 5), dims), &device);
+    let grad = Tensor::<B, 4>::from_data(TensorData::new(random(n, 3), dims), &device).cast(DType::F16);
+    let quantizer: TernaryQuantizer<B> = QuantizerConfig::ttq().init().expect("a valid configuration");
+    let pairs = Tensor::<B, 2>::from_data([[0.5, 0.25]], &device);
+    let ternary = quantizer.ternarize(latent, pairs.clone(), 0);
+    let of = |grad: Tensor<B, 4>| quantizer.gradients(grad, ternary.clone(), pairs.clone(), 0);
+    let [found, expected] = [of(grad.clone()), of(grad.cast(DType::F32))];
+    assert_eq!(floats(found.latent), floats(expected.latent));
+    assert_eq!(floats(found.scales), floats(expected.scales));
+}
+
+#[test]
+fn a_gradient_of_another_type_is_converted() {
+    assert_gradients_of_another_type_match::<Plain>();
+    assert_gradients_of_another_type_match::<Fused>();
+}
+
 /// Views that are not row-major: transposed, sliced, expanded (stride zero), and fused with other operations.
 fn assert_views_match_reference<B: Backend<Device = Device>>() {
     let Some(device) = device() else { return };

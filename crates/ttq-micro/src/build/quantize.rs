@@ -51,8 +51,8 @@ pub(super) fn weights(
             let inner: usize = weight.shape()[axis + 1..].iter().product();
             let (mut levels, mut factors) = (Vec::new(), Vec::new());
             for (channel, [pos, neg]) in scales.into_iter().enumerate() {
-                let own = codes.iter().enumerate().filter(|(i, _)| i / inner % bias.len() == channel);
-                let own: Vec<i8> = own.map(|(_, code)| *code).collect();
+                let rows = codes.chunks_exact(bias.len() * inner);
+                let own: Vec<i8> = rows.flat_map(|row| &row[channel * inner..][..inner]).copied().collect();
                 let values = own.iter().map(|code| match code {
                     1 => f64::from(pos),
                     -1 => -f64::from(neg),

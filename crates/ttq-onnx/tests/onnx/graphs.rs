@@ -199,7 +199,9 @@ fn windows() -> Vec<Named> {
             graphs.push(single(dims, Operation::AveragePool { window, count_padding }, &[]));
         }
     }
-    graphs.extend([[1, 1], [3, 2], [9, 7], [10, 12]].map(|n| single(dims, Operation::AdaptiveAveragePool(n), &[])));
+    graphs.extend(
+        [[1, 1], [3, 1], [3, 2], [9, 7], [10, 12]].map(|n| single(dims, Operation::AdaptiveAveragePool(n), &[])),
+    );
     graphs
 }
 

@@ -189,6 +189,23 @@ fn what_cannot_be_exported_is_refused_in_one_sentence() {
     network.calibrate(&[0.5; 4], RangeRule::MinMax).unwrap();
     assert!(matches!(export(&network, &in_int8(Int8::Inner)), Err(OnnxError::NoProducts)));
     assert!(export(&network, &in_int8(Int8::All)).is_ok());
+    let mut network = build(&[4], |b, x| {
+        let weight = b.constant("broken".into(), &[4, 3], [&[1.0; 11][..], &[f32::NAN]].concat());
+        b.apply("linear".into(), Operation::Linear, &[x, weight])
+    });
+    network.calibrate(&[0.5; 4], RangeRule::MinMax).unwrap();
+    let error = export(&network, &in_int8(Int8::All)).unwrap_err().to_string();
+    assert!(error.contains("`broken`") && error.contains("not finite"), "{error}");
+    assert!(export(&network, &ExportOptions::default()).is_ok());
+    // A file of a few bytes whose matrices would have terabytes; windows that do not overlap need none.
+    for (height, exported) in [((1 << 20) - 1, false), (1 << 19, true)] {
+        let operation = Operation::AdaptiveAveragePool([height, 1]);
+        let network = build(&[1, 1 << 20, 1], |b, x| apply(b, operation, x, &[]));
+        match export(&network, &ExportOptions::default()) {
+            Err(OnnxError::Unsupported { reason, .. }) => assert!(!exported && reason.contains("elements"), "{reason}"),
+            other => assert!(exported && other.is_ok(), "{height}"),
+        }
+    }
     let network = build(&[1], |b, x| {
         let table = b.constant("table".into(), &[1 << 14, 1], vec![1.0; 1 << 14]);
         let row = b.constant("row".into(), &[1, 1 << 14], vec![1.0; 1 << 14]);

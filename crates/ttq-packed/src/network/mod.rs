@@ -85,9 +85,32 @@ impl Int8 {
     /// Checks that a graph has what int8 needs.
     ///
     /// # Errors
-    /// [`NetworkError::NoRanges`] if no value of the graph has a range, unless this is [`Off`](Self::Off).
+    /// Unless this is [`Off`](Self::Off): [`NetworkError::NoRanges`] if no value of the graph has a range, and
+    /// [`NetworkError::Constant`] if a weight or bias of a product has elements that are not finite.
     pub fn check(self, graph: &Graph) -> Result<(), NetworkError> {
-        if self == Self::Off || graph.is_calibrated() { Ok(()) } else { Err(NetworkError::NoRanges) }
+        if self == Self::Off {
+            return Ok(());
+        }
+        if !graph.is_calibrated() {
+            return Err(NetworkError::NoRanges);
+        }
+        for value in graph.values() {
+            let Source::Node { operation: Operation::Convolution(_) | Operation::Linear, operands } =
+                graph.source(value)
+            else {
+                continue;
+            };
+            for operand in &operands[1..] {
+                if let Source::Constant(Constant::Float { values, .. }) = graph.source(*operand)
+                    && values.iter().any(|x| !x.is_finite())
+                {
+                    let reason =
+                        "has elements that are not finite, which int8 does not have: compute in float32".into();
+                    return Err(NetworkError::Constant { name: graph.name(*operand).into(), reason });
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -29,11 +29,13 @@ pub fn quantization([low, high]: [f32; 2]) -> Quantization {
 /// Returns integers from -127 to 127 and a scale, so that `scale · integer` approximates the weights of a channel.
 ///
 /// If the weights are ternary, `+p`, `0` and `-n`, the integers are `+a`, `0` and `-b` with `a / b ≈ p / n`: the smaller
-/// one has a relative error below 0.5 % if the ratio is at least 1 / 4, in most cases below 0.02 %.
+/// one has a relative error below 0.5 % if the ratio is at least 1 / 4, in most cases below 0.02 %. If a weight is not finite, the
+/// scale is NaN.
 pub fn quantize_weights(weights: &[f64]) -> (Vec<i8>, f64) {
     let largest = weights.iter().fold(0.0, |max: f64, w| max.max(w.abs()));
-    if largest == 0.0 || !largest.is_finite() {
-        return (vec![0; weights.len()], 0.0);
+    if largest == 0.0 || weights.iter().any(|w| !w.is_finite()) {
+        // NaN if a weight is.
+        return (vec![0; weights.len()], weights.iter().map(|w| 0.0 * w).sum());
     }
     let smallest = weights.iter().filter(|w| **w != 0.0).fold(largest, |min: f64, w| min.min(w.abs()));
     let is_ternary = weights.iter().all(|w| *w == 0.0 || w.abs() == largest || w.abs() == smallest);
@@ -146,6 +148,14 @@ fn is_product(node: &Fused) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_that_are_not_finite_have_no_plausible_scale() {
+        for broken in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(quantize_weights(&[1.0, broken, 0.5]).1.is_nan());
+        }
+        assert_eq!(quantize_weights(&[0.0, -0.0]), (vec![0, 0], 0.0));
+    }
 
     #[test]
     fn ternary_weights_become_integers_of_nearly_the_same_ratio() {

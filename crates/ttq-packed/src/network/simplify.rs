@@ -26,19 +26,13 @@ impl Graph {
     pub fn simplify(&self, max_elements: usize) -> Result<Self, NetworkError> {
         let options = CompileOptions { max_elements, ..CompileOptions::default() };
         let (nodes, constants) = fuse(self, &options)?;
-        let mut used = BTreeSet::from([self.output]);
-        for node in nodes.iter().rev() {
-            if used.contains(&node.value) {
-                used.extend(node.operands.iter().chain(&node.residual));
-            }
-        }
         let mut graph = Self::new(self.shape(self.input()).dims.clone())?;
         graph.entries[0] = self.entries[0].clone();
         let mut values = ValueMap::new();
         values.insert(self.input(), graph.input());
         let (named, names) = (BTreeMap::new(), BTreeSet::new());
         let mut rebuild = Rebuild { source: self, constants: &constants, graph, values, named, names };
-        for node in nodes.iter().filter(|node| used.contains(&node.value)) {
+        for node in &nodes {
             rebuild.node(node)?;
         }
         let output = rebuild.value(self.output)?;

@@ -150,3 +150,24 @@ fn int8_as_a_number_is_off_inner_or_all() {
     let found = [0, 1, 2, 3, u32::MAX].map(Int8::from_number);
     assert_eq!(found, [Some(Int8::Off), Some(Int8::Inner), Some(Int8::All), None, None]);
 }
+
+#[test]
+fn a_weight_or_bias_that_is_not_finite_has_no_bytes() {
+    for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for (of_bias, name) in [(false, "weight"), (true, "bias")] {
+            let mut rng = Rng::with_seed(41);
+            let mut b = Builder { graph: Graph::new([3]).unwrap(), rng: &mut rng, zeros: 0.3 };
+            let x = b.graph.input();
+            let value = |is_broken: bool| if is_broken { broken } else { 0.5 };
+            let weight = b.constant("weight".into(), &[3, 2], vec![1.0, 0.5, -0.5, value(!of_bias), 0.25, 1.0]);
+            let bias = b.constant("bias".into(), &[2], vec![1.0, value(of_bias)]);
+            let y = b.apply("linear".into(), Operation::Linear, &[x, weight, bias]);
+            b.graph.set_output(y).unwrap();
+            let mut graph = b.graph;
+            graph.calibrate(&[0.5, -0.5, 1.0], RangeRule::MinMax).unwrap();
+            let error = Network::compile(&graph, &in_int8(Int8::All)).unwrap_err();
+            assert!(matches!(&error, NetworkError::Constant { name: found, .. } if found == name), "{error}");
+            assert!(Network::compile(&graph, &CompileOptions::default()).is_ok());
+        }
+    }
+}
