@@ -119,7 +119,11 @@ fn items_must_not_mix() {
     ] {
         assert!(matches!(found, CaptureError::Batch { .. } | CaptureError::Unsupported { .. }), "{found}");
     }
-    let message = error(|x| x.clone() / x.dims()[0] as f32).to_string();
+    let message = error(|x| {
+        let n = x.dims()[0];
+        x / n as f32
+    })
+    .to_string();
     assert!(message.contains("a constant that depends on the size of the batch"), "{message}");
 }
 
@@ -129,7 +133,7 @@ fn constants_are_compared_by_their_bits() {
     let example = Tensor::<B, 2>::ones([2, 3], &Default::default());
     let graph = capture(&layer, example, |layer, x: T<2>| {
         let y = layer.forward(x);
-        let y = y.clone().mask_fill(y.clone().greater_elem(1e30), f32::NAN);
+        let y = y.clone().mask_fill(y.greater_elem(1e30), f32::NAN);
         let nan = Tensor::full([1, 4], f32::NAN, &Default::default());
         let y = y.clone().mask_where(y.greater_elem(2e30), nan);
         // Infinities of both signs.
