@@ -127,7 +127,8 @@ pub struct CompileOptions {
     /// Products that are computed in int8.
     pub int8: Int8,
     /// Maximum number of elements of all values of an item, and of products to fold a constant: a file of a few bytes can
-    /// describe a network of any size. Values beyond 2^32 - 1 are the same as this one for values of an item.
+    /// describe a network of any size. Of the values of an item at most 2^32 - 1
+    /// elements are addressed.
     pub max_elements: usize,
     /// Number of items that go through the network together, or `None` for a number that suits the cache.
     pub items: Option<usize>,
