@@ -66,7 +66,8 @@ impl ExportOptions {
 /// # Errors
 /// - [`OnnxError::Network`] if constants take more than [`max_elements`](ExportOptions::max_elements) products, if the graph
 ///   has no ranges, which int8 needs, or if a weight in int8 is not finite;
-/// - [`OnnxError::Unsupported`] for an operation without equivalent, or with one of more than `max_elements` elements;
+/// - [`OnnxError::Unsupported`] for an operation without equivalent, or an adaptive average pooling whose matrices have more than
+///   `max_elements` elements;
 /// - [`OnnxError::NoProducts`] if no product can be in int8;
 /// - [`OnnxError::TooLarge`] if the model has more than 2 GB.
 pub fn export(graph: &Graph, options: &ExportOptions) -> Result<Vec<u8>, OnnxError> {
